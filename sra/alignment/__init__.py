@@ -1,0 +1,1 @@
+"""What is aligned to what: one file a method, listed in `registry`."""

@@ -1,0 +1,363 @@
+"""Settings of networks, training, alignment and sampling: frozen, torch-free, one place for each default.
+
+A manifest embeds these classes; a stage job gets them back as JSON (`from_plain`). Every class refuses unknown
+keys, and checks that need several fields of one class stand in its `__post_init__`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from sra.alignment.registry import STRICT, AlignSettings, settings_class
+from sra.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Depth, width and heads of a transformer."""
+
+    __pydantic_config__ = STRICT
+
+    depth: int
+    """Number of blocks."""
+    width: int
+    """Hidden size D; divisible by `heads` and by 4 (position encoding)."""
+    heads: int
+    """Attention heads."""
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.width, self.heads) < 1:
+            raise ConfigError(f"depth, width and heads must be positive, found {dataclasses.astuple(self)}")
+        if self.width % self.heads or self.width % 4:
+            raise ConfigError(f"width {self.width} must be divisible by heads {self.heads} and by 4")
+
+
+# DiT paper, Table 1; SiT uses the same.
+SIZES: dict[str, Size] = {
+    "S": Size(depth=12, width=384, heads=6),
+    "B": Size(depth=12, width=768, heads=12),
+    "L": Size(depth=24, width=1024, heads=16),
+    "XL": Size(depth=28, width=1152, heads=16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """The image autoencoder between pixels and latents (a diffusers `AutoencoderKL`)."""
+
+    __pydantic_config__ = STRICT
+
+    path: str = "stabilityai/sd-vae-ft-ema"
+    """Folder in diffusers' format, hub id, or `embedded:digits` (the small codec shipped with the suite)."""
+    revision: str | None = None
+    """Hub revision; ignored for folders."""
+    scale: float = 0.18215
+    """Latents are multiplied by this for the network and divided by it before decoding."""
+    factor: int = 8
+    """Pixels per latent cell along each axis."""
+    channels: int = 4
+    """Latent channels C."""
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0 or self.factor < 1 or self.channels < 1:
+            raise ConfigError("scale, factor and channels must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One diffusion transformer and the conventions its weights were trained in."""
+
+    __pydantic_config__ = STRICT
+
+    family: Literal["sit", "dit"] = "sit"
+    """`sit`: velocity of an interpolant, t in [0, 1]. `dit`: noise and variance, 1000 integer steps."""
+    size: Literal["S", "B", "L", "XL"] | Size = "XL"
+    """A published size, or `{depth, width, heads}`."""
+    patch: int = 2
+    """Patch edge in latent cells."""
+    resolution: int = 256
+    """Image edge in pixels."""
+    convention: Literal["sra", "vanilla-sit", "vanilla-dit"]
+    """How outputs and times are meant: stated, never inferred from a file (see docs)."""
+    classes: int = 1000
+    """Number of classes; the null label is index `classes`."""
+    interpolant: Literal["linear", "cosine"] = "linear"
+    """Path of SiT: alpha = 1 - t, sigma = t, or cos and sin of pi t / 2."""
+    label_init_std: float = 0.02
+    """Standard deviation of the label table at initialisation (SiT, DiT: 0.02)."""
+    time_scale: float = 1.0
+    """Factor on t before the sinusoids (SiT: 1; integer steps of DiT: 1)."""
+
+    def __post_init__(self) -> None:
+        if self.patch not in (1, 2, 4, 8):
+            raise ConfigError(f"patch must be 1, 2, 4 or 8, found {self.patch}")
+        allowed = {"sit": ("sra", "vanilla-sit"), "dit": ("sra", "vanilla-dit")}[self.family]
+        if self.convention not in allowed:
+            raise ConfigError(
+                f"convention {self.convention!r} does not fit family {self.family!r}: {allowed}"
+            )
+        if self.resolution < 1 or self.classes < 1:
+            raise ConfigError("resolution and classes must be positive")
+
+    @property
+    def dimensions(self) -> Size:
+        """Depth, width and heads."""
+        return SIZES[self.size] if isinstance(self.size, str) else self.size
+
+    @property
+    def size_name(self) -> str:
+        """`S`, `B`, `L`, `XL` or `custom`."""
+        return self.size if isinstance(self.size, str) else "custom"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """Exponential moving average of the weights: the sampled model, and SRA's teacher."""
+
+    __pydantic_config__ = STRICT
+
+    decay: float = 0.9999
+    """Decay after every optimizer step (SRA paper, text and ablation)."""
+    schedule: Literal["constant", "ramp"] = "constant"
+    """`ramp`: min(decay, (1 + k) / (10 + k)) at optimizer step k, for short runs."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"decay must lie in [0, 1), found {self.decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training: AdamW at a constant rate, as published for SiT, DiT and SRA."""
+
+    __pydantic_config__ = STRICT
+
+    steps: int | None = None
+    """Optimizer steps; exactly one of `steps` and `epochs`."""
+    epochs: int | None = None
+    """Passes over the data, the last incomplete batch of each dropped (ImageNet: 5004 steps)."""
+    global_batch: int = 256
+    """Images per optimizer step over all processes and accumulation steps."""
+    accumulate: int = 1
+    """Forward/backward passes per optimizer step and process."""
+    lr: float = 1e-4
+    """Learning rate."""
+    warmup_steps: int = 0
+    """Linear warm-up of the rate (published: none)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moments."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay (published: none)."""
+    clip: float = 1.0
+    """Largest norm of the gradient; larger ones are scaled down to it."""
+    precision: Literal["fp32", "tf32", "fp16", "bf16"] = "fp16"
+    """Autocast of the student's forward pass."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    """Average of the weights; a number is read as its decay."""
+    label_dropout: float = 0.1
+    """Probability of the null label, once per sample."""
+    times: Literal["uniform", "lognormal"] = "uniform"
+    """Distribution of t (SiT only)."""
+    flip: bool = False
+    """Random horizontal flips (DiT and SiT papers: yes; SRA and REPA: no). Needs flipped latents."""
+    seeds: tuple[int, ...] | None = None
+    """Training seeds, one run each; default: the manifest's seed."""
+    milestones: tuple[int, ...] = ()
+    """Optimizer steps at which the EMA weights are kept, sampled and scored besides the last."""
+    checkpoint_every: int = 5000
+    """Optimizer steps between resumable checkpoints."""
+    keep: int = 2
+    """Resumable checkpoints kept."""
+    log_every: int = 100
+    """Optimizer steps between log lines."""
+    grid_every: int = 0
+    """Optimizer steps between sample grids with fixed noise; 0: none."""
+    workers: int = 4
+    """Loader threads per process."""
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ConfigError("exactly one of steps and epochs must be given")
+        positive = {
+            name: getattr(self, name)
+            for name in (
+                "steps",
+                "epochs",
+                "global_batch",
+                "accumulate",
+                "checkpoint_every",
+                "keep",
+                "log_every",
+            )
+        }
+        for name, value in positive.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, found {value}")
+        if not 0 <= self.label_dropout <= 1:
+            raise ConfigError(f"label_dropout must lie in [0, 1], found {self.label_dropout}")
+        if self.steps is not None and any(not 0 < m < self.steps for m in self.milestones):
+            raise ConfigError(f"milestones must lie between 1 and steps - 1 = {self.steps - 1}")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ConfigError("milestones must rise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Sampling: which integrator, how guided, how many images, with which random numbers."""
+
+    __pydantic_config__ = STRICT
+
+    sampler: Literal["euler", "heun", "euler-maruyama", "ddpm"] = "euler-maruyama"
+    """SiT: ODE `euler`, `heun` or SDE `euler-maruyama`. DiT: `ddpm`."""
+    steps: int = 250
+    """Integration steps (network evaluations, except for Heun)."""
+    last_step: float = 0.04
+    """Size of the last, noise-free step of the SDE."""
+    cfg: float = 1.0
+    """Guidance scale w; no guidance when w <= 1."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """[low, high] of t, inclusive, in which guidance acts."""
+    cfg_channels: Literal["all", 3] = "all"
+    """Channels that guidance acts on; 3 is vanilla SiT's and DiT's historical choice."""
+    images: int = 50_000
+    """Number of images."""
+    milestone_images: int | None = None
+    """Number of images at milestones of training; default: `images`."""
+    seed: int | None = None
+    """Seed of labels and noise; default: the manifest's seed."""
+    seeding: Literal["per-image", "public-code"] = "per-image"
+    """`per-image`: independent of processes and batch. `public-code`: per rank and batch, as the authors' script."""
+    labels: Literal["random", "balanced"] = "random"
+    """Labels drawn at random, or the same number of each class."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "tf32"
+    """Precision of the network."""
+    weights: Literal["ema", "model"] = "ema"
+    """Which weights are sampled."""
+    batch: int = 64
+    """Images per process at a time."""
+    shard: int = 1000
+    """Images per resumable shard."""
+    png: bool = False
+    """Also write one PNG an image."""
+
+    def __post_init__(self) -> None:
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(f"guidance_interval must satisfy 0 <= low <= high <= 1, found [{low}, {high}]")
+        for name in ("steps", "images", "batch", "shard"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if not 0 < self.last_step < 1:
+            raise ConfigError(f"last_step must lie in (0, 1), found {self.last_step}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where images or latents come from."""
+
+    __pydantic_config__ = STRICT
+
+    images: str | None = None
+    """Folder or zip of images (class folders or `dataset.json`), or `embedded:digits`."""
+    latents: str | None = None
+    """Folder of latents in the public layout or the suite's packed format; then no images are needed."""
+    split: str = "train"
+    """Name of the split; `imagenet-train` has its counts checked (1,281,167 images, 1,000 classes)."""
+    labels: Literal["auto", "folders", "dataset.json"] = "auto"
+    """Where labels come from; `auto`: `dataset.json` where there is one."""
+    latent_dtype: Literal["float32", "float16"] = "float32"
+    """Storage of packed latents (public layout: float32)."""
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.latents is not None:
+            raise ConfigError("give images or latents, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesJob:
+    """`python -m sra.images`: centre-crop images into the suite's image layout."""
+
+    data: DataConfig
+    resolution: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsJob:
+    """`python -m sra.latents`: encode images into packed latents, or pack public-layout latents."""
+
+    data: DataConfig
+    codec: CodecConfig
+    resolution: int
+    batch: int = 64
+    flipped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """`python -m sra.train`: one training run."""
+
+    seed: int
+    codec: CodecConfig
+    model: ModelConfig
+    train: TrainConfig
+    align: AlignSettings | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleJob:
+    """`python -m sra.sample`: images from one checkpoint."""
+
+    seed: int
+    codec: CodecConfig
+    model: ModelConfig
+    sample: SampleConfig
+    checkpoint: str
+    """A file of weights: the suite's safetensors or a published `.pt`."""
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses and tuples as JSON-ready dicts and lists; `align` carries its `kind`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [to_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: to_plain(v) for k, v in value.items()}
+    return value
+
+
+def from_plain(cls: type[T], plain: dict[str, Any]) -> T:
+    """The inverse of `to_plain` for one of the classes above.
+
+    Raises:
+        ConfigError: an unknown key, or a combination that the class refuses.
+    """
+    hints = typing.get_type_hints(cls)
+    for key in plain:
+        if key not in hints:
+            raise ConfigError(f"{cls.__name__}: unknown key {key!r}{nearest(key, hints)}")
+    return cls(**{key: _restore(hints[key], value) for key, value in plain.items()})
+
+
+def _restore(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if hint is AlignSettings and isinstance(value, dict):
+        return from_plain(settings_class(value["kind"]), value)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        arguments = typing.get_args(hint)
+        if isinstance(value, dict):
+            settings = [a for a in arguments if dataclasses.is_dataclass(a)]
+            return _restore(settings[0], value) if settings else value
+        return tuple(value) if isinstance(value, list) else value
+    if dataclasses.is_dataclass(hint):
+        return from_plain(typing.cast(type, hint), value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,24 @@
+"""What a user can mend: one family of exceptions, each message one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Bad input: which file and key, what was found, what is allowed. Ends a job with exit code 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting that does not exist or does not fit the others."""
+
+
+class DataError(UserError):
+    """A file that is missing, damaged or of another shape than the settings say."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest allowed name, else the empty string."""
+    match = get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
