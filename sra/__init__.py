@@ -1,0 +1,1 @@
+"""How a diffusion transformer is trained and sampled, with and without self-representation alignment."""

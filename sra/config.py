@@ -99,9 +99,7 @@ class ModelConfig:
             raise ConfigError(f"patch must be 1, 2, 4 or 8, found {self.patch}")
         allowed = {"sit": ("sra", "vanilla-sit"), "dit": ("sra", "vanilla-dit")}[self.family]
         if self.convention not in allowed:
-            raise ConfigError(
-                f"convention {self.convention!r} does not fit family {self.family!r}: {allowed}"
-            )
+            raise ConfigError(f"convention {self.convention!r} does not fit family {self.family!r}: {allowed}")
         if self.resolution < 1 or self.classes < 1:
             raise ConfigError("resolution and classes must be positive")
 

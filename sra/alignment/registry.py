@@ -48,9 +48,7 @@ def settings_class(kind: str) -> type[AlignSettings]:
         ConfigError: no such alignment.
     """
     if kind not in MODULES:
-        raise ConfigError(
-            f"unknown alignment {kind!r}: one of {', '.join(MODULES)}, or none{nearest(kind, MODULES)}"
-        )
+        raise ConfigError(f"unknown alignment {kind!r}: one of {', '.join(MODULES)}, or none{nearest(kind, MODULES)}")
     module: Any = import_module(MODULES[kind])
     settings: type[AlignSettings] = module.Settings
     return settings
