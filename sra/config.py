@@ -13,7 +13,30 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from sra.alignment.registry import STRICT, AlignSettings, settings_class
-from sra.errors import ConfigError, nearest
+from sra.errors import ConfigError, UserError, nearest
+
+__all__ = [
+    "SIZES",
+    "STRICT",
+    "AlignSettings",
+    "CodecConfig",
+    "ConfigError",
+    "DataConfig",
+    "EmaConfig",
+    "ImagesJob",
+    "LatentsJob",
+    "ModelConfig",
+    "SampleConfig",
+    "SampleJob",
+    "Size",
+    "TrainConfig",
+    "TrainJob",
+    "UserError",
+    "from_plain",
+    "nearest",
+    "settings_class",
+    "to_plain",
+]
 
 T = TypeVar("T")
 

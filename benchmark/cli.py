@@ -1,0 +1,163 @@
+"""The command line: parse, call, print, exit code; nothing else. Heavy modules are imported by the stages' jobs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sra.errors import UserError
+
+app = typer.Typer(
+    name="sra-bench",
+    help="Reproducibility benchmark of Self-Representation Alignment (SRA) on SiT and DiT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key, e.g. train.lr=2e-4.")]
+Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
+
+
+class Until(StrEnum):
+    """Kinds of stages, in order."""
+
+    images = "images"
+    latents = "latents"
+    train = "train"
+    sample = "sample"
+    score = "score"
+    report = "report"
+
+
+class Tool(StrEnum):
+    """Scoring tools."""
+
+    adm = "adm"
+    clean_fid = "clean-fid"
+    torch_fidelity = "torch-fidelity"
+
+
+class Format(StrEnum):
+    """Report formats."""
+
+    md = "md"
+    html = "html"
+    json = "json"
+    latex = "latex"
+
+
+@app.command()
+def run(
+    manifest: ManifestPath,
+    out: Out = None,
+    overrides: Set = None,
+    variant: Only = None,
+    until: Annotated[Until, typer.Option(help="Last kind of stage to run.")] = Until.report,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+) -> None:
+    """Prepare, train, sample, score and report; the same command again continues."""
+    from benchmark.main_job import execute, show_plan
+
+    if dry_run:
+        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False))
+        return
+    command = "sra-bench " + shlex.join(sys.argv[1:])
+    typer.echo(execute(manifest, out, overrides, variant, until.value, command))
+
+
+@app.command()
+def plan(
+    manifest: ManifestPath,
+    out: Out = None,
+    overrides: Set = None,
+    variant: Only = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the stages: done or to run and why, outputs, disk; runs nothing."""
+    from benchmark.main_job import show_plan
+
+    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json))
+
+
+@app.command()
+def evaluate(
+    samples: Annotated[Path, typer.Option(help="Samples: .npz, folder or zip of images.")],
+    reference: Annotated[Path, typer.Option(help="Reference: .npz batch, folder or zip of real images.")],
+    graph: Annotated[str, typer.Option(help="Frozen Inception graph (.pb), or embedded:digits.")],
+    tool: Annotated[list[Tool] | None, typer.Option(help="Tool (repeatable); default: all.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
+) -> None:
+    """Score samples against a reference, each tool in a process of its own."""
+    from benchmark.scoring import score_samples
+
+    names = [t.value for t in tool] if tool else None
+    result, text = score_samples(samples, reference, graph, names)
+    if json_path:
+        from sra.files import write_json
+
+        write_json(json_path, result)
+    typer.echo(text)
+
+
+@app.command()
+def report(
+    run_directories: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Finished runs.")],
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.md,
+) -> None:
+    """Print the report of finished runs; reads files only."""
+    from benchmark.collect import load_report
+    from benchmark.report import render
+
+    for directory in run_directories:
+        document = load_report(directory)
+        if document is None:
+            raise UserError(f"{directory}: no report/report.json; run `sra-bench run MANIFEST --out {directory}` first")
+        typer.echo(render(document, format.value, directory / "report"))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of manifests, for editors."""
+    from benchmark.manifest import schema as manifest_schema
+
+    typer.echo(json.dumps(manifest_schema(), indent=2))
+
+
+@app.command()
+def doctor() -> None:
+    """Show devices, versions and which assets are present."""
+    from benchmark.doctor import examine
+
+    typer.echo(examine())
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Entry point: a user's error is one line and exit code 2; a bug is a traceback."""
+    from benchmark.runner import STOPPED, StoppedError
+
+    try:
+        return app(argv)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (StoppedError, KeyboardInterrupt):
+        typer.echo("stopped; the same command continues", err=True)
+        sys.exit(STOPPED)
+    except OSError as error:
+        if error.errno != 28:
+            raise
+        typer.echo(f"error: no space left on the disk of {error.filename or 'the run directory'}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

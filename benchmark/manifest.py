@@ -1,0 +1,366 @@
+"""Manifests: YAML with every default made explicit, one frozen `Run` a variant, bad input refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from sra.config import (
+    STRICT,
+    AlignSettings,
+    CodecConfig,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+    UserError,
+    nearest,
+    settings_class,
+    to_plain,
+)
+
+Tool = Literal["adm", "clean-fid", "torch-fidelity"]
+TOOLS: tuple[Tool, ...] = typing.get_args(Tool)
+
+
+class ManifestError(UserError):
+    """A manifest that cannot be run: which file and key, what was found, what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Scoring: which tools, against which reference, with which Inception graph."""
+
+    __pydantic_config__ = STRICT
+
+    tools: tuple[Tool, ...] = ("adm", "clean-fid", "torch-fidelity")
+    """Tools that score the samples."""
+    reference: str
+    """Reference batch (`.npz`), folder or zip of real images, or `images`: those this manifest prepares."""
+    graph: str
+    """Frozen Inception graph (`.pb`), or `embedded:digits` (the small classifier shipped with the suite)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row: an alignment or a checkpoint, and what differs from the manifest's common settings."""
+
+    __pydantic_config__ = STRICT
+
+    align: str | dict[str, Any] | None = None
+    """Name of an alignment, or `{kind: NAME, ...}`; none: the baseline."""
+    checkpoint: str | None = None
+    """Weights to sample from instead of training: `.safetensors` or a published `.pt`."""
+    published: str | None = None
+    """Id of the published row that this variant is to be checked against."""
+    seed: int | None = None
+    """Another seed."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `data`."""
+    codec: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `codec`."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `model`."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `train`."""
+    sample: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `sample`."""
+    score: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `score`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The shape of a manifest file."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    """Name of the run; the default output folder is `runs/NAME`."""
+    seed: int = 0
+    """Seed of training, labels and noise."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Images or latents."""
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    """The image autoencoder."""
+    model: ModelConfig
+    """The network and its convention."""
+    train: TrainConfig | None = None
+    """Training; not needed where every variant has a checkpoint."""
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    """Sampling."""
+    score: ScoreConfig
+    """Scoring."""
+    variants: dict[str, Variant]
+    """Rows of the table, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One variant with one training seed, every setting resolved."""
+
+    variant: str
+    seed: int
+    data: DataConfig
+    codec: CodecConfig
+    model: ModelConfig
+    train: TrainConfig | None
+    sample: SampleConfig
+    score: ScoreConfig
+    align: AlignSettings | None
+    checkpoint: str | None
+    published: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A manifest file that passed every check, and its runs in order."""
+
+    path: Path
+    name: str
+    runs: tuple[Run, ...]
+
+    def resolved_yaml(self) -> str:
+        """Every setting of every run, defaults included."""
+        runs = {run.variant: {k: v for k, v in to_plain(run).items() if k != "variant"} for run in self.runs}
+        return yaml.safe_dump({"name": self.name, "runs": runs}, sort_keys=False, allow_unicode=True, width=120)
+
+
+SECTIONS = ("data", "codec", "model", "train", "sample", "score")
+# Fields that name places: environment variables in them are expanded, `~` too.
+PATHS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "reference"), ("score", "graph")}
+
+
+def load(path: Path, overrides: list[str] | None = None, variants: list[str] | None = None) -> Loaded:
+    """Read, override, complete and check a manifest.
+
+    Args:
+        path: YAML file.
+        overrides: `a.b=value` items; values are YAML.
+        variants: names to keep; none keeps all.
+
+    Raises:
+        ManifestError: anything a user must mend, in one line.
+    """
+    document = _read(path)
+    for item in overrides or []:
+        _override(document, item)
+    manifest = _validated(Manifest, _normalised(document), path)
+    names = variants or list(manifest.variants)
+    for name in names:
+        if name not in manifest.variants:
+            known = ", ".join(manifest.variants)
+            raise ManifestError(f"{path}: no variant {name!r}; allowed: {known}{nearest(name, manifest.variants)}")
+    runs = [run for name in names for run in _runs(path, manifest, _normalised(document), name)]
+    if not runs:
+        raise ManifestError(f"{path}: variants: found none, at least one is needed")
+    return Loaded(path=path, name=manifest.name, runs=tuple(runs))
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a manifest, for editors."""
+    return TypeAdapter(Manifest).json_schema()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise ManifestError(f"{path}: no such manifest{nearest(path.name, siblings)}")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ManifestError(f"{path}: not YAML:{where} {problem}") from error
+    if not isinstance(document, dict):
+        raise ManifestError(f"{path}: found {type(document).__name__}, a manifest is a mapping of keys")
+    return document
+
+
+def _override(document: dict[str, Any], item: str) -> None:
+    key, separator, text = item.partition("=")
+    if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ManifestError(f"--set {item!r}: expected key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ManifestError(f"--set {item!r}: the value is not YAML") from error
+    *parents, last = key.split(".")
+    node = document
+    for parent in parents:
+        child = node.get(parent)
+        if not isinstance(child, dict):
+            child = {"kind": child} if parent == "align" and isinstance(child, str) else {}
+            node[parent] = child
+        node = child
+    node[last] = value
+
+
+def _normalised(document: dict[str, Any]) -> dict[str, Any]:
+    """A copy with shorthands spelled out (`ema: 0.99`) and environment variables in paths expanded."""
+    copy = {k: _copy(v) for k, v in document.items()}
+    variants = copy.get("variants")
+    parts = [copy]
+    if isinstance(variants, dict):
+        copy["variants"] = {k: {} if v is None else v for k, v in variants.items()}
+        parts += [v for v in copy["variants"].values() if isinstance(v, dict)]
+    for part in parts:
+        _expand(part)
+    return copy
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def _expand(part: dict[str, Any]) -> None:
+    for section, key in PATHS:
+        node = part.get(section)
+        if isinstance(node, dict) and isinstance(node.get(key), str):
+            node[key] = _place(node[key])
+    if isinstance(part.get("checkpoint"), str):
+        part["checkpoint"] = _place(part["checkpoint"])
+    train = part.get("train")
+    if isinstance(train, dict) and isinstance(train.get("ema"), (int, float)) and not isinstance(train["ema"], bool):
+        train["ema"] = {"decay": train["ema"]}
+
+
+def _place(text: str) -> str:
+    expanded = os.path.expandvars(text)
+    if "$" in expanded:
+        raise ManifestError(f"{text!r}: the environment variable in this path is not set")
+    return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded
+
+
+def _validated(cls: type, document: dict[str, Any], path: Path, prefix: str = "") -> Any:
+    try:
+        return TypeAdapter(cls).validate_python(document)
+    except ValidationError as error:
+        raise ManifestError(f"{path}: {prefix}{_one_line(cls, error)}") from error
+
+
+def _one_line(cls: type, error: ValidationError) -> str:
+    """The first problem: key, what is wrong, what was found, the nearest name of an unknown key."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"] if re.fullmatch(r"[\w-]+", str(part))]
+    owner, keys = _owner(cls, [str(part) for part in problem["loc"]])
+    key = ".".join(location)
+    if problem["type"] == "unexpected_keyword_argument":
+        unknown = location[-1]
+        return f"unknown key {key!r} in {owner}{nearest(unknown, keys)}; allowed: {', '.join(keys)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{key or owner}: missing, it has no default"
+    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
+    return f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}{found}"
+
+
+def _owner(cls: type, location: list[str]) -> tuple[str, list[str]]:
+    """The settings that a key stands in: their name in the manifest, and their keys."""
+    name, current = "the manifest" if cls is Manifest else cls.__name__, cls
+    for part in location[:-1]:
+        hint = typing.get_type_hints(current).get(part) if dataclasses.is_dataclass(current) else None
+        options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType, dict) else (hint,)
+        found = [o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)]
+        if found:
+            name, current = part, found[0]
+    return name, [f.name for f in dataclasses.fields(current)]
+
+
+def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -> list[Run]:
+    """One run per training seed of one variant."""
+    variant = manifest.variants[name]
+    prefix = f"variants.{name}."
+    sections = {s: _merged(document.get(s), getattr(variant, s)) for s in SECTIONS}
+    merged = {"name": manifest.name, "variants": {}, **{k: v for k, v in sections.items() if v is not None}}
+    full: Manifest = _validated(Manifest, merged, path, prefix)
+    seed = manifest.seed if variant.seed is None else variant.seed
+    try:
+        align = _align(variant.align, full.model)
+        _cross_checks(full, align, variant)
+    except ConfigError as error:
+        raise ManifestError(f"{path}: {prefix.rstrip('.')}: {error}") from error
+    common: dict[str, Any] = {
+        "data": full.data,
+        "codec": full.codec,
+        "model": full.model,
+        "score": full.score,
+        "align": align,
+        "checkpoint": variant.checkpoint,
+        "published": variant.published,
+    }
+    sample = full.sample
+    if sample.seed is None:
+        sample = dataclasses.replace(sample, seed=manifest.seed)
+    train = None if variant.checkpoint else full.train
+    seeds = (train.seeds if train and train.seeds is not None else None) or (seed,)
+    if train:
+        train = dataclasses.replace(train, seeds=None)
+    return [
+        Run(variant=name if len(seeds) == 1 else f"{name}-seed{s}", seed=s, train=train, sample=sample, **common)
+        for s in seeds
+    ]
+
+
+def _merged(base: Any, changes: dict[str, Any]) -> Any:
+    if not changes:
+        return base
+    result = dict(base or {})
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _align(value: str | dict[str, Any] | None, model: ModelConfig) -> AlignSettings | None:
+    if value is None or value == "none":
+        return None
+    plain = {"kind": value} if isinstance(value, str) else dict(value)
+    if "kind" not in plain:
+        raise ConfigError("align: missing key 'kind'")
+    settings = settings_class(str(plain["kind"]))
+    try:
+        checked: AlignSettings = TypeAdapter(settings).validate_python(plain)
+    except ValidationError as error:
+        raise ConfigError(f"align: {_one_line(settings, error)}") from error
+    return checked.resolved(model.family, model.size_name, model.dimensions.depth)
+
+
+def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant) -> None:
+    """What no section can see alone."""
+    model, sample = full.model, full.sample
+    cell = full.codec.factor * model.patch
+    if model.resolution % cell:
+        raise ConfigError(f"model.resolution {model.resolution} is not divisible by codec.factor x patch = {cell}")
+    if (sample.sampler == "ddpm") != (model.family == "dit"):
+        allowed = "ddpm" if model.family == "dit" else "euler, heun or euler-maruyama"
+        raise ConfigError(f"sample.sampler {sample.sampler!r} does not fit family {model.family!r}; allowed: {allowed}")
+    if variant.checkpoint is not None:
+        if align is not None:
+            raise ConfigError("align and checkpoint exclude each other: a checkpoint is not trained")
+        return
+    if full.train is None:
+        raise ConfigError("train: missing, it is needed where no checkpoint is given")
+    if model.convention.startswith("vanilla-sit"):
+        raise ConfigError("model.convention 'vanilla-sit' is for checkpoints; train with convention 'sra'")
+    if full.data.images is None and full.data.latents is None:
+        raise ConfigError("data: one of images and latents is needed for training")
+    if full.train.global_batch % full.train.accumulate:
+        raise ConfigError(
+            f"train.global_batch {full.train.global_batch} is not divisible by accumulate {full.train.accumulate}"
+        )
+    if full.score.reference == "images" and full.data.images is None:
+        raise ConfigError("score.reference 'images' needs data.images")

@@ -1,0 +1,199 @@
+"""Walk a plan: skip what is done, run the rest in as few processes as it takes, finish each stage atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from benchmark.plan import STAGES, Plan, Stage, argv, state_of
+from benchmark.store import RunDirectory, is_done, outputs_of, read_json, write_json
+from sra.config import UserError
+
+STOPPED = 75
+"""Exit code of a job that was asked to stop and saved its work (EX_TEMPFAIL); the same command continues."""
+GRACE_SECONDS = 60.0
+"""How long a job may take to save after SIGTERM."""
+
+
+class StageError(UserError):
+    """A stage that refused its input, or died."""
+
+
+class StoppedError(Exception):
+    """The run was asked to stop (Ctrl-C, SIGTERM); everything finished is kept."""
+
+
+def run_plan(plan: Plan, directory: RunDirectory, until: str = "report", processes: int = 1) -> None:
+    """Run every stage up to and including the kind `until`.
+
+    Raises:
+        UserError: a missing input, too little disk, a stage that refused its input or died.
+        StoppedError: on SIGINT or SIGTERM.
+    """
+    if plan.absent:
+        raise StageError(f"{plan.loaded.path}: input not found: {', '.join(plan.absent)}")
+    _check_disk(plan, directory)
+    wanted = [s for s in plan.stages if STAGES.index(s.kind) <= STAGES.index(until)]
+    for _, group in itertools.groupby(wanted, key=lambda stage: stage.batch):
+        pending = []
+        for stage in group:
+            state, why = state_of(stage, directory)
+            print(f"[{stage.name}] {state}: {why}", flush=True)
+            if state != "done":
+                pending.append(stage)
+        if pending:
+            _run_batch(pending, directory, processes)
+
+
+def _run_batch(stages: list[Stage], directory: RunDirectory, processes: int) -> None:
+    command = argv(stages, directory, processes)
+    for stage in stages:
+        stage.directory.mkdir(parents=True, exist_ok=True)
+        (stage.directory / "done.json").unlink(missing_ok=True)
+        document = {"schema": 1, "kind": stage.kind, "name": stage.name, "key": stage.key, "config": stage.config}
+        write_json(stage.directory / "stage.json", {**document, "inputs": stage.inputs, "argv": command})
+    started = time.monotonic()
+    code, last_error = _stream(command, [s.directory / "log.txt" for s in stages], _label(stages))
+    seconds = time.monotonic() - started
+    if code == STOPPED:
+        raise StoppedError
+    if code != 0:
+        log = stages[0].directory / "log.txt"
+        message = last_error or f"ended with exit code {code}; see {log}"
+        raise StageError(f"stage {_label(stages)}: {message}")
+    for stage in stages:
+        _finish(stage, seconds / len(stages))
+
+
+def _label(stages: list[Stage]) -> str:
+    if len(stages) == 1:
+        return stages[0].name
+    return f"score-{stages[0].inputs['tool']}" if stages[0].kind == "score" else stages[0].kind
+
+
+def _finish(stage: Stage, seconds: float) -> None:
+    """Write done.json, unless a tool could not run: that is shown in the table and tried again next time."""
+    if stage.kind == "score" and (read_json(stage.directory / "scores.json") or {}).get("error"):
+        return
+    try:
+        outputs = outputs_of(stage.directory, stage.outputs)
+    except FileNotFoundError as error:
+        raise StageError(f"stage {stage.name}: ended without its output {error.filename}") from error
+    write_json(stage.directory / "done.json", {"key": stage.key, "outputs": outputs, "seconds": round(seconds, 3)})
+    assert is_done(stage.directory, stage.key)
+
+
+def _check_disk(plan: Plan, directory: RunDirectory) -> None:
+    needed = sum(disk_bytes(s) for s in plan.stages if not is_done(s.directory, s.key))
+    free = shutil.disk_usage(directory.root).free
+    if free < needed:
+        raise StageError(f"--out {directory.root}: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed")
+
+
+def disk_bytes(stage: Stage) -> int:
+    """Bytes that a stage writes, roughly: raw sample pixels (shards and the final file); small change for the rest."""
+    if stage.kind != "sample":
+        return 1_000_000
+    pixels = stage.config["model"]["resolution"] ** 2 * 3
+    return int(2 * pixels * stage.config["sample"]["images"])
+
+
+def job_environment() -> dict[str, str]:
+    """The environment of a job: unbuffered, quiet TensorFlow."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def _die_with_parent() -> None:
+    """Linux: the job gets SIGTERM when its runner dies, however that dies."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _stream(command: list[str], logs: list[Path], label: str) -> tuple[int, str | None]:
+    """Run a job; copy its lines to the terminal and the logs. Returns (exit code, its last `error:` line)."""
+    last_error = None
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(log.open("a", encoding="utf-8")) for log in logs]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=job_environment(),
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        stack.callback(_end, process)
+        stop = stack.enter_context(_forwarding(process))
+        assert process.stdout is not None
+        for line in process.stdout:
+            _show(line, label, handles)
+            if line.startswith("error: "):
+                last_error = line.removeprefix("error: ").strip()
+        code = process.wait()
+    if stop():
+        raise StoppedError
+    return code, last_error
+
+
+def _show(line: str, label: str, handles: list[IO[str]]) -> None:
+    for handle in handles:
+        handle.write(line)
+        handle.flush()
+    print(f"[{label}] {line.rstrip()}", flush=True)
+
+
+@contextlib.contextmanager
+def _forwarding(process: subprocess.Popen[str]) -> Iterator[Callable[[], bool]]:
+    """Pass SIGINT and SIGTERM on to the job's whole group as SIGTERM, once; a second one kills it."""
+    received = 0
+
+    def forward(_number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        print("stopping: the job saves its work (again: kill it)", file=sys.stderr, flush=True)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM if received == 1 else signal.SIGKILL)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+
+    def expire(_number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    handlers = {signal.SIGINT: forward, signal.SIGTERM: forward, signal.SIGALRM: expire}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield lambda: received > 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Leave no job behind, whatever happened to the loop that read it."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def visible_gpus() -> int:
+    """Number of NVIDIA GPUs that a job may use, without importing torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([part for part in chosen.split(",") if part.strip() and part.strip() != "-1"])
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0

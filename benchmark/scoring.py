@@ -1,0 +1,58 @@
+"""`sra-bench evaluate`: each tool in a process of its own, their records side by side."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmark.manifest import TOOLS
+from benchmark.plan import MODULES
+from benchmark.runner import job_environment
+from benchmark.store import read_json
+from sra.config import UserError
+
+
+def score_samples(samples: Path, reference: Path, graph: str, tools: list[str] | None) -> tuple[dict[str, Any], str]:
+    """Scores of one sample set by each tool, and a table of them.
+
+    Raises:
+        UserError: a file is not there, or the tools refuse it.
+    """
+    for name, place in (("--samples", samples), ("--reference", reference)):
+        if not place.exists():
+            raise UserError(f"{name} {place}: not found; a .npz file, a folder or a zip of images is needed")
+    records = {tool: _score(tool, samples, reference, graph) for tool in tools or TOOLS}
+    document = {
+        "schema": 1,
+        "metrics": {tool.replace("-", "_"): r["metrics"] for tool, r in records.items()},
+        "intervals": {tool.replace("-", "_"): r.get("intervals", {}) for tool, r in records.items()},
+        "errors": {tool.replace("-", "_"): r["error"] for tool, r in records.items() if r.get("error")},
+        "records": records,
+    }
+    return document, "\n".join(line for tool, record in records.items() for line in _lines(tool, record))
+
+
+def _score(tool: str, samples: Path, reference: Path, graph: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / "scores.json"
+        command = [sys.executable, "-m", MODULES[tool], "--samples", str(samples), "--json", str(record)]
+        command += ["--reference", str(reference), "--graph", graph]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=job_environment(), check=False)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        if done.returncode == 2 and errors:
+            raise UserError(errors[-1].removeprefix("error: "))
+        if done.returncode != 0:
+            sys.stderr.write(done.stderr)
+            raise UserError(f"{tool} ended with exit code {done.returncode}")
+        found = read_json(record)
+    assert found is not None, f"{tool} left no record"
+    return found
+
+
+def _lines(tool: str, record: dict[str, Any]) -> list[str]:
+    if record.get("error"):
+        return [f"{tool:16} could not run: {record['error']}"]
+    return [f"{tool:16} {name:18} {value:.6g}" for name, value in record["metrics"].items() if value is not None]

@@ -1,0 +1,123 @@
+"""Manifests: what is accepted, and the one line for what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.manifest import ManifestError, load, schema
+
+SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
+
+
+def refusal(*overrides: str, path: Path = SMOKE) -> str:
+    with pytest.raises(ManifestError) as caught:
+        load(path, list(overrides))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert path.name in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.lrr=1", ["train.lrr", "did you mean 'lr'"]),
+        ("train.lr=abc", ["train.lr", "'abc'", "number"]),
+        ("trian=1", ["'trian'", "did you mean 'train'"]),
+        ("model.patch=3", ["patch", "1, 2, 4 or 8", "3"]),
+        ("model.resolution=30", ["30", "codec.factor x patch = 8"]),
+        ("sample.guidance_interval=[0.7, 0.2]", ["guidance_interval", "0.7", "0.2"]),
+        ("sample.sampler=ddpm", ["sampler", "euler-maruyama"]),
+        ("variants.sra.align.blocks=[4, 2]", ["blocks", "m <= n", "[4, 2]"]),
+        ("variants.sra.align.blocks=[2, 7]", ["blocks", "6 (depth)"]),
+        ("variants.sra.align=sraa", ["'sraa'", "did you mean 'sra'"]),
+        ("variants.sra.align.distnce=l1", ["distnce", "did you mean 'distance'"]),
+        ("variants.sra.train.stepss=1", ["stepss", "did you mean 'steps'"]),
+        ("score.tools=[adm, cleanfid]", ["score.tools", "'clean-fid'", "'cleanfid'"]),
+        ("train.milestones=[500]", ["milestones", "449"]),
+        ("train.epochs=3", ["steps and epochs"]),
+        ("model.convention=vanilla-dit", ["convention", "vanilla-dit"]),
+        ("train.accumulate=5", ["global_batch", "accumulate 5"]),
+        ("codec.path=$SURELY_UNSET_VARIABLE/vae", ["SURELY_UNSET_VARIABLE"]),
+    ],
+)
+def test_refusals_name_the_key_and_what_is_allowed(override: str, expected: list[str]) -> None:
+    try:
+        text = refusal(override)
+    except AssertionError:
+        with pytest.raises(ManifestError) as caught:
+            load(SMOKE, [override])
+        text = str(caught.value)
+    for part in expected:
+        assert part in text
+
+
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "smoke.yaml").write_text("name: x")
+    assert "did you mean 'smoke.yaml'" in refusal(path=tmp_path / "smok.yaml")
+
+
+def test_broken_yaml_gives_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: x\nmodel: {patch: 2\nseed: 1\n")
+    assert "line" in refusal(path=path)
+
+
+def test_missing_key_has_no_default(tmp_path: Path) -> None:
+    document = yaml.safe_load(SMOKE.read_text())
+    del document["model"]["convention"]
+    path = tmp_path / "m.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert "model.convention: missing" in refusal(path=path)
+
+
+def test_unknown_variant_names_the_nearest() -> None:
+    with pytest.raises(ManifestError, match="did you mean 'baseline'"):
+        load(SMOKE, variants=["base"])
+
+
+def test_variants_differ_in_nothing_but_alignment() -> None:
+    baseline, sra = load(SMOKE).runs
+    assert baseline.align is None
+    assert sra.align is not None
+    assert (baseline.train, baseline.model, baseline.sample, baseline.seed) == (
+        sra.train,
+        sra.model,
+        sra.sample,
+        sra.seed,
+    )
+
+
+def test_resolved_manifest_writes_every_default() -> None:
+    resolved = yaml.safe_load(load(SMOKE).resolved_yaml())
+    sra = resolved["runs"]["sra"]
+    assert sra["train"]["eps"] == 1e-8
+    assert sra["align"]["distance"] == "smooth-l1"
+    assert sra["sample"]["last_step"] == 0.04
+    assert sra["sample"]["seed"] == 0
+
+
+def test_published_block_defaults_by_size() -> None:
+    loaded = load(SMOKE, ["model.size=XL", "variants.sra.align=sra"])
+    assert loaded.runs[1].align.blocks == (8, 20)  # type: ignore[union-attr]
+
+
+def test_training_seeds_give_one_run_each() -> None:
+    names = [run.variant for run in load(SMOKE, ["train.seeds=[0, 1]"]).runs]
+    assert names == ["baseline-seed0", "baseline-seed1", "sra-seed0", "sra-seed1"]
+
+
+def test_ema_shorthand_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAE_PLACE", "/data")
+    run = load(SMOKE, ["train.ema=0.5", "codec.path=$VAE_PLACE/vae"]).runs[0]
+    assert run.train is not None
+    assert run.train.ema.decay == 0.5
+    assert run.codec.path == "/data/vae"
+
+
+def test_schema_is_json_and_closed() -> None:
+    document = json.loads(json.dumps(schema()))
+    assert document["additionalProperties"] is False
+    assert "convention" in document["$defs"]["ModelConfig"]["required"]

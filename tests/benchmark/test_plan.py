@@ -1,0 +1,127 @@
+"""Plans: stages, keys, sharing and reuse. Nothing is run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark.manifest import load
+from benchmark.plan import Plan, argv, make_plan, state_of
+from benchmark.store import RunDirectory, is_done, write_json
+
+SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
+
+
+def plan_of(tmp_path: Path, *overrides: str, variants: list[str] | None = None) -> Plan:
+    return make_plan(load(SMOKE, list(overrides), variants), RunDirectory(tmp_path))
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    return {stage.name: stage.key for stage in plan.stages}
+
+
+def finish(plan: Plan) -> None:
+    for stage in plan.stages:
+        stage.directory.mkdir(parents=True, exist_ok=True)
+        write_json(stage.directory / "stage.json", {"config": stage.config})
+        for name in stage.outputs:
+            (stage.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (stage.directory / name).write_bytes(b"x")
+        write_json(stage.directory / "done.json", {"key": stage.key, "outputs": dict.fromkeys(stage.outputs, 1)})
+
+
+def test_variants_share_images_and_latents(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    kinds = [stage.kind for stage in plan.stages]
+    assert kinds.count("images") == kinds.count("latents") == 1
+    assert kinds.count("train") == 2
+    assert kinds.count("sample") == 4
+    assert kinds.count("score") == 8
+    assert next(s for s in plan.stages if s.kind == "latents").variants == ("baseline", "sra")
+
+
+def test_keys_change_with_what_a_stage_depends_on_and_nothing_else(tmp_path: Path) -> None:
+    before = keys(plan_of(tmp_path))
+    score = keys(plan_of(tmp_path, "score.tools=[adm]"))
+    assert all(before[name] == key for name, key in score.items())
+    sampling = keys(plan_of(tmp_path, "sample.steps=20"))
+    assert sampling["train-sra"] == before["train-sra"]
+    assert sampling["sample-sra"] != before["sample-sra"]
+    assert sampling["score-adm-sra"] != before["score-adm-sra"]
+    align = keys(plan_of(tmp_path, "variants.sra.align.weight=0.3"))
+    assert align["train-sra"] != before["train-sra"]
+    assert {n: k for n, k in align.items() if "baseline" in n} == {n: k for n, k in before.items() if "baseline" in n}
+
+
+def test_a_variant_alone_keeps_its_keys(tmp_path: Path) -> None:
+    everything = keys(plan_of(tmp_path))
+    alone = keys(plan_of(tmp_path, variants=["sra"]))
+    assert alone["train-sra"] == everything["train-sra"]
+    assert alone["score-adm-sra"] == everything["score-adm-sra"]
+
+
+def test_keys_do_not_depend_on_the_place(tmp_path: Path) -> None:
+    assert keys(plan_of(tmp_path / "a")) == keys(plan_of(tmp_path / "b"))
+
+
+def test_finished_stages_are_skipped_and_changes_are_named(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    plan = plan_of(tmp_path)
+    assert {state_of(s, directory)[0] for s in plan.stages} == {"to run"}
+    finish(plan)
+    assert {state_of(s, directory)[0] for s in plan_of(tmp_path).stages} == {"done"}
+    changed = plan_of(tmp_path, "variants.sra.align.weight=0.3")
+    states = {s.name: state_of(s, directory) for s in changed.stages}
+    assert states["train-baseline"][0] == "done"
+    assert states["train-sra"] == ("to run", "changed: align.weight 0.2 -> 0.3")
+
+
+def test_damaged_output_is_not_done(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    finish(plan)
+    stage = plan.stages[0]
+    (stage.directory / stage.outputs[0]).write_bytes(b"longer")
+    assert not is_done(stage.directory, stage.key)
+    assert state_of(stage, RunDirectory(tmp_path))[1] == "its outputs are missing or damaged"
+
+
+def test_checkpoint_skips_images_latents_and_training(tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"x")
+    overrides = [f"variants.only.checkpoint={weights}", f"score.reference={weights}"]
+    plan = plan_of(tmp_path, *overrides, variants=["only"])
+    assert {stage.kind for stage in plan.stages} == {"sample", "score"}
+    weights.write_bytes(b"other")
+    assert keys(plan) != keys(plan_of(tmp_path, *overrides, variants=["only"]))
+
+
+def test_absent_inputs_are_marked(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, "data.images=/no/such/folder").absent == ("/no/such/folder",)
+
+
+def test_one_process_serves_all_samples_and_one_each_tool(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    assert len({stage.batch for stage in plan.stages if stage.kind == "sample"}) == 1
+    assert len({stage.batch for stage in plan.stages if stage.kind == "score"}) == 3
+    samples = [stage for stage in plan.stages if stage.kind == "sample"]
+    command = argv(samples, RunDirectory(tmp_path))
+    assert command[1:3] == ["-m", "sra.sample"]
+    assert sum(part.endswith("stage.json") for part in command) == 4
+
+
+def test_several_processes_go_through_torchrun(tmp_path: Path) -> None:
+    train = next(s for s in plan_of(tmp_path).stages if s.kind == "train")
+    command = argv([train], RunDirectory(tmp_path), processes=8)
+    assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "8"]
+
+
+@pytest.mark.parametrize("epochs", [2])
+def test_epochs_count_whole_batches(tmp_path: Path, epochs: int) -> None:
+    overrides = ["train.steps=null", f"train.epochs={epochs}", "train.milestones=[]"]
+    train = next(s for s in plan_of(tmp_path, *overrides).stages if s.kind == "train")
+    assert train.outputs == (f"weights/step-{epochs * (1797 // 32):08d}.safetensors",)
+
+
+def test_stage_configuration_is_json(tmp_path: Path) -> None:
+    for stage in plan_of(tmp_path).stages:
+        json.dumps(stage.config)
