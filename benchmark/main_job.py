@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from benchmark.collect import collect_report
 from benchmark.manifest import ManifestError, load
@@ -62,7 +63,7 @@ def show_plan(
 ) -> str:
     """The stages of a manifest as text or JSON; absent inputs are marked, nothing is refused for them."""
     plan, directory, processes = _prepare(manifest, out, overrides, variants)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for stage in plan.stages:
         state, why = state_of(stage, directory)
         rows.append(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from sra.alignment.registry import STRICT, AlignSettings
 from sra.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Section 4 of the paper: student block, teacher block (counted from 1).
 BLOCKS = {
@@ -62,3 +65,18 @@ class Settings(AlignSettings):
         if not 1 <= m <= n <= depth:
             raise ConfigError(f"align.blocks must satisfy 1 <= m <= n <= {depth} (depth), found [{m}, {n}]")
         return replace(self, blocks=blocks)
+
+
+def teacher_time(settings: Settings, t: Tensor, uniform: Tensor) -> Tensor:
+    """SiT: t' = clamp(t - U * random, 0, 1), or t - fixed; all (N,)."""
+    interval = settings.interval
+    offset = uniform * interval.random if interval.random is not None else interval.fixed or 0.0
+    return (t - offset).clamp(0, 1)
+
+
+def weight_at(settings: Settings, epoch: float, resolution: int) -> float:
+    """The loss weight; `public-code` decays tenfold per 1000 epochs from 149 (256 px) or per 800 from 99 (512 px)."""
+    if settings.weight_schedule == "constant":
+        return settings.weight
+    start, span = (99, 800) if resolution >= 512 else (149, 1000)
+    return settings.weight * (0.1 ** ((epoch - start) / span) if epoch > start else 1.0)

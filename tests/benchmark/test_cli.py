@@ -1,0 +1,105 @@
+"""The command line as its user sees it: exit codes, one line for bad input, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMOKE = "manifests/smoke.yaml"
+
+
+def call(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmark.cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+def refused(*arguments: str) -> str:
+    done = call(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_help_lists_the_commands() -> None:
+    done = call("--help")
+    assert done.returncode == 0
+    for name in ("run", "plan", "evaluate", "report", "schema", "doctor"):
+        assert name in done.stdout
+
+
+def test_missing_manifest() -> None:
+    assert "no such manifest; did you mean 'smoke.yaml'" in refused("run", "manifests/smoked.yaml")
+
+
+def test_unknown_key() -> None:
+    assert "did you mean 'lr'" in refused("run", SMOKE, "--set", "train.lrr=1")
+
+
+def test_missing_dataset_is_refused_by_run_and_marked_by_plan(tmp_path: Path) -> None:
+    arguments = [SMOKE, "--out", str(tmp_path / "out"), "--set", "data.images=/no/such/images"]
+    assert "/no/such/images" in refused("run", *arguments)
+    assert not any((tmp_path / "out" / "stages").iterdir())
+    done = call("plan", *arguments, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["absent"] == ["/no/such/images"]
+
+
+def test_out_that_is_a_file(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("keep me")
+    assert "found a file, a folder is needed" in refused("run", SMOKE, "--out", str(place))
+    assert place.read_text() == "keep me"
+
+
+def test_out_in_use_by_another_run(tmp_path: Path) -> None:
+    from benchmark.store import RunDirectory
+
+    directory = RunDirectory(tmp_path / "out")
+    directory.create()
+    with directory.locked():
+        assert f"process {os.getpid()}" in refused("run", SMOKE, "--out", str(tmp_path / "out"))
+
+
+def test_dry_run_and_plan_write_nothing(tmp_path: Path) -> None:
+    for arguments in (["run", SMOKE, "--dry-run"], ["plan", SMOKE]):
+        done = call(*arguments, "--out", str(tmp_path / "out"))
+        assert done.returncode == 0
+        assert "train-sra" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmark import runner
+    from benchmark.manifest import load
+    from benchmark.plan import make_plan
+    from benchmark.store import RunDirectory
+
+    directory = RunDirectory(tmp_path)
+    plan = make_plan(load(ROOT / SMOKE), directory)
+    usage = type("usage", (), {"free": 10_000_000})
+    monkeypatch.setattr(runner.shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(runner.StageError, match="GB free, about"):
+        runner.run_plan(plan, directory)
+
+
+def test_report_of_a_folder_without_one(tmp_path: Path) -> None:
+    assert "no report/report.json" in refused("report", str(tmp_path))
+
+
+def test_evaluate_without_samples(tmp_path: Path) -> None:
+    arguments = ["--samples", str(tmp_path / "no.npz"), "--reference", str(tmp_path), "--graph", "embedded:digits"]
+    assert "--samples" in refused("evaluate", *arguments)
+
+
+def test_schema_is_json() -> None:
+    done = call("schema")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["title"] == "Manifest"

@@ -1,0 +1,61 @@
+"""Golden numbers and the small networks they belong to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sra.config import CodecConfig, ModelConfig, Size
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+torch.set_num_threads(1)
+
+
+def load_arrays(name: str) -> dict[str, torch.Tensor]:
+    with np.load(GOLDEN / name, allow_pickle=False) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+@pytest.fixture(scope="session")
+def golden_config() -> dict[str, Any]:
+    return json.loads((GOLDEN / "config.json").read_text())["config"]
+
+
+@pytest.fixture(scope="session")
+def sit() -> dict[str, torch.Tensor]:
+    return load_arrays("sit.npz")
+
+
+@pytest.fixture(scope="session")
+def model(golden_config: dict[str, Any]) -> ModelConfig:
+    c = golden_config
+    return ModelConfig(
+        size=Size(depth=c["depth"], width=c["hidden_size"], heads=c["num_heads"]),
+        patch=c["patch_size"],
+        resolution=c["input_size"] * 8,
+        classes=c["num_classes"],
+        convention="sra",
+    )
+
+
+@pytest.fixture(scope="session")
+def codec() -> CodecConfig:
+    return CodecConfig()
+
+
+def state(arrays: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative L2 distance."""
+    found, expected = found.detach().double(), expected.double()
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+
+
+@pytest.fixture(scope="session")
+def helpers() -> Any:
+    return type("helpers", (), {"state": staticmethod(state), "error": staticmethod(error), "load": load_arrays})
