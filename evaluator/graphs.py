@@ -1,0 +1,32 @@
+"""Inception graphs: where they lie, and which one the published numbers used."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluator import embedded
+from evaluator.errors import EvaluatorError
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A frozen graph file."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def resolve(name: str) -> Graph:
+    """The graph of a path, or of `embedded:digits`.
+
+    Raises:
+        EvaluatorError: no such file.
+    """
+    path = embedded.GRAPH if name == "embedded:digits" else Path(name)
+    if not path.is_file():
+        raise EvaluatorError(f"--graph {name}: not found; a frozen .pb file or embedded:digits is needed")
+    shown = name if name.startswith("embedded:") else path.name
+    return Graph(shown, path, hashlib.sha256(path.read_bytes()).hexdigest())

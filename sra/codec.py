@@ -1,0 +1,76 @@
+"""The image autoencoder: a diffusers `AutoencoderKL`, from a folder, the hub's cache or the embedded one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sra import embedded
+from sra.config import CodecConfig
+from sra.errors import DataError
+
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+class Codec:
+    """Pixels to posterior moments, latents to pixels; always in eval mode, without gradients."""
+
+    def __init__(self, module: Any, scale: float, device: str | torch.device) -> None:
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.scale, self.device = scale, torch.device(device)
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, 2C, h, w) float32: posterior mean, then standard deviation."""
+        x = images.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        posterior = self.module.encode(x.to(self.module.dtype)).latent_dist
+        return torch.cat([posterior.mean, posterior.std], dim=1).float()
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """(N, C, h, w) scaled latents to (N, H, W, 3) uint8: ((x + 1) / 2 * 255), clamped, truncated."""
+        x = self.module.decode((z.to(self.device) / self.scale).to(self.module.dtype)).sample.float()
+        pixels = ((x + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def codec_folder(config: CodecConfig) -> Path:
+    """Where the codec lies; a hub id is returned as it is."""
+    return embedded.CODEC if config.path == "embedded:digits" else Path(config.path)
+
+
+def load_codec(config: CodecConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Codec:
+    """Load a codec.
+
+    Raises:
+        DataError: a folder without weights, or a hub id that is not in the local cache and cannot be fetched.
+    """
+    # diffusers costs seconds to import; jobs that need no codec do not pay.
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    folder = codec_folder(config)
+    if folder.is_dir() and not any((folder / name).is_file() for name in WEIGHTS):
+        raise DataError(f"codec.path {folder}: found no weights; needed: config.json and {WEIGHTS[0]}")
+    local = folder.is_dir()
+    try:
+        module = AutoencoderKL.from_pretrained(
+            folder if local else config.path,
+            revision=None if local else config.revision,
+            local_files_only=local,
+            torch_dtype=dtype,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"codec.path {config.path}: cannot be loaded: {reason}") from error
+    channels = int(module.config.latent_channels)
+    factor = 2 ** (len(module.config.block_out_channels) - 1)
+    if (channels, factor) != (config.channels, config.factor):
+        raise DataError(
+            f"codec.path {config.path}: has {channels} channels and factor {factor}, "
+            f"the manifest says {config.channels} and {config.factor}"
+        )
+    return Codec(module, config.scale, device)

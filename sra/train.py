@@ -1,0 +1,264 @@
+"""Training: `python -m sra.train`, one process or many under torchrun. Stop it anywhere; the same command continues.
+
+What a step sees depends on (seed, step) only: the order of the data is a permutation per epoch, every random number
+belongs to a position in that order, and each process takes its slice of the global batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sra import checkpoint, job
+from sra.config import TrainConfig, TrainJob
+from sra.ema import update_ema
+from sra.errors import DataError, UserError
+from sra.files import replacing, write_bytes
+from sra.latents import PackedLatents, sample_latent
+from sra.method import StepLosses, TrainingModule, needs_teacher
+from sra.network import initialise
+from sra.randoms import Randoms
+
+
+class NonFiniteError(UserError):
+    """A loss or gradient that is not a number: training stopped before the optimizer's step."""
+
+
+def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with the manifest's settings."""
+    return torch.optim.AdamW(
+        module.parameters(), lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+    )
+
+
+def rate_at(config: TrainConfig, step: int) -> float:
+    """Learning rate of step `step`, counted from 0."""
+    return config.lr * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else config.lr
+
+
+class DataOrder:
+    """Which image stands at which position: one permutation an epoch, the incomplete batch dropped."""
+
+    def __init__(self, seed: int, count: int, batch: int) -> None:
+        if count < batch:
+            raise DataError(f"train.global_batch {batch} is larger than the data set of {count} images")
+        self.seed, self.count, self.batch = seed, count, batch
+        self.steps_per_epoch = count // batch
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def indices(self, step: int) -> np.ndarray[Any, Any]:
+        """Image indices (global_batch,) of an optimizer step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return self._order[place * self.batch : (place + 1) * self.batch]
+
+
+class Trainer:
+    """State of one training run."""
+
+    def __init__(self, config: TrainJob, latents: Path, out: Path) -> None:
+        self.config, self.settings, self.out = config, config.train, out
+        precision = {"fp32": "no", "tf32": "no"}.get(self.settings.precision, self.settings.precision)
+        self.accelerator = Accelerator(mixed_precision=precision)
+        torch.backends.cuda.matmul.allow_tf32 = self.settings.precision != "fp32"
+        self.data = PackedLatents(latents)
+        self._check_data()
+        self.order = DataOrder(config.seed, self.data.count, self.settings.global_batch)
+        self.total = self.settings.steps or (self.settings.epochs or 0) * self.order.steps_per_epoch
+        module = TrainingModule(config.model, config.codec, self.settings, config.align)
+        initialise(module.network, config.seed)
+        self.ema = copy.deepcopy(module.network).eval().requires_grad_(False).to(self.accelerator.device)
+        optimizer = make_optimizer(module, self.settings)
+        self.network = module.network
+        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.step, self.seconds = 0, 0.0
+
+    def _check_data(self) -> None:
+        side = self.config.model.resolution // self.config.codec.factor
+        wanted = (2 * self.config.codec.channels, side, side)
+        if self.data.shape != wanted:
+            raise DataError(f"latents are {self.data.shape} (C, H, W), the manifest says {wanted}")
+        if self.data.classes > self.config.model.classes:
+            raise DataError(f"latents have {self.data.classes} classes, model.classes is {self.config.model.classes}")
+        parts = self.accelerator.num_processes * self.settings.accumulate
+        if self.settings.global_batch % parts:
+            raise DataError(
+                f"train.global_batch {self.settings.global_batch} is not divisible by "
+                f"{self.accelerator.num_processes} processes x accumulate {self.settings.accumulate}"
+            )
+
+    # -- saving and resuming ------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint, where there is one; the log is cut back to it."""
+        state = checkpoint.load_newest(self.out / "checkpoints", self.accelerator.device)
+        if state is not None:
+            self.network.load_state_dict(state["network"])
+            self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            print(f"continues at step {self.step} of {self.total}", flush=True)
+        if self.accelerator.is_main_process:
+            self._cut_log()
+        self.accelerator.wait_for_everyone()
+
+    def _cut_log(self) -> None:
+        log = self.out / "log.jsonl"
+        lines = log.read_text().splitlines() if log.is_file() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
+        write_bytes(log, "".join(f"{line}\n" for line in kept).encode())
+
+    def save(self) -> None:
+        """Write a resumable checkpoint (main process; all others wait)."""
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "network": self.network.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else {},
+                "step": self.step,
+                "seconds": self.seconds,
+            }
+            checkpoint.save(self.out / "checkpoints", self.step, state, self.settings.keep)
+        self.accelerator.wait_for_everyone()
+
+    def weights_file(self, step: int) -> Path:
+        """Where the EMA weights of a milestone stand."""
+        return self.out / "weights" / f"step-{step:08d}.safetensors"
+
+    def export(self) -> None:
+        """Write the EMA network without the training head."""
+        if self.accelerator.is_main_process:
+            state = self.ema.state_dict()
+            kept = {n: v.contiguous().cpu() for n, v in state.items() if not n.startswith("ap_head.")}
+            with replacing(self.weights_file(self.step)) as temporary:
+                save_file(kept, temporary)
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            job.Stopped: on request, with a checkpoint of the last whole step.
+            NonFiniteError: before the step that would have spoiled the weights.
+        """
+        self.resume()
+        self.module.train()
+        progress = job.Progress("train", self.total, " steps", done=self.step)
+        while self.step < self.total:
+            started = time.monotonic()
+            losses, norm = self._one_step()
+            self.step += 1
+            self.seconds += time.monotonic() - started
+            self._after_step(losses, norm, progress)
+
+    def _after_step(self, losses: StepLosses, norm: float, progress: job.Progress) -> None:
+        last = self.step == self.total
+        loss = float(losses.total.detach())
+        if self.step % self.settings.log_every == 0 or last or self.step == 1:
+            self._log(losses, norm)
+        progress.update(loss=loss)
+        if last or self.step in self.settings.milestones:
+            self.export()
+        stopping = self._someone_stops()
+        if last or stopping or self.step % self.settings.checkpoint_every == 0:
+            self.save()
+        if stopping and not last:
+            raise job.Stopped
+
+    def _someone_stops(self) -> bool:
+        """Whether any process was asked to stop: all must leave at the same step."""
+        if self.accelerator.num_processes == 1:
+            return job.stop_requested()
+        flag = torch.tensor([int(job.stop_requested())], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())
+
+    def _one_step(self) -> tuple[StepLosses, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.settings, self.step)
+        self.optimizer.zero_grad()
+        parts = self.settings.accumulate
+        for part in range(parts):
+            x, y, randoms = self._batch(part)
+            teacher = self.ema if needs_teacher(self.config.align) else None
+            epoch = self.step / self.order.steps_per_epoch
+            with self.accelerator.autocast():
+                losses: StepLosses = self.module(x, y, randoms, teacher, epoch)
+            self.accelerator.backward(losses.total / parts)
+        if self.accelerator.scaler is not None:
+            self.accelerator.unscale_gradients()
+        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip))
+        self._check_finite(losses, norm)
+        self.optimizer.step()
+        update_ema(self.ema, self.network, self.settings.ema, self.step)
+        return losses, norm
+
+    def _check_finite(self, losses: StepLosses, norm: float) -> None:
+        """The fp16 scaler skips steps whose gradient overflows; anything else that is not finite ends the run."""
+        scaled = self.accelerator.scaler is not None
+        total = float(losses.total.detach())
+        if not math.isfinite(total) or (not scaled and not math.isfinite(norm)):
+            raise NonFiniteError(
+                f"training step {self.step + 1}: loss {total}, gradient norm {norm}: not finite; "
+                f"nothing was changed, the last checkpoint in {self.out / 'checkpoints'} is good"
+            )
+
+    def _batch(self, part: int) -> tuple[Tensor, Tensor, Randoms]:
+        """This process's slice of the global batch: latents, labels and their random numbers."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        size = self.settings.global_batch // (world * self.settings.accumulate)
+        start = (part * world + rank) * size
+        indices = self.order.indices(self.step)[start : start + size]
+        moments, labels = self.data.batch(indices)
+        device = self.accelerator.device
+        first = self.step * self.settings.global_batch + start
+        randoms = Randoms(self.config.seed, torch.arange(first, first + size, device=device))
+        moments = moments.to(device)
+        shape = (moments.shape[1] // 2, *moments.shape[2:])
+        x = sample_latent(moments, randoms.normal("latent", shape), self.config.codec.scale)
+        return x, labels.to(device), randoms
+
+    def _log(self, losses: StepLosses, norm: float) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        row = {
+            "step": self.step,
+            "loss": float(losses.total.detach()),
+            "generation": float(losses.generation.detach().mean()),
+            "alignment": None if losses.alignment is None else float(losses.alignment.detach().mean()),
+            "grad_norm": norm,
+            "lr": rate_at(self.settings, self.step - 1),
+            "seconds": round(self.seconds, 4),
+        }
+        with (self.out / "log.jsonl").open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m sra.train --config stage.json --latents DIR --out DIR`."""
+    parser = argparse.ArgumentParser(prog="python -m sra.train", description=main.__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--latents", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    Trainer(job.read_config(options.config, TrainJob), options.latents, options.out).run()
+
+
+if __name__ == "__main__":
+    job.run(main)
