@@ -1,0 +1,82 @@
+"""Rows to Markdown, HTML, JSON and LaTeX. Reads files only; needs no GPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmark.report import figures, html, latex, markdown
+from benchmark.report.columns import COLUMNS, cell
+from sra.files import write_bytes, write_json
+
+__all__ = ["render", "table", "write_report"]
+
+
+def write_report(run: dict[str, Any], out: Path) -> None:
+    """Write report.json, report.md, report.html and the pictures beside them.
+
+    Args:
+        run: the report's data (schema 1); grids are paths of PNG files.
+        out: the report's folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    run = {**run, "rows": [_with_pictures(row, out) for row in run["rows"]]}
+    write_json(out / "report.json", run)
+    for name in ("md", "html"):
+        write_bytes(out / f"report.{name}", render(run, name, out).encode())
+
+
+def _with_pictures(row: dict[str, Any], out: Path) -> dict[str, Any]:
+    """The row with its pictures beside the report, named relative to it."""
+    pictures = dict.fromkeys(("grid", "loss_figure", "curve_figure"))
+    if row.get("grid"):
+        name = f"grid-{row['variant']}.png"
+        shutil.copyfile(row["grid"], out / name)
+        pictures["grid"] = name
+    for key, draw in (("loss_figure", figures.losses), ("curve_figure", figures.curve)):
+        content = draw(row)
+        if content is not None:
+            pictures[key] = f"{key.removesuffix('_figure')}-{row['variant']}.png"
+            write_bytes(out / pictures[key], content)
+    return {**row, **pictures}
+
+
+def render(run: dict[str, Any], format: str, folder: Path) -> str:
+    """The report as text; `folder` holds the pictures.
+
+    Args:
+        run: the report's data.
+        format: `md`, `html`, `json` or `latex`.
+        folder: of report.json and the pictures.
+    """
+    if format == "json":
+        return json.dumps(run, indent=2)
+    if format == "html":
+        return html.render(run, folder)
+    return markdown.render(run) if format == "md" else latex.render(run)
+
+
+def table(run: dict[str, Any]) -> str:
+    """A compact plain-text table for the terminal."""
+    header = ["variant", *(column.title for column in COLUMNS), "verdict"]
+    rows = [[row["variant"], *(cell(row, c) for c in COLUMNS), row["verdict"]["status"]] for row in run["rows"]]
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(text.rjust(w) if i else text.ljust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True)))
+        for line in [header, *rows]
+    ]
+    reasons = {f"{row['variant']}: {reason}" for row in run["rows"] for reason in row["verdict"]["reasons"]}
+    errors = {f"{row['variant']}: {tool}: {text}" for row in run["rows"] for tool, text in row["errors"].items()}
+    return "\n".join(["", *lines, "", *sorted(reasons), *sorted(errors), *curve_lines(run)])
+
+
+def curve_lines(run: dict[str, Any]) -> list[str]:
+    """FID by training step, where several checkpoints were scored."""
+    lines = []
+    for row in run["rows"]:
+        if len(row["curve"]) > 1:
+            points = ", ".join(f"{p['fid']:.2f} at step {p['step']} ({p['images']} images)" for p in row["curve"])
+            lines.append(f"{row['variant']}: FID {points}")
+    return lines
