@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -148,7 +148,7 @@ def _stream(command: list[str], logs: list[Path], label: str) -> tuple[int, str 
     return code, last_error
 
 
-def _show(line: str, label: str, handles: list[IO[str]]) -> None:
+def _show(line: str, label: str, handles: Sequence[IO[str]]) -> None:
     for handle in handles:
         handle.write(line)
         handle.flush()

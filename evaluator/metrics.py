@@ -127,7 +127,8 @@ def _half_sum(squares: Array) -> Array:
         while lanes.shape[1] > 1:
             width = lanes.shape[1] // 2
             lanes = lanes[:, :width] + lanes[:, width:]
-    return lanes[:, 0]
+    sums: Array = lanes[:, 0]
+    return sums
 
 
 def _half_distances(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
@@ -141,9 +142,9 @@ def _half_distances(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
     if not np.isfinite(total).all():
         exact_x, exact_y = (x * x).sum(axis=1), (y * y).sum(axis=1)
         total = exact_x[:, None] - 2 * product + exact_y[None, :]
-    return np.maximum(total, 0)
+    return np.asarray(np.maximum(total, 0))
 
 
 def _exact_distances(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
     (x, norm_x), (y, norm_y) = a, b
-    return np.maximum(norm_x[:, None] - 2 * (x @ y.T) + norm_y[None, :], 0)
+    return np.asarray(np.maximum(norm_x[:, None] - 2 * (x @ y.T) + norm_y[None, :], 0))

@@ -38,7 +38,8 @@ class ImageSet:
     def examine(self) -> str:
         """SHA-256 of all pixels in order; counts repeated images on the way."""
         if self._digest is None:
-            total, seen = hashlib.sha256(), set()
+            total = hashlib.sha256()
+            seen: set[bytes] = set()
             for batch in self.batches():
                 total.update(batch.tobytes())
                 seen.update(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in batch)

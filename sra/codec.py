@@ -33,7 +33,7 @@ class Codec:
     def decode(self, z: Tensor) -> Tensor:
         """(N, C, h, w) scaled latents to (N, H, W, 3) uint8: ((x + 1) / 2 * 255), clamped, truncated."""
         x = self.module.decode((z.to(self.device) / self.scale).to(self.module.dtype)).sample.float()
-        pixels = ((x + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
+        pixels: Tensor = ((x + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous()
 
 

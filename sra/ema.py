@@ -17,6 +17,7 @@ def decay_at(config: EmaConfig, step: int) -> float:
 def update_ema(average: nn.Module, model: nn.Module, config: EmaConfig, step: int) -> None:
     """average = decay * average + (1 - decay) * model, over every parameter (a few fused kernels, no loop)."""
     decay = decay_at(config, step)
-    mine, theirs = list(average.parameters()), list(model.parameters())
+    mine: list[torch.Tensor] = list(average.parameters())
+    theirs: list[torch.Tensor] = list(model.parameters())
     torch._foreach_mul_(mine, decay)
     torch._foreach_add_(mine, theirs, alpha=1 - decay)

@@ -75,7 +75,7 @@ class TimestepEmbedding(nn.Module):
         frequency = torch.exp(-math.log(10000.0) * torch.arange(128, dtype=torch.float32, device=t.device) / 128)
         angle = (t.float() * self.scale)[:, None] * frequency
         sinusoids = torch.cat([angle.cos(), angle.sin()], dim=-1)
-        embedded: Tensor = self.mlp(sinusoids.to(self.mlp[0].weight.dtype))
+        embedded: Tensor = self.mlp(sinusoids)
         return embedded
 
 
@@ -139,7 +139,8 @@ class Block(nn.Module):
         """(N, T, D) tokens and (N, D) condition to (N, T, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        out: Tensor = x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        return out
 
 
 class FinalLayer(nn.Module):
@@ -266,16 +267,17 @@ def initialise(network: DiffusionTransformer, seed: int) -> None:
     for _, module in body:
         if isinstance(module, nn.Linear):
             _xavier(module, generator)
-    patch = network.x_embedder.proj
-    nn.init.xavier_uniform_(patch.weight.data.view(patch.weight.shape[0], -1), generator=generator)
-    nn.init.zeros_(patch.bias)  # type: ignore[arg-type]
-    nn.init.normal_(network.y_embedder.embedding_table.weight, std=network.shape.label_init_std, generator=generator)
+    parameters = dict(network.named_parameters())
+    patch = parameters["x_embedder.proj.weight"]
+    nn.init.xavier_uniform_(patch.data.view(patch.shape[0], -1), generator=generator)
+    nn.init.zeros_(parameters["x_embedder.proj.bias"])
+    labels = parameters["y_embedder.embedding_table.weight"]
+    nn.init.normal_(labels, std=network.shape.label_init_std, generator=generator)
     for index in (0, 2):
-        nn.init.normal_(network.t_embedder.mlp[index].weight, std=0.02, generator=generator)
-    zeroed = [block.adaLN_modulation[1] for block in network.blocks]
-    for linear in (*zeroed, network.final_layer.adaLN_modulation[1], network.final_layer.linear):
-        nn.init.zeros_(linear.weight)
-        nn.init.zeros_(linear.bias)
+        nn.init.normal_(parameters[f"t_embedder.mlp.{index}.weight"], std=0.02, generator=generator)
+    for name, parameter in parameters.items():
+        if "adaLN_modulation" in name or name.startswith("final_layer.linear"):
+            nn.init.zeros_(parameter)
     if network.ap_head is not None:
         own = torch.Generator().manual_seed(seed)
         for module in (network.ap_head.linear1, network.ap_head.linear2):

@@ -30,7 +30,7 @@ def write_report(run: dict[str, Any], out: Path) -> None:
 
 def _with_pictures(row: dict[str, Any], out: Path) -> dict[str, Any]:
     """The row with its pictures beside the report, named relative to it."""
-    pictures = dict.fromkeys(("grid", "loss_figure", "curve_figure"))
+    pictures: dict[str, str | None] = dict.fromkeys(("grid", "loss_figure", "curve_figure"))
     if row.get("grid"):
         name = f"grid-{row['variant']}.png"
         shutil.copyfile(row["grid"], out / name)
@@ -38,8 +38,9 @@ def _with_pictures(row: dict[str, Any], out: Path) -> dict[str, Any]:
     for key, draw in (("loss_figure", figures.losses), ("curve_figure", figures.curve)):
         content = draw(row)
         if content is not None:
-            pictures[key] = f"{key.removesuffix('_figure')}-{row['variant']}.png"
-            write_bytes(out / pictures[key], content)
+            name = f"{key.removesuffix('_figure')}-{row['variant']}.png"
+            write_bytes(out / name, content)
+            pictures[key] = name
     return {**row, **pictures}
 
 

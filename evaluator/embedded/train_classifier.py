@@ -46,7 +46,7 @@ def train(x: Tensor, y: Tensor, held_out: int) -> tuple[DigitClassifier, float]:
         features, _ = network(augment(x[index]))
         loss = F.cross_entropy(network.logits(features), y[index], label_smoothing=0.05)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     with torch.no_grad():

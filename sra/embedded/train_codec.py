@@ -57,7 +57,7 @@ def normalise(codec: Any, images: Tensor) -> None:
     z' = (z - m) / s is folded into the two 1x1 convolutions around the latent, so that any reader of the format
     gets it, with scale 1: rows of the mean, biases of the log variance, and the decoder's input.
     """
-    latents = torch.cat([codec.encode(x).latent_dist.mean for x in images.split(128)])
+    latents = torch.cat([codec.encode(x).latent_dist.mean for x in torch.split(images, 128)])
     m, s = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     quant, post = codec.quant_conv, codec.post_quant_conv
     channels = len(s)
@@ -71,7 +71,7 @@ def normalise(codec: Any, images: Tensor) -> None:
 @torch.no_grad()
 def psnr(codec: Any, images: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of the reconstructions from posterior means."""
-    errors = [F.mse_loss(codec.decode(codec.encode(x).latent_dist.mean).sample, x) for x in images.split(128)]
+    errors = [F.mse_loss(codec.decode(codec.encode(x).latent_dist.mean).sample, x) for x in torch.split(images, 128)]
     return float(10 * torch.log10(4.0 / torch.stack(errors).mean()))
 
 

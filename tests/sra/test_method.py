@@ -165,8 +165,8 @@ def test_four_steps_of_training(sit, model, codec, golden_config, helpers):
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         update_ema(ema, module.network, config.ema, k)
-        assert helpers.error(losses.generation, sit[f"{prefix}/gen_loss"]) < 1e-5
-        assert helpers.error(norm, sit[f"{prefix}/grad_norm"]) < 1e-5
+        assert helpers.error(losses.generation.mean(), sit[f"{prefix}/gen_loss"]) < LIMIT
+        assert helpers.error(norm, sit[f"{prefix}/grad_norm"]) < 2 * LIMIT
     for kind, found in (("final_ema", ema), ("final_model", module.network)):
         for name, expected in helpers.state(sit, f"training/{kind}/").items():
             _compare(name, found.state_dict()[name], expected)
