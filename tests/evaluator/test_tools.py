@@ -1,0 +1,118 @@
+"""Each tool as the suite calls it: a process of its own, against golden numbers and against each other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "adm"
+
+
+def call(module, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Two halves of the real digits."""
+    from sra.embedded import digits as load
+
+    folder = tmp_path_factory.mktemp("digits")
+    pixels = load(32)[0][np.random.default_rng(0).permutation(1797)]
+    np.savez(folder / "a.npz", arr_0=pixels[:900])
+    np.savez(folder / "b.npz", arr_0=pixels[900:])
+    noise = np.random.default_rng(1).integers(0, 256, (900, 32, 32, 3), dtype=np.uint8)
+    np.savez(folder / "noise.npz", arr_0=noise)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scores(digits):
+    """Records of every tool: half against half, and noise against half, in one process each."""
+    found = {}
+    for module in ("adm", "cleanfid", "fidelity"):
+        paths = [digits / f"{module}-{name}.json" for name in ("half", "noise")]
+        done = call(
+            f"evaluator.{module}",
+            *("--samples", digits / "a.npz", digits / "noise.npz"),
+            *("--json", *paths),
+            *("--reference", digits / "b.npz", "--graph", "embedded:digits", "--cache", digits / "cache"),
+        )
+        assert done.returncode == 0, done.stderr
+        found[module] = [json.loads(path.read_text()) for path in paths]
+        assert found[module][0]["error"] is None, found[module][0]["error"]
+    return found
+
+
+def test_adm_equals_the_public_evaluator(tmp_path):
+    expected = json.loads((GOLDEN / "expected.json").read_text())
+    arguments = ["--samples", GOLDEN / "samples.npz", "--reference", GOLDEN / "reference.npz"]
+    graph = GOLDEN / "classify_image_graph_def.pb"
+    done = call("evaluator.adm", *arguments, "--graph", graph, "--json", tmp_path / "s.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "s.json").read_text())["metrics"]
+    flat = {k.lower(): v for k, v in expected.items()}
+    fid = flat.get("fid", flat.get("frechet_inception_distance"))
+    assert found["fid"] == pytest.approx(fid, rel=1e-6)
+    assert found["sfid"] == pytest.approx(flat["sfid"], rel=1e-5)
+    assert found["is"] == pytest.approx(flat.get("is", flat.get("inception_score")), rel=1e-5)
+    limit = max(5e-4, 2.5 / 2200)
+    assert found["precision"] == pytest.approx(flat["precision"], abs=limit)
+    assert found["recall"] == pytest.approx(flat["recall"], abs=limit)
+
+
+def test_real_digits_are_near_and_noise_is_far(scores):
+    for records in scores.values():
+        half, noise = (record["metrics"]["fid"] for record in records)
+        assert half < 10
+        assert noise > 20 * half
+    half = scores["adm"][0]["metrics"]
+    assert half["is"] > 7
+    assert min(half["precision"], half["recall"]) > 0.8
+
+
+def test_the_tools_agree_where_their_definitions_do(scores):
+    adm, clean, fidelity = (scores[name][0]["metrics"] for name in ("adm", "cleanfid", "fidelity"))
+    assert clean["fid"] == pytest.approx(adm["fid"], rel=1e-3)
+    assert fidelity["fid"] == pytest.approx(adm["fid"], rel=1e-3)
+    assert fidelity["is"] == pytest.approx(adm["is"], rel=1e-3)
+    assert fidelity["precision"] == pytest.approx(adm["precision_exact"], abs=5e-3)
+    assert fidelity["recall"] == pytest.approx(adm["recall_exact"], abs=5e-3)
+
+
+def test_records_say_what_was_scored(scores):
+    record = scores["adm"][0]
+    assert record["schema"] == 1
+    assert record["samples"]["count"] == 900
+    assert record["graph"]["name"] == "embedded:digits"
+    assert len(record["graph"]["sha256"]) == 64
+    assert all(isinstance(v, float) for v in record["metrics"].values())
+
+
+def test_a_tool_without_a_network_for_the_graph_says_so(tmp_path, digits):
+    graph = GOLDEN / "classify_image_graph_def.pb"
+    path = tmp_path / "s.json"
+    arguments = ["--samples", digits / "a.npz", "--reference", digits / "b.npz", "--graph", graph, "--json", path]
+    assert call("evaluator.cleanfid", *arguments).returncode == 0
+    record = json.loads(path.read_text())
+    assert record["metrics"] == {}
+    assert "no torch network for graph classify_image_graph_def.pb" in record["error"]
+
+
+def test_bad_graph_and_bad_samples_give_one_line(tmp_path, digits):
+    (tmp_path / "bad.pb").write_bytes(b"not a graph at all")
+    reference = ["--reference", digits / "b.npz", "--json", tmp_path / "s.json"]
+    done = call("evaluator.adm", "--samples", digits / "a.npz", *reference, "--graph", tmp_path / "bad.pb")
+    assert done.returncode == 2
+    assert "not a frozen TensorFlow graph" in done.stderr
+    done = call("evaluator.cleanfid", "--samples", tmp_path / "no.npz", *reference, "--graph", "embedded:digits")
+    assert done.returncode == 2
+    assert "no.npz: not found" in done.stderr
+    assert not (tmp_path / "s.json").exists()

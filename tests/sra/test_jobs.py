@@ -1,0 +1,259 @@
+"""The jobs end to end on tiny inputs: images, latents, training that resumes to the bit, sampling that resumes."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sra import checkpoint, embedded, job
+from sra.alignment.sra import Settings
+from sra.codec import load_codec
+from sra.config import (
+    CodecConfig,
+    DataConfig,
+    ImagesJob,
+    LatentsJob,
+    ModelConfig,
+    SampleConfig,
+    SampleJob,
+    Size,
+    TrainConfig,
+    TrainJob,
+    from_plain,
+    to_plain,
+)
+from sra.errors import DataError
+from sra.images import center_crop, prepare
+from sra.latents import PackedLatents, encode
+from sra.sample import Sampler, labels_of
+from sra.train import DataOrder, NonFiniteError, Trainer
+from sra.weights import load_network
+
+CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
+MODEL = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")
+TRAIN = TrainConfig(
+    steps=6, global_batch=8, lr=1e-3, precision="fp32", milestones=(3,), checkpoint_every=2, log_every=1, keep=2
+)
+JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=Settings(blocks=(1, 2)))
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory):
+    """Sixty real digits, through both stages."""
+    root = tmp_path_factory.mktemp("data")
+    pixels, classes = embedded.digits(32)
+    for i in range(60):
+        place = root / "raw" / str(classes[i]) / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[i]).save(place)
+    data = DataConfig(images=str(root / "raw"))
+    prepare(ImagesJob(data=data, resolution=32), root / "images")
+    encode(LatentsJob(data=data, codec=CODEC, resolution=32), root / "images", root / "latents")
+    return root / "latents"
+
+
+def train(latents, out, config=JOB):
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, latents, out)
+    trainer.run()
+    return trainer
+
+
+def test_configuration_survives_json():
+    assert from_plain(TrainJob, json.loads(json.dumps(to_plain(JOB)))) == JOB
+
+
+def test_center_crop_is_adms():
+    with np.load(Path(__file__).parents[1] / "golden" / "center_crop.npz", allow_pickle=False) as arrays:
+        cases = sorted({name.split("/")[0] for name in arrays.files})
+        assert cases
+        for case in cases:
+            found = np.asarray(center_crop(Image.fromarray(arrays[f"{case}/image"]), 32))
+            np.testing.assert_array_equal(found, arrays[f"{case}/crop32"])
+
+
+def test_an_image_that_is_none_is_named(tmp_path):
+    (tmp_path / "a" / "zero").mkdir(parents=True)
+    (tmp_path / "a" / "zero" / "bad.png").write_text("not an image")
+    job_config = ImagesJob(data=DataConfig(images=str(tmp_path / "a")), resolution=32)
+    with pytest.raises(DataError, match=r"zero/bad\.png: not a whole image"):
+        prepare(job_config, tmp_path / "out")
+    assert not (tmp_path / "out" / "images" / "dataset.json").exists()
+
+
+def test_grey_and_misnamed_images_are_converted_and_counted(tmp_path):
+    (tmp_path / "a" / "zero").mkdir(parents=True)
+    Image.new("L", (40, 50), 7).save(tmp_path / "a" / "zero" / "grey.png")
+    Image.new("CMYK", (40, 50)).save(tmp_path / "a" / "zero" / "ink.png", format="JPEG")
+    prepare(ImagesJob(data=DataConfig(images=str(tmp_path / "a")), resolution=32), tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert facts["converted"] == {"L": 1, "CMYK": 1, "named otherwise, is JPEG": 1}
+    assert Image.open(tmp_path / "out" / "images" / "00000" / "img00000001.png").mode == "RGB"
+
+
+def test_codec_without_weights_is_refused(tmp_path):
+    shutil.copy(embedded.CODEC / "config.json", tmp_path)
+    with pytest.raises(DataError, match="found no weights"):
+        load_codec(dataclasses.replace(CODEC, path=str(tmp_path)))
+
+
+def test_codec_reconstructs_digits():
+    pixels, _ = embedded.digits(32)
+    codec = load_codec(CODEC)
+    images = torch.from_numpy(pixels[:64])
+    moments = codec.moments(images)
+    assert moments.shape == (64, 8, 8, 8)
+    error = (codec.decode(moments[:, :4]).float() - images.float()).square().mean()
+    assert 10 * torch.log10(255**2 / error) > 35
+
+
+def test_codec_of_another_shape_is_refused():
+    with pytest.raises(DataError, match="factor 4, the manifest says 4 and 8"):
+        load_codec(dataclasses.replace(CODEC, factor=8))
+
+
+def test_packed_latents(latents):
+    packed = PackedLatents(latents)
+    assert (packed.count, packed.shape, packed.classes) == (60, (8, 8, 8), 10)
+    moments, labels = packed.batch(np.array([5, 0]))
+    assert moments.dtype == torch.float32
+    assert labels.tolist() == [packed.labels[5], packed.labels[0]]
+
+
+def test_truncated_latents_are_refused(latents, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(latents, copy)
+    content = (copy / "moments.npy").read_bytes()
+    (copy / "moments.npy").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="not a whole folder of packed latents"):
+        PackedLatents(copy)
+
+
+def test_data_order_covers_an_epoch_once():
+    order = DataOrder(0, 100, 30)
+    seen = np.concatenate([order.indices(step) for step in range(3)])
+    assert len(set(seen.tolist())) == 90
+    assert not np.array_equal(order.indices(0), order.indices(3))
+    assert np.array_equal(DataOrder(0, 100, 30).indices(4), order.indices(4))
+
+
+def test_a_stopped_run_continues_to_the_same_bits(latents, tmp_path, monkeypatch):
+    train(latents, tmp_path / "whole")
+    calls = iter([False, False, False, True])
+    monkeypatch.setattr(job, "stop_requested", lambda: next(calls, False))
+    with pytest.raises(job.Stopped):
+        train(latents, tmp_path / "parts")
+    assert train(latents, tmp_path / "parts").step == 6
+    for name in ("weights/step-00000003.safetensors", "weights/step-00000006.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (p / "log.jsonl").open()]
+        for p in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert logs[0] == logs[1]
+    assert [row["step"] for row in logs[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_accumulation_gives_the_same_steps(latents, tmp_path):
+    split = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, accumulate=2))
+    one, two = train(latents, tmp_path / "one"), train(latents, tmp_path / "two", split)
+    for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-5)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(latents, tmp_path, capsys):
+    whole = train(latents, tmp_path / "run")
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1] / "state.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(bytes(content))
+    again = train(latents, tmp_path / "run")
+    assert "checkpoint is damaged" in capsys.readouterr().out
+    assert all(torch.equal(a, b) for a, b in zip(whole.ema.parameters(), again.ema.parameters(), strict=True))
+
+
+def test_only_the_last_checkpoints_are_kept(latents, tmp_path):
+    train(latents, tmp_path / "run")
+    names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-00000004", "step-00000006"]
+    assert checkpoint.is_whole(tmp_path / "run" / "checkpoints" / names[-1])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(latents, tmp_path):
+    broken = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, lr=1e25))
+    with pytest.raises(NonFiniteError, match="not finite; nothing was changed"):
+        train(latents, tmp_path / "run", broken)
+
+
+def test_milestones_hold_the_average_without_the_head(latents, tmp_path):
+    trainer = train(latents, tmp_path / "run")
+    network = load_network(trainer.weights_file(6), MODEL, CODEC)
+    assert network.ap_head is None
+    averages = dict(trainer.ema.named_parameters())
+    assert all(torch.equal(value, averages[name]) for name, value in network.named_parameters())
+
+
+def test_latents_of_another_shape_are_refused(latents, tmp_path):
+    other = dataclasses.replace(JOB, model=dataclasses.replace(MODEL, resolution=64))
+    with pytest.raises(DataError, match=r"latents are \(8, 8, 8\).*\(8, 16, 16\)"):
+        Trainer(other, latents, tmp_path)
+
+
+@pytest.fixture
+def sampler(latents, tmp_path):
+    from accelerate import PartialState
+
+    trainer = train(latents, tmp_path / "run")
+    codec = load_codec(CODEC)
+
+    def make(name, **changes):
+        settings = {"steps": 3, "images": 20, "batch": 5, "shard": 8, "precision": "fp32", **changes}
+        config = SampleJob(
+            seed=0, codec=CODEC, model=MODEL, sample=SampleConfig(**settings), checkpoint=str(trainer.weights_file(6))
+        )
+        (tmp_path / name).mkdir()
+        return Sampler(config, tmp_path / name, codec, PartialState())
+
+    return make
+
+
+def test_samples_do_not_depend_on_batch_or_shard(sampler):
+    one, two = sampler("one"), sampler("two", batch=7, shard=20)
+    one.run()
+    two.run()
+    images = [np.load(s.out / "samples.npz")["arr_0"].astype(int) for s in (one, two)]
+    assert images[0].shape == (20, 32, 32, 3)
+    # Equal up to the order of summation inside a batched product, then truncated to uint8.
+    assert np.abs(images[0] - images[1]).max() <= 1
+    assert np.array_equal(np.load(one.out / "labels.npy"), np.load(two.out / "labels.npy"))
+
+
+def test_interrupted_sampling_continues_to_the_same_file(sampler, monkeypatch):
+    whole, parts = sampler("whole"), sampler("parts")
+    whole.run()
+    calls = iter([None, None, None])
+
+    def stop_at_fourth_batch():
+        if next(calls, "stop") == "stop":
+            raise job.Stopped
+
+    monkeypatch.setattr(job, "check_stop", stop_at_fourth_batch)
+    with pytest.raises(job.Stopped):
+        parts.run()
+    assert not (parts.out / "samples.npz").exists()
+    assert len(list((parts.out / "shards").iterdir())) == 1
+    monkeypatch.setattr(job, "check_stop", lambda: None)
+    parts.run()
+    arrays = [np.load(s.out / "samples.npz")["arr_0"] for s in (whole, parts)]
+    assert np.array_equal(arrays[0], arrays[1])
+    assert not (parts.out / "shards").exists()
+
+
+def test_balanced_labels(sampler):
+    config = sampler("x", labels="balanced").config
+    assert torch.bincount(labels_of(config, torch.arange(100))).tolist() == [10] * 10
