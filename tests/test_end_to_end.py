@@ -1,0 +1,119 @@
+"""The smoke manifest at a reduced scale, through real processes: the report, reuse, and interruption."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "train.steps=12",
+    "train.milestones=[6]",
+    "train.checkpoint_every=4",
+    "train.log_every=1",
+    "sample.steps=4",
+    "sample.images=150",
+    "sample.milestone_images=100",
+    "sample.shard=50",
+    "sample.batch=50",
+]
+
+
+def command(out: Path, *extra: str) -> list[str]:
+    settings = [part for item in SMALL for part in ("--set", item)]
+    return [sys.executable, "-m", "benchmark.cli", "run", "manifests/smoke.yaml", "--out", str(out), *settings, *extra]
+
+
+def call(out: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(out, *extra), capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def outputs(out: Path) -> dict[str, bytes]:
+    files = [*out.glob("stages/train-*/weights/*.safetensors"), *out.glob("stages/sample-*/samples.npz")]
+    # Zip members carry a time: compare the pixels, not the container.
+    contents = {}
+    for path in files:
+        name = str(path.relative_to(out))
+        contents[name] = np.load(path)["arr_0"].tobytes() if path.suffix == ".npz" else path.read_bytes()
+    return contents
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "smoke"
+    done = call(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not comparable" in done.stdout
+    return out
+
+
+@pytest.mark.slow
+def test_the_report_holds_every_tools_numbers(finished: Path) -> None:
+    report = json.loads((finished / "report" / "report.json").read_text())
+    assert [row["variant"] for row in report["rows"]] == ["baseline", "sra"]
+    assert report["headline"] == "digits features: not comparable with ImageNet numbers"
+    for row in report["rows"]:
+        assert row["errors"] == {}
+        assert set(row["metrics"]["adm"]) >= {"fid", "sfid", "is", "precision", "recall"}
+        assert row["verdict"]["status"] == "not comparable"
+        assert row["metrics"]["clean_fid"]["fid"] == pytest.approx(row["metrics"]["adm"]["fid"], rel=1e-3)
+        assert row["metrics"]["torch_fidelity"]["fid"] == pytest.approx(row["metrics"]["adm"]["fid"], rel=1e-3)
+        assert [point["step"] for point in row["curve"]] == [6, 12]
+        assert len(row["losses"]) == 12
+        assert (finished / "report" / row["grid"]).is_file()
+        assert row["provenance"]["samples"]["count"] == 150
+    assert report["rows"][1]["losses"][0]["alignment"] is not None
+    assert report["rows"][0]["losses"][0]["alignment"] is None
+
+
+@pytest.mark.slow
+def test_html_stands_alone(finished: Path) -> None:
+    text = (finished / "report" / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == 6
+    assert "http" not in text.split("<body>")[0]
+    assert "not comparable" in text
+
+
+@pytest.mark.slow
+def test_the_same_command_again_runs_nothing(finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.glob("stages/*/done.json")}
+    done = call(finished)
+    assert done.returncode == 0
+    assert "to run" not in done.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in finished.glob("stages/*/done.json")}
+
+
+@pytest.mark.slow
+def test_other_formats(finished: Path) -> None:
+    for format, part in (("md", "| baseline |"), ("latex", r"\toprule"), ("json", '"schema": 1'), ("html", "<html")):
+        arguments = [sys.executable, "-m", "benchmark.cli", "report", str(finished), "--format", format]
+        done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=True)
+        assert part in done.stdout
+
+
+@pytest.mark.slow
+def test_a_terminated_run_continues_to_the_same_result(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "smoke"
+    process = subprocess.Popen(
+        command(out, "--until", "sample"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "train-baseline" in line and "to run" in line:
+            break
+    log = None
+    while log is None or not log.read_text().count("\n") >= 2:
+        time.sleep(0.05)
+        log = next(iter(out.glob("stages/train-baseline-*/log.jsonl")), None)
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 75, rest
+    assert not list(out.glob("stages/train-baseline-*/done.json"))
+    done = call(out, "--until", "sample")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outputs(out) == outputs(finished)
