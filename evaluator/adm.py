@@ -54,9 +54,10 @@ class InceptionGraph:
             except ValueError as error:
                 needed = ", ".join((INPUT, *wanted))
                 raise EvaluatorError(f"--graph {graph.path}: without the tensors that are needed: {needed}") from error
-        if len(pool.shape) != 4 or len(spatial.shape) != 4:
-            raise EvaluatorError(f"--graph {graph.path}: {POOL} and {SPATIAL} must have four axes")
-        self.images, self.outputs = images, (pool, spatial[..., :SPATIAL_CHANNELS])
+            if len(pool.shape) != 4 or len(spatial.shape) != 4:
+                raise EvaluatorError(f"--graph {graph.path}: {POOL} and {SPATIAL} must have four axes")
+            # Inside the graph's scope: the slice is an op of its own.
+            self.images, self.outputs = images, (pool, spatial[..., :SPATIAL_CHANNELS])
         self.weights: Array = self.session.run(logits.inputs[1])
 
     def features(self, images: ImageSet, label: str) -> Features:
