@@ -32,7 +32,7 @@ class DigitsExtractor(FeatureExtractorBase):  # type: ignore[misc]
         """The asked features, in order."""
         pool, _ = self.network(x.float())
         found = {str(embedded.FEATURES): pool, "logits": self.network.logits(pool)}
-        return self.convert_features_tuple_to_dict(tuple(found[name] for name in self.features_list))
+        return tuple(found[name] for name in self.features_list)
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
