@@ -25,6 +25,7 @@ from sra.config import (
     TrainConfig,
     UserError,
     nearest,
+    network_facts,
     settings_class,
     to_plain,
 )
@@ -289,7 +290,7 @@ def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -
     full: Manifest = _validated(Manifest, merged, path, prefix)
     seed = manifest.seed if variant.seed is None else variant.seed
     try:
-        align = _align(variant.align, full.model)
+        align = _align(variant.align, full.model, full.codec)
         _cross_checks(full, align, variant)
     except ConfigError as error:
         raise ManifestError(f"{path}: {prefix.rstrip('.')}: {error}") from error
@@ -325,7 +326,7 @@ def _merged(base: Any, changes: dict[str, Any]) -> Any:
     return result
 
 
-def _align(value: str | dict[str, Any] | None, model: ModelConfig) -> AlignSettings | None:
+def _align(value: str | dict[str, Any] | None, model: ModelConfig, codec: CodecConfig) -> AlignSettings | None:
     if value is None or value == "none":
         return None
     plain = {"kind": value} if isinstance(value, str) else dict(value)
@@ -336,7 +337,7 @@ def _align(value: str | dict[str, Any] | None, model: ModelConfig) -> AlignSetti
         checked: AlignSettings = TypeAdapter(settings).validate_python(plain)
     except ValidationError as error:
         raise ConfigError(f"align: {_one_line(settings, error)}") from error
-    return checked.resolved(model.family, model.size_name, model.dimensions.depth)
+    return checked.resolved(network_facts(model, codec))
 
 
 def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant) -> None:

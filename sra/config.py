@@ -12,7 +12,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from sra.alignment.registry import STRICT, AlignSettings, settings_class
+from sra.alignment.registry import STRICT, AlignSettings, NetworkFacts, settings_class
 from sra.errors import ConfigError, UserError, nearest
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "UserError",
     "from_plain",
     "nearest",
+    "network_facts",
     "settings_class",
     "to_plain",
 ]
@@ -135,6 +136,13 @@ class ModelConfig:
     def size_name(self) -> str:
         """`S`, `B`, `L`, `XL` or `custom`."""
         return self.size if isinstance(self.size, str) else "custom"
+
+
+def network_facts(model: ModelConfig, codec: CodecConfig) -> NetworkFacts:
+    """What an alignment's defaults and checks depend on."""
+    grid = model.resolution // (codec.factor * model.patch)
+    depth = model.dimensions.depth
+    return NetworkFacts(family=model.family, size=model.size_name, depth=depth, tokens=grid * grid)
 
 
 @dataclass(frozen=True, kw_only=True)

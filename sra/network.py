@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sra.config import CodecConfig, ModelConfig
+from sra.groups import Groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Shape:
     grid: int
     """Latent cells along one axis."""
     channels: int
+    """Latent channels C."""
     outputs: int
     """Channels that the network predicts."""
     classes: int
@@ -63,7 +65,7 @@ class PatchEmbedding(nn.Module):
 
 
 class TimestepEmbedding(nn.Module):
-    """(N,) times to (N, D): 256 sinusoids, cosines first, then an MLP."""
+    """(..., N) times to (..., N, D): 256 sinusoids, cosines first, then an MLP."""
 
     def __init__(self, width: int, scale: float) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class TimestepEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """See the class."""
         frequency = torch.exp(-math.log(10000.0) * torch.arange(128, dtype=torch.float32, device=t.device) / 128)
-        angle = (t.float() * self.scale)[:, None] * frequency
+        angle = (t.float() * self.scale)[..., None] * frequency
         sinusoids = torch.cat([angle.cos(), angle.sin()], dim=-1)
         embedded: Tensor = self.mlp(sinusoids)
         return embedded
@@ -101,12 +103,17 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, D) to (N, T, D)."""
-        n, t, d = x.shape
-        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, d)
-        out: Tensor = self.proj(mixed)
+    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor:
+        """(N, T, D) to (N, T, D), or pieces to pieces."""
+        rows, _, d = x.shape
+        n = rows if groups is None else rows // groups.pieces
+        q, k, v = self.qkv(x).reshape(n, -1, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if groups is not None and groups.separated:
+            parts = zip(*(a.split(groups.sizes, dim=2) for a in (q, k, v)), strict=True)
+            mixed = torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(x.shape))
         return out
 
 
@@ -135,10 +142,13 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """(N, T, D) tokens and (N, D) condition to (N, T, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
+    def forward(self, x: Tensor, c: Tensor, groups: Groups | None = None) -> Tensor:
+        """(N, T, D) tokens and (N, D) condition to (N, T, D); with groups, pieces and (2, N, D) to pieces."""
+        modulation = self.adaLN_modulation(c)
+        if groups is not None:
+            modulation = groups.per_piece(modulation)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)
+        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), groups)
         out: Tensor = x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
         return out
 
@@ -152,9 +162,12 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, patch * patch * outputs)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """See the class."""
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+    def forward(self, x: Tensor, c: Tensor, groups: Groups | None = None) -> Tensor:
+        """See the class; with groups, pieces and (2, N, D) to pieces."""
+        modulation = self.adaLN_modulation(c)
+        if groups is not None:
+            modulation = groups.per_piece(modulation)
+        shift, scale = modulation.chunk(2, dim=1)
         out: Tensor = self.linear(modulate(self.norm_final(x), shift, scale))
         return out
 
@@ -188,53 +201,81 @@ class DiffusionTransformer(nn.Module):
         self.register_buffer("pos_embed", position_encoding(shape.width, shape.grid // shape.patch)[None])
         self.blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.depth))
         self.final_layer = FinalLayer(shape.width, shape.patch, shape.outputs)
-        self.ap_head = Head(shape.width) if head else None
+        self.ap_head: nn.Module | None = Head(shape.width) if head else None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens T of one image."""
+        return (self.shape.grid // self.shape.patch) ** 2
 
     @property
     def null_label(self) -> int:
         """Index of the label that means no class."""
         return self.shape.classes
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, tap: int | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, t: Tensor, y: Tensor, tap: int | None = None, groups: Groups | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """The raw prediction, and the output of block `tap` where asked.
 
         Args:
             x: (N, C, H, W) noisy latents.
-            t: (N,) times, as the family means them.
+            t: (N,) times, as the family means them; (2, N) with groups.
             y: (N,) labels.
             tap: block, counted from 1, whose output (N, T, D) is returned too.
+            groups: two groups of tokens with a time each.
 
         Returns:
             (N, outputs, H, W), or a pair with the tapped block's output.
         """
         c = self.condition(t, y)
-        tokens = self.x_embedder(x) + self.pos_embed
-        tapped = None
+        tokens, tapped = self._embed(x, groups), None
         for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, c)
+            tokens = block(tokens, c, groups)
             if number == tap:
-                tapped = tokens
-        prediction = self.unpatchify(self.final_layer(tokens, c))
+                tapped = _joined(tokens, groups)
+        prediction = self.unpatchify(_joined(self.final_layer(tokens, c, groups), groups))
         return prediction if tapped is None else (prediction, tapped)
 
-    def hidden(self, x: Tensor, t: Tensor, y: Tensor, block: int) -> Tensor:
+    def hidden(self, x: Tensor, t: Tensor, y: Tensor, block: int, groups: Groups | None = None) -> Tensor:
         """Output (N, T, D) of one block, counted from 1; nothing behind it is computed."""
         c = self.condition(t, y)
-        tokens: Tensor = self.x_embedder(x) + self.pos_embed
+        tokens = self._embed(x, groups)
         for layer in self.blocks[:block]:
-            tokens = layer(tokens, c)
-        return tokens
+            tokens = layer(tokens, c, groups)
+        return _joined(tokens, groups)
 
     def condition(self, t: Tensor, y: Tensor) -> Tensor:
-        """(N, D) from times and labels."""
+        """(..., N, D) from times (..., N) and labels (N,)."""
         c: Tensor = self.t_embedder(t) + self.y_embedder(y)
         return c
+
+    def _embed(self, x: Tensor, groups: Groups | None) -> Tensor:
+        tokens: Tensor = self.x_embedder(x) + self.pos_embed
+        return tokens if groups is None else groups.cut(tokens)
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, T, p*p*C), channel fastest: the inverse of `unpatchify` for any C."""
+        n, c, p = len(x), x.shape[1], self.shape.patch
+        g = self.shape.grid // p
+        return x.reshape(n, c, g, p, g, p).permute(0, 2, 4, 3, 5, 1).reshape(n, g * g, p * p * c)
+
+    def per_cell(self, values: Tensor) -> Tensor:
+        """(N, T), one number a token, to (N, 1, H, W), the same in all cells of its patch."""
+        p = self.shape.patch
+        g = self.shape.grid // p
+        square = values.reshape(-1, 1, g, 1, g, 1).expand(-1, 1, g, p, g, p)
+        return square.reshape(-1, 1, g * p, g * p)
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
         """(N, T, p*p*C) to (N, C, H, W)."""
         p, c = self.shape.patch, self.shape.outputs
         g = self.shape.grid // p
         return tokens.reshape(-1, g, g, p, p, c).permute(0, 5, 1, 3, 2, 4).reshape(-1, c, g * p, g * p)
+
+
+def _joined(tokens: Tensor, groups: Groups | None) -> Tensor:
+    return tokens if groups is None else groups.join(tokens)
 
 
 def shape_of(model: ModelConfig, codec: CodecConfig) -> Shape:
@@ -280,8 +321,9 @@ def initialise(network: DiffusionTransformer, seed: int) -> None:
             nn.init.zeros_(parameter)
     if network.ap_head is not None:
         own = torch.Generator().manual_seed(seed)
-        for module in (network.ap_head.linear1, network.ap_head.linear2):
-            _xavier(module, own)
+        for module in network.ap_head.modules():
+            if isinstance(module, nn.Linear):
+                _xavier(module, own)
 
 
 def _xavier(linear: nn.Linear, generator: torch.Generator) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
-from sra.alignment.registry import STRICT, AlignSettings
+from sra.alignment.registry import STRICT, AlignSettings, NetworkFacts, check_blocks, check_weight
 from sra.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from sra.alignment.protocol import Batch
+    from sra.network import DiffusionTransformer, Shape
 
 # Section 4 of the paper: student block, teacher block (counted from 1).
 BLOCKS = {
@@ -17,10 +21,12 @@ BLOCKS = {
     "dit": {"B": (3, 7), "L": (6, 14), "XL": (8, 16)},
 }
 
+Distance = Literal["smooth-l1", "l1", "l2", "cosine", "cosine-tokens"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """How much cleaner the teacher's time is: exactly one of the two."""
+    """How much cleaner the teacher's time is: exactly one of the two. DiT: the same part of its 1000 steps."""
 
     __pydantic_config__ = STRICT
 
@@ -32,8 +38,13 @@ class Interval:
     def __post_init__(self) -> None:
         if (self.random is None) == (self.fixed is None):
             raise ConfigError("interval needs exactly one of random and fixed")
-        if not 0 <= (self.random if self.random is not None else self.fixed or 0.0) <= 1:
+        if not 0 <= self.span <= 1:
             raise ConfigError("interval must lie in [0, 1]")
+
+    @property
+    def span(self) -> float:
+        """The given one of the two."""
+        return self.random if self.random is not None else self.fixed or 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,39 +55,76 @@ class Settings(AlignSettings):
     blocks: tuple[int, int] | None = None
     """[m, n]: the student's and the teacher's block, counted from 1, m <= n; default by model size."""
     interval: Interval = field(default_factory=lambda: Interval(random=0.2))
-    """How much cleaner the teacher's time is."""
-    distance: Literal["smooth-l1", "l1", "l2", "cosine", "cosine-tokens"] = "smooth-l1"
+    """How much cleaner the teacher's time is (public DiT parser: random 0.1, its README: 0.2)."""
+    distance: Distance = "smooth-l1"
     """smooth-L1 (beta 0.05) in the paper; `cosine-tokens` is the public code's cosine over the token axis."""
     weight: float = 0.2
-    """Weight of the alignment loss."""
+    """Weight of the alignment loss (paper: 0.2; public code: DiT 0.04, SiT with its cosine 0.5)."""
     weight_schedule: Literal["constant", "public-code"] = "constant"
-    """`public-code`: the decay in the authors' training loop."""
+    """`public-code`: the decay in the authors' training loop, for SiT and DiT alike."""
     head: bool = True
     """Whether the student's output goes through Linear(D, 2D), SiLU, Linear(2D, D)."""
     teacher_precision: Literal["autocast", "fp32"] = "autocast"
     """`fp32`: the teacher runs outside autocast, as in the public code."""
 
-    def resolved(self, family: str, size: str, depth: int) -> Self:
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+
+    def resolved(self, network: NetworkFacts) -> Self:
         """See the base class."""
-        blocks = self.blocks or BLOCKS[family].get(size)
-        if blocks is None:
-            raise ConfigError(f"align.blocks has no published default for size {size!r}: give [m, n]")
-        m, n = blocks
-        if not 1 <= m <= n <= depth:
-            raise ConfigError(f"align.blocks must satisfy 1 <= m <= n <= {depth} (depth), found [{m}, {n}]")
-        return replace(self, blocks=blocks)
+        return replace(self, blocks=check_blocks(self.blocks or BLOCKS[network.family].get(network.size), network))
 
-
-def teacher_time(settings: Settings, t: Tensor, uniform: Tensor) -> Tensor:
-    """SiT: t' = clamp(t - U * random, 0, 1), or t - fixed; all (N,)."""
-    interval = settings.interval
-    offset = uniform * interval.random if interval.random is not None else interval.fixed or 0.0
-    return (t - offset).clamp(0, 1)
+    def build(self, resolution: int) -> SelfRepresentation:
+        """See the base class."""
+        return SelfRepresentation(self, resolution)
 
 
 def weight_at(settings: Settings, epoch: float, resolution: int) -> float:
-    """The loss weight; `public-code` decays tenfold per 1000 epochs from 149 (256 px) or per 800 from 99 (512 px)."""
+    """The loss weight; `public-code` decays tenfold per 1000 epochs from 149 (256 px) or per 800 from 99 (512 px).
+
+    Epochs are whole there: the weight changes between two passes over the data.
+    """
     if settings.weight_schedule == "constant":
         return settings.weight
     start, span = (99, 800) if resolution >= 512 else (149, 1000)
-    return settings.weight * (0.1 ** ((epoch - start) / span) if epoch > start else 1.0)
+    return settings.weight * 0.1 ** (max(math.floor(epoch) - start, 0) / span)
+
+
+class SelfRepresentation:
+    """See the module; an `Alignment`."""
+
+    def __init__(self, settings: Settings, resolution: int) -> None:
+        self.settings, self.resolution = settings, resolution
+
+    def head(self, shape: Shape) -> nn.Module | None:
+        """SRA's projection, unless the settings say no."""
+        from sra.network import Head
+
+        return Head(shape.width) if self.settings.head else None
+
+    def weight(self, epoch: float) -> float:
+        """See `weight_at`."""
+        return weight_at(self.settings, epoch, self.resolution)
+
+    def step(
+        self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """The teacher sees the same x, noise and labels (after dropout) at a cleaner time."""
+        from sra.alignment.distances import DISTANCES
+        from sra.alignment.protocol import projected, teaching
+
+        settings, objective = self.settings, batch.objective
+        assert settings.blocks is not None
+        assert teacher is not None
+        m, n = settings.blocks
+        prediction, hidden = student(objective.corrupt(batch.x, batch.noise, batch.t), batch.t, batch.y, tap=m)
+        with teaching(settings.teacher_precision, batch.x.device.type):
+            t = self._teacher_time(batch)
+            wanted = teacher.hidden(objective.corrupt(batch.x, batch.noise, t), t, batch.y, block=n)
+        alignment = DISTANCES[settings.distance](projected(student, hidden).float(), wanted.float())
+        return objective.loss(prediction, batch.x, batch.noise, batch.t), alignment
+
+    def _teacher_time(self, batch: Batch) -> Tensor:
+        interval = self.settings.interval
+        uniform = None if interval.random is None else batch.randoms.uniform("align.time")
+        return batch.objective.cleaner(batch.t, interval.span, uniform)
