@@ -24,6 +24,7 @@ from sra.config import (
     SampleConfig,
     TrainConfig,
     UserError,
+    check_sampler,
     nearest,
     network_facts,
     settings_class,
@@ -346,22 +347,28 @@ def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant)
     cell = full.codec.factor * model.patch
     if model.resolution % cell:
         raise ConfigError(f"model.resolution {model.resolution} is not divisible by codec.factor x patch = {cell}")
-    if (sample.sampler == "ddpm") != (model.family == "dit"):
-        allowed = "ddpm" if model.family == "dit" else "euler, heun or euler-maruyama"
-        raise ConfigError(f"sample.sampler {sample.sampler!r} does not fit family {model.family!r}; allowed: {allowed}")
+    check_sampler(sample, model)
+    if sample.cfg_channels != "all" and sample.cfg_channels > full.codec.channels:
+        raise ConfigError(f"sample.cfg_channels 3 exceeds codec.channels {full.codec.channels}")
     if variant.checkpoint is not None:
         if align is not None:
             raise ConfigError("align and checkpoint exclude each other: a checkpoint is not trained")
         return
     if full.train is None:
         raise ConfigError("train: missing, it is needed where no checkpoint is given")
-    if model.convention.startswith("vanilla-sit"):
-        raise ConfigError("model.convention 'vanilla-sit' is for checkpoints; train with convention 'sra'")
-    if full.data.images is None and full.data.latents is None:
-        raise ConfigError("data: one of images and latents is needed for training")
-    if full.train.global_batch % full.train.accumulate:
-        raise ConfigError(
-            f"train.global_batch {full.train.global_batch} is not divisible by accumulate {full.train.accumulate}"
-        )
+    _check_training(full, full.train)
     if full.score.reference == "images" and full.data.images is None:
         raise ConfigError("score.reference 'images' needs data.images")
+
+
+def _check_training(full: Manifest, train: TrainConfig) -> None:
+    """What a variant that is trained needs besides."""
+    model = full.model
+    if model.convention == "vanilla-sit":
+        raise ConfigError("model.convention 'vanilla-sit' is for checkpoints; train with convention 'sra'")
+    if model.family == "dit" and train.times != "uniform":
+        raise ConfigError(f"train.times {train.times!r} is SiT's; family 'dit' draws its steps uniformly")
+    if full.data.images is None and full.data.latents is None:
+        raise ConfigError("data: one of images and latents is needed for training")
+    if train.global_batch % train.accumulate:
+        raise ConfigError(f"train.global_batch {train.global_batch} is not divisible by accumulate {train.accumulate}")

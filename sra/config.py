@@ -7,13 +7,12 @@ keys, and checks that need several fields of one class stand in its `__post_init
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from sra.alignment.registry import STRICT, AlignSettings, NetworkFacts, settings_class
 from sra.errors import ConfigError, UserError, nearest
+from sra.plain import from_plain, to_plain
 
 __all__ = [
     "SIZES",
@@ -32,14 +31,13 @@ __all__ = [
     "TrainConfig",
     "TrainJob",
     "UserError",
+    "check_sampler",
     "from_plain",
     "nearest",
     "network_facts",
     "settings_class",
     "to_plain",
 ]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +124,10 @@ class ModelConfig:
             raise ConfigError(f"convention {self.convention!r} does not fit family {self.family!r}: {allowed}")
         if self.resolution < 1 or self.classes < 1:
             raise ConfigError("resolution and classes must be positive")
+        if self.family == "dit" and self.interpolant != "linear":
+            raise ConfigError(f"interpolant is SiT's; family 'dit' has none, found {self.interpolant!r}")
+        if self.time_scale <= 0 or self.label_init_std < 0:
+            raise ConfigError("time_scale must be positive, label_init_std not negative")
 
     @property
     def dimensions(self) -> Size:
@@ -286,6 +288,21 @@ class SampleConfig:
                 raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
         if not 0 < self.last_step < 1:
             raise ConfigError(f"last_step must lie in (0, 1), found {self.last_step}")
+        if self.sampler == "ddpm" and not 2 <= self.steps <= 1000:
+            raise ConfigError(f"steps of ddpm must lie between 2 and 1000, found {self.steps}")
+        if self.sampler == "ddpm" and self.guidance_interval != (0.0, 1.0):
+            raise ConfigError(f"guidance_interval is SiT's; ddpm guides every step, found [{low}, {high}]")
+
+
+def check_sampler(sample: SampleConfig, model: ModelConfig) -> None:
+    """Whether a sampler fits the network's family.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if (sample.sampler == "ddpm") != (model.family == "dit"):
+        allowed = "ddpm" if model.family == "dit" else "euler, heun or euler-maruyama"
+        raise ConfigError(f"sample.sampler {sample.sampler!r} does not fit family {model.family!r}; allowed: {allowed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,43 +367,3 @@ class SampleJob:
     sample: SampleConfig
     checkpoint: str
     """A file of weights: the suite's safetensors or a published `.pt`."""
-
-
-def to_plain(value: Any) -> Any:
-    """Dataclasses and tuples as JSON-ready dicts and lists; `align` carries its `kind`."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, (tuple, list)):
-        return [to_plain(v) for v in value]
-    if isinstance(value, dict):
-        return {k: to_plain(v) for k, v in value.items()}
-    return value
-
-
-def from_plain(cls: type[T], plain: dict[str, Any]) -> T:
-    """The inverse of `to_plain` for one of the classes above.
-
-    Raises:
-        ConfigError: an unknown key, or a combination that the class refuses.
-    """
-    hints = typing.get_type_hints(cls)
-    for key in plain:
-        if key not in hints:
-            raise ConfigError(f"{cls.__name__}: unknown key {key!r}{nearest(key, hints)}")
-    return cls(**{key: _restore(hints[key], value) for key, value in plain.items()})
-
-
-def _restore(hint: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    if hint is AlignSettings and isinstance(value, dict):
-        return from_plain(settings_class(value["kind"]), value)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        arguments = typing.get_args(hint)
-        if isinstance(value, dict):
-            settings = [a for a in arguments if dataclasses.is_dataclass(a)]
-            return _restore(settings[0], value) if settings else value
-        return tuple(value) if isinstance(value, list) else value
-    if dataclasses.is_dataclass(hint):
-        return from_plain(typing.cast(type, hint), value)
-    return tuple(value) if isinstance(value, list) else value

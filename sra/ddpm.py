@@ -41,6 +41,10 @@ class Diffusion(nn.Module):
     alphas_cumprod: Tensor
     betas: Tensor
     timestep_map: Tensor
+    log_posterior: Tensor
+    log_betas: Tensor
+    coefficient_x0: Tensor
+    coefficient_xt: Tensor
 
     def __init__(self, steps: int = STEPS) -> None:
         """The full schedule, or one respaced to `steps` steps: the same marginals at the steps it keeps."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sra.config import ModelConfig, SampleConfig
-from sra.errors import ConfigError
+from sra.config import ModelConfig, SampleConfig, check_sampler
+from sra.ddpm import Diffusion
 from sra.flow import score_from_velocity
 from sra.network import DiffusionTransformer
 
@@ -33,18 +33,18 @@ def sample(
         model: interpolant and convention.
         labels: (N,) classes.
         initial: (N, C, H, W) standard normal.
-        step_noise: noise of the k-th step, (N, C, H, W); asked only by the SDE.
+        step_noise: noise of the k-th step, (N, C, H, W); asked by the SDE and DDPM, except for their last step.
 
     Raises:
         ConfigError: a sampler that does not fit the family.
     """
-    if model.family != "sit":
-        raise ConfigError("model.family: sampling of 'dit' is not available in this version; allowed: sit")
-    x = initial.double()
-    velocity = velocity_of(network, model)
+    check_sampler(config, model)
     with torch.no_grad():
+        if config.sampler == "ddpm":
+            return _ddpm(network, config, labels, initial.float(), step_noise)
+        velocity, x = velocity_of(network, model), initial.double()
         if config.sampler == "euler-maruyama":
-            return _euler_maruyama(velocity, config, model, labels, x, step_noise)
+            return _euler_maruyama(velocity, config, model, labels, x, step_noise, network.null_label)
         return _ode(velocity, config, labels, x, network.null_label)
 
 
@@ -63,22 +63,38 @@ def velocity_of(network: DiffusionTransformer, model: ModelConfig) -> Drift:
     return velocity
 
 
-def guided(drift: Drift, config: SampleConfig, null_label: int, start: Tensor) -> Drift:
-    """d_null + w (d_cond - d_null) while the *start* of the step lies in the interval, on all or the first channels.
+def with_null(x: Tensor, y: Tensor, null_label: int) -> tuple[Tensor, Tensor]:
+    """Doubled inputs of guidance: x twice, and the labels followed by null labels."""
+    return torch.cat([x, x]), torch.cat([y, torch.full_like(y, null_label)])
 
-    The other channels stay the conditional half's own (as in the public samplers of SiT and DiT).
+
+def mixed(doubled: Tensor, scale: float, channels: int) -> Tensor:
+    """d_null + w (d_cond - d_null) on the first channels of both halves; all others stay each half's own.
+
+    Args:
+        doubled: (2N, C, H, W) outputs, those with labels first, those with the null label second.
+        scale: w.
+        channels: how many of the channels are guided.
     """
+    conditional, null = doubled[:, :channels].chunk(2)
+    guidance = null + scale * (conditional - null)
+    return torch.cat([torch.cat([guidance, guidance]), doubled[:, channels:]], dim=1)
+
+
+def guided_channels(config: SampleConfig, latent_channels: int) -> int:
+    """How many channels guidance acts on: those of the latent, never those of a predicted variance."""
+    return latent_channels if config.cfg_channels == "all" else config.cfg_channels
+
+
+def guided(drift: Drift, config: SampleConfig, null_label: int, start: Tensor) -> Drift:
+    """The drift with guidance while the *start* of the step lies in the interval, else the drift itself."""
     low, high = config.guidance_interval
     if config.cfg <= 1 or not low <= float(start) <= high:
         return drift
 
     def both(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        null = torch.full_like(y, null_label)
-        conditional, unconditional = drift(torch.cat([x, x]), t, torch.cat([y, null])).chunk(2)
-        mixed = unconditional + config.cfg * (conditional - unconditional)
-        if config.cfg_channels == "all":
-            return mixed
-        return torch.cat([mixed[:, :3], conditional[:, 3:]], dim=1)
+        inputs, labels = with_null(x, y, null_label)
+        return mixed(drift(inputs, t, labels), config.cfg, guided_channels(config, x.shape[1]))[: len(x)]
 
     return both
 
@@ -103,9 +119,9 @@ def _euler_maruyama(
     y: Tensor,
     x: Tensor,
     step_noise: Callable[[int], Tensor],
+    null_label: int,
 ) -> Tensor:
     """t = linspace(1, last_step, steps), then one noise-free step to 0; w(t) = 2t, drift v - w s / 2."""
-    null_label = model.classes
 
     def sde_drift(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         v = velocity(x, t, y)
@@ -119,3 +135,30 @@ def _euler_maruyama(
         x = x + d * step + (2 * now).sqrt() * step.abs().sqrt() * noise
     d = guided(sde_drift, config, null_label, times[-1])(x, times[-1], y)
     return x - times[-1] * d
+
+
+def _ddpm(
+    network: DiffusionTransformer,
+    config: SampleConfig,
+    y: Tensor,
+    x: Tensor,
+    step_noise: Callable[[int], Tensor],
+) -> Tensor:
+    """The respaced schedule from its last step to its first, learned variance, no clipping; float32, as published.
+
+    With guidance the conditional half is kept: the unguided channels of the null half never reach the network.
+    """
+    diffusion = Diffusion(config.steps).to(x.device)
+    dtype = next(network.parameters()).dtype
+    for k, step in enumerate(reversed(range(config.steps))):
+        t = torch.full((len(x),), step, device=x.device)
+        inputs, labels = (x, y) if config.cfg <= 1 else with_null(x, y, network.null_label)
+        output = network(inputs.to(dtype), diffusion.timestep_map[step].expand(len(inputs)), labels)
+        assert isinstance(output, Tensor)
+        if config.cfg > 1:
+            output = mixed(output, config.cfg, guided_channels(config, x.shape[1]))[: len(x)]
+        predicted = diffusion.predicted(output, x, t)
+        x = predicted.mean
+        if step > 0:
+            x = x + (0.5 * predicted.log_variance).exp() * step_noise(k)
+    return x

@@ -87,7 +87,7 @@ def weight_at(settings: Settings, epoch: float, resolution: int) -> float:
     if settings.weight_schedule == "constant":
         return settings.weight
     start, span = (99, 800) if resolution >= 512 else (149, 1000)
-    return settings.weight * 0.1 ** (max(math.floor(epoch) - start, 0) / span)
+    return settings.weight * math.pow(0.1, max(math.floor(epoch) - start, 0) / span)
 
 
 class SelfRepresentation:

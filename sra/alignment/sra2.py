@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -77,7 +78,7 @@ class CleanLatent:
         hidden = [settings.mlp_width] * (settings.mlp_layers - 1)
         widths = [shape.width, *hidden, shape.patch**2 * shape.channels]
         layers: list[nn.Module] = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), activation()]
         return nn.Sequential(*layers[:-1])
 

@@ -11,7 +11,7 @@ from sra.ema import update_ema
 from sra.flow import coefficients, interpolate, score_from_velocity
 from sra.method import TrainingModule
 from sra.network import build, initialise, position_encoding
-from sra.samplers import sample, velocity_of
+from sra.samplers import mixed, sample, velocity_of, with_null
 from sra.train import make_optimizer
 
 LIMIT = 1e-6
@@ -224,3 +224,16 @@ def test_public_weight_schedule():
     assert weight_at(settings, 1149, 256) == pytest.approx(0.02)
     assert weight_at(settings, 899, 512) == pytest.approx(0.02)
     assert weight_at(Settings(), 1149, 256) == 0.2
+
+
+def test_vanilla_guidance_acts_on_three_channels(model, codec, golden_config, helpers):
+    arrays = helpers.load("vanilla_sit.npz")
+    vanilla = dataclasses.replace(model, convention="vanilla-sit")
+    network = build(vanilla, codec).eval()
+    network.load_state_dict(helpers.state(arrays, "model/"))
+    x, y, t = arrays["forward/x"], arrays["forward/y"], arrays["forward/t_vanilla"]
+    inputs, labels = with_null(x, y, network.null_label)
+    with torch.no_grad():
+        raw = network(inputs, torch.cat([t, t]), labels)[:, : x.shape[1]]
+    found = mixed(raw, golden_config["cfg_scale"], 3)
+    assert helpers.error(found, arrays["forward/output_cfg_vanilla"]) < LIMIT

@@ -1,0 +1,194 @@
+"""DiT against numbers printed by the reference code: network, losses, schedules, sampler."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sra.alignment.sra import Interval, Settings
+from sra.config import SampleConfig, TrainConfig
+from sra.ddpm import STEPS, Diffusion, DiffusionObjective, discretised_log_likelihood, kl
+from sra.ddpm import Gaussian as G
+from sra.method import TrainingModule
+from sra.network import build
+from sra.randoms import Randoms
+from sra.samplers import mixed, sample, with_null
+
+LIMIT = 1e-6
+
+
+@pytest.fixture(scope="module")
+def dit(helpers):
+    return helpers.load("dit.npz")
+
+
+@pytest.fixture(scope="module")
+def dit_model(model):
+    return dataclasses.replace(model, family="dit")
+
+
+def load(dit, model, codec, helpers, which="model/"):
+    network = build(model, codec, head=True)
+    network.load_state_dict(helpers.state(dit, which))
+    return network.eval()
+
+
+def test_state_dict_names_and_shapes(dit, dit_model, codec, helpers):
+    listed = json.loads((Path(__file__).parents[1] / "golden" / "config.json").read_text())["dit_state_dict"]
+    network = load(dit, dit_model, codec, helpers)
+    assert {n: tuple(s) for n, s in listed} == {n: tuple(v.shape) for n, v in network.state_dict().items()}
+
+
+def test_forward_and_three_channel_guidance(dit, dit_model, codec, golden_config, helpers):
+    network = load(dit, dit_model, codec, helpers)
+    x, y, t, m = dit["forward/x"], dit["forward/y"], dit["forward/t"], golden_config["block_out_s"]
+    with torch.no_grad():
+        output, hidden = network(x, t, y, tap=m)
+        inputs, labels = with_null(x, y, network.null_label)
+        guided = mixed(network(inputs, torch.cat([t, t]), labels), golden_config["cfg_scale"], 3)
+    assert helpers.error(output, dit["forward/output"]) < LIMIT
+    assert helpers.error(hidden, dit["forward/hidden_at_s"]) < LIMIT
+    assert helpers.error(guided, dit["forward/output_cfg"]) < LIMIT
+
+
+class GoldenTimes:
+    """Gives the reference's times, noise and labels in this suite's units."""
+
+    def __init__(self, dit, null_label):
+        self.noise = dit["sra_loss/noise"]
+        self.t = (dit["sra_loss/t"].double() + 0.5) / STEPS
+        self.shift = (dit["sra_loss/t"] - dit["sra_loss/t_teacher"] + 0.5) / (0.2 * STEPS)
+        self.kept = (dit["sra_loss/labels_after_dropout"] != null_label).float()
+
+    def uniform(self, name, shape=()):
+        return {"t": self.t, "align.time": self.shift.clamp_min(0), "dropout": self.kept}[name]
+
+    def normal(self, name, shape=()):
+        return self.noise
+
+
+@pytest.mark.parametrize("convention", ["sra", "vanilla-dit"])
+def test_losses_and_gradients(convention, dit, dit_model, codec, golden_config, helpers):
+    align = Settings(blocks=(golden_config["block_out_s"], golden_config["block_out_t"]), weight=0.04)
+    model = dataclasses.replace(dit_model, convention=convention)
+    module = TrainingModule(model, codec, TrainConfig(steps=1, label_dropout=0.5), align)
+    module.network.load_state_dict(helpers.state(dit, "model/"))
+    teacher = load(dit, dit_model, codec, helpers, "teacher/")
+    x, t, noise = dit["sra_loss/images"], dit["sra_loss/t"], dit["sra_loss/noise"]
+    losses = module(x, dit["sra_loss/labels"], GoldenTimes(dit, model.classes), teacher)
+    objective = DiffusionObjective()
+    prediction = module.network(objective.corrupt(x, noise, t), t, dit["sra_loss/labels_after_dropout"])
+    for name, found in zip(("mse", "vb"), objective.terms(prediction, x, noise, t), strict=True):
+        assert helpers.error(found, dit[f"sra_loss/{name}"]) < LIMIT, name
+    assert helpers.error(losses.generation, dit["sra_loss/loss"]) < LIMIT
+    assert helpers.error(losses.alignment, dit["sra_loss/align_loss"]) < LIMIT
+    losses.total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), 1e9)
+    assert helpers.error(norm, dit["sra_loss/total_grad_norm"]) < LIMIT
+
+
+@pytest.mark.parametrize("guidance", ["nocfg", "cfg"])
+def test_sampler(guidance, dit, dit_model, codec, golden_config, helpers):
+    network = load(dit, dit_model, codec, helpers)
+    scale = golden_config["cfg_scale"] if guidance == "cfg" else 1.0
+    config = SampleConfig(sampler="ddpm", steps=golden_config["dit_respacing"], cfg=scale, cfg_channels=3)
+    count = len(dit["sampler/labels"])
+    noise = dit["sampler/noise_cfg" if guidance == "cfg" else "sampler/noise"][:, :count]
+    found = sample(network, config, dit_model, dit["sampler/labels"], dit["sampler/latents"], lambda k: noise[k])
+    assert helpers.error(found, dit[f"sampler/{guidance}"]) < LIMIT
+
+
+@pytest.mark.parametrize(("steps", "suffix"), [(10, ""), (250, "_250")])
+def test_respaced_schedules(steps, suffix, dit, helpers):
+    diffusion = Diffusion(steps)
+    assert torch.equal(diffusion.timestep_map, dit[f"sampler/timestep_map{suffix}"])
+    assert helpers.error(diffusion.betas, dit[f"sampler/betas{suffix}"]) < LIMIT
+
+
+@pytest.mark.parametrize("steps", [2, 7, 250, STEPS])
+def test_respacing_keeps_the_marginals_and_the_ends(steps):
+    full, respaced = Diffusion(), Diffusion(steps)
+    kept = respaced.timestep_map
+    assert (int(kept[0]), int(kept[-1]), len(kept.unique())) == (0, STEPS - 1, steps)
+    torch.testing.assert_close(respaced.alphas_cumprod, full.alphas_cumprod[kept], rtol=1e-9, atol=0)
+
+
+def test_a_network_that_knows_the_data_is_sampled_back_to_it():
+    """With the true noise as prediction DDPM lands on the data, whatever the noise on the way."""
+    target, start, noise = torch.randn(3, 2, 4, 2, 2)
+
+    class Oracle(torch.nn.Module):
+        null_label = 0
+
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, t, y):
+            abar = Diffusion().alphas_cumprod[t].float().view(-1, 1, 1, 1)
+            return torch.cat([(x - abar.sqrt() * target) / (1 - abar).sqrt(), torch.zeros_like(x)], 1)
+
+    config = SampleConfig(sampler="ddpm", steps=20)
+    model = type("Model", (), {"family": "dit"})
+    found = sample(Oracle(), config, model, torch.zeros(2).long(), start, lambda k: noise)
+    torch.testing.assert_close(found, target, rtol=1e-3, atol=1e-3)
+
+
+def test_variance_lies_between_the_posterior_and_beta():
+    diffusion, x, t = Diffusion(), torch.zeros(3, 4, 2, 2), torch.tensor([0, 500, 999])
+    for v, table in ((-1.0, diffusion.log_posterior), (1.0, diffusion.log_betas)):
+        output = torch.cat([x, torch.full_like(x, v)], dim=1)
+        found = diffusion.predicted(output, x, t).log_variance[:, 0, 0, 0]
+        torch.testing.assert_close(found, table[t].float())
+    assert diffusion.log_posterior[0] == diffusion.log_posterior[1]
+
+
+def test_bound_trains_the_variance_only():
+    objective, x = DiffusionObjective(), torch.randn(4, 4, 2, 2)
+    prediction = torch.randn(4, 8, 2, 2, requires_grad=True)
+    objective.terms(prediction, x, torch.randn_like(x), torch.tensor([0, 1, 500, 999]))[1].sum().backward()
+    assert torch.count_nonzero(prediction.grad[:, :4]) == 0
+    assert torch.count_nonzero(prediction.grad[:, 4:]) > 0
+
+
+def test_divergence_and_likelihood():
+    same = G(torch.randn(2, 3), torch.randn(2, 3))
+    torch.testing.assert_close(kl(same, same), torch.zeros(2, 3), atol=1e-6, rtol=0)
+    # All bins of 8-bit values together hold the whole mass.
+    values = torch.linspace(-1, 1, 256)
+    mass = discretised_log_likelihood(values, G(torch.full((256,), 0.2), torch.full((256,), -2.0))).exp().sum()
+    assert float(mass) == pytest.approx(1, abs=2e-3)
+
+
+def test_teacher_times_stay_in_range():
+    objective, t = DiffusionObjective(), torch.arange(STEPS)
+    least = objective.cleaner(t, 0.2, torch.full((STEPS,), 1 - 2.0**-24))
+    assert torch.equal(least, (t - 199).clamp(1, 999))
+    assert torch.equal(objective.cleaner(t, 0.2, torch.zeros(STEPS)), t.clamp(1))
+    assert torch.equal(objective.cleaner(t, 0.1, None), (t - 100).clamp(1))
+
+
+def test_times_are_uniform_over_all_steps():
+    t = DiffusionObjective().draw(Randoms(0, torch.arange(200_000)))
+    counts = torch.bincount(t, minlength=STEPS)
+    assert len(counts) == STEPS
+    assert counts.min() > 120
+
+
+def test_fixed_interval_asks_for_no_random_number(dit_model, codec):
+    align = Settings(blocks=(1, 2), interval=Interval(fixed=0.1), head=False)
+    module = TrainingModule(dit_model, codec, TrainConfig(steps=1), align)
+    assert module.network.ap_head is None
+
+    names = []
+
+    class Watched(Randoms):
+        def uniform(self, name, shape=()):
+            names.append(name)
+            return super().uniform(name, shape)
+
+    losses = module(torch.randn(4, 4, 8, 8), torch.arange(4), Watched(0, torch.arange(4)), module.network)
+    assert torch.isfinite(losses.total)
+    assert names == ["dropout", "t"]
