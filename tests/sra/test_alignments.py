@@ -1,0 +1,168 @@
+"""What holds for every alignment: the same random numbers, the right labels, settings that survive JSON."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from sra.alignment import dts_as, self_flow, sra, sra2
+from sra.alignment.registry import MODULES, NetworkFacts
+from sra.config import CodecConfig, ModelConfig, Size, TrainConfig, TrainJob, from_plain, to_plain
+from sra.method import TrainingModule, needs_teacher
+from sra.network import build, initialise
+from sra.randoms import Randoms
+
+ALIGNMENTS = {
+    "sra": sra.Settings(blocks=(1, 2)),
+    "sra2": sra2.Settings(block=2, mlp_width=24, mlp_activation="silu"),
+    "self-flow": self_flow.Settings(blocks=(1, 2)),
+    "dts-as": dts_as.Settings(blocks=(1, 2)),
+}
+MODEL = ModelConfig(size=Size(depth=3, width=16, heads=2), resolution=64, classes=10, convention="sra")
+CODEC = CodecConfig()
+COUNT = 64
+X, LABELS = torch.randn(COUNT, 4, 8, 8), torch.arange(COUNT) % 10
+
+
+class Watched(Randoms):
+    """Keeps what was drawn."""
+
+    def __init__(self):
+        super().__init__(0, torch.arange(COUNT))
+        self.drawn = {}
+
+    def uniform(self, name, shape=()):
+        return self._kept(name, super().uniform(name, shape))
+
+    def normal(self, name, shape=()):
+        return self._kept(name, super().normal(name, shape))
+
+    def _kept(self, name, numbers):
+        assert name not in self.drawn, "a stream gives the same numbers again"
+        self.drawn[name] = numbers
+        return numbers
+
+
+def one_step(align, model=MODEL, dropout=0.5, watch=None):
+    """Losses, random numbers, and what student and teacher were shown."""
+    module = TrainingModule(model, CODEC, TrainConfig(steps=1, label_dropout=dropout), align)
+    initialise(module.network, 0)
+    teacher = copy.deepcopy(module.network).eval().requires_grad_(False)
+    seen = {}
+    for name, network in (("student", module.network), ("teacher", teacher)):
+        network.x_embedder.register_forward_pre_hook(lambda _, a, name=name: seen.__setitem__(f"{name}.x", a[0]))
+        network.y_embedder.register_forward_pre_hook(lambda _, a, name=name: seen.__setitem__(f"{name}.y", a[0]))
+        network.t_embedder.register_forward_pre_hook(lambda _, a, name=name: seen.__setitem__(f"{name}.t", a[0]))
+    randoms = Watched()
+    return module(X, LABELS, randoms, teacher), randoms.drawn, seen, module
+
+
+def test_all_registered_alignments_are_tested_here():
+    assert set(ALIGNMENTS) == set(MODULES)
+
+
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+def test_baseline_draws_the_same_numbers(kind):
+    _, baseline, plain, _ = one_step(None)
+    _, drawn, seen, module = one_step(ALIGNMENTS[kind])
+    assert set(baseline) == {"t", "noise", "dropout"}
+    for name, numbers in baseline.items():
+        assert torch.equal(numbers, drawn[name])
+    assert all(name.startswith("align.") for name in set(drawn) - set(baseline))
+    assert torch.equal(plain["student.y"], seen["student.y"])
+    if "align.group" not in drawn:
+        assert torch.equal(plain["student.x"], seen["student.x"])
+        return
+    # Two times in one image: the larger group keeps the baseline's.
+    group1 = module.network.per_cell(_larger(drawn["align.group"])).bool().expand_as(X)
+    assert torch.equal(plain["student.x"][group1], seen["student.x"][group1])
+    assert torch.equal(seen["student.t"][1], plain["student.t"])
+
+
+def _larger(uniform):
+    ranks = uniform.argsort(dim=1, stable=True).argsort(dim=1)
+    return (ranks >= uniform.shape[1] // 4).float()
+
+
+@pytest.mark.parametrize(("kind", "after_dropout"), [("sra", True), ("self-flow", False), ("dts-as", False)])
+def test_labels_of_the_teacher(kind, after_dropout):
+    _, _, seen, _ = one_step(ALIGNMENTS[kind])
+    dropped = seen["student.y"] == 10
+    assert 0 < dropped.sum() < COUNT
+    assert torch.equal(seen["student.y"][~dropped], LABELS[~dropped])
+    assert torch.equal(seen["teacher.y"], seen["student.y"] if after_dropout else LABELS)
+
+
+def test_teachers_of_dual_timesteps_see_the_times_they_should():
+    _, drawn, seen, _ = one_step(self_flow.Settings(blocks=(1, 2)))
+    assert torch.equal(seen["teacher.t"], seen["student.t"].amin(0))
+    _, drawn, seen, _ = one_step(dts_as.Settings(blocks=(1, 2)))
+    difference = seen["student.t"] - seen["teacher.t"]
+    assert difference.min() >= 0
+    assert difference.max() <= 0.2 + 1e-6
+    assert not torch.equal(drawn["align.time"][:, 0], drawn["align.time"][:, 1])
+    _, _, seen, module = one_step(self_flow.Settings(blocks=(1, 2), teacher="min-and-clean"))
+    assert torch.equal(seen["teacher.t"], seen["student.t"].amin(0).expand(2, -1))
+    clean = (seen["teacher.x"] == X).float().mean()
+    assert clean == pytest.approx(0.75, abs=0.01)
+
+
+def test_sra2_has_no_teacher_and_aims_at_the_clean_patches():
+    settings = ALIGNMENTS["sra2"]
+    assert not needs_teacher(settings)
+    assert all(needs_teacher(s) for kind, s in ALIGNMENTS.items() if kind != "sra2")
+    losses, drawn, seen, module = one_step(settings)
+    assert "teacher.x" not in seen
+    network = module.network
+    linears = [m for m in network.ap_head if isinstance(m, torch.nn.Linear)]
+    assert [m.out_features for m in linears] == [24, 24, 24, 24, 16]
+    assert torch.equal(network.unpatchify(network.patchify(X)), X)
+    with torch.no_grad():
+        _, hidden = network(seen["student.x"], seen["student.t"], seen["student.y"], tap=2)
+        found = torch.nn.functional.smooth_l1_loss(network.ap_head(hidden), network.patchify(X), beta=0.05)
+    torch.testing.assert_close(found, losses.alignment)
+    torch.testing.assert_close(losses.total, losses.generation.mean() + losses.alignment)
+
+
+def test_sra2_at_xl_has_about_eight_million_parameters_and_needs_its_unpublished_keys():
+    network = NetworkFacts(family="sit", size="XL", depth=28, tokens=256)
+    for missing in ("mlp_width", "mlp_activation"):
+        given = {"mlp_width": 1440, "mlp_activation": "silu"}
+        del given[missing]
+        with pytest.raises(ValueError, match=f"align.{missing}: missing, and not published"):
+            sra2.Settings(**given).resolved(network)
+    settings = sra2.Settings(mlp_width=1440, mlp_activation="silu").resolved(network)
+    assert (settings.block, settings.weight, settings.distance) == (8, 1.0, "smooth-l1")
+    with torch.device("meta"):
+        shape = build(ModelConfig(size="XL", convention="sra"), CODEC).shape
+        head = settings.build(256).head(shape)
+    assert sum(p.numel() for p in head.parameters()) == pytest.approx(8e6, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+def test_settings_survive_json_and_the_loss_reaches_the_head(kind):
+    job = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TrainConfig(steps=1), align=ALIGNMENTS[kind])
+    assert from_plain(TrainJob, json.loads(json.dumps(to_plain(job)))) == job
+    losses, _, _, module = one_step(ALIGNMENTS[kind])
+    losses.total.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.network.ap_head.parameters())
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_no_default_for_sizes_without_a_published_row(kind):
+    settings = dataclasses.replace(ALIGNMENTS[kind], **{"block" if kind == "sra2" else "blocks": None})
+    for size in ("S", "custom"):
+        with pytest.raises(ValueError, match=r"align\.blocks? has no published default for sit of size"):
+            settings.resolved(NetworkFacts(family="sit", size=size, depth=12, tokens=16))
+
+
+def test_dropout_has_its_rate():
+    tiny = ModelConfig(size=Size(depth=1, width=8, heads=1), resolution=16, classes=10, convention="sra")
+    module = TrainingModule(tiny, CODEC, TrainConfig(steps=1), None)
+    seen = []
+    module.network.y_embedder.register_forward_pre_hook(lambda _, a: seen.append(a[0]))
+    count = 20_000
+    module(torch.zeros(count, 4, 2, 2), torch.zeros(count).long(), Randoms(0, torch.arange(count)), None)
+    assert float((seen[0] == 10).float().mean()) == pytest.approx(0.1, abs=0.01)
