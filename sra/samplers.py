@@ -156,7 +156,7 @@ def _ddpm(
         output = network(inputs.to(dtype), diffusion.timestep_map[step].expand(len(inputs)), labels)
         assert isinstance(output, Tensor)
         if config.cfg > 1:
-            output = mixed(output, config.cfg, guided_channels(config, x.shape[1]))[: len(x)]
+            output = mixed(output.float(), config.cfg, guided_channels(config, x.shape[1]))[: len(x)]
         predicted = diffusion.predicted(output, x, t)
         x = predicted.mean
         if step > 0:

@@ -96,14 +96,14 @@ def test_labels_of_the_teacher(kind, after_dropout):
 
 
 def test_teachers_of_dual_timesteps_see_the_times_they_should():
-    _, drawn, seen, _ = one_step(self_flow.Settings(blocks=(1, 2)))
+    _, _, seen, _ = one_step(self_flow.Settings(blocks=(1, 2)))
     assert torch.equal(seen["teacher.t"], seen["student.t"].amin(0))
     _, drawn, seen, _ = one_step(dts_as.Settings(blocks=(1, 2)))
     difference = seen["student.t"] - seen["teacher.t"]
     assert difference.min() >= 0
     assert difference.max() <= 0.2 + 1e-6
     assert not torch.equal(drawn["align.time"][:, 0], drawn["align.time"][:, 1])
-    _, _, seen, module = one_step(self_flow.Settings(blocks=(1, 2), teacher="min-and-clean"))
+    _, _, seen, _ = one_step(self_flow.Settings(blocks=(1, 2), teacher="min-and-clean"))
     assert torch.equal(seen["teacher.t"], seen["student.t"].amin(0).expand(2, -1))
     clean = (seen["teacher.x"] == X).float().mean()
     assert clean == pytest.approx(0.75, abs=0.01)
@@ -113,7 +113,7 @@ def test_sra2_has_no_teacher_and_aims_at_the_clean_patches():
     settings = ALIGNMENTS["sra2"]
     assert not needs_teacher(settings)
     assert all(needs_teacher(s) for kind, s in ALIGNMENTS.items() if kind != "sra2")
-    losses, drawn, seen, module = one_step(settings)
+    losses, _, seen, module = one_step(settings)
     assert "teacher.x" not in seen
     network = module.network
     linears = [m for m in network.ap_head if isinstance(m, torch.nn.Linear)]

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from sra import checkpoint, embedded, job
+from sra.alignment import dts_as, sra2
 from sra.alignment.sra import Settings
 from sra.codec import load_codec
 from sra.config import (
@@ -36,6 +37,7 @@ from sra.weights import load_network
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
 MODEL = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")
+DIT = dataclasses.replace(MODEL, family="dit", convention="vanilla-dit")
 TRAIN = TrainConfig(
     steps=6, global_batch=8, lr=1e-3, precision="fp32", milestones=(3,), checkpoint_every=2, log_every=1, keep=2
 )
@@ -257,3 +259,33 @@ def test_interrupted_sampling_continues_to_the_same_file(sampler, monkeypatch):
 def test_balanced_labels(sampler):
     config = sampler("x", labels="balanced").config
     assert torch.bincount(labels_of(config, torch.arange(100))).tolist() == [10] * 10
+
+
+OTHERS = {
+    "dit": (DIT, Settings(blocks=(1, 2), weight=0.04, weight_schedule="public-code")),
+    "sra2": (MODEL, sra2.Settings(block=1, mlp_width=8, mlp_activation="gelu")),
+    "dts-as": (MODEL, dts_as.Settings(blocks=(1, 2))),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_methods_train_resume_to_the_bit_and_are_sampled(name, latents, tmp_path, monkeypatch):
+    from accelerate import PartialState
+
+    model, align = OTHERS[name]
+    config = dataclasses.replace(JOB, model=model, align=align)
+    whole = train(latents, tmp_path / "whole", config)
+    stops = iter([False, False, True])
+    monkeypatch.setattr(job, "stop_requested", lambda: next(stops, False))
+    with pytest.raises(job.Stopped):
+        train(latents, tmp_path / "parts", config)
+    parts = train(latents, tmp_path / "parts", config)
+    for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    sampler = "ddpm" if model.family == "dit" else "heun"
+    settings = SampleConfig(sampler=sampler, steps=3, images=4, batch=4, precision="fp32", cfg=1.5, cfg_channels=3)
+    weights = str(whole.weights_file(6))
+    (tmp_path / "images").mkdir()
+    sampled = SampleJob(seed=0, codec=CODEC, model=model, sample=settings, checkpoint=weights)
+    Sampler(sampled, tmp_path / "images", load_codec(CODEC), PartialState()).run()
+    assert np.load(tmp_path / "images" / "samples.npz")["arr_0"].shape == (4, 32, 32, 3)

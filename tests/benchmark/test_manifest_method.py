@@ -1,0 +1,67 @@
+"""Settings of the method in manifests: each plug-in by name, and the one line for what does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.manifest import ManifestError, load
+
+SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
+DIT = ["model.family=dit", "model.convention=vanilla-dit", "sample.sampler=ddpm", "model.time_scale=1.0"]
+XL = ["model.size=XL"]
+SRA2 = "{kind: sra2, mlp_width: 96, mlp_activation: silu}"
+
+
+def aligned(value: str, *others: str):
+    return load(SMOKE, [*others, f"variants.sra.align={value}"]).runs[1].align
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("sra", {"blocks": (8, 20), "weight": 0.2}),
+        (SRA2, {"block": 8, "weight": 1.0}),
+        ("self-flow", {"blocks": (8, 20), "weight": 0.5, "separated": False}),
+        ("dts-as", {"blocks": (8, 20), "weight": 0.5, "separated": True}),
+    ],
+)
+def test_defaults_by_name(value: str, expected: dict[str, object]) -> None:
+    settings = aligned(value, *XL)
+    assert {key: getattr(settings, key) for key in expected} == expected
+
+
+def test_dit_is_trained_and_sampled() -> None:
+    runs = load(SMOKE, DIT).runs
+    assert [run.sample.sampler for run in runs] == ["ddpm", "ddpm"]
+    assert aligned("sra", *DIT, "model.size=B").blocks == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["variants.sra.align=self-flow", *DIT, *XL], ["self-flow", "family 'sit'", "'dit'"]),
+        (["variants.sra.align=dts-as"], ["align.blocks", "no published default", "'custom'"]),
+        (["variants.sra.align=sra", "model.size=S"], ["align.blocks", "'S'", "give [m, n]"]),
+        (["variants.sra.align=sra2", *XL], ["align.mlp_width", "not published"]),
+        (["variants.sra.align=self-flw"], ["'self-flw'", "did you mean 'self-flow'"]),
+        ([f"variants.sra.align={SRA2}", *DIT, *XL], ["align.block", "dit of size 'XL'"]),
+        (["variants.sra.align={kind: dts-as, blocks: [1, 2], teacher: none}"], ["teacher", "'own-times'", "'none'"]),
+        (["variants.sra.align={kind: dts-as, blocks: [1, 2], weight: -1}"], ["weight", "-1"]),
+        (["variants.sra.align={kind: sra2, blck: 2}"], ["blck", "did you mean 'block'"]),
+        ([*DIT, "train.times=lognormal"], ["train.times", "lognormal"]),
+        ([*DIT, "model.interpolant=cosine"], ["interpolant", "cosine"]),
+        ([*DIT, "sample.steps=1001"], ["steps", "1000", "1001"]),
+        ([*DIT, "sample.guidance_interval=[0.0, 0.7]"], ["guidance_interval", "ddpm"]),
+        (["model.family=dit", "model.convention=vanilla-dit"], ["'euler-maruyama'", "allowed: ddpm"]),
+        (["model.convention=vanilla-sit"], ["vanilla-sit", "convention 'sra'"]),
+        (["codec.channels=2", "sample.cfg_channels=3"], ["cfg_channels", "2"]),
+    ],
+)
+def test_refusals(overrides: list[str], expected: list[str]) -> None:
+    with pytest.raises(ManifestError) as caught:
+        load(SMOKE, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "smoke.yaml" in text
+    for part in expected:
+        assert part in text
