@@ -1,4 +1,4 @@
-"""SiT's samplers: Euler and Heun on the ODE, Euler-Maruyama on the SDE, with guidance. No files, no devices chosen."""
+"""Samplers with guidance: SiT's Euler, Heun and Euler-Maruyama, DiT's DDPM. No files, no devices chosen."""
 
 from __future__ import annotations
 

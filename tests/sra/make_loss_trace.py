@@ -5,6 +5,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -65,8 +66,11 @@ def traces() -> dict[str, list[list[str]]]:
 
 
 def machine() -> str:
-    """What decides the last bits besides the program: torch's version and vector instructions."""
-    return f"torch {torch.__version__.split('+')[0]}, {torch.backends.cpu.get_cpu_capability()}"
+    """What decides the last bits besides the program: torch's version, and the processor's maker and vectors."""
+    processor = Path("/proc/cpuinfo")
+    found = re.search(r"vendor_id\s*: (\w+)", processor.read_text()) if processor.is_file() else None
+    maker = found.group(1) if found else "unknown"
+    return f"torch {torch.__version__.split('+')[0]}, {maker}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 if __name__ == "__main__":
