@@ -66,11 +66,12 @@ def traces() -> dict[str, list[list[str]]]:
 
 
 def machine() -> str:
-    """What decides the last bits besides the program: torch's version, and the processor's maker and vectors."""
+    """What decides the last bits besides the program: torch's version, the processor and its vectors."""
     processor = Path("/proc/cpuinfo")
-    found = re.search(r"vendor_id\s*: (\w+)", processor.read_text()) if processor.is_file() else None
-    maker = found.group(1) if found else "unknown"
-    return f"torch {torch.__version__.split('+')[0]}, {maker}, {torch.backends.cpu.get_cpu_capability()}"
+    text = processor.read_text() if processor.is_file() else ""
+    found = [re.search(rf"^{key}\s*: (.+)", text, re.MULTILINE) for key in ("vendor_id", "cpu family", "model")]
+    model = " ".join(match.group(1) for match in found if match)
+    return f"torch {torch.__version__.split('+')[0]}, {model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 if __name__ == "__main__":
