@@ -24,6 +24,8 @@ app = typer.Typer(
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key, e.g. train.lr=2e-4.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
 
 
@@ -114,14 +116,65 @@ def report(
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.md,
 ) -> None:
     """Print the report of finished runs; reads files only."""
-    from benchmark.collect import load_report
-    from benchmark.report import render
+    from benchmark.report import show_report
 
     for directory in run_directories:
-        document = load_report(directory)
-        if document is None:
-            raise UserError(f"{directory}: no report/report.json; run `sra-bench run MANIFEST --out {directory}` first")
-        typer.echo(render(document, format.value, directory / "report"))
+        typer.echo(show_report(directory, format.value))
+
+
+@app.command()
+def check(run_directory: RunDir) -> None:
+    """Exit code 0: every compared row is reproduced or better; 1: one is not; 3: nothing was compared."""
+    from benchmark.check import check as check_run
+
+    text, code = check_run(run_directory)
+    typer.echo(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def published(
+    model: Annotated[str | None, typer.Option(help="Only this model, e.g. SiT-XL/2.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the published rows: numbers, settings, protocol, source."""
+    from benchmark.listing import list_published
+
+    typer.echo(list_published(model, as_json=as_json))
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another run.")],
+    as_json: Json = False,
+) -> None:
+    """Show the settings, provenance and numbers in which two runs differ."""
+    from benchmark.diff import compare_runs
+
+    typer.echo(compare_runs(first, second, as_json=as_json))
+
+
+@app.command()
+def bundle(
+    run_directory: RunDir,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Archive; default: RUN_DIR.zip.")] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Put the samples in, too.")] = False,
+) -> None:
+    """Pack what proves a result: manifest, scores, statistics, provenance, hashes, grids."""
+    from benchmark.bundle import make_bundle
+
+    typer.echo(make_bundle(run_directory, out, samples=samples))
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An archive made by bundle.")]) -> None:
+    """Re-derive what a bundle holds; exit code 1 where it does not agree with itself."""
+    from benchmark.verify import verify_bundle
+
+    text, sound = verify_bundle(bundle)
+    typer.echo(text)
+    raise typer.Exit(0 if sound else 1)
 
 
 @app.command()

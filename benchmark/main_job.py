@@ -9,7 +9,8 @@ from typing import Any
 from benchmark.collect import collect_report
 from benchmark.manifest import ManifestError, load
 from benchmark.plan import Plan, make_plan, state_of
-from benchmark.runner import disk_bytes, run_plan, visible_gpus
+from benchmark.runner import StageError, disk_bytes, run_plan, visible_gpus
+from benchmark.saved import record_session, save_plan
 from benchmark.store import RunDirectory
 from sra.files import write_bytes
 
@@ -47,15 +48,29 @@ def execute(
     directory.create()
     with directory.locked():
         write_bytes(directory.root / "manifest.resolved.yaml", plan.loaded.resolved_yaml().encode())
-        run_plan(plan, directory, until, processes)
+        save_plan(plan, directory, command)
+        if not plan.absent and any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
+            record_session(directory)
+        try:
+            run_plan(plan, directory, until, processes)
+        except StageError:
+            # What failed, and where, is a result: the report says it. Without a started stage there is none.
+            if any((stage.directory / "failed.json").is_file() for stage in plan.stages):
+                _report(plan, directory, command)
+            raise
         if until != "report":
             return f"done until {until}: {directory.root}"
-        # matplotlib and jinja2 are wanted only here.
-        from benchmark.report import table, write_report
+        return f"{_report(plan, directory, command)}\nreport: {directory.report / 'report.html'}"
 
-        document = collect_report(plan, directory, command)
-        write_report(document, directory.report)
-    return f"{table(document)}\nreport: {directory.report / 'report.html'}"
+
+def _report(plan: Plan, directory: RunDirectory, command: str) -> str:
+    """Write the report; returns its table."""
+    # matplotlib and jinja2 are wanted only here.
+    from benchmark.report import table, write_report
+
+    document = collect_report(plan, directory, command)
+    write_report(document, directory.report)
+    return table(document)
 
 
 def show_plan(

@@ -60,7 +60,8 @@ def _run_batch(stages: list[Stage], directory: RunDirectory, processes: int) -> 
     command = argv(stages, directory, processes)
     for stage in stages:
         stage.directory.mkdir(parents=True, exist_ok=True)
-        (stage.directory / "done.json").unlink(missing_ok=True)
+        for name in ("done.json", "failed.json"):
+            (stage.directory / name).unlink(missing_ok=True)
         document = {"schema": 1, "kind": stage.kind, "name": stage.name, "key": stage.key, "config": stage.config}
         write_json(stage.directory / "stage.json", {**document, "inputs": stage.inputs, "argv": command})
     started = time.monotonic()
@@ -71,6 +72,8 @@ def _run_batch(stages: list[Stage], directory: RunDirectory, processes: int) -> 
     if code != 0:
         log = stages[0].directory / "log.txt"
         message = last_error or f"ended with exit code {code}; see {log}"
+        for stage in stages:
+            write_json(stage.directory / "failed.json", {"key": stage.key, "message": message, "exit_code": code})
         raise StageError(f"stage {_label(stages)}: {message}")
     for stage in stages:
         _finish(stage, seconds / len(stages))
