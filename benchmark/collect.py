@@ -12,7 +12,7 @@ from benchmark import provenance
 from benchmark.comparability import Evidence
 from benchmark.manifest import Run
 from benchmark.measured import cost_of, curve_of, losses_of
-from benchmark.pairs import groups_of, pairs_of
+from benchmark.pairs import base_name, groups_of, pairs_of
 from benchmark.plan import Plan, Stage, state_of
 from benchmark.published import load_registry
 from benchmark.registry import Registry
@@ -23,7 +23,6 @@ from sra.config import to_plain
 from sra.errors import UserError
 
 SCHEMA = 2
-TOOL_KEYS = {"adm": "adm", "clean-fid": "clean_fid", "torch-fidelity": "torch_fidelity"}
 
 
 def collect_report(plan: Plan, directory: RunDirectory, command: str) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run) -> d
     stages = [s for s in plan.stages if run.variant in s.variants]
     last = _last_step(stages)
     records = {
-        TOOL_KEYS[s.inputs["tool"]]: record
+        s.inputs["tool"].replace("-", "_"): record
         for s in stages
         if s.kind == "score" and s.step == last and (record := read_json(s.directory / "scores.json"))
     }
@@ -102,6 +101,7 @@ def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run) -> d
     grid = sample.directory / "grid.png" if sample else None
     return {
         "variant": run.variant,
+        "group": base_name(run),
         "metrics": metrics,
         "errors": {tool: record["error"] for tool, record in records.items() if record.get("error")},
         "intervals": {tool: record["intervals"] for tool, record in records.items() if record.get("intervals")},

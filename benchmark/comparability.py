@@ -6,6 +6,7 @@ evaluator's record. A difference that can move FID makes a row not comparable; a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -15,11 +16,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.manifest import Run
 from benchmark.registry import Protocol, Registry, Row
-from sra.config import SIZES, AlignSettings, ConfigError, settings_class, to_plain
+from sra.config import (
+    SIZES,
+    AlignSettings,
+    CodecConfig,
+    ConfigError,
+    ModelConfig,
+    from_plain,
+    network_facts,
+    settings_class,
+    to_plain,
+)
 
 Effect = Literal["none", "harmless", "moves FID", "not stated"]
 # From exact to coarse: a run at least as exact as the published one differs from it by rounding only.
 EXACTNESS = ("fp32", "tf32", "fp16", "bf16")
+UNSETTLED = "not settled"
+"""Stands for a published setting that nobody has established."""
 ROUNDED_LENGTH = 1e-3
 """Papers round lengths: 800 epochs, 4,003,200 steps, are printed as 4M."""
 
@@ -36,6 +49,8 @@ class Compared:
 
     def text(self) -> str:
         """As a reason: `sample.steps: published 250, ours 50`."""
+        if self.published == UNSETTLED:
+            return f"{self.field} is not settled: {self.why}"
         shown = f"{self.field}: published {show(self.published)}, ours {show(self.ours)}"
         return f"{shown} ({self.why})" if self.why else shown
 
@@ -70,7 +85,7 @@ def compare(registry: Registry, row: Row, run: Run, evidence: Evidence) -> list[
         evidence: what the run's files say.
     """
     protocol = registry.protocols[row.protocol]
-    items = [*_unsettled(registry, row, protocol)]
+    items = [*_unsettled(registry, row, protocol, run)]
     if protocol.scores_only:
         items += _given_file(row, evidence)
     else:
@@ -91,7 +106,7 @@ def show(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and abs(value) >= 10_000:
+    if isinstance(value, int) and abs(value) >= 1000:
         return f"{value:,}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(show(v) for v in value) + "]"
@@ -125,16 +140,14 @@ def _precision(name: str, published: str | None, ours: str) -> Compared:
     return _item(name, published, ours, why="coarser than published")
 
 
-def _unsettled(registry: Registry, row: Row, protocol: Protocol) -> Iterator[Compared]:
+def _unsettled(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Iterator[Compared]:
     """What nobody can match, because it is not known."""
-    for name in protocol.unknown:
-        why = protocol.note or "not established"
-        yield Compared(field=f"sample.{name}", published="not established", ours="any", effect="moves FID", why=why)
-    kind = row.align_kind
-    reasons = {"published row": row.unsettled, f"align {kind}": registry.unsettled_alignments.get(kind or "")}
-    for name, reason in reasons.items():
+    kind = row.align_kind or ""
+    reasons = [(f"sample.{name}", getattr(run.sample, name, None), protocol.note) for name in protocol.unknown]
+    reasons += [("published row", row.id, row.unsettled), ("align", kind, registry.unsettled_alignments.get(kind))]
+    for name, ours, reason in reasons:
         if reason:
-            yield Compared(field=name, published="not settled", ours="any", effect="moves FID", why=reason)
+            yield Compared(field=name, published=UNSETTLED, ours=ours, effect="moves FID", why=reason)
 
 
 def _given_file(row: Row, evidence: Evidence) -> Iterator[Compared]:
@@ -261,13 +274,20 @@ def published_alignment(row: Row) -> AlignSettings:
         ConfigError: this suite has no such alignment or setting.
     """
     plain = dict(row.align) if isinstance(row.align, dict) else {"kind": row.align}
-    family, size, _ = row.size
+    family, size, patch = row.size
+    network = {"family": family, "size": size, "patch": patch, "resolution": row.resolution, "convention": "sra"}
+    model = from_plain(ModelConfig, network)
     try:
-        settings: AlignSettings = TypeAdapter(settings_class(str(plain["kind"]))).validate_python(plain)
+        settings = _adapter(str(plain["kind"])).validate_python(plain)
     except ValidationError as error:
         problem = error.errors()[0]
         raise ConfigError(f"row {row.id!r}: align.{problem['loc'][-1]}: {problem['msg']}") from error
-    return settings.resolved(family, size, SIZES[size].depth)
+    return settings.resolved(network_facts(model, CodecConfig()))
+
+
+@functools.cache
+def _adapter(kind: str) -> TypeAdapter[AlignSettings]:
+    return TypeAdapter(settings_class(kind))
 
 
 def _evaluation(registry: Registry, row: Row, evidence: Evidence) -> Iterator[Compared]:

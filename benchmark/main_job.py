@@ -9,6 +9,7 @@ from typing import Any
 from benchmark.collect import collect_report
 from benchmark.manifest import ManifestError, load
 from benchmark.plan import Plan, make_plan, state_of
+from benchmark.published import load_registry
 from benchmark.runner import StageError, disk_bytes, run_plan, visible_gpus
 from benchmark.saved import record_session, save_plan
 from benchmark.store import RunDirectory
@@ -22,6 +23,8 @@ def _prepare(
     directory = RunDirectory((out or Path("runs") / loaded.name).absolute())
     processes = max(1, visible_gpus())
     for run in loaded.runs:
+        if run.published:
+            load_registry().row(run.published)
         if run.train and run.train.global_batch % (processes * run.train.accumulate):
             raise ManifestError(
                 f"{manifest}: train.global_batch {run.train.global_batch} is not divisible by "

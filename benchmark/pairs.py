@@ -72,17 +72,24 @@ def _group_verdict(
 
 
 def pairs_of(registry: Registry, runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every variant beside the first without alignment (else the first of all)."""
-    members = _members(runs)
-    if len(members) < 2:
-        return []
-    reference = next((n for n, places in members.items() if runs[places[0]].align is None), next(iter(members)))
-    without = members[reference]
-    return [
-        _pair(registry, runs, rows, (reference, without), (name, places))
-        for name, places in members.items()
-        if name != reference
-    ]
+    """Variants of one network beside its first without alignment (else its first of all)."""
+    networks: dict[Any, list[tuple[str, list[int]]]] = {}
+    for name, places in _members(runs).items():
+        run = runs[places[0]]
+        if not _only_scored(registry, run):
+            model = run.model
+            network = (model.family, model.dimensions, model.patch, model.resolution)
+            networks.setdefault(network, []).append((name, places))
+    found = []
+    for variants in networks.values():
+        without = next((v for v in variants if runs[v[1][0]].align is None), variants[0])
+        found += [_pair(registry, runs, rows, without, other) for other in variants if other is not without]
+    return found
+
+
+def _only_scored(registry: Registry, run: Run) -> bool:
+    """Whether a given file is scored: it is nothing to set beside a network."""
+    return run.published is not None and registry.protocols[registry.row(run.published).protocol].scores_only
 
 
 def _pair(
@@ -104,9 +111,13 @@ def _pair(
 
 
 def changed_settings(first: Run, second: Run) -> list[dict[str, Any]]:
-    """Settings in which two runs differ; a section that only one has counts as one setting."""
+    """Settings in which two runs differ; a section that only one has counts as one setting.
+
+    That one was trained and the other not shows in `checkpoint`.
+    """
     a, b = to_plain(first), to_plain(second)
-    changes = _changes({k: v for k, v in a.items() if k not in NOT_SETTINGS}, b)
+    skipped = (*NOT_SETTINGS, "train") if first.train is None or second.train is None else NOT_SETTINGS
+    changes = _changes({k: v for k, v in a.items() if k not in skipped}, b)
     return [{"field": name, "without": old, "with": new} for name, old, new in changes]
 
 

@@ -41,6 +41,9 @@ def _load(path: Path) -> Registry:
         document[section] = {name: _inherited(path, named, name) for name in named}
     registry = _validated(path, document, lines)
     _check_names(path, registry, lines)
+    for name, protocol in registry.protocols.items():
+        if protocol.unknown and not protocol.note:
+            raise RegistryError(f"{path}: protocol {name!r}: {protocol.unknown[0]} is null; note must say why")
     return registry
 
 
@@ -90,6 +93,8 @@ def _validated(path: Path, document: dict[str, Any], lines: list[int]) -> Regist
             where += f"line {lines[number]}: row {name!r}: "
             place = place[2:]
         message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] != "value_error" and isinstance(problem["input"], (str, int)):
+            message += f", found {problem['input']!r}"
         raise RegistryError(f"{where}{'.'.join(place) + ': ' if place else ''}{message}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -51,6 +52,19 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def significant(value: float) -> str:
+    """Three significant digits, large numbers in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def around(difference: float, interval: tuple[float, float]) -> tuple[str, str]:
+    """A difference and its interval, to two significant digits of the interval's width."""
+    width = interval[1] - interval[0]
+    digits = min(6, max(0, 1 - math.floor(math.log10(width)))) if width > 0 else 3
+    low, high = (signed(value, digits) for value in interval)
+    return signed(difference, digits), f"[{low}, {high}]"
+
+
 def digits_of(metric: str, printed: str | None) -> int:
     """Decimals to show: the column's, or the source's where it prints more."""
     column = BY_METRIC[metric].digits
@@ -75,4 +89,4 @@ COSTS = {
 def costs(row: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, measured value) of a row, as far as it was measured."""
     found = row["cost"]
-    return [(title, f"{found[key]:.3g}") for key, title in COSTS.items() if found.get(key) is not None]
+    return [(title, significant(found[key])) for key, title in COSTS.items() if found.get(key) is not None]

@@ -34,8 +34,8 @@ def losses(row: dict[str, Any]) -> bytes | None:
             axes.plot(*zip(*points, strict=True), label=key, linewidth=1.2, color=_CODES[f"s{number}"])
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss")
-    axes.set_yscale("log")
-    _legend(axes)
+    _scale(axes, [r[key] for r in rows for key in ("generation", "alignment") if r.get(key) is not None])
+    _finish(axes)
     return _svg(figure)
 
 
@@ -50,23 +50,34 @@ def curves(rows: Sequence[dict[str, Any]], by: str) -> bytes | None:
     if not drawn:
         return None
     figure, axes = _figure(f"fid by {by}")
-    for number, row in enumerate(drawn):
-        _curve(axes, row, by, number)
+    groups = list(dict.fromkeys(row["group"] for row in drawn))
+    labelled: set[str] = set()
+    for row in drawn:
+        # One line style and one name for all seeds of a variant.
+        label = None if row["group"] in labelled else row["group"]
+        labelled.add(row["group"])
+        _curve(axes, row, by, groups.index(row["group"]), label)
     axes.set_xlabel("optimizer step" if by == "step" else "hours of training, measured")
     axes.set_ylabel("FID")
     axes.set_ylim(bottom=0)
-    axes.margins(x=0.06)
-    _legend(axes)
+    _finish(axes)
     return _svg(figure)
 
 
-def _curve(axes: Any, row: dict[str, Any], by: str, number: int) -> None:
+def _scale(axes: Any, values: Sequence[float]) -> None:
+    """Logarithmic where the values span more than a decade."""
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) > 10 * min(positive):
+        axes.set_yscale("log")
+
+
+def _curve(axes: Any, row: dict[str, Any], by: str, number: int, label: str | None) -> None:
     """One variant; hollow where fewer images were scored than at the end."""
     points = [p for p in row["curve"] if p[by] is not None]
     color, most = _CODES[f"s{number % len(SERIES)}"], points[-1]["images"]
     dash = DASHES[number // len(SERIES) % len(DASHES)]
     x, y = [p[by] for p in points], [p["fid"] for p in points]
-    axes.plot(x, y, label=row["variant"], color=color, linestyle=dash, linewidth=1.4)
+    axes.plot(x, y, label=label, color=color, linestyle=dash, linewidth=1.4)
     for point in points:
         filled = point["images"] == most
         face = color if filled else "none"
@@ -104,7 +115,11 @@ def _figure(name: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _legend(axes: Any) -> None:
+def _finish(axes: Any) -> None:
+    """Few ticks from zero on, and a legend where there is something to tell apart."""
+    axes.set_xlim(left=0)
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         axes.legend(handles, labels, fontsize=10)

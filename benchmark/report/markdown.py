@@ -19,7 +19,7 @@ def render(run: dict[str, Any]) -> str:
     parts += ["## Every tool's numbers", "", *table(*view.numbers(run))]
     parts += _pairs(run)
     for row in run["rows"]:
-        parts += ["", *_row(row)]
+        parts += ["", *_row(run, row)]
     parts += _sources(run)
     parts += ["", "## Redo it", "", *(f"    {command}" for command in run["commands"])]
     return "\n".join([*parts, "", "## Resolved manifest", "", "```yaml", run["manifest"].rstrip(), "```", ""])
@@ -52,7 +52,7 @@ def _pairs(run: dict[str, Any]) -> list[str]:
     parts = ["", "## Beside each other", ""]
     for pair in run["pairs"]:
         parts += [f"### {pair['with']} against {pair['without']}", "", *(f"- {n}" for n in view.pair_notes(pair)), ""]
-        header = ["metric", pair["without"], pair["with"], "difference", "95 % interval", "of"]
+        header = ["metric", pair["without"], pair["with"], "difference", "95 % interval"]
         parts += [*table(header, view.pair_metrics(pair)), ""]
         lines = view.pair_costs(pair)
         if lines:
@@ -63,10 +63,10 @@ def _pairs(run: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _row(row: dict[str, Any]) -> list[str]:
-    verdict = row["verdict"]
-    lines = [f"## {row['variant']}: {verdict['status']}", ""]
-    lines += [f"- {reason}" for reason in verdict["reasons"]]
+def _row(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    verdict, against = row["verdict"], view.against(run, row)
+    lines = [f"## {row['variant']}: {verdict['status']}", "", *([against, ""] if against else [])]
+    lines += [f"- {reason}" for reason in view.reasons(row)]
     lines += [f"- {remark}" for remark in view.remarks(row)]
     if view.terms(row):
         lines += ["", *table(view.TERMS, view.terms(row))]

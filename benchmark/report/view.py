@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.comparability import show
-from benchmark.report.columns import BY_METRIC, PROTOCOL, digits_of, number, signed
+from benchmark.report.columns import BY_METRIC, COLUMNS, PROTOCOL, around, digits_of, number, signed, significant
 
 INTERVAL = (
     "A metric is reproduced when zero lies within the interval of its difference, measured minus published. The "
@@ -64,7 +64,10 @@ def verdict_table(report: dict[str, Any]) -> list[Line]:
 def _line(report: dict[str, Any], row: dict[str, Any], name: str, verdict: dict[str, Any], part: bool) -> Line:
     judged = {m["metric"]: m for m in verdict["metrics"]}
     measured = row["metrics"].get("adm", {})
-    cells = tuple(_cell(c.metric, measured.get(c.metric), judged.get(c.metric)) for c in PROTOCOL)
+    printed = (row["published"] or {}).get("metrics", {})
+    cells = tuple(
+        _cell(c.metric, measured.get(c.metric), judged.get(c.metric), printed.get(c.metric)) for c in PROTOCOL
+    )
     return _made(report, row, name, verdict, cells, part)
 
 
@@ -73,7 +76,8 @@ def _group_line(report: dict[str, Any], group: dict[str, Any], row: dict[str, An
     cells = []
     for column in PROTOCOL:
         known = group["metrics"].get(column.metric)
-        cell = _cell(column.metric, known["mean"] if known else None, judged.get(column.metric))
+        printed = (row["published"] or {}).get("metrics", {}).get(column.metric)
+        cell = _cell(column.metric, known["mean"] if known else None, judged.get(column.metric), printed)
         spread = f"{cell.measured} ± {number(known['sd'], column.digits)}" if known else cell.measured
         cells.append(Cell(cell.title, spread, cell.published, cell.difference, cell.interval, cell.status))
     name = f"{group['variant']}, mean of {len(group['seeds'])} seeds"
@@ -109,22 +113,14 @@ def _short(reasons: list[str]) -> str:
     return reasons[0] + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "")
 
 
-def _cell(metric: str, measured: float | None, judged: dict[str, Any] | None) -> Cell:
+def _cell(metric: str, measured: float | None, judged: dict[str, Any] | None, published: str | None) -> Cell:
     title = BY_METRIC[metric].title
-    published = judged["published"] if judged else None
     digits = digits_of(metric, published)
     if judged is None or judged["difference"] is None:
         status = judged["status"] if judged else None
         return Cell(title, number(measured, digits), published, status=status)
-    low, high = judged["interval"]
-    return Cell(
-        title,
-        number(measured, digits),
-        published,
-        signed(judged["difference"], digits),
-        f"[{signed(low, digits)}, {signed(high, digits)}]",
-        judged["status"],
-    )
+    difference, interval = around(judged["difference"], tuple(judged["interval"]))
+    return Cell(title, number(measured, digits), published, difference, interval, judged["status"])
 
 
 def terms(row: dict[str, Any]) -> list[list[str]]:
@@ -136,19 +132,19 @@ def terms(row: dict[str, Any]) -> list[list[str]]:
         digits = digits_of(m["metric"], m["published"]) + 1
         sampling = "not estimated"
         if m["sampling"] is not None:
-            sampling = f"−{m['sampling'][0]:.{digits}f} / +{m['sampling'][1]:.{digits}f}"
-        allowance = "none known" if m["allowance"] is None else f"±{m['allowance']:.{digits}f}"
-        low, high = m["interval"]
+            sampling = f"−{m['sampling'][0]:.2g} / +{m['sampling'][1]:.2g}"
+        allowance = "none known" if m["allowance"] is None else f"±{m['allowance']:.3g}"
+        difference, interval = around(m["difference"], tuple(m["interval"]))
         lines.append(
             [
                 BY_METRIC[m["metric"]].title,
                 f"{m['measured']:.{digits}f}",
                 m["published"],
-                signed(m["difference"], digits),
+                difference,
                 f"±{m['rounding']:g}",
                 sampling,
                 allowance,
-                f"[{signed(low, digits)}, {signed(high, digits)}]",
+                interval,
                 m["status"],
             ]
         )
@@ -176,7 +172,9 @@ def numbers(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         for metric in metrics
         if not isinstance(metrics[metric], dict)
     ]
-    columns = list(dict.fromkeys(names))
+    known = [(c.tool, c.metric) for c in COLUMNS]
+    columns = sorted(dict.fromkeys(names), key=lambda n: known.index(n) if n in known else len(known))
+    columns = sorted(columns, key=lambda n: list(dict.fromkeys(tool for tool, _ in names)).index(n[0]))
     header = ["tool", "metric", *(row["variant"] for row in report["rows"])]
     lines = []
     for tool, metric in columns:
@@ -195,16 +193,16 @@ def _number_cell(row: dict[str, Any], tool: str, metric: str) -> str:
 
 
 def pair_metrics(pair: dict[str, Any]) -> list[list[str]]:
-    """Metric, without, with, difference, interval, what the interval covers."""
+    """Metric, without, with, difference, interval."""
     lines = []
     for m in pair["metrics"]:
         column = BY_METRIC[m["metric"]]
         digits = column.digits
-        interval = "not known"
+        difference, interval = signed(m["difference"], digits), "not known"
         if m["interval"]:
-            interval = f"[{signed(m['interval'][0], digits)}, {signed(m['interval'][1], digits)}]"
+            difference, interval = around(m["difference"], tuple(m["interval"]))
         before, after = number(m["without"], digits), number(m["with"], digits)
-        lines.append([column.title, before, after, signed(m["difference"], digits), interval, m["of"]])
+        lines.append([column.title, before, after, difference, interval])
     return lines
 
 
@@ -214,7 +212,7 @@ def pair_costs(pair: dict[str, Any]) -> list[list[str]]:
     for name, title in COSTS.items():
         cost = pair["cost"][name]
         if cost:
-            lines.append([title, f"{cost['without']:.3g}", f"{cost['with']:.3g}", f"{cost['ratio']:.3f}"])
+            lines.append([title, significant(cost["without"]), significant(cost["with"]), f"{cost['ratio']:.3f}"])
     return lines
 
 
@@ -222,6 +220,7 @@ def pair_notes(pair: dict[str, Any]) -> list[str]:
     """What differs between the two besides the numbers, and what a paper prints for the cost."""
     changed = [f"{s['field']}: {show(s['without'])} → {show(s['with'])}" for s in pair["settings"]]
     notes = [f"settings that differ: {'; '.join(changed)}"] if changed else ["no setting differs"]
+    notes += [f"interval: {text}" for text in dict.fromkeys(m["of"] for m in pair["metrics"])]
     printed = pair["published_cost"]
     if printed:
         ratios = f"hours {printed['hours']:.3f}, memory {printed['memory']:.3f}"
@@ -234,12 +233,40 @@ def curve(row: dict[str, Any]) -> list[list[str]]:
     if len(row["curve"]) < 2:
         return []
     return [
-        [f"{p['step']:,}", number(p["hours"], 3), f"{p['images']:,}", number(p["fid"], 2), number(p["is"], 2)]
+        [f"{p['step']:,}", _hours(p["hours"]), f"{p['images']:,}", number(p["fid"], 2), number(p["is"], 2)]
         for p in row["curve"]
     ]
 
 
+def _hours(value: float | None) -> str:
+    return number(None, 0) if value is None else f"{value:.3g}"
+
+
 CURVE = ["step", "hours", "images", "FID", "IS"]
+
+
+def against(report: dict[str, Any], row: dict[str, Any]) -> str | None:
+    """The published row in words."""
+    published = row["published"]
+    if not published:
+        return None
+    kinds = {
+        "paper": "printed in the method's paper",
+        "readme": "printed in its authors' README",
+        "cited": "printed in a later paper",
+        "rerun": "somebody else's rerun",
+    }
+    places = [report["papers"][key]["url"] for key in published["papers"] if report["papers"][key]["url"]]
+    shown = f"{published['id']}: {published['model']}, {published['source']}, {kinds[published['kind']]}"
+    return f"{shown} ({', '.join(places)})" if places else shown
+
+
+def reasons(row: dict[str, Any], most: int = 4) -> list[str]:
+    """Why a row has its status: of many differences the first few, as the table of settings has them all."""
+    found: list[str] = row["verdict"]["reasons"]
+    if not row["verdict"]["settings"] or len(found) <= most + 1:
+        return found
+    return [*found[:most], f"{len(found) - most} more settings differ: see the table"]
 
 
 def remarks(row: dict[str, Any]) -> list[str]:

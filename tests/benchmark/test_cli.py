@@ -31,7 +31,20 @@ def refused(*arguments: str) -> str:
 def test_help_lists_the_commands() -> None:
     done = call("--help")
     assert done.returncode == 0
-    for name in ("run", "plan", "evaluate", "report", "schema", "doctor"):
+    commands = (
+        "run",
+        "plan",
+        "evaluate",
+        "report",
+        "check",
+        "published",
+        "diff",
+        "bundle",
+        "verify",
+        "schema",
+        "doctor",
+    )
+    for name in commands:
         assert name in done.stdout
 
 
@@ -92,6 +105,26 @@ def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_report_of_a_folder_without_one(tmp_path: Path) -> None:
     assert "no report/report.json" in refused("report", str(tmp_path))
+
+
+def test_check_and_friends_refuse_a_folder_without_a_run(tmp_path: Path) -> None:
+    for command in (["check"], ["diff", str(tmp_path)], ["bundle"]):
+        refused(*command, str(tmp_path))
+    assert "no such file" in refused("verify", str(tmp_path / "none.zip"))
+
+
+def test_published_lists_and_refuses() -> None:
+    done = call("published", "--model", "SiT-B/2")
+    assert done.returncode == 0
+    assert "SRA paper, Table 1" in done.stdout
+    assert json.loads(call("published", "--json").stdout)["rows"]
+    assert "did you mean" in refused("published", "--model", "SiT-B2")
+
+
+def test_an_unknown_published_row_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    arguments = ["run", SMOKE, "--out", str(tmp_path / "out"), "--set", "variants.sra.published=sit-b2-sra-256-400"]
+    assert "did you mean 'sit-b2-sra-256-400k'" in refused(*arguments)
+    assert not (tmp_path / "out").exists()
 
 
 def test_evaluate_without_samples(tmp_path: Path) -> None:
