@@ -11,12 +11,12 @@ from typing import Any
 from benchmark import provenance
 from benchmark.comparability import Evidence
 from benchmark.manifest import Run
-from benchmark.measured import cost_of, curve_of, losses_of
+from benchmark.measured import cost_of, curve_of, losses_of, probe_of
 from benchmark.pairs import base_name, groups_of, pairs_of
 from benchmark.plan import Plan, Stage, state_of
 from benchmark.published import load_registry
 from benchmark.registry import Registry
-from benchmark.saved import load_plan, sessions_of
+from benchmark.saved import load_plan, resolved_manifest, sessions_of
 from benchmark.store import RunDirectory, read_json
 from benchmark.verdict import TOOL, judge
 from sra.config import to_plain
@@ -48,7 +48,7 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> dict[st
         "groups": groups_of(registry, plan.loaded.runs, rows),
         "pairs": pairs_of(registry, plan.loaded.runs, rows),
         "papers": _papers(registry, rows),
-        "manifest": plan.loaded.resolved_yaml(),
+        "manifest": resolved_manifest(plan.loaded),
         "commands": [command],
         "provenance": sessions[-1],
         "sessions": len(sessions),
@@ -111,6 +111,7 @@ def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run) -> d
         "provenance": _provenance(run, stages, records, directory),
         "curve": curve_of(stages),
         "losses": losses_of(stages),
+        "probe": probe_of(directory.root, run.variant),
         "grid": str(grid) if grid and grid.is_file() else None,
         "published": _published(registry, run),
         "commands": _commands(stages),

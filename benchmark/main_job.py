@@ -11,7 +11,7 @@ from benchmark.manifest import ManifestError, load
 from benchmark.plan import Plan, make_plan, state_of
 from benchmark.published import load_registry
 from benchmark.runner import StageError, disk_bytes, run_plan, visible_gpus
-from benchmark.saved import record_session, save_plan
+from benchmark.saved import record_session, resolved_manifest, save_plan
 from benchmark.store import RunDirectory
 from sra.files import write_bytes
 
@@ -50,7 +50,7 @@ def execute(
     plan, directory, processes = _prepare(manifest, out, overrides, variants)
     directory.create()
     with directory.locked():
-        write_bytes(directory.root / "manifest.resolved.yaml", plan.loaded.resolved_yaml().encode())
+        write_bytes(directory.root / "manifest.resolved.yaml", resolved_manifest(plan.loaded).encode())
         save_plan(plan, directory, command)
         if not plan.absent and any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
             record_session(directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from bisect import bisect_left
+from pathlib import Path
 from typing import Any
 
 from benchmark.plan import Stage
@@ -89,6 +90,12 @@ def curve_of(stages: list[Stage]) -> list[dict[str, Any]]:
             interval = record.get("intervals", {}).get("fid")
             points.append({**facts, "fid": metrics["fid"], "is": metrics.get("is"), "fid_interval": interval})
     return sorted(points, key=lambda point: point["step"])
+
+
+def probe_of(root: Path, variant: str) -> list[dict[str, Any]]:
+    """Accuracy of linear probes by block and time, where somebody has put them: RUN_DIR/probe/VARIANT/probe.json."""
+    rows = (read_json(root / "probe" / variant / "probe.json") or {}).get("rows", [])
+    return [{key: row[key] for key in ("t", "block", "accuracy")} for row in rows]
 
 
 def hours_at(log: list[dict[str, Any]], step: int) -> float | None:

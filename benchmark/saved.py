@@ -6,15 +6,27 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmark import provenance
 from benchmark.manifest import Loaded, Run
 from benchmark.plan import Plan, Stage
+from benchmark.published import load_registry
 from benchmark.store import RunDirectory, read_json, write_json
+from benchmark.verdict import allowances_of
 from sra.config import ConfigError, from_plain, to_plain
 from sra.errors import UserError
 
 SCHEMA = 1
 PLAN, PROVENANCE = "plan.json", "provenance.json"
+
+
+def resolved_manifest(loaded: Loaded) -> str:
+    """Every setting of every run, and what its verdict will allow for training noise, as YAML."""
+    registry = load_registry()
+    allowances = {run.variant: allowed for run in loaded.runs if (allowed := allowances_of(registry, run))}
+    shown = yaml.safe_dump({"allowances": allowances}, sort_keys=False, allow_unicode=True, width=120)
+    return loaded.resolved_yaml() + (shown if allowances else "")
 
 
 def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:

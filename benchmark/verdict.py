@@ -209,6 +209,17 @@ def allowance_of(registry: Registry, row: Row, metric: str, *, trained: bool) ->
     return max(widths, default=None)
 
 
+def allowances_of(registry: Registry, run: Run) -> dict[str, dict[str, Any]]:
+    """By metric: what the verdict on a run allows for training noise, and where that comes from."""
+    if run.published is None or run.train is None:
+        return {}
+    row = registry.row(run.published)
+    found = spreads_of(registry, row, trained=True)
+    return {
+        s.metric: {"allowed": allowance_of(registry, row, s.metric, trained=True), "source": s.source} for s in found
+    }
+
+
 def spreads_of(registry: Registry, row: Row, *, trained: bool) -> list[Spread]:
     """Entries of the registry's `spread` that allow this row something."""
     if not trained:

@@ -53,11 +53,12 @@ def show_report(run_directory: Path, format: str) -> str:
 
 def _with_pictures(row: dict[str, Any], out: Path) -> dict[str, Any]:
     """The row with its pictures beside the report, named relative to it."""
-    pictures: dict[str, str | None] = {"grid": None, "loss_figure": None}
+    pictures: dict[str, str | None] = {"grid": None}
     if row.get("grid"):
         pictures["grid"] = f"grid-{row['variant']}.png"
         shutil.copyfile(row["grid"], out / str(pictures["grid"]))
     pictures["loss_figure"] = _written(out, f"losses-{row['variant']}.svg", figures.losses(row))
+    pictures["probe_figure"] = _written(out, f"probe-{row['variant']}.svg", figures.probe(row))
     return {**row, **pictures}
 
 

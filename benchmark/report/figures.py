@@ -64,6 +64,21 @@ def curves(rows: Sequence[dict[str, Any]], by: str) -> bytes | None:
     return _svg(figure)
 
 
+def probe(row: dict[str, Any]) -> bytes | None:
+    """Accuracy of linear probes by block, a line for each time; None without probes."""
+    if not row["probe"]:
+        return None
+    figure, axes = _figure(f"probe {row['variant']}")
+    for number, t in enumerate(dict.fromkeys(r["t"] for r in row["probe"])):
+        points = sorted((r["block"], r["accuracy"]) for r in row["probe"] if r["t"] == t)
+        color = _CODES[f"s{number % len(SERIES)}"]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"t = {t:g}", color=color)
+    axes.set_xlabel("block")
+    axes.set_ylabel("accuracy of a linear probe")
+    _finish(axes)
+    return _svg(figure)
+
+
 def _scale(axes: Any, values: Sequence[float]) -> None:
     """Logarithmic where the values span more than a decade."""
     positive = [value for value in values if value > 0]

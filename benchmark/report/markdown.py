@@ -8,6 +8,8 @@ from typing import Any
 from benchmark.report import view
 from benchmark.report.columns import costs
 
+PICTURES = (("grid", "First samples"), ("loss_figure", "Losses"), ("probe_figure", "Linear probes"))
+
 
 def render(run: dict[str, Any]) -> str:
     """Verdicts first, then variants beside each other, each row, sources, and how to redo it."""
@@ -76,7 +78,7 @@ def _row(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
         lines += ["", "Cost: " + ", ".join(f"{title} {value}" for title, value in costs(row))]
     if view.curve(row):
         lines += ["", *table(view.CURVE, view.curve(row))]
-    for key, title in (("grid", "First samples"), ("loss_figure", "Losses")):
+    for key, title in PICTURES:
         if row.get(key):
             lines += ["", f"![{title} of {row['variant']}]({row[key]})"]
     return (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from benchmark.check import check
 from benchmark.collect import load_report
@@ -221,6 +222,24 @@ def test_curves_over_steps_and_measured_hours(finished: Finished) -> None:
     (row,) = load_report(root)["rows"]
     assert [p["step"] for p in row["curve"]] == [150, 250, 400_000]
     assert [p["hours"] for p in row["curve"]] == pytest.approx([1.5, 2.5, 4000])
+
+
+def test_linear_probes_are_drawn_where_they_are(finished: Finished) -> None:
+    root, _ = finished(ROWS)
+    rows = [{"t": 0.5, "block": block, "accuracy": block / 20, "train_accuracy": 1.0} for block in (1, 4, 8)]
+    write_json(root / "probe" / "sra" / "probe.json", {"settings": {}, "rows": rows})
+    report = load_report(root)
+    assert report["rows"][0]["probe"] == []
+    assert [p["accuracy"] for p in report["rows"][1]["probe"]] == [0.05, 0.2, 0.4]
+    assert "Linear probes of sra" in show_report(root, "html")
+
+
+def test_the_resolved_manifest_shows_what_will_be_allowed(finished: Finished, registry: Registry) -> None:
+    root, _ = finished({**ROWS, "ckpt": "sit-xl2-sra-256-800ep-cfg"})
+    allowances = yaml.safe_load(load_report(root)["manifest"])["allowances"]
+    assert set(allowances) == set(ROWS)
+    width = next(s.width for s in registry.spread if s.align == "sra")
+    assert allowances["sra"]["fid"]["allowed"] == float(width)
 
 
 # -- formats --------------------------------------------------------------------------------------------------------
