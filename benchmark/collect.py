@@ -37,7 +37,7 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> dict[st
         "manifest": plan.loaded.resolved_yaml(),
         "commands": [command],
         "provenance": provenance.collect(),
-        "notes": [],
+        "notes": list(plan.loaded.notes),
     }
 
 
@@ -49,8 +49,7 @@ def _row(plan: Plan, directory: RunDirectory, run: Run) -> dict[str, Any]:
         for s in stages
         if s.kind == "score" and s.step == last and (record := read_json(s.directory / "scores.json"))
     }
-    samples = next(s for s in stages if s.kind == "sample" and s.step == last)
-    grid = samples.directory / "grid.png"
+    grid = next((s.directory / "grid.png" for s in stages if s.kind == "sample" and s.step == last), None)
     return {
         "variant": run.variant,
         "metrics": {tool: record.get("metrics", {}) for tool, record in records.items()},
@@ -61,7 +60,7 @@ def _row(plan: Plan, directory: RunDirectory, run: Run) -> dict[str, Any]:
         "provenance": _row_provenance(run, stages, records, directory),
         "curve": _curve(stages),
         "losses": _losses(stages),
-        "grid": str(grid) if grid.is_file() else None,
+        "grid": str(grid) if grid and grid.is_file() else None,
         "published": None,
     }
 

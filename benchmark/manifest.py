@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from benchmark import assets
 from sra.config import (
     STRICT,
     AlignSettings,
@@ -63,6 +64,8 @@ class Variant:
     """Name of an alignment, or `{kind: NAME, ...}`; none: the baseline."""
     checkpoint: str | None = None
     """Weights to sample from instead of training: `.safetensors` or a published `.pt`."""
+    samples: str | None = None
+    """Images to score as they are (`.npz`, folder or zip): nothing is trained or sampled."""
     published: str | None = None
     """Id of the published row that this variant is to be checked against."""
     seed: int | None = None
@@ -121,7 +124,21 @@ class Run:
     score: ScoreConfig
     align: AlignSettings | None
     checkpoint: str | None
+    samples: str | None = None
     published: str | None
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether images or latents are read: to train, or as the reference."""
+        return self.train is not None or self.score.reference == "images"
+
+    @property
+    def places(self) -> list[str]:
+        """Every place that is read for it, as the manifest writes it."""
+        data = (self.data.images, self.data.latents) if self.needs_data else ()
+        codec = () if self.samples else (self.codec.path,)
+        named = (*data, *codec, self.score.reference, self.score.graph, self.checkpoint, self.samples)
+        return [place for place in named if place is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +148,10 @@ class Loaded:
     path: Path
     name: str
     runs: tuple[Run, ...]
+    smoke: bool = False
+    """Whether it was scaled down to digits: checkpoints and sample files are stand-ins."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report must know."""
 
     def resolved_yaml(self) -> str:
         """Every setting of every run, defaults included."""
@@ -233,17 +254,19 @@ def _expand(part: dict[str, Any]) -> None:
         node = part.get(section)
         if isinstance(node, dict) and isinstance(node.get(key), str):
             node[key] = _place(node[key])
-    if isinstance(part.get("checkpoint"), str):
-        part["checkpoint"] = _place(part["checkpoint"])
+    for key in ("checkpoint", "samples"):
+        if isinstance(part.get(key), str):
+            part[key] = _place(part[key])
     train = part.get("train")
     if isinstance(train, dict) and isinstance(train.get("ema"), (int, float)) and not isinstance(train["ema"], bool):
         train["ema"] = {"decay": train["ema"]}
 
 
 def _place(text: str) -> str:
+    """Expanded; a variable that is not set stays, and so does `asset:NAME`: absent inputs, which a plan shows."""
+    if text.startswith(assets.PREFIX):
+        assets.find(text.removeprefix(assets.PREFIX))
     expanded = os.path.expandvars(text)
-    if "$" in expanded:
-        raise ManifestError(f"{text!r}: the environment variable in this path is not set")
     return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded
 
 
@@ -302,12 +325,13 @@ def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -
         "score": full.score,
         "align": align,
         "checkpoint": variant.checkpoint,
+        "samples": variant.samples,
         "published": variant.published,
     }
     sample = full.sample
     if sample.seed is None:
         sample = dataclasses.replace(sample, seed=manifest.seed)
-    train = None if variant.checkpoint else full.train
+    train = None if variant.checkpoint or variant.samples else full.train
     seeds = (train.seeds if train and train.seeds is not None else None) or (seed,)
     if train:
         train = dataclasses.replace(train, seeds=None)
@@ -350,15 +374,17 @@ def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant)
     check_sampler(sample, model)
     if sample.cfg_channels != "all" and sample.cfg_channels > full.codec.channels:
         raise ConfigError(f"sample.cfg_channels 3 exceeds codec.channels {full.codec.channels}")
-    if variant.checkpoint is not None:
-        if align is not None:
-            raise ConfigError("align and checkpoint exclude each other: a checkpoint is not trained")
+    if full.score.reference == "images" and full.data.images is None:
+        raise ConfigError("score.reference 'images' needs data.images")
+    given = {"align": align, "checkpoint": variant.checkpoint, "samples": variant.samples}
+    several = [name for name, value in given.items() if value is not None]
+    if len(several) > 1:
+        raise ConfigError(f"{' and '.join(several)} exclude each other: what is given is not made")
+    if several and align is None:
         return
     if full.train is None:
         raise ConfigError("train: missing, it is needed where no checkpoint is given")
     _check_training(full, full.train)
-    if full.score.reference == "images" and full.data.images is None:
-        raise ConfigError("score.reference 'images' needs data.images")
 
 
 def _check_training(full: Manifest, train: TrainConfig) -> None:
