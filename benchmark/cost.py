@@ -38,7 +38,6 @@ from sra.config import (
     LatentsJob,
     ModelConfig,
     SampleJob,
-    Size,
     TrainJob,
     UserError,
     from_plain,
@@ -46,8 +45,6 @@ from sra.config import (
 
 PERF_VARIABLE = "SRA_BENCH_PERF"
 PERF_FILE = "~/.cache/sra-bench/perf.json"
-# SRA paper, Table 7: 8 GPUs, global batch 256, 256 px, patch 2; an epoch is 5004 steps.
-PUBLISHED_GPUS, PUBLISHED_BATCH, PUBLISHED_STEPS = 8, 256, 5004
 FORWARDS_PER_STEP = 3
 """A backward pass costs two forward passes, so that a training step without alignment is worth three evaluations."""
 STATE_BYTES = 4 * 5
@@ -71,14 +68,11 @@ class Network:
 
     @property
     def model(self) -> ModelConfig:
-        """The same as a model's settings."""
-        if self.size in SIZES:
-            size = SIZES[self.size]
-        else:
-            depth, width, heads = map(int, self.size.split("x"))
-            size = Size(depth=depth, width=width, heads=heads)
-        kind = {"family": self.family, "patch": self.patch, "resolution": self.resolution}
-        return ModelConfig(size=size, convention="sra", **kind)  # type: ignore[arg-type]
+        """Only of the published sizes: others are matched by name, never scaled."""
+        size = SIZES[self.size]
+        return ModelConfig(
+            family=self.family, size=size, patch=self.patch, resolution=self.resolution, convention="sra"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,13 +158,16 @@ def load_table() -> Table:
 
 @cache
 def _published() -> Table:
+    """Hours per epoch, the last incomplete batch dropped, at 256 px and patch 2; GB of one device."""
     text = (Path(__file__).parent / "published.yaml").read_text(encoding="utf-8")
-    rows = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["cost"]  # noqa: S506 - both are safe
+    document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    facts = document["cost_source"]
+    batch, devices = facts["global_batch"], facts["devices"]
+    images = document["data"]["images"] // batch * batch
     rates = []
-    for name, (hours, memory, hours_sra, memory_sra) in rows.items():
+    for name, (hours, memory, hours_sra, memory_sra) in document["cost"].items():
         family, _, size = name.partition("-")
         for align, spent, gigabytes in ((None, hours, memory), ("sra", hours_sra, memory_sra)):
-            images = PUBLISHED_STEPS * PUBLISHED_BATCH
             rate = TrainRate(
                 family=family.lower(),
                 size=size,
@@ -178,12 +175,12 @@ def _published() -> Table:
                 resolution=256,
                 align=align,
                 precision="fp16",
-                images_per_device=PUBLISHED_BATCH // PUBLISHED_GPUS,
-                seconds_per_image=spent * 3600 * PUBLISHED_GPUS / images,
+                images_per_device=batch // devices,
+                seconds_per_image=spent * 3600 * devices / images,
                 memory_bytes=gigabytes * 1e9,
             )
             rates.append(rate)
-    return Table(device="A100-80G", train=tuple(rates), source="published (SRA paper, Table 7)")
+    return Table(device=facts["device"], train=tuple(rates), source=f"published ({facts['source']})")
 
 
 def estimate(stage: Stage, plan: Plan, table: Table, processes: int) -> Estimate:
@@ -231,7 +228,8 @@ def _closest(
     if not usable:
         return None
     wanted = macs(model, codec)
-    ratios = [(r, wanted / macs(r.model, CODEC if r.size in SIZES else codec)) for r in usable]
+    shape = (name, model.patch, model.resolution)
+    ratios = [(r, 1.0 if shape == (r.size, r.patch, r.resolution) else wanted / macs(r.model, CODEC)) for r in usable]
     return min(ratios, key=lambda pair: (abs(math.log(pair[1])), pair[0].precision != precision))
 
 

@@ -13,6 +13,8 @@ from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, f
 FEATURES = 2048 + 17 * 17 * 7
 """Numbers that the evaluator keeps of an image: pooled and spatial features of the ADM graph."""
 FLOAT = 4
+SMALL = 1_000_000
+"""A record and a log."""
 
 
 def disk_of(stage: Stage, plan: Plan) -> tuple[int | None, bool]:
@@ -23,6 +25,8 @@ def disk_of(stage: Stage, plan: Plan) -> tuple[int | None, bool]:
     if stage.kind == "images":
         images = from_plain(ImagesJob, stage.config)
         return _times(known_count(images.data), _pixels(images.resolution)), True
+    if stage.kind == "score" and stage.inputs["tool"] != "adm":
+        return SMALL, True
     if stage.kind == "score":
         return _times(sampled_images(stage, plan), FEATURES * FLOAT), stage.inputs["graph"].startswith("embedded:")
     return _DISK[stage.kind](stage.config), False

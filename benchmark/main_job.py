@@ -18,9 +18,14 @@ from benchmark.store import RunDirectory
 from sra.files import write_bytes
 
 
-def _prepare(
-    manifest: Path, out: Path | None, overrides: list[str] | None, variants: list[str] | None, smoke: bool
+def prepare(
+    manifest: Path, out: Path | None, overrides: list[str] | None, variants: list[str] | None, *, smoke: bool
 ) -> tuple[Plan, RunDirectory, int]:
+    """The plan of a manifest or of its smoke form, its run directory, and how many processes a job gets.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
     loaded = load(manifest, overrides, variants)
     loaded = scaled(loaded) if smoke else loaded
     directory = RunDirectory((out or Path("runs") / loaded.name).absolute())
@@ -61,7 +66,7 @@ def execute(
         UserError: bad input, in one line.
         StoppedError: on SIGINT or SIGTERM.
     """
-    plan, directory, processes = _prepare(manifest, out, overrides, variants, smoke)
+    plan, directory, processes = prepare(manifest, out, overrides, variants, smoke=smoke)
     directory.create()
     with directory.locked():
         write_bytes(directory.root / "manifest.resolved.yaml", plan.loaded.resolved_yaml().encode())
@@ -88,7 +93,7 @@ def show_plan(
     smoke: bool = False,
 ) -> str:
     """The stages of a manifest and their cost, as text or JSON; absent inputs are marked, none is refused."""
-    plan, directory, processes = _prepare(manifest, out, overrides, variants, smoke)
+    plan, directory, processes = prepare(manifest, out, overrides, variants, smoke=smoke)
     costs = load_table()
     rows = [_plan_row(plan, index, directory, costs, processes) for index in range(len(plan.stages))]
     if as_json:
@@ -148,7 +153,7 @@ def _plan_lines(plan: Plan, directory: RunDirectory, costs: Table, rows: list[di
     lines.append(
         f"to run: {totals['gpu_hours']:,.2f} hours of one {costs.device}"
         + (f" and {unknown} stages of unknown hours" if unknown else "")
-        + f", {totals['disk_bytes'] / 1e9:,.1f} GB of disk; hours {costs.source}"
+        + f", at most {totals['disk_bytes'] / 1e9:,.1f} GB of disk; hours {costs.source}"
     )
     lines += [f"    {how}" for how in dict.fromkeys(row["cost_source"] for row in rows if row["kind"] != "images")]
     for place in plan.absent:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import types
 import typing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark import assets
+from benchmark.document import ManifestError, normalised, override, read
 from sra.config import (
     STRICT,
     AlignSettings,
@@ -24,7 +24,6 @@ from sra.config import (
     ModelConfig,
     SampleConfig,
     TrainConfig,
-    UserError,
     check_sampler,
     nearest,
     network_facts,
@@ -32,12 +31,10 @@ from sra.config import (
     to_plain,
 )
 
+__all__ = ["TOOLS", "Loaded", "Manifest", "ManifestError", "Run", "ScoreConfig", "Tool", "Variant", "load", "schema"]
+
 Tool = Literal["adm", "clean-fid", "torch-fidelity"]
 TOOLS: tuple[Tool, ...] = typing.get_args(Tool)
-
-
-class ManifestError(UserError):
-    """A manifest that cannot be run: which file and key, what was found, what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +157,6 @@ class Loaded:
 
 
 SECTIONS = ("data", "codec", "model", "train", "sample", "score")
-# Fields that name places: environment variables in them are expanded, `~` too.
-PATHS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "reference"), ("score", "graph")}
 
 
 def load(path: Path, overrides: list[str] | None = None, variants: list[str] | None = None) -> Loaded:
@@ -175,16 +170,16 @@ def load(path: Path, overrides: list[str] | None = None, variants: list[str] | N
     Raises:
         ManifestError: anything a user must mend, in one line.
     """
-    document = _read(path)
+    document = read(path)
     for item in overrides or []:
-        _override(document, item)
-    manifest = _validated(Manifest, _normalised(document), path)
+        override(document, item)
+    manifest = _validated(Manifest, normalised(document), path)
     names = variants or list(manifest.variants)
     for name in names:
         if name not in manifest.variants:
             known = ", ".join(manifest.variants)
             raise ManifestError(f"{path}: no variant {name!r}; allowed: {known}{nearest(name, manifest.variants)}")
-    runs = [run for name in names for run in _runs(path, manifest, _normalised(document), name)]
+    runs = [run for name in names for run in _runs(path, manifest, normalised(document), name)]
     if not runs:
         raise ManifestError(f"{path}: variants: found none, at least one is needed")
     return Loaded(path=path, name=manifest.name, runs=tuple(runs))
@@ -195,84 +190,15 @@ def schema() -> dict[str, Any]:
     return TypeAdapter(Manifest).json_schema()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ManifestError(f"{path}: no such manifest{nearest(path.name, siblings)}")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ManifestError(f"{path}: not YAML:{where} {problem}") from error
-    if not isinstance(document, dict):
-        raise ManifestError(f"{path}: found {type(document).__name__}, a manifest is a mapping of keys")
-    return document
-
-
-def _override(document: dict[str, Any], item: str) -> None:
-    key, separator, text = item.partition("=")
-    if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise ManifestError(f"--set {item!r}: expected key.path=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ManifestError(f"--set {item!r}: the value is not YAML") from error
-    *parents, last = key.split(".")
-    node = document
-    for parent in parents:
-        child = node.get(parent)
-        if not isinstance(child, dict):
-            child = {"kind": child} if parent == "align" and isinstance(child, str) else {}
-            node[parent] = child
-        node = child
-    node[last] = value
-
-
-def _normalised(document: dict[str, Any]) -> dict[str, Any]:
-    """A copy with shorthands spelled out (`ema: 0.99`) and environment variables in paths expanded."""
-    copy = {k: _copy(v) for k, v in document.items()}
-    variants = copy.get("variants")
-    parts = [copy]
-    if isinstance(variants, dict):
-        copy["variants"] = {k: {} if v is None else v for k, v in variants.items()}
-        parts += [v for v in copy["variants"].values() if isinstance(v, dict)]
-    for part in parts:
-        _expand(part)
-    return copy
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _copy(v) for k, v in value.items()}
-    return [_copy(v) for v in value] if isinstance(value, list) else value
-
-
-def _expand(part: dict[str, Any]) -> None:
-    for section, key in PATHS:
-        node = part.get(section)
-        if isinstance(node, dict) and isinstance(node.get(key), str):
-            node[key] = _place(node[key])
-    for key in ("checkpoint", "samples"):
-        if isinstance(part.get(key), str):
-            part[key] = _place(part[key])
-    train = part.get("train")
-    if isinstance(train, dict) and isinstance(train.get("ema"), (int, float)) and not isinstance(train["ema"], bool):
-        train["ema"] = {"decay": train["ema"]}
-
-
-def _place(text: str) -> str:
-    """Expanded; a variable that is not set stays, and so does `asset:NAME`: absent inputs, which a plan shows."""
-    if text.startswith(assets.PREFIX):
-        assets.find(text.removeprefix(assets.PREFIX))
-    expanded = os.path.expandvars(text)
-    return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded
+@cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
+    return TypeAdapter(cls)
 
 
 def _validated(cls: type, document: dict[str, Any], path: Path, prefix: str = "") -> Any:
     try:
-        return TypeAdapter(cls).validate_python(document)
+        return _adapter(cls).validate_python(document)
     except ValidationError as error:
         raise ManifestError(f"{path}: {prefix}{_one_line(cls, error)}") from error
 
@@ -359,7 +285,8 @@ def _align(value: str | dict[str, Any] | None, model: ModelConfig, codec: CodecC
         raise ConfigError("align: missing key 'kind'")
     settings = settings_class(str(plain["kind"]))
     try:
-        checked: AlignSettings = TypeAdapter(settings).validate_python(plain)
+        # mypy takes the hash of the instances for that of the class.
+        checked: AlignSettings = _adapter(settings).validate_python(plain)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigError(f"align: {_one_line(settings, error)}") from error
     return checked.resolved(network_facts(model, codec))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Stage:
             return self.kind
         if self.kind == "score":
             return " ".join(self.inputs[name] for name in ("tool", "reference", "graph"))
-        return self.name
+        return self.key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +119,13 @@ def make_plan(loaded: Loaded, directory: RunDirectory) -> Plan:
     planner = _Planner(directory, loaded.smoke)
     for run in loaded.runs:
         _plan_run(planner, _located(run))
+    return Plan(loaded=loaded, stages=in_order(planner.stages.values()), absent=tuple(planner.absent))
+
+
+def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """Stages in an order that runs, those of one batch side by side."""
     order = {kind: number for number, kind in enumerate(VERSIONS)}
-    stages = sorted(planner.stages.values(), key=lambda s: (order[s.kind], s.batch if s.kind == "score" else ""))
-    return Plan(loaded=loaded, stages=tuple(stages), absent=tuple(planner.absent))
+    return tuple(sorted(stages, key=lambda s: (order[s.kind], s.batch if s.kind == "score" else "")))
 
 
 def _located(run: Run) -> Run:

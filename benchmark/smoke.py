@@ -18,8 +18,8 @@ WIDTH, HEADS = 48, 3
 EDGE, PUBLISHED_EDGE = 32, 256
 """256 px become 32, 512 become 64: tokens grow as in the real rows."""
 CLASSES = 10
-TRAIN_STEPS, BATCH = 12, 16
-SAMPLE_STEPS, IMAGES = 6, 96
+TRAIN_STEPS, BATCH = 4, 8
+SAMPLE_STEPS, IMAGES = 5, 64
 """Few, and still: some steps inside and some outside every published guidance interval."""
 
 
@@ -27,8 +27,8 @@ def scaled(loaded: Loaded) -> Loaded:
     """The smoke form of a manifest; its notes say what was replaced."""
     runs = tuple(_run(run) for run in loaded.runs)
     notes = [
-        "smoke run: networks, steps, images, data and features are scaled down to digits; no number means anything "
-        "beyond that every stage ran"
+        "smoke run: networks, steps, images, data and features are scaled down to digits: no number means anything "
+        "beyond that every stage ran; variants that differ only in what is scaled share their numbers"
     ]
     notes += [note for run in loaded.runs for note in _notes(run)]
     return dataclasses.replace(loaded, name=f"{loaded.name}-smoke", runs=runs, smoke=True, notes=tuple(notes))
