@@ -272,8 +272,9 @@ def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> flo
     """The training state is counted; the rest of what was measured grows with the work done for one batch."""
     if rate.memory_bytes is None:
         return None
-    measured_state = parameters(rate.model, CODEC, head=rate.align is not None) * STATE_BYTES
     state = parameters(job.model, job.codec, head=job.align is not None) * STATE_BYTES
+    same = ratio == 1
+    measured_state = state if same else parameters(rate.model, CODEC, head=rate.align is not None) * STATE_BYTES
     images = job.train.global_batch / (processes * job.train.accumulate)
     rest = max(0.0, rate.memory_bytes - measured_state)
     return state + rest * ratio * images / rate.images_per_device
