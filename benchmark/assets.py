@@ -176,8 +176,8 @@ class Pins:
         """Commit of the hub: the catalogue's, then the recorded one."""
         return asset.revision or self.entries.get(asset.name, {}).get("revision")
 
-    def record(self, asset: Asset, file: str, sha256: str, revision: str | None = None) -> None:
-        """Keep what a file is; a folder that cannot be written is warned of, not fatal."""
+    def record(self, asset: Asset, file: str, sha256: str, revision: str | None = None) -> bool:
+        """Keep what a file is; a folder that cannot be written is warned of, not fatal. Returns whether it was kept."""
         status = (self.root / asset.name / file).stat()
         entry = self.entries.setdefault(asset.name, {"files": {}})
         if revision is not None:
@@ -189,6 +189,8 @@ class Pins:
             write_json(self.path, {"schema": 1, "assets": self.entries})
         except OSError as error:
             print(f"warning: {self.path}: hash of {asset.name} cannot be recorded: {error.strerror}", flush=True)
+            return False
+        return True
 
     def unchanged(self, asset: Asset, file: str) -> bool:
         """Whether a file has the size and time that it had when it was last read in full."""
@@ -238,6 +240,5 @@ def verify(asset: Asset, pins: Pins) -> None:
         wrong = mismatch(facts, path.stat().st_size, sha256)
         if wrong or sha256 is None:
             raise AssetError(f"{path}: {wrong}; remove it and `sra-bench fetch {asset.name}` again")
-        pins.record(asset, file, sha256)
-        if facts.sha256 is None:
+        if pins.record(asset, file, sha256) and facts.sha256 is None:
             print(f"{asset.name}: SHA-256 {sha256} recorded in {pins.path}", flush=True)

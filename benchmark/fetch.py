@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import shutil
 import time
 import urllib.error
@@ -34,7 +35,7 @@ def fetch_named(names: list[str], manifest: Path | None, to: Path | None) -> str
     root = to.absolute() if to else folder()
     if not names and manifest is None:
         return "\n".join(_listed(asset, root) for asset in catalogue().values())
-    chosen = [find(name) for name in names]
+    chosen = [find(name) for name in dict.fromkeys(names)]
     if manifest is not None:
         chosen += [asset for asset in needed_by(load(manifest)) if asset not in chosen]
     fetch(chosen, root)
@@ -86,6 +87,8 @@ def _keep(asset: Asset, part: Path, path: Path, pins: Pins, sha256: str, revisio
         part.unlink()
         raise AssetError(f"{asset.name}: {asset.address(path.name)} gave {wrong}; it was removed")
     path.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
     part.chmod(0o644)
     part.replace(path)
     pins.record(asset, path.name, sha256, revision)
@@ -93,8 +96,9 @@ def _keep(asset: Asset, part: Path, path: Path, pins: Pins, sha256: str, revisio
 
 
 def _unreachable(asset: Asset, path: Path, reason: object) -> AssetError:
+    lines = str(reason).strip().splitlines() or [type(reason).__name__]
     return AssetError(
-        f"{asset.name}: {asset.address(path.name)}: {str(reason).strip().splitlines()[0]}; "
+        f"{asset.name}: {asset.address(path.name)}: {lines[0]}; "
         f"the same command continues; without a network place the file at {path}"
     )
 

@@ -70,7 +70,7 @@ def execute(
     directory.create()
     with directory.locked():
         write_bytes(directory.root / "manifest.resolved.yaml", plan.loaded.resolved_yaml().encode())
-        if not smoke:
+        if not smoke and not plan.absent:
             verify_assets(plan.loaded)
         run_plan(plan, directory, until, processes)
         if until != "report":

@@ -42,4 +42,4 @@ def test_every_manifest_reaches_its_report(tmp_path: Path) -> None:
         for row in report["rows"]:
             assert row["errors"] == {}
             assert all(math.isfinite(row["metrics"]["adm"][name]) for name in ("fid", "sfid", "is", "precision"))
-            assert row["verdict"]["status"] == "not comparable"
+            assert row["verdict"]["status"] not in ("reproduced", "better", "worse")

@@ -71,6 +71,16 @@ def test_a_truncated_file_is_damaged(elsewhere: Path) -> None:
     assert "damaged" in doctor.examine(MANIFESTS / "evaluator_selftest.yaml")[0]
 
 
+def test_the_exit_code_says_whether_something_is_lacking() -> None:
+    from typer.testing import CliRunner
+
+    from benchmark.cli import app
+
+    runner = CliRunner()
+    assert runner.invoke(app, ["doctor", "--manifest", str(MANIFESTS / "smoke.yaml")]).exit_code == 0
+    assert runner.invoke(app, ["doctor", "--manifest", str(MANIFESTS / "sit_xl_256.yaml")]).exit_code == 1
+
+
 def test_without_a_manifest_all_assets_are_listed() -> None:
     text, complete = doctor.examine()
     assert complete
