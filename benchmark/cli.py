@@ -26,6 +26,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default:
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key, e.g. train.lr=2e-4.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Scaled down to digits on a CPU; default out: runs/NAME-smoke.")]
 Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
 
 
@@ -65,15 +66,16 @@ def run(
     variant: Only = None,
     until: Annotated[Until, typer.Option(help="Last kind of stage to run.")] = Until.report,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    smoke: Smoke = False,
 ) -> None:
     """Prepare, train, sample, score and report; the same command again continues."""
     from benchmark.main_job import execute, show_plan
 
     if dry_run:
-        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False))
+        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False, smoke=smoke))
         return
     command = "sra-bench " + shlex.join(sys.argv[1:])
-    typer.echo(execute(manifest, out, overrides, variant, until.value, command))
+    typer.echo(execute(manifest, out, overrides, variant, until.value, command, smoke=smoke))
 
 
 @app.command()
@@ -83,11 +85,12 @@ def plan(
     overrides: Set = None,
     variant: Only = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    smoke: Smoke = False,
 ) -> None:
-    """Show the stages: done or to run and why, outputs, disk; runs nothing."""
+    """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
     from benchmark.main_job import show_plan
 
-    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json))
+    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json, smoke=smoke))
 
 
 @app.command()
@@ -186,11 +189,41 @@ def schema() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Show devices, versions and which assets are present."""
+def doctor(
+    manifest: Annotated[
+        Path | None, typer.Option(help="Check what this manifest needs; exit code 1 if it lacks.")
+    ] = None,
+) -> None:
+    """Show devices, versions, which assets are present, and how to place missing ones by hand."""
     from benchmark.doctor import examine
 
-    typer.echo(examine())
+    text, complete = examine(manifest)
+    typer.echo(text)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Assets; none: list them.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Everything that this manifest needs.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder; default: $SRA_BENCH_ASSETS.")] = None,
+) -> None:
+    """Download checkpoints, codec, graph and reference batches, verified; the same command again resumes."""
+    from benchmark.fetch import fetch_named
+
+    typer.echo(fetch_named(names or [], manifest, to))
+
+
+@app.command()
+def clean(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it they are only listed.")] = False,
+) -> None:
+    """List checkpoints and shards that nothing needs any more, sizes first; delete them with --yes."""
+    from benchmark.clean import clean as clean_run
+
+    typer.echo(clean_run(run_directory, delete=yes))
 
 
 def main(argv: list[str] | None = None) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import provenance
+from benchmark.assets import known_hashes
 from benchmark.comparability import Evidence
 from benchmark.manifest import Run
 from benchmark.measured import cost_of, curve_of, losses_of, probe_of
@@ -37,8 +38,8 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> dict[st
         UserError: a variant names a published row that does not exist.
     """
     registry = load_registry()
-    rows = [_row(registry, plan, directory, run) for run in plan.loaded.runs]
-    sessions = sessions_of(directory) or [provenance.collect()]
+    sessions = sessions_of(directory) or [{**provenance.collect(), "assets": {}}]
+    rows = [_row(registry, plan, directory, run, sessions[-1]["assets"]) for run in plan.loaded.runs]
     return {
         "schema": SCHEMA,
         "name": plan.loaded.name,
@@ -52,7 +53,7 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> dict[st
         "commands": [command],
         "provenance": sessions[-1],
         "sessions": len(sessions),
-        "notes": [],
+        "notes": list(plan.loaded.notes),
     }
 
 
@@ -86,7 +87,7 @@ def _headline(rows: list[dict[str, Any]]) -> str | None:
     return f"{embedded[0]} features: not comparable with ImageNet numbers" if embedded else None
 
 
-def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run) -> dict[str, Any]:
+def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run, assets: dict[str, str]) -> dict[str, Any]:
     stages = [s for s in plan.stages if run.variant in s.variants]
     last = _last_step(stages)
     records = {
@@ -96,7 +97,7 @@ def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run) -> d
     }
     metrics = {tool: record.get("metrics", {}) for tool, record in records.items()}
     failure = _failure(stages, records, last)
-    verdict = judge(registry, run, _evidence(stages, records, last), metrics.get(TOOL, {}), failure)
+    verdict = judge(registry, run, _evidence(stages, records, last, assets), metrics.get(TOOL, {}), failure)
     sample = next((s for s in stages if s.kind == "sample" and s.step == last), None)
     grid = sample.directory / "grid.png" if sample else None
     return {
@@ -141,7 +142,9 @@ def _failure(stages: list[Stage], records: dict[str, dict[str, Any]], last: int 
     return f"{waiting.name}: has not run to its end"
 
 
-def _evidence(stages: list[Stage], records: dict[str, dict[str, Any]], last: int | None) -> Evidence:
+def _evidence(
+    stages: list[Stage], records: dict[str, dict[str, Any]], last: int | None, assets: dict[str, str]
+) -> Evidence:
     sample = next((s for s in stages if s.kind == "sample" and s.step == last), None)
     data = _facts(stages, "latents") or _facts(stages, "images") or {}
     return Evidence(
@@ -150,6 +153,8 @@ def _evidence(stages: list[Stage], records: dict[str, dict[str, Any]], last: int
         checkpoint=sample.inputs.get("checkpoint") if sample and last is None else None,
         images=data.get("count"),
         classes=data.get("classes"),
+        pins=known_hashes(),
+        files=assets,
     )
 
 

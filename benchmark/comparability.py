@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from benchmark.assets import located
 from benchmark.manifest import Run
 from benchmark.registry import Protocol, Registry, Row
 from sra.config import (
@@ -33,6 +34,8 @@ Effect = Literal["none", "harmless", "moves FID", "not stated"]
 EXACTNESS = ("fp32", "tf32", "fp16", "bf16")
 UNSETTLED = "not settled"
 """Stands for a published setting that nobody has established."""
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""Of an autoencoder in diffusers' folder format."""
 ROUNDED_LENGTH = 1e-3
 """Papers round lengths: 800 epochs, 4,003,200 steps, are printed as 4M."""
 
@@ -70,9 +73,9 @@ class Evidence:
     classes: int | None = None
     """Classes among them."""
     pins: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 by file name, of the published files whose hash is known."""
+    """SHA-256 of the published files whose hash is known, by file name or folder/name."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 by file name, of the files that the run used."""
+    """SHA-256 of the files that the run used, likewise."""
 
 
 def compare(registry: Registry, row: Row, run: Run, evidence: Evidence) -> list[Compared]:
@@ -87,7 +90,10 @@ def compare(registry: Registry, row: Row, run: Run, evidence: Evidence) -> list[
     protocol = registry.protocols[row.protocol]
     items = [*_unsettled(registry, row, protocol, run)]
     if protocol.scores_only:
-        items += _given_file(row, evidence)
+        items += _named_file("samples", row.samples, evidence.record.get("samples", {}), evidence)
+    elif run.samples is not None:
+        made, why = "made under the row's protocol", "how a given file was made is not known"
+        items.append(_item("samples", made, run.samples, why=why))
     else:
         items += [*_sampling(registry, row, protocol, run), *_codec(registry, protocol, run, evidence)]
         items += _model(registry, row, run)
@@ -150,10 +156,6 @@ def _unsettled(registry: Registry, row: Row, protocol: Protocol, run: Run) -> It
             yield Compared(field=name, published=UNSETTLED, ours=ours, effect="moves FID", why=reason)
 
 
-def _given_file(row: Row, evidence: Evidence) -> Iterator[Compared]:
-    yield from _named_file("samples", row.samples, evidence.record.get("samples", {}), evidence)
-
-
 def _sampling(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Iterator[Compared]:
     ours = run.sample
     if not protocol.unknown:
@@ -179,12 +181,14 @@ def _scale(cfg: float) -> float | str:
 
 
 def _codec(registry: Registry, protocol: Protocol, run: Run, evidence: Evidence) -> Iterator[Compared]:
-    place = evidence.codec or run.codec.path
+    place = located(evidence.codec or run.codec.path)
     hub_id = f"{registry.codec.hub}/{protocol.vae}"
     named = PurePosixPath(place).name == protocol.vae
     yield _item("codec.path", hub_id, hub_id if named else place)
     if named and place != hub_id:
         yield _item("codec folder", hub_id, place, "harmless", "a folder of this name")
+    if named:
+        yield from _hash("codec", f"{protocol.vae}/{WEIGHTS}", evidence)
     for key in ("scale", "factor", "channels"):
         yield _item(f"codec.{key}", getattr(registry.codec, key), getattr(run.codec, key))
 
@@ -209,12 +213,12 @@ def _size_name(run: Run) -> str:
 
 def _checkpoint(row: Row, run: Run, evidence: Evidence) -> Iterator[Compared]:
     """Published weights stand for the row's training; any other file says nothing about how it was trained."""
-    name = PurePosixPath(evidence.checkpoint or run.checkpoint or "").name
+    name = PurePosixPath(located(evidence.checkpoint or run.checkpoint or "")).name
     if row.checkpoint is None:
         yield _item("checkpoint", "none published for this row", name, why="its training is not known")
         return
     yield _item("checkpoint", row.checkpoint, name, why="its training is not known")
-    yield from _hash("checkpoint", row.checkpoint, evidence.files.get(name), evidence)
+    yield from _hash("checkpoint", row.checkpoint, evidence)
     yield _item("model.convention", row.convention, run.model.convention)
 
 
@@ -300,7 +304,7 @@ def _evaluation(registry: Registry, row: Row, evidence: Evidence) -> Iterator[Co
     graph_name = str(graph.get("name"))
     yield _item("evaluator graph", published.graph, PurePosixPath(graph_name).name)
     if PurePosixPath(graph_name).name == published.graph:
-        yield from _hash("evaluator graph", published.graph, graph.get("sha256"), evidence)
+        yield from _hash("evaluator graph", published.graph, evidence, graph.get("sha256"))
     yield from _named_file("reference batch", published.references.get(row.resolution), reference, evidence)
     stored = record.get("settings", {}).get("stored_statistics")
     yield _item("reference statistics stored in the file", published.stored_statistics, stored)
@@ -315,12 +319,12 @@ def _named_file(name: str, published: str | None, found: Mapping[str, Any], evid
     ours = PurePosixPath(str(found.get("path"))).name
     yield _item(name, published, ours)
     if published and ours == published:
-        yield from _hash(name, published, found.get("file_sha256") or evidence.files.get(ours), evidence)
+        yield from _hash(name, published, evidence)
 
 
-def _hash(name: str, published: str, found: str | None, evidence: Evidence) -> Iterator[Compared]:
+def _hash(name: str, published: str, evidence: Evidence, seen: str | None = None) -> Iterator[Compared]:
     """Content beside the pinned hash; where either is unknown, the name has to do, and the report says so."""
-    pinned = evidence.pins.get(published)
+    pinned, found = evidence.pins.get(published), seen or evidence.files.get(published)
     if pinned and found:
         yield _item(f"{name} sha256", pinned, found)
         return

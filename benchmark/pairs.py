@@ -76,7 +76,8 @@ def pairs_of(registry: Registry, runs: Sequence[Run], rows: Sequence[dict[str, A
     networks: dict[Any, list[tuple[str, list[int]]]] = {}
     for name, places in _members(runs).items():
         run = runs[places[0]]
-        if not _only_scored(registry, run):
+        # A given file is nothing to set beside a network.
+        if run.samples is None:
             model = run.model
             network = (model.family, model.dimensions, model.patch, model.resolution)
             networks.setdefault(network, []).append((name, places))
@@ -85,11 +86,6 @@ def pairs_of(registry: Registry, runs: Sequence[Run], rows: Sequence[dict[str, A
         without = next((v for v in variants if runs[v[1][0]].align is None), variants[0])
         found += [_pair(registry, runs, rows, without, other) for other in variants if other is not without]
     return found
-
-
-def _only_scored(registry: Registry, run: Run) -> bool:
-    """Whether a given file is scored: it is nothing to set beside a network."""
-    return run.published is not None and registry.protocols[registry.row(run.published).protocol].scores_only
 
 
 def _pair(

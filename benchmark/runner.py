@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from benchmark.assets import remedy
+from benchmark.disk import needed as disk_needed
 from benchmark.plan import STAGES, Plan, Stage, argv, state_of
 from benchmark.store import RunDirectory, is_done, outputs_of, read_json, write_json
 from sra.config import UserError
@@ -42,7 +44,8 @@ def run_plan(plan: Plan, directory: RunDirectory, until: str = "report", process
         StoppedError: on SIGINT or SIGTERM.
     """
     if plan.absent:
-        raise StageError(f"{plan.loaded.path}: input not found: {', '.join(plan.absent)}")
+        absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
+        raise StageError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
     _check_disk(plan, directory)
     wanted = [s for s in plan.stages if STAGES.index(s.kind) <= STAGES.index(until)]
     for _, group in itertools.groupby(wanted, key=lambda stage: stage.batch):
@@ -98,18 +101,10 @@ def _finish(stage: Stage, seconds: float) -> None:
 
 
 def _check_disk(plan: Plan, directory: RunDirectory) -> None:
-    needed = sum(disk_bytes(s) for s in plan.stages if not is_done(s.directory, s.key))
+    needed = disk_needed(plan, [s for s in plan.stages if not is_done(s.directory, s.key)])
     free = shutil.disk_usage(directory.root).free
     if free < needed:
         raise StageError(f"--out {directory.root}: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed")
-
-
-def disk_bytes(stage: Stage) -> int:
-    """Bytes that a stage writes, roughly: raw sample pixels (shards and the final file); small change for the rest."""
-    if stage.kind != "sample":
-        return 1_000_000
-    pixels = stage.config["model"]["resolution"] ** 2 * 3
-    return int(2 * pixels * stage.config["sample"]["images"])
 
 
 def job_environment() -> dict[str, str]:

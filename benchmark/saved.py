@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from benchmark import provenance
+from benchmark.assets import recorded_hashes
 from benchmark.manifest import Loaded, Run
 from benchmark.plan import Plan, Stage
 from benchmark.published import load_registry
@@ -67,10 +68,11 @@ def _restored(plain: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
 
-def record_session(directory: RunDirectory) -> None:
-    """Append commit, versions and hardware of this invocation, before its stages run."""
-    sessions = (read_json(directory.root / PROVENANCE) or {}).get("sessions", [])
-    write_json(directory.root / PROVENANCE, {"schema": SCHEMA, "sessions": [*sessions, provenance.collect()]})
+def record_session(plan: Plan, directory: RunDirectory) -> None:
+    """Append commit, versions, hardware and hashes of assets of this invocation, before its stages run."""
+    places = [] if plan.loaded.smoke else [place for run in plan.loaded.runs for place in run.places]
+    session = {**provenance.collect(), "assets": recorded_hashes(places)}
+    write_json(directory.root / PROVENANCE, {"schema": SCHEMA, "sessions": [*sessions_of(directory), session]})
 
 
 def sessions_of(directory: RunDirectory) -> list[dict[str, Any]]:

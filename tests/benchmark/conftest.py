@@ -31,7 +31,7 @@ def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
     }
     if protocol.scores_only:
         model = {"family": "sit", "size": "XL", "resolution": row.resolution, "convention": "sra"}
-        return {"model": model, "score": score, "checkpoint": "/assets/none.pt", "published": row.id}
+        return {"model": model, "score": score, "samples": f"/assets/{row.samples}", "published": row.id}
     family, size, patch = row.size
     sample = {
         # Where nobody knows, something that runs.
@@ -146,7 +146,7 @@ def finished(tmp_path: Path, registry: Registry) -> Callable[..., tuple[Path, Pl
         for stage in plan.stages:
             _finish(registry, plan, stage, metrics or {}, intervals or {})
         save_plan(plan, directory, "sra-bench run synthetic.yaml")
-        record_session(directory)
+        record_session(plan, directory)
         return directory.root, plan
 
     return make

@@ -41,6 +41,8 @@ def test_help_lists_the_commands() -> None:
         "diff",
         "bundle",
         "verify",
+        "fetch",
+        "clean",
         "schema",
         "doctor",
     )
@@ -136,3 +138,15 @@ def test_schema_is_json() -> None:
     done = call("schema")
     assert done.returncode == 0
     assert json.loads(done.stdout)["title"] == "Manifest"
+
+
+def test_smoke_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    done = call("plan", str(ROOT / SMOKE), "--smoke", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert document["name"] == "smoke-smoke"
+    assert all(str(tmp_path / "runs" / "smoke-smoke") in stage["directory"] for stage in document["stages"])
+
+
+def test_clean_refuses_what_is_no_run(tmp_path: Path) -> None:
+    assert "a run directory is needed" in refused("clean", str(tmp_path), "--yes")

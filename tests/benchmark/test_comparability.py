@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmark.comparability import Compared, Evidence, blocking, compare, published_alignment, show
-from benchmark.manifest import Run
+from benchmark.comparability import WEIGHTS, Compared, Evidence, blocking, compare, published_alignment, show
+from benchmark.manifest import Run, load
 from benchmark.published import load_registry
 from benchmark.registry import Registry, Row
 from sra.config import SIZES
@@ -330,6 +331,42 @@ def test_hashes_are_compared_where_both_are_known(registry: Registry, matching: 
     unknown = next(i for i in compare(registry, row, run, found) if i.field == "evaluator graph sha256")
     assert unknown.effect == "harmless"
     assert "no hash is pinned" in unknown.why
+
+
+def test_a_given_file_says_nothing_of_how_it_was_made(registry: Registry, matching: Matching) -> None:
+    row = registry.row("sit-b2-sra-256-400k")
+    run, found = matching(row)
+    given = dataclasses.replace(run, train=None, align=None, samples="/home/me/samples.npz")
+    (block,) = blocking(compare(registry, row, given, found))
+    assert block.field == "samples"
+    assert "not known" in block.text()
+
+
+MANIFESTS = sorted((Path(__file__).parents[2] / "manifests").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_shipped_manifests_lead_to_comparable_rows(registry: Registry, matching: Matching, path: Path) -> None:
+    """Run as they are, on the assets that they name, every row can be held against the one it claims; or never can."""
+    for run in load(path).runs:
+        if run.published is None:
+            continue
+        row = registry.row(run.published)
+        blocks = blocking(compare(registry, row, run, matching(row)[1]))
+        assert bool(blocks) == (row.id in NEVER), [block.text() for block in blocks]
+
+
+def test_hashes_of_assets_are_those_of_the_session(registry: Registry, matching: Matching) -> None:
+    row = registry.row("sit-xl2-sra-256-800ep-cfg")
+    run, found = matching(row)
+    assert row.checkpoint is not None
+    names = (row.checkpoint, registry.evaluator.references[row.resolution], "sd-vae-ft-ema/" + WEIGHTS)
+    for name in names:
+        same = dataclasses.replace(found, pins={name: "a"}, files={name: "a"})
+        assert not blocking(compare(registry, row, run, same))
+        other = dataclasses.replace(found, pins={name: "a"}, files={name: "b"})
+        (block,) = blocking(compare(registry, row, run, other))
+        assert block.field.endswith("sha256")
 
 
 def test_published_alignment_is_the_papers() -> None:
