@@ -306,8 +306,11 @@ def _evaluation(registry: Registry, row: Row, evidence: Evidence) -> Iterator[Co
     if PurePosixPath(graph_name).name == published.graph:
         yield from _hash("evaluator graph", published.graph, evidence, graph.get("sha256"))
     yield from _named_file("reference batch", published.references.get(row.resolution), reference, evidence)
-    stored = record.get("settings", {}).get("stored_statistics")
+    settings = record.get("settings", {})
+    stored = settings.get("stored_statistics")
     yield _item("reference statistics stored in the file", published.stored_statistics, stored)
+    if settings.get("trusted_sample_statistics"):
+        yield _item("sample statistics", "of the images", "brought by the file", why="they need not be the images'")
 
 
 def _edge(samples: Mapping[str, Any]) -> int | None:

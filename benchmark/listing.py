@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.comparability import show
 from benchmark.published import load_registry
 from benchmark.registry import METRICS, Registry, RegistryError, Row, Spread
+from sra.config import ConfigError, settings_class
 from sra.errors import nearest
 
 TITLES = {"fid": "FID", "sfid": "sFID", "is": "IS", "precision": "Prec.", "recall": "Rec."}
@@ -69,7 +70,16 @@ def reasons_against(registry: Registry, row: Row) -> list[str]:
     protocol = registry.protocols[row.protocol]
     reasons = [f"{', '.join(protocol.unknown)} of the sampler: {protocol.note}"] if protocol.unknown else []
     unsettled = registry.unsettled_alignments.get(row.align_kind or "")
-    return reasons + [reason for reason in (row.unsettled, unsettled) if reason]
+    return reasons + [reason for reason in (row.unsettled, unsettled, _unknown(row.align_kind)) if reason]
+
+
+def _unknown(kind: str | None) -> str | None:
+    """Why an alignment cannot be run here."""
+    try:
+        _ = settings_class(kind) if kind else None
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _plain(value: Any) -> Any:
@@ -82,8 +92,8 @@ def _plain(value: Any) -> Any:
 
 
 def _lines(registry: Registry, rows: list[Row]) -> list[str]:
-    header = ["row", "model", "align", "length", "px", *TITLES.values(), "kind", "protocol", "source"]
-    table = [header, *(_cells(row) for row in rows)]
+    header = ["row", "model", "align", "length", "px", "images", *TITLES.values(), "kind", "protocol", "source"]
+    table = [header, *(_cells(registry, row) for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table]
     lines += _section("protocols", _protocols(registry, rows))
@@ -98,13 +108,14 @@ def _lines(registry: Registry, rows: list[Row]) -> list[str]:
     return lines + _section("papers", _papers(registry, rows))
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(registry: Registry, row: Row) -> list[str]:
     align = row.align_kind or "-"
     if isinstance(row.align, dict):
         align = ", ".join([align, *(f"{k} {show(v)}" for k, v in row.align.items() if k != "kind")])
     length = f"{row.epochs} epochs" if row.epochs else f"{row.steps:,}" if row.steps else "-"
     printed = [str(row.printed.get(name, "-")) for name in METRICS]
-    return [row.id, row.model, align, length, str(row.resolution), *printed, row.kind, row.protocol, row.source]
+    size = [str(row.resolution), f"{registry.images(row):,}"]
+    return [row.id, row.model, align, length, *size, *printed, row.kind, row.protocol, row.source]
 
 
 def _protocols(registry: Registry, rows: list[Row]) -> list[str]:

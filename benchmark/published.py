@@ -39,6 +39,9 @@ def _load(path: Path) -> Registry:
     for section in ("protocols", "training"):
         named = document.get(section) or {}
         document[section] = {name: _inherited(path, named, name) for name in named}
+    for row in document.get("rows") or []:
+        if isinstance(row, dict) and isinstance(row.get("align"), dict):
+            row["align"] = _settings(row["align"])
     registry = _validated(path, document, lines)
     _check_names(path, registry, lines)
     for name, protocol in registry.protocols.items():
@@ -55,6 +58,16 @@ _Printed.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _settings(value: Any) -> Any:
+    """Settings are numbers, not printed digits."""
+    if isinstance(value, dict):
+        return {key: _settings(inner) for key, inner in value.items()}
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _row_lines(text: str) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.collect import load_report
-from benchmark.report import figures, html, latex, markdown
+from benchmark.report import figures, html, latex, markdown, view
 from benchmark.report.columns import COLUMNS, cell
 from sra.files import write_bytes, write_json
 
@@ -99,9 +99,8 @@ def table(run: dict[str, Any]) -> str:
         "  ".join(text.rjust(w) if i else text.ljust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True)))
         for line in [header, *rows]
     ]
-    reasons = {f"{row['variant']}: {reason}" for row in run["rows"] for reason in row["verdict"]["reasons"]}
-    errors = {f"{row['variant']}: {tool}: {text}" for row in run["rows"] for tool, text in row["errors"].items()}
-    return "\n".join(["", *lines, "", *sorted(reasons), *sorted(errors), *curve_lines(run)])
+    remarks = [f"{row['variant']}: {text}" for row in run["rows"] for text in (*view.reasons(row), *view.remarks(row))]
+    return "\n".join(["", *lines, "", *remarks, *curve_lines(run)])
 
 
 def curve_lines(run: dict[str, Any]) -> list[str]:

@@ -184,6 +184,7 @@ DIFFERENCES: list[tuple[str, Change, Callable[[Row, Run], bool]]] = [
     ("evaluator graph", record("graph", name="embedded:digits"), always),
     ("reference batch", record("reference", path="/run/images"), always),
     ("reference statistics stored in the file", record("settings", stored_statistics=False), always),
+    ("sample statistics", record("settings", trusted_sample_statistics=True), always),
     ("samples", record("samples", path="/run/other.npz"), lambda row, _run: row.samples is not None),
 ]
 

@@ -132,6 +132,10 @@ def test_listing_as_json(registry: Registry) -> None:
         assert {name: str(value) for name, value in registry.row(row["id"]).printed.items()} == row["printed"]
     never = {row["id"] for row in document["rows"] if row["not_comparable"]}
     assert {r.id for r in registry.rows if r.protocol.startswith("heun250") or r.unsettled} <= never
+    assert {r.id for r in registry.rows if r.align_kind in ("sra2", "repa")} <= never
+    assert len(never) < len(registry.rows) / 2
+    ablated = next(row for row in document["rows"] if row["id"] == "sit-b2-sra-weight0.4")
+    assert ablated["align"]["weight"] == 0.4
 
 
 def test_listing_of_an_unknown_model() -> None:
