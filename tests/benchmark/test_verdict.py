@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.comparability import Evidence
@@ -98,6 +99,19 @@ def test_sampling_noise_of_both_sides_widens_the_interval(registry: Registry, ma
         shifted = value + factor * reach
         intervals = {"fid": [shifted - below, shifted + above]}
         assert verdict(registry, matching, row, {**measured(row), "fid": shifted}, intervals).status == status
+
+
+def test_two_perfect_reproductions_agree_in_95_of_100(registry: Registry) -> None:
+    """Both numbers are draws around one truth: without sqrt(2) only 83 in 100 would be called reproduced."""
+    random = np.random.default_rng(0)
+    row, truth, sigma, repetitions = registry.row("sit-xl2-sra-256-800ep-cfg"), 100.0, 1.0, 2000
+    reproduced = 0
+    for published, measured_ in random.normal(truth, sigma, (repetitions, 2)):
+        other = dataclasses.replace(row, metrics=(Decimal(f"{published:.6f}"), None, None, None, None))
+        interval = {"fid": [measured_ - 1.96 * sigma, measured_ + 1.96 * sigma]}
+        fid = judge_metrics(registry, other, {"fid": [measured_]}, [interval], trained=False, comparable=True)[0]
+        reproduced += fid.status == "reproduced"
+    assert 0.93 < reproduced / repetitions < 0.97
 
 
 def test_missing_sampling_noise_is_said_and_not_made_up(registry: Registry, matching: Matching) -> None:
