@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmark.bundle import CONTENTS, SCHEMA, digest_of, statistics_name
-from benchmark.collect import load_report
+from benchmark.collect import collect_report
 from benchmark.published import REGISTRY
 from benchmark.runner import job_environment
-from benchmark.store import read_json
+from benchmark.saved import PLAN, load_plan
+from benchmark.store import RunDirectory, read_json
 from sra.errors import UserError
 from sra.files import sha256_file
 
@@ -96,14 +97,22 @@ def _reports(folder: Path, contents: dict[str, Any], findings: Findings) -> None
     if written is None:
         findings.bad.append("run/report/report.json: not there, or damaged")
         return
+    directory = RunDirectory(folder / "run")
     try:
-        made = load_report(folder / "run")
+        saved = load_plan(directory)
+        if saved is None:
+            # Without its plan a run is shown as its report says; here that would prove nothing.
+            findings.bad.append(f"run/{PLAN}: not there, or damaged: nothing can be re-derived")
+            return
+        made = collect_report(saved[0], directory, saved[1])
     except UserError as error:
-        findings.bad.append(str(error).replace(str(folder), ""))
+        findings.bad.append(str(error).replace(f"{folder}/", ""))
         return
     if sha256_file(REGISTRY) != contents["registry_sha256"]:
         findings.unknown.append("the registry of published rows has changed since; verdicts are of today's")
     rows = {row["variant"]: row for row in written["rows"]}
+    added = sorted(rows.keys() - {row["variant"] for row in made["rows"]})
+    findings.bad += [f"{name}: a row of the report that the run does not have" for name in added]
     for row in made["rows"]:
         _row(row, rows.get(row["variant"], {}), findings)
     _distances(folder, made, findings)

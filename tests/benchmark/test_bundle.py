@@ -122,6 +122,33 @@ def test_a_verdict_changed_in_the_report_is_re_derived(run: Path, tmp_path: Path
     assert not verify_bundle(rewritten(tmp_path / "b.zip", change))[1]
 
 
+def test_without_its_plan_nothing_is_proved(run: Path, tmp_path: Path) -> None:
+    """A report alone would agree with itself."""
+    make_bundle(run, tmp_path / "b.zip", samples=False)
+
+    def change(members: dict[str, bytes]) -> None:
+        del members["run/plan.json"]
+        rehashed(members)
+
+    text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert not sound
+    assert "WRONG: run/plan.json: not there" in text
+
+
+def test_a_row_added_to_the_report_is_found(run: Path, tmp_path: Path) -> None:
+    make_bundle(run, tmp_path / "b.zip", samples=False)
+
+    def change(members: dict[str, bytes]) -> None:
+        report = json.loads(members["run/report/report.json"])
+        report["rows"].append({**report["rows"][0], "variant": "better"})
+        members["run/report/report.json"] = json.dumps(report).encode()
+        rehashed(members)
+
+    text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert not sound
+    assert "WRONG: better: a row of the report that the run does not have" in text
+
+
 def test_the_printed_digest_covers_every_file(run: Path, tmp_path: Path) -> None:
     digest = make_bundle(run, tmp_path / "b.zip", samples=False).splitlines()[-1].split()[-1]
     assert digest in verify_bundle(tmp_path / "b.zip")[0]
