@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.manifest import Loaded, ManifestError, Run
 from benchmark.store import RunDirectory, fingerprint, is_done, key_of, read_json
-from sra.config import ImagesJob, LatentsJob, SampleJob, TrainJob, to_plain
+from sra.config import SPLITS, ImagesJob, LatentsJob, SampleJob, TrainJob, to_plain
 
 # Raised when a stage's outputs change for the same settings: finished stages of older versions run again.
 VERSIONS = {"images": 1, "latents": 1, "train": 1, "sample": 1, "score": 1}
@@ -152,7 +152,7 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
         "latents",
         [source, codec, run.data.latent_dtype, run.train.flip],
         job,
-        ("moments.npy", "labels.npy", "latents.json"),
+        ("moments.npy", *(("flipped.npy",) if run.train.flip else ()), "labels.npy", "latents.json"),
         inputs={"images": str(images.directory)} if images else {},
         variant=run.variant,
     )
@@ -176,7 +176,7 @@ def _total_steps(run: Run) -> int:
     assert run.train is not None
     if run.train.steps is not None:
         return run.train.steps
-    counts = {"embedded:digits": 1797, "imagenet-train": 1_281_167}
+    counts = {"embedded:digits": 1797, **{split: images for split, (images, _) in SPLITS.items()}}
     found = read_json(Path(run.data.latents or "") / "latents.json") or {}
     count = counts.get(run.data.images or "") or counts.get(run.data.split) or found.get("count")
     if not isinstance(count, int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import signal
@@ -9,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from sra.config import from_plain
 from sra.errors import ConfigError, UserError
@@ -42,10 +43,15 @@ def _request(_number: int, _frame: object) -> None:
     _requested = True
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Run a job's main with its arguments; exits 0, 2 (bad input, one line), or 75 (stopped)."""
+def catch_signals() -> None:
+    """From now on SIGTERM and SIGINT are requests to stop, for `check_stop` to see."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _request)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run a job's main with its arguments; exits 0, 2 (bad input, one line), or 75 (stopped)."""
+    catch_signals()
     try:
         main(sys.argv[1:])
     except UserError as error:
@@ -59,6 +65,14 @@ def run(main: Callable[[list[str]], None]) -> None:
             raise
         print(f"error: no space left on the disk of {error.filename or 'the output'}", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argument parser whose refusals are one line, as everybody else's are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError instead of printing the usage."""
+        raise ConfigError(f"{self.prog}: {message}")
 
 
 def read_config(path: Path, cls: type[T]) -> T:
