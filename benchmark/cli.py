@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from enum import StrEnum
@@ -20,6 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+latents_app = typer.Typer(help="Latents in the packed format and in the authors' layout.", no_args_is_help=True)
+app.add_typer(latents_app, name="latents")
 
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
@@ -138,6 +142,53 @@ def doctor() -> None:
     from benchmark.doctor import examine
 
     typer.echo(examine())
+
+
+# These jobs have parsers of their own, which need neither torch nor a second list of their options here.
+JOB: Any = {"add_help_option": False, "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
+
+
+@app.command(**JOB)
+def pca(context: typer.Context) -> None:
+    """Draw the first principal components of block outputs on one image (blocks x noise levels) as PNG."""
+    become("sra.pca", context.args)
+
+
+@app.command(**JOB)
+def probe(context: typer.Context) -> None:
+    """Train linear classifiers on block outputs; JSON and a plot of accuracy by block."""
+    become("sra.probe", context.args)
+
+
+@app.command(**JOB)
+def export(context: typer.Context) -> None:
+    """Write a train stage's newest checkpoint in the authors' layout."""
+    become("sra.export", context.args)
+
+
+@latents_app.command(**JOB)
+def convert(context: typer.Context) -> None:
+    """Convert latents between the packed format and the authors' layout."""
+    become("sra.convert", context.args)
+
+
+def become(module: str, arguments: list[str]) -> None:
+    """Turn this process into a job: it gets the signals, and its exit code is this command's."""
+    command = [sys.executable, "-m", module, *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
+@app.command("from-sra", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def from_sra(
+    context: typer.Context,
+    processes: Annotated[int | None, typer.Option(help="GPUs of the command; default: what its launcher says.")] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Print the tables of all flags instead.")] = False,
+) -> None:
+    """Print the manifest of one of the authors' command lines: sra-bench from-sra -- COMMAND."""
+    from benchmark.from_sra import from_command
+    from benchmark.public_flags import tables as all_tables
+
+    typer.echo(all_tables() if tables else from_command(context.args, processes), nl=tables)
 
 
 def main(argv: list[str] | None = None) -> Any:

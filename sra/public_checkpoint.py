@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from sra.method import TrainingModule
 # The authors register their layers in this order; their optimizer numbers its parameters by it, the frozen position
 # encoding included.
 ORDER = ("pos_embed", "x_embedder", "t_embedder", "y_embedder", "blocks", "ap_head", "final_layer")
+HEAD = ("ap_head.linear1.", "ap_head.linear2.")
+"""Parameters of SRA's head; a head of another alignment has no place in the authors' network."""
 
 
-def _by_order(names: list[str]) -> list[str]:
+def _by_order(names: Iterable[str]) -> list[str]:
     """Names of parameters as the authors' network lists them; the sort is stable, blocks keep their order."""
-    return sorted(names, key=lambda name: ORDER.index(name.split(".")[0]))
+    kept = [name for name in names if name.startswith(HEAD) or not name.startswith("ap_head.")]
+    return sorted(kept, key=lambda name: ORDER.index(name.split(".")[0]))
 
 
 def public_optimizer(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def public_document(config: TrainJob, state: dict[str, Any], images: int) -> dic
 
 
 def _ordered(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: state[name] for name in _by_order(list(state))}
+    return {name: state[name] for name in _by_order(state)}
 
 
 def write_public(config: TrainJob, checkpoints: Path, images: int, out: Path) -> str:
