@@ -94,15 +94,10 @@ def _parse(script: str, flags: tuple[Flag, ...], arguments: list[str]) -> tuple[
             parser.add_argument(flag.name, nargs="+", default=None)
         else:
             parser.add_argument(flag.name, type=kinds[flag.kind], choices=flag.choices or None, default=None)
-    found = vars(parser.parse_args([_renamed(word) for word in arguments]))
+    found = vars(parser.parse_args(arguments))
     names = {flag.name.lstrip("-").replace("-", "_"): flag for flag in flags}
     given = {flag.name for name, flag in names.items() if found[name] is not None}
     return {n: f.default if found[n] is None else found[n] for n, f in names.items()}, given
-
-
-def _renamed(word: str) -> str:
-    """Their newest training parser says `cos` where its loss and all else say `cosine`."""
-    return "--path-type=cosine" if word == "--path-type=cos" else word
 
 
 def _refuse_others(values: Values, allowed: dict[str, Any]) -> None:
@@ -120,7 +115,9 @@ def _model(values: Values) -> Values:
         )
     model = {"family": found[1].lower(), "size": found[2], "patch": int(found[3]), "resolution": values["resolution"]}
     model |= {"convention": "sra", "classes": values["num_classes"]}
-    return model | ({"interpolant": values["path_type"]} if "path_type" in values else {})
+    # Their newest training parser says `cos` where its loss and all else say `cosine`.
+    path = {"cos": "cosine"}.get(values.get("path_type", ""), values.get("path_type"))
+    return model | ({"interpolant": path} if path else {})
 
 
 def _score(values: Values) -> Values:

@@ -71,9 +71,7 @@ _BLOCKS = (
 )
 _RESOLUTION = Flag("--resolution", "int", 256, ("model.resolution",))
 _SIT_LOSS = (
-    Flag(
-        "--path-type", "str", "linear", ("model.interpolant",), "their newest parser says `cos`", ("linear", "cosine")
-    ),
+    Flag("--path-type", "str", "linear", ("model.interpolant",), "`cos` is `cosine`", ("linear", "cosine", "cos")),
     Flag("--prediction", "str", "v", (), "only the velocity is predicted", ("v",)),
     Flag("--weighting", "str", "uniform", ("train.times",), "", ("uniform", "lognormal")),
 )
