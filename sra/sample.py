@@ -14,7 +14,7 @@ from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
 
-from sra import job
+from sra import job, processes
 from sra.codec import Codec, load_codec
 from sra.config import CodecConfig, ConfigError, SampleJob
 from sra.files import replacing, write_json
@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if len(options.config) != len(options.out):
         raise ConfigError(f"--config names {len(options.config)} files, --out {len(options.out)} folders: one each")
-    state = PartialState()
+    state = processes.join()
     codecs: dict[CodecConfig, Codec] = {}
     for path, out in zip(options.config, options.out, strict=True):
         config = job.read_config(path, SampleJob)
