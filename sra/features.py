@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sra.ddpm import STEPS, Diffusion
 from sra.flow import interpolate
 from sra.network import DiffusionTransformer
 from sra.randoms import Randoms
@@ -62,9 +63,12 @@ class Looker:
             noise: of z's shape.
             t: part of noise.
         """
-        level = torch.full((len(z),), t, device=z.device)
-        x_t, _ = interpolate(self.view.model.interpolant, z, noise, level)
-        told = torch.full_like(level, self.view.network_time(t))
+        if self.view.model.family == "dit":
+            told = torch.full((len(z),), round(t * (STEPS - 1)), device=z.device)
+            x_t = Diffusion().to(z.device).corrupt(z, noise, told)
+        else:
+            x_t, _ = interpolate(self.view.model.interpolant, z, noise, torch.full((len(z),), t, device=z.device))
+            told = torch.full((len(z),), self.view.network_time(t), device=z.device)
         with tapped(self.network, self.view.blocks) as found:
             self.network(x_t, told, labels)
         return found

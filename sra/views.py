@@ -12,7 +12,12 @@ from sra import job
 from sra.config import SIZES, CodecConfig, ConfigError, ModelConfig, Size, TrainJob
 from sra.errors import DataError
 
-NAME = re.compile(r"(?:SiT-)?(?P<size>S|B|L|XL|(?P<depth>\d+)x(?P<width>\d+)x(?P<heads>\d+))(?:/(?P<patch>\d+))?")
+NAME = re.compile(
+    r"(?:(?P<family>SiT|DiT)-)?(?P<size>S|B|L|XL|(?P<depth>\d+)x(?P<width>\d+)x(?P<heads>\d+))(?:/(?P<patch>\d+))?"
+)
+
+CONVENTIONS = ("sra", "vanilla-sit", "vanilla-dit")
+VANILLA = {"sit": "vanilla-sit", "dit": "vanilla-dit"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +32,13 @@ class View:
     blocks: tuple[int, ...]
     """Counted from 1."""
     times: tuple[float, ...]
-    """Parts of noise: 0 is the image, 1 is noise, whatever the convention."""
+    """Parts of noise: 0 is the image, 1 is noise, whatever the convention; DiT: of its last step."""
     legacy_time: bool
     """Whether a vanilla SiT is told t, as in the paper's figure, and not 1 - t, which is how it was trained."""
     seed: int
 
     def network_time(self, t: float) -> float:
-        """What the network is told at noise level t."""
+        """What a SiT is told at noise level t."""
         reversed_time = self.model.convention == "vanilla-sit" and not self.legacy_time
         return 1 - t if reversed_time else t
 
@@ -49,10 +54,10 @@ def add_options(parser: argparse.ArgumentParser, blocks: str, times: tuple[float
     add: Any = parser.add_argument
     add("checkpoint", type=Path, metavar="CKPT", help="weights: .safetensors of a run, or a published .pt")
     add("--stage", type=Path, metavar="DIR", help="train stage of CKPT (RUN/stages/train-...): its model and codec")
-    add("--convention", choices=("sra", "vanilla-sit"), help="what the weights mean by time and outputs; no default")
-    add("--baseline", action="store_true", help="short for --convention vanilla-sit")
+    add("--convention", choices=CONVENTIONS, help="what the weights mean by time and outputs; no default")
+    add("--baseline", action="store_true", help="short for --convention vanilla-sit (or vanilla-dit)")
     add("--time", choices=("legacy", "correct"), default="correct", help="legacy: tell a vanilla SiT t, not 1 - t")
-    add("--model", default="SiT-XL/2", metavar="NAME", help="SiT-XL/2, B/4 or DEPTHxWIDTHxHEADS/PATCH (SiT-XL/2)")
+    add("--model", default="SiT-XL/2", metavar="NAME", help="SiT-XL/2, DiT-B/4 or DEPTHxWIDTHxHEADS/PATCH (SiT-XL/2)")
     add("--resolution", type=int, default=256, help="image edge in pixels (256)")
     add("--classes", type=int, default=1000, help="classes of the network (1000)")
     add("--codec", default=CodecConfig.path, metavar="PATH", help=f"folder or hub id ({CodecConfig.path})")
@@ -76,8 +81,6 @@ def view_of(options: argparse.Namespace, default_blocks: tuple[int, ...] | None 
         DataError: a checkpoint that is not there.
     """
     model, codec = _from_stage(options) if options.stage else _from_options(options)
-    if model.family != "sit":
-        raise ConfigError(f"feature views show SiT networks, as the paper's figures do; found family {model.family!r}")
     depth = model.dimensions.depth
     everything = tuple(range(1, depth + 1))
     blocks = tuple(options.blocks or (b for b in default_blocks or everything if b <= depth))
@@ -116,17 +119,19 @@ def _from_options(options: argparse.Namespace) -> tuple[ModelConfig, CodecConfig
     found = NAME.fullmatch(options.model)
     if found is None:
         raise ConfigError(
-            f"--model: found {options.model!r}; allowed: SiT-SIZE/PATCH, SIZE one of {', '.join(SIZES)} "
+            f"--model: found {options.model!r}; allowed: SiT- or DiT-SIZE/PATCH, SIZE one of {', '.join(SIZES)} "
             "or DEPTHxWIDTHxHEADS"
         )
     named = {name: int(found[name]) for name in ("depth", "width", "heads") if found[name]}
     size: Any = Size(**named) if named else found["size"]
+    family: Any = (found["family"] or "SiT").lower()
     model = ModelConfig(
+        family=family,
         size=size,
         patch=int(found["patch"] or 2),
         resolution=options.resolution,
         classes=options.classes,
-        convention=_convention(options),
+        convention=_convention(options, VANILLA[family]),
     )
     codec = CodecConfig(path=options.codec, scale=options.codec_scale, factor=options.codec_factor)
     if model.resolution % (codec.factor * model.patch):
@@ -134,11 +139,12 @@ def _from_options(options: argparse.Namespace) -> tuple[ModelConfig, CodecConfig
     return model, codec
 
 
-def _convention(options: argparse.Namespace) -> Any:
+def _convention(options: argparse.Namespace, vanilla: str) -> Any:
     """Stated by one of two options, never inferred from the file."""
-    if options.baseline and options.convention not in (None, "vanilla-sit"):
-        raise ConfigError(f"--baseline means --convention vanilla-sit, found {options.convention!r} too")
-    convention = "vanilla-sit" if options.baseline else options.convention
+    if options.baseline and options.convention not in (None, vanilla):
+        raise ConfigError(f"--baseline means --convention {vanilla}, found {options.convention!r} too")
+    convention = vanilla if options.baseline else options.convention
     if convention is None:
-        raise ConfigError("--convention: missing; allowed: sra, vanilla-sit (or --baseline): it is never inferred")
+        allowed = ", ".join(CONVENTIONS)
+        raise ConfigError(f"--convention: missing; allowed: {allowed} (or --baseline): it is never inferred")
     return convention

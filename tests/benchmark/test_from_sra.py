@@ -127,7 +127,8 @@ def test_the_shorter_of_epochs_and_steps_counts():
         (("--teacher-t", "self_flow", "--no-teacher-mask"), "self-flow", "all-at-min"),
     ],
 )
-def test_dual_timesteps(arguments, kind, teacher):
+def test_dual_timesteps(arguments, kind, teacher, tmp_path):
+    assert resolved(DUAL, tmp_path).align.kind == "dts-as"
     align = manifest(DUAL, *arguments)["variants"]["sra"]["align"]
     assert (align["kind"], align["teacher"], align["separated"]) == (kind, teacher, True)
     assert (align["blocks"], align["weight"], align["distance"]) == ([3, 8], 0.5, "cosine-tokens")

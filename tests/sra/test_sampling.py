@@ -14,7 +14,7 @@ from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import save_file
 
-from sra import job, sample
+from sra import job, sample, samplers
 from sra.codec import load_codec
 from sra.config import ConfigError, SampleConfig, SampleJob, to_plain
 from sra.files import write_json
@@ -22,7 +22,7 @@ from sra.network import build, initialise
 from sra.npz import read_images, read_labels, write_images, write_shard
 from sra.randoms import Randoms, StepNoise
 from sra.sample import Sampler
-from sra.seeding import PerImage, PublicCode, make_seeding
+from sra.seeding import PerImage, PublicCode, Shard, make_seeding
 
 CPU = torch.device("cpu")
 PUBLIC = {"seeding": "public-code", "batch": 3, "shard": 6, "ranks": 2}
@@ -159,6 +159,19 @@ def test_public_seeding_draws_as_described(settings, changes, draw):
     for index, (label, first, steps) in enumerate(expected):
         assert found[index][:2] == (label, first)
         assert found[index][2] == steps[: len(found[index][2])]
+
+
+@pytest.mark.parametrize("sampler", ["euler-maruyama", "heun", "ddpm"])
+def test_samplers_ask_for_public_noise_in_order(settings, small, sampler):
+    family = "dit" if sampler == "ddpm" else "sit"
+    model = dataclasses.replace(small.model, family=family)
+    config = dataclasses.replace(settings(**PUBLIC, sampler=sampler, cfg=2.0), model=model)
+    network = build(model, small.codec)
+    initialise(network, 0)
+    draw = next(PublicCode(config, CPU, 2).draws(Shard("x", 3, 0, 1)))
+    z = samplers.sample(network.eval(), config.sample, model, draw.labels, draw.initial, draw.step_noise)
+    assert z.isfinite().all()
+    assert draw.step_noise.drawn == (0 if sampler == "heun" else 2)
 
 
 def test_public_images_stand_where_the_script_puts_them(settings, tmp_path):

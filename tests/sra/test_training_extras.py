@@ -13,9 +13,9 @@ from sra import checkpoint, export
 from sra.config import to_plain
 from sra.errors import DataError
 from sra.files import write_json
-from sra.grid import write_grid
+from sra.grid import TrainingGrid, write_grid
 from sra.loader import Ahead
-from sra.network import build
+from sra.network import build, initialise
 from sra.train import Trainer
 from sra.weights import load_network, read_state
 
@@ -49,6 +49,14 @@ def test_grids_show_the_same_noise_again(small, digit_latents, tmp_path):
         trainer.grid.draw(trainer.ema, step)
     one, two = (tmp_path / "grids" / f"step-{step:08d}.png" for step in (1, 2))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_grids_of_dit(small, tmp_path):
+    model = dataclasses.replace(small.model, family="dit")
+    network = build(model, small.codec)
+    initialise(network, 0)
+    TrainingGrid(dataclasses.replace(small.job, model=model), tmp_path, torch.device("cpu")).draw(network.eval(), 7)
+    assert Image.open(tmp_path / "step-00000007.png").size == (8 * 32, 8 * 32)
 
 
 def test_a_short_grid_is_filled_with_white(tmp_path):

@@ -25,8 +25,10 @@ def weights(tmp_path_factory):
     """Random networks of both conventions, by convention."""
     folder = tmp_path_factory.mktemp("weights")
     found = {}
-    for convention in ("sra", "vanilla-sit"):
-        model = ModelConfig(size=Size(depth=3, width=16, heads=2), resolution=32, classes=10, convention=convention)
+    size = Size(depth=3, width=16, heads=2)
+    for convention in ("sra", "vanilla-sit", "vanilla-dit"):
+        family = "dit" if convention == "vanilla-dit" else "sit"
+        model = ModelConfig(family=family, size=size, resolution=32, classes=10, convention=convention)
         network = build(model, CodecConfig(factor=4))
         initialise(network, 0)
         generator = torch.Generator().manual_seed(1)
@@ -71,6 +73,16 @@ def test_noise_levels_mix_image_and_noise(weights):
     torch.testing.assert_close(looker.outputs(z, y, noise, 1.0)[3], looker.outputs(-z, y, noise, 1.0)[3])
 
 
+def test_dit_is_told_its_integer_step(weights):
+    found = view(weights, "--model", "DiT-3x16x2/2", "--blocks", "2", convention="vanilla-dit")
+    looker = Looker(found, torch.device("cpu"))
+    z, noise, y = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.tensor([1])
+    abar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)[300]
+    x_t = (abar.sqrt() * z + (1 - abar).sqrt() * noise).float()
+    expected = looker.network.hidden(x_t, torch.tensor([300]), y, block=2)
+    torch.testing.assert_close(looker.outputs(z, y, noise, 0.3)[2], expected)
+
+
 def test_default_blocks_are_those_the_network_has(weights):
     assert view(weights).blocks == (1,)
 
@@ -84,6 +96,7 @@ def test_default_blocks_are_those_the_network_has(weights):
         (["--time", "legacy"], "--time legacy is for convention vanilla-sit"),
         (["--baseline"], "--baseline means --convention vanilla-sit"),
         (["--model", "SiT-H/2"], "--model: found 'SiT-H/2'"),
+        (["--model", "DiT-3x16x2", "--convention", "vanilla-sit"], "does not fit family 'dit'"),
         (["--model", "3x15x2"], "width 15 must be divisible"),
         (["--resolution", "36"], "--resolution 36: not divisible by 8"),
     ],
@@ -95,7 +108,7 @@ def test_refusals(weights, arguments, problem):
 
 def test_the_convention_is_stated_once(weights, small, tmp_path):
     image = ["--image", "x.png"]
-    with pytest.raises(ConfigError, match="--convention: missing; allowed: sra, vanilla-sit"):
+    with pytest.raises(ConfigError, match="--convention: missing; allowed: sra, vanilla-sit, vanilla-dit"):
         pca.main([str(weights["sra"]), *NETWORK, *image])
     write_json(tmp_path / "stage.json", {"config": to_plain(small.job)})
     with pytest.raises(ConfigError, match="--stage states the convention"):
