@@ -55,7 +55,7 @@ def for_dit(case: Scope) -> GoldenRandoms:
     """Of one step of DiT: the middle of what becomes an integer step."""
     t = case.given("t").long()
     steps = (t - case.given("t_teacher").long()).clamp_min(0)
-    offset = (steps.double() + 0.5) / (case.config.t_max * STEPS)
+    offset = (steps.double() + 0.5) / max(round(case.config.t_max * STEPS), 1)
     uniform = {"t": (t.double() + 0.5) / STEPS, "dropout": _kept(case), "align.time": offset}
     return GoldenRandoms(uniform, {"noise": case.latents("noise")})
 

@@ -45,6 +45,12 @@ class Report:
         note = verdict.note or ("" if error is not None else "not a number")
         self.items.append(Item(name, error, verdict.tolerance, verdict.ok, note))
 
+    def same(self, name: str, found: Any, expected: Any) -> None:
+        """Add a comparison of what is equal or not."""
+        holds = found == expected
+        note = "" if holds else f"found {found}, expected {expected}"
+        self.items.append(Item(name, float(not holds), 0, holds, note))
+
     def fail(self, name: str, note: str) -> None:
         """Add what cannot be compared."""
         self.items.append(Item(name, None, None, ok=False, note=note))
