@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import nn
 
@@ -17,6 +18,8 @@ from sra.parity.tolerance import exact, gradient, table
 from sra.weights import network_of
 
 Check = Callable[[Scope], None]
+GUIDED: Literal[3] = 3
+"""Channels that guidance acts on in the numbers of DiT and vanilla SiT."""
 
 
 def run_sections(file: Scope, sections: dict[str, Check]) -> None:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Literal
 
 import torch
 
 from sra.alignment.sra import Interval, Settings
 from sra.config import SampleConfig, TrainConfig
 from sra.ddpm import Diffusion, DiffusionObjective
-from sra.parity.checks import Check, Networks, losses_and_gradients, run_sections
+from sra.parity.checks import GUIDED, Check, Networks, losses_and_gradients, run_sections
 from sra.parity.golden import Scope
 from sra.parity.randoms import DROPOUT, for_dit
-from sra.parity.tolerance import exact, table
+from sra.parity.tolerance import exact, guided, table
 from sra.samplers import mixed, sample, with_null
 
 WEIGHT = 0.04
 """Of the alignment, in the numbers."""
-GUIDED: Literal[3] = 3
-"""Channels that guidance acts on, in the numbers."""
 
 
 def check(file: Scope) -> None:
@@ -45,7 +42,8 @@ def forward(networks: Networks, scope: Scope) -> None:
         doubled = network(inputs, torch.cat([t, t]), labels)
     scope.compare("output", prediction)
     scope.compare("hidden_at_s", hidden)
-    scope.compare("output_cfg", mixed(doubled, scope.config.cfg_scale, GUIDED))
+    scale = scope.config.cfg_scale
+    scope.compare("output_cfg", mixed(doubled, scale, GUIDED), guided(scale))
 
 
 def sra_loss(networks: Networks, scope: Scope) -> None:
@@ -77,7 +75,7 @@ def sampler(networks: Networks, scope: Scope) -> None:
         settings = SampleConfig(sampler="ddpm", steps=config.dit_respacing, cfg=scale, cfg_channels=GUIDED)
         with scope.mode.autocast():
             found = sample(network, settings, networks.model, labels, scope.latents("latents"), noise.__getitem__)
-        scope.compare(name, found)
+        scope.compare(name, found, guided(scale))
 
 
 def schedules(scope: Scope) -> None:

@@ -23,7 +23,7 @@ from sra.parity.checks import Check, Networks, attempt, losses_and_gradients, ru
 from sra.parity.golden import Scope
 from sra.parity.randoms import DROPOUT, for_groups, for_sit
 from sra.parity.randoms import labels_after_dropout as dropped
-from sra.parity.tolerance import Amplification, exact, table, trained
+from sra.parity.tolerance import Amplification, exact, guided, table, trained
 from sra.samplers import sample
 from sra.train import make_optimizer
 
@@ -121,7 +121,7 @@ def _sampler_case(networks: Networks, network: Any, case: Scope) -> None:
             found = sample(
                 network, config, model, case.labels("labels"), case.latents("latents"), partial(_noise, case)
             )
-        case.compare(guidance, found)
+        case.compare(guidance, found, guided(config.cfg))
 
 
 def _noise(case: Scope, step: int) -> Tensor:

@@ -8,6 +8,7 @@ kernels), for networks of 2 to 12 blocks, stays below half of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,9 +27,9 @@ OTHER_KERNELS = 10.0
 # Multiples of the mode's limit.
 OUTPUT, GRADIENT = 0.5, 5.0
 """An element, relative to its size plus the array's root mean square; gradients are sums that cancel."""
-WEIGHT_LEAST, WEIGHT_MOST = 0.1, 100.0
+WEIGHT_LEAST, WEIGHT_MOST = 0.2, 100.0
 """A trained weight, absolute: where Adam does not amplify rounding, and where it does (0 / 0 at worst)."""
-NOISE_MATRIX, NOISE_VECTOR = 10.0, 1.0
+NOISE_MATRIX, NOISE_VECTOR = 30.0, 1.0
 """Rounding error of a gradient's element, relative to the size of its row and column, or of the vector."""
 TYPICAL = 20.0
 """In units of the item's own median error: where a whole array is noisier, so may each element be."""
@@ -69,14 +70,26 @@ def exact(found: Tensor, expected: Tensor, _limit: float) -> Verdict:
     return verdict if verdict.ok else replace(verdict, note=_element(found, expected, int(different.int().argmax())))
 
 
-def output(found: Tensor, expected: Tensor, limit: float, multiple: float = OUTPUT) -> Verdict:
+def output(
+    found: Tensor, expected: Tensor, limit: float, multiple: float = OUTPUT, typical: float = TYPICAL
+) -> Verdict:
     """Predictions, losses, norms, samples: relative L2, and each element relative to its size plus the array's."""
     if found.shape != expected.shape:
         return _misshapen(found, expected)
     a, b = _double(found), _double(expected)
     relative = (a - b).abs() / (b.abs() + _rms(b)).clamp_min(torch.finfo(b.dtype).tiny)
-    typical = float(relative[b != 0].median()) if b.any() else 0.0
-    return _verdict(a, b, relative, max(multiple * limit, TYPICAL * typical), limit)
+    median = float(relative[b != 0].median()) if b.any() else 0.0
+    return _verdict(a, b, relative, max(multiple * limit, typical * median), limit)
+
+
+def guided(scale: float) -> Judge:
+    """As `output`, with room for d_null + w (d_cond - d_null) to enlarge the rounding errors of both more than twofold.
+
+    Args:
+        scale: w.
+    """
+    room = max(1.0, math.hypot(scale, scale - 1) / 2)
+    return lambda found, expected, limit: output(found, expected, room * limit, typical=room * TYPICAL)
 
 
 gradient: Judge = partial(output, multiple=GRADIENT)

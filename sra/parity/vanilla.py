@@ -6,12 +6,10 @@ from functools import partial
 
 import torch
 
-from sra.parity.checks import Networks, run_sections
+from sra.parity.checks import GUIDED, Networks, run_sections
 from sra.parity.golden import Scope
+from sra.parity.tolerance import guided
 from sra.samplers import mixed, velocity_of, with_null
-
-GUIDED = 3
-"""Channels that guidance acts on, in the numbers."""
 
 
 def check(file: Scope) -> None:
@@ -32,5 +30,6 @@ def forward(networks: Networks, scope: Scope) -> None:
         own = network(x, t, y)[:, :channels]
         ours = [velocity(x[i : i + 1], t[i], y[i : i + 1]) for i in range(len(x))]
     scope.compare("output_vanilla", own)
-    scope.compare("output_cfg_vanilla", mixed(doubled, scope.config.cfg_scale, GUIDED))
+    scale = scope.config.cfg_scale
+    scope.compare("output_cfg_vanilla", mixed(doubled, scale, GUIDED), guided(scale))
     scope.compare("velocity", torch.cat(ours))
