@@ -59,6 +59,15 @@ class Format(StrEnum):
     latex = "latex"
 
 
+class Precision(StrEnum):
+    """Precisions of a network."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
 @app.command()
 def run(
     manifest: ManifestPath,
@@ -110,6 +119,19 @@ def evaluate(
 
         write_json(json_path, result)
     typer.echo(text)
+
+
+@app.command()
+def parity(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Golden folder, such as tests/golden.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Networks through torch.compile.")] = False,
+    precision: Annotated[Precision, typer.Option(help="Precision of the networks.")] = Precision.fp32,
+) -> None:
+    """Compare every golden number with this machine's; exit code 1 when any falls short."""
+    from benchmark.parity import check_parity
+
+    raise typer.Exit(check_parity(folder, precision.value, as_json=as_json, compiled=compiled))
 
 
 @app.command()
