@@ -28,6 +28,9 @@ app.add_typer(latents_app, name="latents")
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key, e.g. train.lr=2e-4.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Scaled down to digits on a CPU; default out: runs/NAME-smoke.")]
 Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
 
 
@@ -76,15 +79,16 @@ def run(
     variant: Only = None,
     until: Annotated[Until, typer.Option(help="Last kind of stage to run.")] = Until.report,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    smoke: Smoke = False,
 ) -> None:
     """Prepare, train, sample, score and report; the same command again continues."""
     from benchmark.main_job import execute, show_plan
 
     if dry_run:
-        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False))
+        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False, smoke=smoke))
         return
     command = "sra-bench " + shlex.join(sys.argv[1:])
-    typer.echo(execute(manifest, out, overrides, variant, until.value, command))
+    typer.echo(execute(manifest, out, overrides, variant, until.value, command, smoke=smoke))
 
 
 @app.command()
@@ -94,11 +98,12 @@ def plan(
     overrides: Set = None,
     variant: Only = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    smoke: Smoke = False,
 ) -> None:
-    """Show the stages: done or to run and why, outputs, disk; runs nothing."""
+    """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
     from benchmark.main_job import show_plan
 
-    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json))
+    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json, smoke=smoke))
 
 
 @app.command()
@@ -140,14 +145,65 @@ def report(
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.md,
 ) -> None:
     """Print the report of finished runs; reads files only."""
-    from benchmark.collect import load_report
-    from benchmark.report import render
+    from benchmark.report import show_report
 
     for directory in run_directories:
-        document = load_report(directory)
-        if document is None:
-            raise UserError(f"{directory}: no report/report.json; run `sra-bench run MANIFEST --out {directory}` first")
-        typer.echo(render(document, format.value, directory / "report"))
+        typer.echo(show_report(directory, format.value))
+
+
+@app.command()
+def check(run_directory: RunDir) -> None:
+    """Exit code 0: every compared row is reproduced or better; 1: one is not; 3: nothing was compared."""
+    from benchmark.check import check as check_run
+
+    text, code = check_run(run_directory)
+    typer.echo(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def published(
+    model: Annotated[str | None, typer.Option(help="Only this model, e.g. SiT-XL/2.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the published rows: numbers, settings, protocol, source."""
+    from benchmark.listing import list_published
+
+    typer.echo(list_published(model, as_json=as_json))
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another run.")],
+    as_json: Json = False,
+) -> None:
+    """Show the settings, provenance and numbers in which two runs differ."""
+    from benchmark.diff import compare_runs
+
+    typer.echo(compare_runs(first, second, as_json=as_json))
+
+
+@app.command()
+def bundle(
+    run_directory: RunDir,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Archive; default: RUN_DIR.zip.")] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Put the samples in, too.")] = False,
+) -> None:
+    """Pack what proves a result: manifest, scores, statistics, provenance, hashes, grids."""
+    from benchmark.bundle import make_bundle
+
+    typer.echo(make_bundle(run_directory, out, samples=samples))
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An archive made by bundle.")]) -> None:
+    """Re-derive what a bundle holds; exit code 1 where it does not agree with itself."""
+    from benchmark.verify import verify_bundle
+
+    text, sound = verify_bundle(bundle)
+    typer.echo(text)
+    raise typer.Exit(0 if sound else 1)
 
 
 @app.command()
@@ -159,11 +215,41 @@ def schema() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Show devices, versions and which assets are present."""
+def doctor(
+    manifest: Annotated[
+        Path | None, typer.Option(help="Check what this manifest needs; exit code 1 if it lacks.")
+    ] = None,
+) -> None:
+    """Show devices, versions, which assets are present, and how to place missing ones by hand."""
     from benchmark.doctor import examine
 
-    typer.echo(examine())
+    text, complete = examine(manifest)
+    typer.echo(text)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Assets; none: list them.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Everything that this manifest needs.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder; default: $SRA_BENCH_ASSETS.")] = None,
+) -> None:
+    """Download checkpoints, codec, graph and reference batches, verified; the same command again resumes."""
+    from benchmark.fetch import fetch_named
+
+    typer.echo(fetch_named(names or [], manifest, to))
+
+
+@app.command()
+def clean(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it they are only listed.")] = False,
+) -> None:
+    """List checkpoints and shards that nothing needs any more, sizes first; delete them with --yes."""
+    from benchmark.clean import clean as clean_run
+
+    typer.echo(clean_run(run_directory, delete=yes))
 
 
 # These jobs have parsers of their own, which need neither torch nor a second list of their options here.

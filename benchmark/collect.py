@@ -2,67 +2,120 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmark import provenance
+from benchmark.assets import known_hashes
+from benchmark.comparability import Evidence
 from benchmark.manifest import Run
+from benchmark.measured import cost_of, curve_of, losses_of, probe_of
+from benchmark.pairs import base_name, groups_of, pairs_of
 from benchmark.plan import Plan, Stage, state_of
+from benchmark.published import load_registry
+from benchmark.registry import Registry
+from benchmark.saved import load_plan, resolved_manifest, sessions_of
 from benchmark.store import RunDirectory, read_json
+from benchmark.verdict import TOOL, judge
 from sra.config import to_plain
+from sra.errors import UserError
 
-TOOL_KEYS = {"adm": "adm", "clean-fid": "clean_fid", "torch-fidelity": "torch_fidelity"}
-PUBLISHED_IMAGES = 50_000
+SCHEMA = 2
 
 
 def collect_report(plan: Plan, directory: RunDirectory, command: str) -> dict[str, Any]:
-    """The whole report as JSON-ready data (schema 1).
+    """The whole report as JSON-ready data (schema 2).
 
     Args:
         plan: the plan whose stages were run.
         directory: where they were run.
         command: the command line that redoes it.
+
+    Raises:
+        UserError: a variant names a published row that does not exist.
     """
-    rows = [_row(plan, directory, run) for run in plan.loaded.runs]
-    notes = sorted({reason for row in rows for reason in row["verdict"]["reasons"] if "features" in reason})
+    registry = load_registry()
+    sessions = sessions_of(directory) or [{**provenance.collect(), "assets": {}}]
+    rows = [_row(registry, plan, directory, run, sessions[-1]["assets"]) for run in plan.loaded.runs]
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": plan.loaded.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "headline": notes[0] if notes else None,
+        "headline": _headline(rows),
         "rows": rows,
-        "manifest": plan.loaded.resolved_yaml(),
+        "groups": groups_of(registry, plan.loaded.runs, rows),
+        "pairs": pairs_of(registry, plan.loaded.runs, rows),
+        "papers": _papers(registry, rows),
+        "manifest": resolved_manifest(plan.loaded),
         "commands": [command],
-        "provenance": provenance.collect(),
-        "notes": [],
+        "provenance": sessions[-1],
+        "sessions": len(sessions),
+        "notes": list(plan.loaded.notes),
     }
 
 
-def _row(plan: Plan, directory: RunDirectory, run: Run) -> dict[str, Any]:
+def load_report(run_directory: Path) -> dict[str, Any]:
+    """The report of a run directory: made anew from its stages where they are, else as it was written.
+
+    Raises:
+        UserError: neither is there, or they cannot be read by this version.
+    """
+    directory = RunDirectory(run_directory)
+    saved = load_plan(directory)
+    if saved is not None:
+        return collect_report(saved[0], directory, saved[1])
+    document = read_json(directory.report / "report.json")
+    if document is None:
+        raise UserError(
+            f"{run_directory}: no report/report.json; run `sra-bench run MANIFEST --out {run_directory}` first"
+        )
+    if document.get("schema") != SCHEMA:
+        raise UserError(
+            f"{directory.report / 'report.json'}: schema {document.get('schema')}, this version reads {SCHEMA}; "
+            "run the same command again"
+        )
+    return document
+
+
+def _headline(rows: list[dict[str, Any]]) -> str | None:
+    """What a reader must know before any number."""
+    graphs = sorted({str((row["provenance"]["graph"] or {}).get("name")) for row in rows})
+    embedded = [graph.removeprefix("embedded:") for graph in graphs if graph.startswith("embedded:")]
+    return f"{embedded[0]} features: not comparable with ImageNet numbers" if embedded else None
+
+
+def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run, assets: dict[str, str]) -> dict[str, Any]:
     stages = [s for s in plan.stages if run.variant in s.variants]
     last = _last_step(stages)
     records = {
-        TOOL_KEYS[s.inputs["tool"]]: record
+        s.inputs["tool"].replace("-", "_"): record
         for s in stages
         if s.kind == "score" and s.step == last and (record := read_json(s.directory / "scores.json"))
     }
-    samples = next(s for s in stages if s.kind == "sample" and s.step == last)
-    grid = samples.directory / "grid.png"
+    metrics = {tool: record.get("metrics", {}) for tool, record in records.items()}
+    failure = _failure(stages, records, last)
+    verdict = judge(registry, run, _evidence(stages, records, last, assets), metrics.get(TOOL, {}), failure)
+    sample = next((s for s in stages if s.kind == "sample" and s.step == last), None)
+    grid = sample.directory / "grid.png" if sample else None
     return {
         "variant": run.variant,
-        "metrics": {tool: record.get("metrics", {}) for tool, record in records.items()},
+        "group": base_name(run),
+        "metrics": metrics,
         "errors": {tool: record["error"] for tool, record in records.items() if record.get("error")},
         "intervals": {tool: record["intervals"] for tool, record in records.items() if record.get("intervals")},
-        "verdict": {"status": "not comparable", "reasons": _reasons(run, records)},
-        "cost": _cost(stages, last),
-        "provenance": _row_provenance(run, stages, records, directory),
-        "curve": _curve(stages),
-        "losses": _losses(stages),
-        "grid": str(grid) if grid.is_file() else None,
-        "published": None,
+        "warnings": {tool: record["warnings"] for tool, record in records.items() if record.get("warnings")},
+        "verdict": verdict.plain(),
+        "cost": cost_of(stages, last),
+        "provenance": _provenance(run, stages, records, directory),
+        "curve": curve_of(stages),
+        "losses": losses_of(stages),
+        "probe": probe_of(directory.root, run.variant),
+        "grid": str(grid) if grid and grid.is_file() else None,
+        "published": _published(registry, run),
+        "commands": _commands(stages),
     }
 
 
@@ -71,93 +124,91 @@ def _last_step(stages: list[Stage]) -> int | None:
     return max(steps) if steps else None
 
 
-def _reasons(run: Run, records: dict[str, dict[str, Any]]) -> list[str]:
-    """Why this row cannot be held against a paper's; the suite holds no published rows yet."""
-    graphs = {str(record.get("graph", {}).get("name") or run.score.graph) for record in records.values()}
-    reasons = []
-    for graph in sorted(graphs):
-        if graph.startswith("embedded:"):
-            features = graph.removeprefix("embedded:")
-            reasons.append(f"{features} features: not comparable with ImageNet numbers")
-    if run.sample.images != PUBLISHED_IMAGES:
-        reasons.append(f"{run.sample.images:,} images were scored, published rows use {PUBLISHED_IMAGES:,}")
+def _failure(stages: list[Stage], records: dict[str, dict[str, Any]], last: int | None) -> str | None:
+    """Where a row failed; None where its ADM numbers are there."""
+    record = records.get(TOOL)
+    if record is not None and not record.get("error"):
+        return None
+    if record is not None:
+        return f"score-{TOOL}: {record['error']}"
+    for stage in stages:
+        failed = read_json(stage.directory / "failed.json")
+        if failed is not None and failed.get("key") == stage.key:
+            return f"{stage.name}: {failed['message']}"
+    score = next((s for s in stages if s.kind == "score" and s.step == last and s.inputs["tool"] == TOOL), None)
+    if score is None:
+        return f"score.tools does not name {TOOL}, whose numbers the papers print"
+    waiting = next((s for s in stages if s.kind != "score" and not (s.directory / "done.json").is_file()), score)
+    return f"{waiting.name}: has not run to its end"
+
+
+def _evidence(
+    stages: list[Stage], records: dict[str, dict[str, Any]], last: int | None, assets: dict[str, str]
+) -> Evidence:
+    sample = next((s for s in stages if s.kind == "sample" and s.step == last), None)
+    data = _facts(stages, "latents") or _facts(stages, "images") or {}
+    return Evidence(
+        record=records.get(TOOL, {}),
+        codec=sample.config["codec"]["path"] if sample else None,
+        checkpoint=sample.inputs.get("checkpoint") if sample and last is None else None,
+        images=data.get("count"),
+        classes=data.get("classes"),
+        pins=known_hashes(),
+        files=assets,
+    )
+
+
+def _facts(stages: list[Stage], kind: str) -> dict[str, Any] | None:
+    """What a data stage wrote about its data set."""
+    return next((read_json(s.directory / f"{kind}.json") for s in stages if s.kind == kind), None)
+
+
+def _published(registry: Registry, run: Run) -> dict[str, Any] | None:
+    """The row that a run names, as the report shows it."""
     if run.published is None:
-        reasons.append("the manifest names no published row for this variant")
-    else:
-        reasons.append(f"published row {run.published!r}: this version of the suite does not check rows yet")
-    return reasons
-
-
-def _cost(stages: list[Stage], last: int | None) -> dict[str, float | None]:
-    """Seconds measured by the runner, per kind; None where a stage did not run to its end."""
-    done = [(s, read_json(s.directory / "done.json")) for s in stages]
-    spent = [(s, float(d["seconds"])) for s, d in done if d]
-    train = sum(t for s, t in spent if s.kind == "train") or None
-    sample = sum(t for s, t in spent if s.kind == "sample" and s.step == last) or None
-    images = next((s.config["sample"]["images"] for s in stages if s.kind == "sample" and s.step == last), None)
+        return None
+    row = registry.row(run.published)
     return {
-        "train_seconds": train,
-        "seconds_per_step": _seconds_per_step(stages),
-        "sample_seconds": sample,
-        "images_per_second": images / sample if images and sample else None,
-        "score_seconds": sum(t for s, t in spent if s.kind == "score") or None,
+        "id": row.id,
+        "model": row.model,
+        "source": row.source,
+        "kind": row.kind,
+        "papers": list(row.papers),
+        "metrics": {name: str(value) for name, value in row.printed.items()},
     }
 
 
-def _log_rows(stages: list[Stage]) -> list[dict[str, Any]]:
-    directory = next((s.directory for s in stages if s.kind == "train"), None)
-    log = directory / "log.jsonl" if directory else None
-    if log is None or not log.is_file():
-        return []
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _papers(registry: Registry, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Every paper behind the rows that are named, with its links and BibTeX entry."""
+    used = dict.fromkeys(key for row in rows if row["published"] for key in row["published"]["papers"])
+    return {
+        key: {
+            "title": registry.papers[key].title,
+            "url": registry.papers[key].url,
+            "code": registry.papers[key].code,
+            "bibtex": registry.papers[key].bibtex(key),
+        }
+        for key in used
+    }
 
 
-def _seconds_per_step(stages: list[Stage]) -> float | None:
-    """Median over the log's intervals, so that a pause or a restart does not count."""
-    rows = [r for r in _log_rows(stages) if "seconds" in r]
-    pairs = itertools.pairwise(rows)
-    rates = sorted((b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairs if b["step"] > a["step"])
-    rates = [rate for rate in rates if rate > 0]
-    return rates[len(rates) // 2] if rates else None
+def _commands(stages: list[Stage]) -> list[str]:
+    """The command line of each stage that has started, as its directory records it; shared ones once."""
+    found = [read_json(stage.directory / "stage.json") for stage in stages]
+    return list(dict.fromkeys(shlex.join(document["argv"]) for document in found if document and "argv" in document))
 
 
-def _losses(stages: list[Stage]) -> list[dict[str, Any]]:
-    keys = ("step", "loss", "generation", "alignment", "grad_norm")
-    return [{k: row.get(k) for k in keys} for row in _log_rows(stages)]
-
-
-def _curve(stages: list[Stage]) -> list[dict[str, Any]]:
-    """FID and IS of every scored set of weights, by training step."""
-    points = []
-    for stage in stages:
-        if stage.kind != "score" or stage.inputs["tool"] != "adm" or stage.step is None:
-            continue
-        record = read_json(stage.directory / "scores.json") or {}
-        metrics = record.get("metrics", {})
-        if "fid" in metrics:
-            images = record.get("samples", {}).get("count")
-            points.append({"step": stage.step, "images": images, "fid": metrics["fid"], "is": metrics.get("is")})
-    return sorted(points, key=lambda point: point["step"])
-
-
-def _row_provenance(
+def _provenance(
     run: Run, stages: list[Stage], records: dict[str, dict[str, Any]], directory: RunDirectory
 ) -> dict[str, Any]:
-    latents = next((read_json(s.directory / "latents.json") for s in stages if s.kind == "latents"), None)
-    images = next((read_json(s.directory / "images.json") for s in stages if s.kind == "images"), None)
-    record = next(iter(records.values()), {})
+    record = records.get(TOOL) or next(iter(records.values()), {})
     return {
-        "settings": to_plain(run),
+        "settings": json.loads(json.dumps(to_plain(run))),
         "stages": {s.name: {"key": s.key, "state": state_of(s, directory)[0]} for s in stages},
-        "images": images,
-        "latents": latents,
+        "images": _facts(stages, "images"),
+        "latents": _facts(stages, "latents"),
         "samples": record.get("samples"),
         "reference": record.get("reference"),
         "graph": record.get("graph"),
         "tools": {tool: r.get("version") for tool, r in records.items()},
     }
-
-
-def load_report(run_directory: Path) -> dict[str, Any] | None:
-    """The report data of a finished run; None where there is none."""
-    return read_json(run_directory / "report" / "report.json")

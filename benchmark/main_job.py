@@ -6,27 +6,52 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmark.assets import Pins, folder, remedy, used_by, verify
 from benchmark.collect import collect_report
-from benchmark.manifest import ManifestError, load
+from benchmark.cost import Table, estimate, load_table
+from benchmark.disk import disk_of
+from benchmark.manifest import Loaded, ManifestError, load
 from benchmark.plan import Plan, make_plan, state_of
-from benchmark.runner import disk_bytes, run_plan, visible_gpus
+from benchmark.published import load_registry
+from benchmark.runner import StageError, run_plan, visible_gpus
+from benchmark.saved import record_session, resolved_manifest, save_plan
+from benchmark.smoke import scaled
 from benchmark.store import RunDirectory
 from sra.files import write_bytes
 
 
-def _prepare(
-    manifest: Path, out: Path | None, overrides: list[str] | None, variants: list[str] | None
+def prepare(
+    manifest: Path, out: Path | None, overrides: list[str] | None, variants: list[str] | None, *, smoke: bool
 ) -> tuple[Plan, RunDirectory, int]:
+    """The plan of a manifest or of its smoke form, its run directory, and how many processes a job gets.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
     loaded = load(manifest, overrides, variants)
+    loaded = scaled(loaded) if smoke else loaded
     directory = RunDirectory((out or Path("runs") / loaded.name).absolute())
-    processes = max(1, visible_gpus())
+    processes = 1 if smoke else max(1, visible_gpus())
     for run in loaded.runs:
+        if run.published:
+            load_registry().row(run.published)
         if run.train and run.train.global_batch % (processes * run.train.accumulate):
             raise ManifestError(
                 f"{manifest}: train.global_batch {run.train.global_batch} is not divisible by "
                 f"{processes} processes x accumulate {run.train.accumulate}"
             )
     return make_plan(loaded, directory), directory, processes
+
+
+def verify_assets(loaded: Loaded) -> None:
+    """Check the assets that are there against what is known of them; record those used for the first time.
+
+    Raises:
+        AssetError: a file is not the one that was recorded.
+    """
+    pins = Pins(folder())
+    for asset in used_by([place for run in loaded.runs for place in run.places], []):
+        verify(asset, pins)
 
 
 def execute(
@@ -36,53 +61,131 @@ def execute(
     variants: list[str] | None,
     until: str,
     command: str,
+    *,
+    smoke: bool = False,
 ) -> str:
-    """Run a manifest up to a kind of stage; returns what to print at the end.
+    """Run a manifest, or its smoke form, up to a kind of stage; returns what to print at the end.
 
     Raises:
         UserError: bad input, in one line.
         StoppedError: on SIGINT or SIGTERM.
     """
-    plan, directory, processes = _prepare(manifest, out, overrides, variants)
+    plan, directory, processes = prepare(manifest, out, overrides, variants, smoke=smoke)
     directory.create()
     with directory.locked():
-        write_bytes(directory.root / "manifest.resolved.yaml", plan.loaded.resolved_yaml().encode())
-        run_plan(plan, directory, until, processes)
+        write_bytes(directory.root / "manifest.resolved.yaml", resolved_manifest(plan.loaded).encode())
+        save_plan(plan, directory, command)
+        if not smoke and not plan.absent:
+            verify_assets(plan.loaded)
+        if not plan.absent and any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
+            record_session(plan, directory)
+        try:
+            run_plan(plan, directory, until, processes)
+        except StageError:
+            # What failed, and where, is a result: the report says it. Without a started stage there is none.
+            if any((stage.directory / "failed.json").is_file() for stage in plan.stages):
+                _report(plan, directory, command)
+            raise
         if until != "report":
             return f"done until {until}: {directory.root}"
-        # matplotlib and jinja2 are wanted only here.
-        from benchmark.report import table, write_report
+        return f"{_report(plan, directory, command)}\nreport: {directory.report / 'report.html'}"
 
-        document = collect_report(plan, directory, command)
-        write_report(document, directory.report)
-    return f"{table(document)}\nreport: {directory.report / 'report.html'}"
+
+def _report(plan: Plan, directory: RunDirectory, command: str) -> str:
+    """Write the report; returns its table."""
+    # matplotlib and jinja2 are wanted only here.
+    from benchmark.report import table, write_report
+
+    document = collect_report(plan, directory, command)
+    write_report(document, directory.report)
+    return table(document)
 
 
 def show_plan(
-    manifest: Path, out: Path | None, overrides: list[str] | None, variants: list[str] | None, *, as_json: bool
+    manifest: Path,
+    out: Path | None,
+    overrides: list[str] | None,
+    variants: list[str] | None,
+    *,
+    as_json: bool,
+    smoke: bool = False,
 ) -> str:
-    """The stages of a manifest as text or JSON; absent inputs are marked, nothing is refused for them."""
-    plan, directory, processes = _prepare(manifest, out, overrides, variants)
-    rows: list[dict[str, Any]] = []
-    for stage in plan.stages:
-        state, why = state_of(stage, directory)
-        rows.append(
-            {
-                "stage": stage.name,
-                "kind": stage.kind,
-                "variants": list(stage.variants),
-                "key": stage.key,
-                "state": state,
-                "why": why,
-                "directory": str(stage.directory),
-                "outputs": list(stage.outputs),
-                "disk_bytes": disk_bytes(stage),
-            }
-        )
+    """The stages of a manifest and their cost, as text or JSON; absent inputs are marked, none is refused."""
+    plan, directory, processes = prepare(manifest, out, overrides, variants, smoke=smoke)
+    costs = load_table()
+    rows = [_plan_row(plan, index, directory, costs, processes) for index in range(len(plan.stages))]
     if as_json:
-        document = {"schema": 1, "name": plan.loaded.name, "processes": processes}
-        return json.dumps({**document, "absent": list(plan.absent), "stages": rows}, indent=2)
+        document = {
+            "schema": 1,
+            "name": plan.loaded.name,
+            "processes": processes,
+            "absent": list(plan.absent),
+            "remedies": {place: how for place in plan.absent if (how := remedy(place))},
+            "cost": {"source": costs.source, "device": costs.device, **_totals(rows)},
+            "stages": rows,
+        }
+        return json.dumps(document, indent=2)
+    return "\n".join(_plan_lines(plan, directory, costs, rows))
+
+
+def _plan_row(plan: Plan, index: int, directory: RunDirectory, costs: Table, processes: int) -> dict[str, Any]:
+    stage = plan.stages[index]
+    state, why = state_of(stage, directory)
+    size, at_most = disk_of(stage, plan)
+    cost = estimate(stage, plan, costs, processes)
+    return {
+        "stage": stage.name,
+        "kind": stage.kind,
+        "variants": list(stage.variants),
+        "key": stage.key,
+        "state": state,
+        "why": why,
+        "directory": str(stage.directory),
+        "outputs": list(stage.outputs),
+        "disk_bytes": size,
+        "disk_at_most": at_most,
+        "gpu_hours": cost.gpu_hours,
+        "gpu_memory_bytes": cost.memory_bytes,
+        "cost_source": cost.how,
+    }
+
+
+def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums over the stages that are to run; what is not known is counted, not guessed."""
+    todo = [r for r in rows if r["state"] != "done"]
+    hours = [r["gpu_hours"] for r in todo]
+    return {
+        "gpu_hours": sum(h for h in hours if h is not None),
+        "stages_of_unknown_hours": hours.count(None),
+        "disk_bytes": sum(r["disk_bytes"] or 0 for r in todo),
+        "gpu_memory_bytes": max((r["gpu_memory_bytes"] for r in todo if r["gpu_memory_bytes"]), default=None),
+    }
+
+
+def _plan_lines(plan: Plan, directory: RunDirectory, costs: Table, rows: list[dict[str, Any]]) -> list[str]:
     lines = [f"{plan.loaded.name}: {len(rows)} stages in {directory.root}"]
-    lines += [f"  {r['state']:7} {r['stage']:36} {r['why']}  ({r['disk_bytes'] / 1e6:,.0f} MB)" for r in rows]
-    lines += [f"  absent  {place}" for place in plan.absent]
-    return "\n".join(lines)
+    for row in rows:
+        lines.append(f"  {row['state']:7} {row['stage']:36} {row['why']}  ({_cost_text(row)})")
+    totals = _totals(rows)
+    unknown = totals["stages_of_unknown_hours"]
+    lines.append(
+        f"to run: {totals['gpu_hours']:,.2f} hours of one {costs.device}"
+        + (f" and {unknown} stages of unknown hours" if unknown else "")
+        + f", at most {totals['disk_bytes'] / 1e9:,.1f} GB of disk; hours {costs.source}"
+    )
+    lines += [f"    {how}" for how in dict.fromkeys(row["cost_source"] for row in rows if row["kind"] != "images")]
+    for place in plan.absent:
+        lines.append(f"  absent  {place}" + (f"  ({how})" if (how := remedy(place)) else ""))
+    return lines
+
+
+def _cost_text(row: dict[str, Any]) -> str:
+    size = row["disk_bytes"]
+    parts = ["disk unknown" if size is None else f"{'at most ' if row['disk_at_most'] else ''}{size / 1e6:,.0f} MB"]
+    if row["gpu_hours"] is None:
+        parts.append("hours unknown")
+    elif row["gpu_hours"]:
+        parts.append(f"{row['gpu_hours']:,.2f} h")
+    if row["gpu_memory_bytes"]:
+        parts.append(f"{row['gpu_memory_bytes'] / 1e9:,.1f} GB a GPU")
+    return ", ".join(parts)

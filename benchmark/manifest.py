@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import types
 import typing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from benchmark.document import ManifestError, normalised, override, read
 from sra.config import (
     STRICT,
     AlignSettings,
@@ -23,7 +24,6 @@ from sra.config import (
     ModelConfig,
     SampleConfig,
     TrainConfig,
-    UserError,
     check_sampler,
     nearest,
     network_facts,
@@ -31,12 +31,10 @@ from sra.config import (
     to_plain,
 )
 
+__all__ = ["TOOLS", "Loaded", "Manifest", "ManifestError", "Run", "ScoreConfig", "Tool", "Variant", "load", "schema"]
+
 Tool = Literal["adm", "clean-fid", "torch-fidelity"]
 TOOLS: tuple[Tool, ...] = typing.get_args(Tool)
-
-
-class ManifestError(UserError):
-    """A manifest that cannot be run: which file and key, what was found, what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +61,8 @@ class Variant:
     """Name of an alignment, or `{kind: NAME, ...}`; none: the baseline."""
     checkpoint: str | None = None
     """Weights to sample from instead of training: `.safetensors` or a published `.pt`."""
+    samples: str | None = None
+    """Images to score as they are (`.npz`, folder or zip): nothing is trained or sampled."""
     published: str | None = None
     """Id of the published row that this variant is to be checked against."""
     seed: int | None = None
@@ -121,7 +121,21 @@ class Run:
     score: ScoreConfig
     align: AlignSettings | None
     checkpoint: str | None
+    samples: str | None = None
     published: str | None
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether images or latents are read: to train, or as the reference."""
+        return self.train is not None or self.score.reference == "images"
+
+    @property
+    def places(self) -> list[str]:
+        """Every place that is read for it, as the manifest writes it."""
+        data = (self.data.images, self.data.latents) if self.needs_data else ()
+        codec = () if self.samples else (self.codec.path,)
+        named = (*data, *codec, self.score.reference, self.score.graph, self.checkpoint, self.samples)
+        return [place for place in named if place is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +145,10 @@ class Loaded:
     path: Path
     name: str
     runs: tuple[Run, ...]
+    smoke: bool = False
+    """Whether it was scaled down to digits: checkpoints and sample files are stand-ins."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report must know."""
 
     def resolved_yaml(self) -> str:
         """Every setting of every run, defaults included."""
@@ -139,8 +157,6 @@ class Loaded:
 
 
 SECTIONS = ("data", "codec", "model", "train", "sample", "score")
-# Fields that name places: environment variables in them are expanded, `~` too.
-PATHS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "reference"), ("score", "graph")}
 
 
 def load(path: Path, overrides: list[str] | None = None, variants: list[str] | None = None) -> Loaded:
@@ -154,16 +170,16 @@ def load(path: Path, overrides: list[str] | None = None, variants: list[str] | N
     Raises:
         ManifestError: anything a user must mend, in one line.
     """
-    document = _read(path)
+    document = read(path)
     for item in overrides or []:
-        _override(document, item)
-    manifest = _validated(Manifest, _normalised(document), path)
+        override(document, item)
+    manifest = _validated(Manifest, normalised(document), path)
     names = variants or list(manifest.variants)
     for name in names:
         if name not in manifest.variants:
             known = ", ".join(manifest.variants)
             raise ManifestError(f"{path}: no variant {name!r}; allowed: {known}{nearest(name, manifest.variants)}")
-    runs = [run for name in names for run in _runs(path, manifest, _normalised(document), name)]
+    runs = [run for name in names for run in _runs(path, manifest, normalised(document), name)]
     if not runs:
         raise ManifestError(f"{path}: variants: found none, at least one is needed")
     return Loaded(path=path, name=manifest.name, runs=tuple(runs))
@@ -174,82 +190,15 @@ def schema() -> dict[str, Any]:
     return TypeAdapter(Manifest).json_schema()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ManifestError(f"{path}: no such manifest{nearest(path.name, siblings)}")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ManifestError(f"{path}: not YAML:{where} {problem}") from error
-    if not isinstance(document, dict):
-        raise ManifestError(f"{path}: found {type(document).__name__}, a manifest is a mapping of keys")
-    return document
-
-
-def _override(document: dict[str, Any], item: str) -> None:
-    key, separator, text = item.partition("=")
-    if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise ManifestError(f"--set {item!r}: expected key.path=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ManifestError(f"--set {item!r}: the value is not YAML") from error
-    *parents, last = key.split(".")
-    node = document
-    for parent in parents:
-        child = node.get(parent)
-        if not isinstance(child, dict):
-            child = {"kind": child} if parent == "align" and isinstance(child, str) else {}
-            node[parent] = child
-        node = child
-    node[last] = value
-
-
-def _normalised(document: dict[str, Any]) -> dict[str, Any]:
-    """A copy with shorthands spelled out (`ema: 0.99`) and environment variables in paths expanded."""
-    copy = {k: _copy(v) for k, v in document.items()}
-    variants = copy.get("variants")
-    parts = [copy]
-    if isinstance(variants, dict):
-        copy["variants"] = {k: {} if v is None else v for k, v in variants.items()}
-        parts += [v for v in copy["variants"].values() if isinstance(v, dict)]
-    for part in parts:
-        _expand(part)
-    return copy
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _copy(v) for k, v in value.items()}
-    return [_copy(v) for v in value] if isinstance(value, list) else value
-
-
-def _expand(part: dict[str, Any]) -> None:
-    for section, key in PATHS:
-        node = part.get(section)
-        if isinstance(node, dict) and isinstance(node.get(key), str):
-            node[key] = _place(node[key])
-    if isinstance(part.get("checkpoint"), str):
-        part["checkpoint"] = _place(part["checkpoint"])
-    train = part.get("train")
-    if isinstance(train, dict) and isinstance(train.get("ema"), (int, float)) and not isinstance(train["ema"], bool):
-        train["ema"] = {"decay": train["ema"]}
-
-
-def _place(text: str) -> str:
-    expanded = os.path.expandvars(text)
-    if "$" in expanded:
-        raise ManifestError(f"{text!r}: the environment variable in this path is not set")
-    return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded
+@cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
+    return TypeAdapter(cls)
 
 
 def _validated(cls: type, document: dict[str, Any], path: Path, prefix: str = "") -> Any:
     try:
-        return TypeAdapter(cls).validate_python(document)
+        return _adapter(cls).validate_python(document)
     except ValidationError as error:
         raise ManifestError(f"{path}: {prefix}{_one_line(cls, error)}") from error
 
@@ -302,12 +251,13 @@ def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -
         "score": full.score,
         "align": align,
         "checkpoint": variant.checkpoint,
+        "samples": variant.samples,
         "published": variant.published,
     }
     sample = full.sample
     if sample.seed is None:
         sample = dataclasses.replace(sample, seed=manifest.seed)
-    train = None if variant.checkpoint else full.train
+    train = None if variant.checkpoint or variant.samples else full.train
     seeds = (train.seeds if train and train.seeds is not None else None) or (seed,)
     if train:
         train = dataclasses.replace(train, seeds=None)
@@ -335,7 +285,8 @@ def _align(value: str | dict[str, Any] | None, model: ModelConfig, codec: CodecC
         raise ConfigError("align: missing key 'kind'")
     settings = settings_class(str(plain["kind"]))
     try:
-        checked: AlignSettings = TypeAdapter(settings).validate_python(plain)
+        # mypy takes the hash of the instances for that of the class.
+        checked: AlignSettings = _adapter(settings).validate_python(plain)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigError(f"align: {_one_line(settings, error)}") from error
     return checked.resolved(network_facts(model, codec))
@@ -350,15 +301,17 @@ def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant)
     check_sampler(sample, model)
     if sample.cfg_channels != "all" and sample.cfg_channels > full.codec.channels:
         raise ConfigError(f"sample.cfg_channels 3 exceeds codec.channels {full.codec.channels}")
-    if variant.checkpoint is not None:
-        if align is not None:
-            raise ConfigError("align and checkpoint exclude each other: a checkpoint is not trained")
+    if full.score.reference == "images" and full.data.images is None:
+        raise ConfigError("score.reference 'images' needs data.images")
+    given = {"align": align, "checkpoint": variant.checkpoint, "samples": variant.samples}
+    several = [name for name, value in given.items() if value is not None]
+    if len(several) > 1:
+        raise ConfigError(f"{' and '.join(several)} exclude each other: what is given is not made")
+    if several and align is None:
         return
     if full.train is None:
         raise ConfigError("train: missing, it is needed where no checkpoint is given")
     _check_training(full, full.train)
-    if full.score.reference == "images" and full.data.images is None:
-        raise ConfigError("score.reference 'images' needs data.images")
 
 
 def _check_training(full: Manifest, train: TrainConfig) -> None:

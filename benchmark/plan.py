@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.assets import located
 from benchmark.manifest import Loaded, ManifestError, Run
 from benchmark.store import RunDirectory, fingerprint, is_done, key_of, read_json
-from sra.config import SPLITS, ImagesJob, LatentsJob, SampleJob, TrainJob, to_plain
+from sra.config import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
 # Raised when a stage's outputs change for the same settings: finished stages of older versions run again.
-VERSIONS = {"images": 1, "latents": 1, "train": 1, "sample": 1, "score": 1}
+VERSIONS = {"images": 1, "latents": 1, "train": 1, "standin": 1, "sample": 1, "score": 1}
 STAGES = (*VERSIONS, "report")
 MODULES = {"adm": "evaluator.adm", "clean-fid": "evaluator.cleanfid", "torch-fidelity": "evaluator.fidelity"}
 
@@ -23,7 +25,7 @@ class Stage:
     """One unit of work with a directory of its own."""
 
     kind: str
-    """images, latents, train, sample or score."""
+    """images, latents, train, standin, sample or score."""
     name: str
     """What it is for, as shown and as in the directory's name."""
     key: str
@@ -38,16 +40,18 @@ class Stage:
     variants: tuple[str, ...] = ()
     """Variants that need it."""
     step: int | None = None
-    """Optimizer step of the weights that are sampled or scored; None: a checkpoint's."""
+    """Optimizer step of the weights that are sampled or scored (of training: the last); None: a checkpoint's."""
+    brief: bool = False
+    """Whether it ends within seconds, as in a smoke run: training then shares a process too."""
 
     @property
     def batch(self) -> str:
         """Stages of one batch are run by one process: starting torch or TensorFlow costs seconds."""
-        if self.kind == "sample":
-            return "sample"
+        if self.kind in ("sample", "standin") or (self.kind == "train" and self.brief):
+            return self.kind
         if self.kind == "score":
             return " ".join(self.inputs[name] for name in ("tool", "reference", "graph"))
-        return self.name
+        return self.key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +67,8 @@ class Plan:
 class _Planner:
     """Collects stages, one per key: variants share what they can."""
 
-    def __init__(self, directory: RunDirectory) -> None:
-        self.directory = directory
+    def __init__(self, directory: RunDirectory, smoke: bool) -> None:
+        self.directory, self.smoke = directory, smoke
         self.stages: dict[str, Stage] = {}
         self.absent: list[str] = []
 
@@ -93,6 +97,7 @@ class _Planner:
             outputs=outputs,
             variants=others if variant in others else (*others, variant),
             step=step,
+            brief=self.smoke,
         )
         self.stages[key] = stage
         return stage
@@ -111,27 +116,55 @@ def make_plan(loaded: Loaded, directory: RunDirectory) -> Plan:
     Raises:
         ManifestError: runs that cannot stand in one table.
     """
-    planner = _Planner(directory)
+    planner = _Planner(directory, loaded.smoke)
     for run in loaded.runs:
-        _plan_run(planner, run)
+        _plan_run(planner, _located(run))
+    return Plan(loaded=loaded, stages=in_order(planner.stages.values()), absent=tuple(planner.absent))
+
+
+def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """Stages in an order that runs, those of one batch side by side."""
     order = {kind: number for number, kind in enumerate(VERSIONS)}
-    stages = sorted(planner.stages.values(), key=lambda s: (order[s.kind], s.batch if s.kind == "score" else ""))
-    return Plan(loaded=loaded, stages=tuple(stages), absent=tuple(planner.absent))
+    return tuple(sorted(stages, key=lambda s: (order[s.kind], s.batch if s.kind == "score" else "")))
+
+
+def _located(run: Run) -> Run:
+    """The run with `asset:NAME` replaced by paths."""
+    path, score, data = located(run.codec.path), run.score, run.data
+    return dataclasses.replace(
+        run,
+        codec=dataclasses.replace(run.codec, path=path),
+        score=dataclasses.replace(score, reference=located(score.reference), graph=located(score.graph)),
+        data=dataclasses.replace(data, images=_maybe(data.images), latents=_maybe(data.latents)),
+        checkpoint=_maybe(run.checkpoint),
+        samples=_maybe(run.samples),
+    )
+
+
+def _maybe(place: str | None) -> str | None:
+    return None if place is None else located(place)
 
 
 def _plan_run(planner: _Planner, run: Run) -> None:
-    images = _images(planner, run) if _needs_images(run) else None
-    points: list[tuple[int | None, str, Any]]
+    images = _images(planner, run) if run.needs_data and run.data.images is not None else None
+    if run.samples is not None:
+        _score(planner, run, images, *_given(planner, run, run.samples, "samples.npz"))
+        return
     if run.checkpoint is not None:
-        points = [(None, run.checkpoint, planner.place(run.checkpoint))]
-    else:
-        points = _trained(planner, run, images)
-    for step, weights, identity in points:
+        _sample_and_score(planner, run, images, None, *_given(planner, run, run.checkpoint, "weights.pt"))
+        return
+    for step, weights, identity in _trained(planner, run, images):
         _sample_and_score(planner, run, images, step, weights, identity)
 
 
-def _needs_images(run: Run) -> bool:
-    return run.data.images is not None and (run.checkpoint is None or run.score.reference == "images")
+def _given(planner: _Planner, run: Run, place: str, name: str) -> tuple[str, Any]:
+    """A file that is not made here and its identity; in a smoke run, a stand-in for it."""
+    if not planner.smoke:
+        return place, planner.place(place)
+    images = run.sample.images if run.samples is not None else None
+    job = StandInJob(seed=run.seed, codec=run.codec, model=run.model, images=images)
+    stage = planner.add("standin", f"standin-{run.variant}", to_plain(job), job, (name,), variant=run.variant)
+    return str(stage.directory / name), [stage.key]
 
 
 def _images(planner: _Planner, run: Run) -> Stage:
@@ -167,8 +200,16 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
         outputs,
         inputs={"latents": str(latents.directory)},
         variant=run.variant,
+        step=steps[-1],
     )
     return [(step, str(stage.directory / name), [stage.key, step]) for step, name in zip(steps, outputs, strict=True)]
+
+
+def known_count(data: DataConfig) -> int | None:
+    """Number of images, where it is known before they are read."""
+    counts = {"embedded:digits": 1797, **{split: images for split, (images, _) in SPLITS.items()}}
+    found = read_json(Path(data.latents or "") / "latents.json") or {}
+    return counts.get(data.images or "") or counts.get(data.split) or found.get("count")
 
 
 def _total_steps(run: Run) -> int:
@@ -176,9 +217,7 @@ def _total_steps(run: Run) -> int:
     assert run.train is not None
     if run.train.steps is not None:
         return run.train.steps
-    counts = {"embedded:digits": 1797, **{split: images for split, (images, _) in SPLITS.items()}}
-    found = read_json(Path(run.data.latents or "") / "latents.json") or {}
-    count = counts.get(run.data.images or "") or counts.get(run.data.split) or found.get("count")
+    count = known_count(run.data)
     if not isinstance(count, int):
         raise ManifestError(
             f"train.epochs: the number of images of split {run.data.split!r} is not known before they are read; "
@@ -191,7 +230,7 @@ def _total_steps(run: Run) -> int:
 def _codec_identity(planner: _Planner, run: Run) -> Any:
     """A hub id names its content by its revision; a folder by what is in it."""
     path = run.codec.path
-    is_place = path.startswith(("embedded:", "/", ".", "~")) or Path(path).exists()
+    is_place = path.startswith(("embedded:", "/", ".", "~", "$")) or Path(path).exists()
     return planner.place(path) if is_place else [path, run.codec.revision]
 
 
@@ -216,21 +255,31 @@ def _sample_and_score(
         variant=run.variant,
         step=step,
     )
+    _score(planner, run, images, str(sample.directory / "samples.npz"), sample.key, step=step, early=early)
+
+
+def _score(
+    planner: _Planner,
+    run: Run,
+    images: Stage | None,
+    samples: str,
+    identity: Any,
+    *,
+    step: int | None = None,
+    early: bool = False,
+) -> None:
+    """Score one sample set, with every tool or, at a milestone, the first of the protocol."""
     reference, reference_identity = _reference(planner, run, images)
     graph_identity = planner.place(run.score.graph)
+    suffix = f"-step{step}" if early else ""
     for tool in ("adm",) if early else run.score.tools:
         planner.add(
             "score",
             f"score-{tool}-{run.variant}{suffix}",
-            [sample.key, tool, reference_identity, graph_identity],
+            [identity, tool, reference_identity, graph_identity],
             {},
             ("scores.json",),
-            inputs={
-                "tool": tool,
-                "samples": str(sample.directory / "samples.npz"),
-                "reference": reference,
-                "graph": run.score.graph,
-            },
+            inputs={"tool": tool, "samples": samples, "reference": reference, "graph": run.score.graph},
             variant=run.variant,
             step=step,
         )
@@ -259,7 +308,7 @@ def argv(stages: list[Stage], directory: RunDirectory, processes: int = 1) -> li
     command = [*launcher, "--config", *(str(s.directory / "stage.json") for s in stages)]
     for option in ("images", "latents"):
         if option in first.inputs:
-            command += [f"--{option}", first.inputs[option]]
+            command += [f"--{option}", *(s.inputs[option] for s in stages)]
     return [*command, "--out", *(str(s.directory) for s in stages)]
 
 

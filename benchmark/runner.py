@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from benchmark.assets import remedy
+from benchmark.disk import needed as disk_needed
 from benchmark.plan import STAGES, Plan, Stage, argv, state_of
 from benchmark.store import RunDirectory, is_done, outputs_of, read_json, write_json
 from sra.config import UserError
@@ -42,7 +44,8 @@ def run_plan(plan: Plan, directory: RunDirectory, until: str = "report", process
         StoppedError: on SIGINT or SIGTERM.
     """
     if plan.absent:
-        raise StageError(f"{plan.loaded.path}: input not found: {', '.join(plan.absent)}")
+        absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
+        raise StageError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
     _check_disk(plan, directory)
     wanted = [s for s in plan.stages if STAGES.index(s.kind) <= STAGES.index(until)]
     for _, group in itertools.groupby(wanted, key=lambda stage: stage.batch):
@@ -60,7 +63,8 @@ def _run_batch(stages: list[Stage], directory: RunDirectory, processes: int) -> 
     command = argv(stages, directory, processes)
     for stage in stages:
         stage.directory.mkdir(parents=True, exist_ok=True)
-        (stage.directory / "done.json").unlink(missing_ok=True)
+        for name in ("done.json", "failed.json"):
+            (stage.directory / name).unlink(missing_ok=True)
         document = {"schema": 1, "kind": stage.kind, "name": stage.name, "key": stage.key, "config": stage.config}
         write_json(stage.directory / "stage.json", {**document, "inputs": stage.inputs, "argv": command})
     started = time.monotonic()
@@ -71,6 +75,8 @@ def _run_batch(stages: list[Stage], directory: RunDirectory, processes: int) -> 
     if code != 0:
         log = stages[0].directory / "log.txt"
         message = last_error or f"ended with exit code {code}; see {log}"
+        for stage in stages:
+            write_json(stage.directory / "failed.json", {"key": stage.key, "message": message, "exit_code": code})
         raise StageError(f"stage {_label(stages)}: {message}")
     for stage in stages:
         _finish(stage, seconds / len(stages))
@@ -95,18 +101,10 @@ def _finish(stage: Stage, seconds: float) -> None:
 
 
 def _check_disk(plan: Plan, directory: RunDirectory) -> None:
-    needed = sum(disk_bytes(s) for s in plan.stages if not is_done(s.directory, s.key))
+    needed = disk_needed(plan, [s for s in plan.stages if not is_done(s.directory, s.key)])
     free = shutil.disk_usage(directory.root).free
     if free < needed:
         raise StageError(f"--out {directory.root}: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed")
-
-
-def disk_bytes(stage: Stage) -> int:
-    """Bytes that a stage writes, roughly: raw sample pixels (shards and the final file); small change for the rest."""
-    if stage.kind != "sample":
-        return 1_000_000
-    pixels = stage.config["model"]["resolution"] ** 2 * 3
-    return int(2 * pixels * stage.config["sample"]["images"])
 
 
 def job_environment() -> dict[str, str]:

@@ -28,6 +28,7 @@ __all__ = [
     "SampleConfig",
     "SampleJob",
     "Size",
+    "StandInJob",
     "TrainConfig",
     "TrainJob",
     "UserError",
@@ -378,3 +379,14 @@ class SampleJob:
     sample: SampleConfig
     checkpoint: str
     """A file of weights: the suite's safetensors or a published `.pt`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandInJob:
+    """`python -m sra.standin`: what a smoke run uses in place of a file that somebody published."""
+
+    seed: int
+    codec: CodecConfig
+    model: ModelConfig
+    images: int | None = None
+    """Number of images of a sample file; None: weights."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sra import checkpoint, job
 from sra.config import TrainConfig, TrainJob
 from sra.ema import update_ema
-from sra.errors import DataError, UserError
+from sra.errors import ConfigError, DataError, UserError
 from sra.files import replacing, write_bytes
 from sra.grid import TrainingGrid
 from sra.latents import PackedLatents, sample_latent
@@ -275,13 +275,16 @@ class Trainer:
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m sra.train --config stage.json --latents DIR --out DIR`."""
+    """`python -m sra.train --config stage.json [...] --latents DIR [...] --out DIR [...]`: one run after another."""
     parser = argparse.ArgumentParser(prog="python -m sra.train", description=main.__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", type=Path, nargs="+", required=True)
+    parser.add_argument("--latents", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, nargs="+", required=True)
     options = parser.parse_args(arguments)
-    Trainer(job.read_config(options.config, TrainJob), options.latents, options.out).run()
+    if not len(options.config) == len(options.latents) == len(options.out):
+        raise ConfigError("--config, --latents and --out name different numbers of places: one of each a run")
+    for config, latents, out in zip(options.config, options.latents, options.out, strict=True):
+        Trainer(job.read_config(config, TrainJob), latents, out).run()
 
 
 if __name__ == "__main__":

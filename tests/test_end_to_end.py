@@ -33,6 +33,11 @@ def call(out: Path, *extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(out, *extra), capture_output=True, text=True, cwd=ROOT, check=False)
 
 
+def call_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmark.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
 def outputs(out: Path) -> dict[str, bytes]:
     files = [*out.glob("stages/train-*/weights/*.safetensors"), *out.glob("stages/sample-*/samples.npz")]
     # Zip members carry a time: compare the pixels, not the container.
@@ -74,7 +79,8 @@ def test_the_report_holds_every_tools_numbers(finished: Path) -> None:
 @pytest.mark.slow
 def test_html_stands_alone(finished: Path) -> None:
     text = (finished / "report" / "report.html").read_text()
-    assert text.count("data:image/png;base64,") == 6
+    assert text.count("data:image/png;base64,") == 2
+    assert text.count("data:image/svg+xml;base64,") == 4
     assert "http" not in text.split("<body>")[0]
     assert "not comparable" in text
 
@@ -90,10 +96,22 @@ def test_the_same_command_again_runs_nothing(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_other_formats(finished: Path) -> None:
-    for format, part in (("md", "| baseline |"), ("latex", r"\toprule"), ("json", '"schema": 1'), ("html", "<html")):
-        arguments = [sys.executable, "-m", "benchmark.cli", "report", str(finished), "--format", format]
-        done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=True)
+    for format, part in (("md", "| baseline |"), ("latex", r"\toprule"), ("json", '"schema": 2'), ("html", "<html")):
+        done = call_bench("report", str(finished), "--format", format)
+        assert done.returncode == 0, done.stderr
         assert part in done.stdout
+
+
+@pytest.mark.slow
+def test_check_and_bundle_of_a_real_run(finished: Path, tmp_path: Path) -> None:
+    """Digits are compared with nothing; the bundle re-derives FID from the statistics of the cached features."""
+    done = call_bench("check", str(finished))
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert call_bench("bundle", str(finished), "--out", str(tmp_path / "b.zip"), "--samples").returncode == 0
+    done = call_bench("verify", str(tmp_path / "b.zip"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("from feature statistics") == 4
+    assert done.stdout.count("the samples that were scored are in") == 2
 
 
 @pytest.mark.slow

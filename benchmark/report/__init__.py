@@ -3,45 +3,76 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmark.report import figures, html, latex, markdown
+from benchmark.collect import load_report
+from benchmark.report import figures, html, latex, markdown, view
 from benchmark.report.columns import COLUMNS, cell
 from sra.files import write_bytes, write_json
 
-__all__ = ["render", "table", "write_report"]
+__all__ = ["render", "show_report", "table", "write_report"]
 
 
-def write_report(run: dict[str, Any], out: Path) -> None:
-    """Write report.json, report.md, report.html and the pictures beside them.
+def write_report(run: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write report.json, report.md, report.html and the pictures beside them; returns what report.json holds.
 
     Args:
-        run: the report's data (schema 1); grids are paths of PNG files.
+        run: the report's data; grids are paths of PNG files.
         out: the report's folder.
     """
     out.mkdir(parents=True, exist_ok=True)
-    run = {**run, "rows": [_with_pictures(row, out) for row in run["rows"]]}
+    run = {**run, "rows": [_with_pictures(row, out) for row in run["rows"]], "figures": _curves(run, out)}
     write_json(out / "report.json", run)
     for name in ("md", "html"):
         write_bytes(out / f"report.{name}", render(run, name, out).encode())
+    return run
+
+
+def show_report(run_directory: Path, format: str) -> str:
+    """The report of a run as text; made anew from its stages where they are, and then written, too.
+
+    Args:
+        run_directory: of a finished or failed run, on any machine.
+        format: `md`, `html`, `json` or `latex`.
+
+    Raises:
+        UserError: there is no run.
+    """
+    document, folder = load_report(run_directory), run_directory / "report"
+    if "figures" in document:
+        return render(document, format, folder)
+    if os.access(folder if folder.exists() else run_directory, os.W_OK):
+        return render(write_report(document, folder), format, folder)
+    with tempfile.TemporaryDirectory() as place:
+        return render(write_report(document, Path(place)), format, Path(place))
 
 
 def _with_pictures(row: dict[str, Any], out: Path) -> dict[str, Any]:
     """The row with its pictures beside the report, named relative to it."""
-    pictures: dict[str, str | None] = dict.fromkeys(("grid", "loss_figure", "curve_figure"))
+    pictures: dict[str, str | None] = {"grid": None}
     if row.get("grid"):
-        name = f"grid-{row['variant']}.png"
-        shutil.copyfile(row["grid"], out / name)
-        pictures["grid"] = name
-    for key, draw in (("loss_figure", figures.losses), ("curve_figure", figures.curve)):
-        content = draw(row)
-        if content is not None:
-            name = f"{key.removesuffix('_figure')}-{row['variant']}.png"
-            write_bytes(out / name, content)
-            pictures[key] = name
+        pictures["grid"] = f"grid-{row['variant']}.png"
+        shutil.copyfile(row["grid"], out / str(pictures["grid"]))
+    pictures["loss_figure"] = _written(out, f"losses-{row['variant']}.svg", figures.losses(row))
+    pictures["probe_figure"] = _written(out, f"probe-{row['variant']}.svg", figures.probe(row))
     return {**row, **pictures}
+
+
+def _curves(run: dict[str, Any], out: Path) -> dict[str, str | None]:
+    return {
+        f"curve_{by}": _written(out, f"fid-by-{by}.svg", figures.curves(run["rows"], by)) for by in ("step", "hours")
+    }
+
+
+def _written(out: Path, name: str, content: bytes | None) -> str | None:
+    if content is None:
+        return None
+    write_bytes(out / name, content)
+    return name
 
 
 def render(run: dict[str, Any], format: str, folder: Path) -> str:
@@ -68,9 +99,8 @@ def table(run: dict[str, Any]) -> str:
         "  ".join(text.rjust(w) if i else text.ljust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True)))
         for line in [header, *rows]
     ]
-    reasons = {f"{row['variant']}: {reason}" for row in run["rows"] for reason in row["verdict"]["reasons"]}
-    errors = {f"{row['variant']}: {tool}: {text}" for row in run["rows"] for tool, text in row["errors"].items()}
-    return "\n".join(["", *lines, "", *sorted(reasons), *sorted(errors), *curve_lines(run)])
+    remarks = [f"{row['variant']}: {text}" for row in run["rows"] for text in (*view.reasons(row), *view.remarks(row))]
+    return "\n".join(["", *lines, "", *remarks, *curve_lines(run)])
 
 
 def curve_lines(run: dict[str, Any]) -> list[str]:

@@ -1,8 +1,10 @@
-"""The columns of every table, in one place."""
+"""The columns of every table and how numbers are printed, in one place."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 ABSENT = "–"
@@ -18,27 +20,66 @@ class Column:
     digits: int
 
 
-COLUMNS = (
+PROTOCOL = (
     Column("adm", "fid", "FID", 2),
     Column("adm", "sfid", "sFID", 2),
     Column("adm", "is", "IS", 2),
-    Column("adm", "precision", "Prec.", 4),
-    Column("adm", "recall", "Rec.", 4),
+    Column("adm", "precision", "Prec.", 3),
+    Column("adm", "recall", "Rec.", 3),
+)
+"""What papers print."""
+COLUMNS = (
+    *PROTOCOL,
     Column("clean_fid", "fid", "clean-fid FID", 2),
     Column("torch_fidelity", "fid", "torch-fidelity FID", 2),
     Column("torch_fidelity", "is", "torch-fidelity IS", 2),
 )
+BY_METRIC = {column.metric: column for column in PROTOCOL}
 
 
 def cell(row: dict[str, Any], column: Column) -> str:
     """A number as printed; a dash where there is none."""
-    value = row["metrics"].get(column.tool, {}).get(column.metric)
-    return ABSENT if value is None else f"{value:.{column.digits}f}"
+    return number(row["metrics"].get(column.tool, {}).get(column.metric), column.digits)
+
+
+def number(value: float | None, digits: int) -> str:
+    """Rounded to decimals; a dash for None."""
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int) -> str:
+    """With its sign, a real minus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def significant(value: float) -> str:
+    """Three significant digits, large numbers in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def around(difference: float, interval: tuple[float, float]) -> tuple[str, str]:
+    """A difference and its interval, to two significant digits of the interval's width."""
+    width = interval[1] - interval[0]
+    digits = min(6, max(0, 1 - math.floor(math.log10(width)))) if width > 0 else 3
+    low, high = (signed(value, digits) for value in interval)
+    return signed(difference, digits), f"[{low}, {high}]"
+
+
+def digits_of(metric: str, printed: str | None) -> int:
+    """Decimals to show: the column's, or the source's where it prints more."""
+    column = BY_METRIC[metric].digits
+    if printed is None:
+        return column
+    exponent = Decimal(printed).as_tuple().exponent
+    return max(column, -exponent) if isinstance(exponent, int) else column
 
 
 COSTS = {
-    "train_seconds": "training, s",
-    "seconds_per_step": "per step, s",
+    "seconds_per_step": "s per step",
+    "training_hours": "training, h",
+    "processes": "processes",
+    "device_hours": "device hours",
+    "memory_gib": "memory, GiB",
     "sample_seconds": "sampling, s",
     "images_per_second": "images/s",
     "score_seconds": "scoring, s",
@@ -46,6 +87,6 @@ COSTS = {
 
 
 def costs(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """(what, measured value) of a row; a dash where it was not measured."""
+    """(what, measured value) of a row, as far as it was measured."""
     found = row["cost"]
-    return [(title, ABSENT if found.get(key) is None else f"{found[key]:.3g}") for key, title in COSTS.items()]
+    return [(title, significant(found[key])) for key, title in COSTS.items() if found.get(key) is not None]

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file."""
+"""The report as one self-contained HTML file: no network, light and dark, wide and narrow."""
 
 from __future__ import annotations
 
@@ -7,31 +7,43 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmark.report.columns import COLUMNS, cell, costs
+from benchmark.report import view
+from benchmark.report.columns import costs
 
-PICTURES = (("grid", "First samples"), ("loss_figure", "Losses"), ("curve_figure", "FID by training step"))
+TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 def render(run: dict[str, Any], folder: Path) -> str:
     """HTML with every picture embedded; `folder` holds them."""
-    from jinja2 import Environment, FileSystemLoader
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["view"] = view
+    environment.filters["slug"] = lambda text: text.replace(" ", "-")
     template = environment.get_template("report.html.j2")
-    rows = [
-        {
-            **row,
-            "cells": [cell(row, column) for column in COLUMNS],
-            "costs": costs(row),
-            "pictures": [(title, _data_uri(folder / row[key])) for key, title in PICTURES if row.get(key)],
-            "provenance_text": json.dumps(row["provenance"], indent=2),
-        }
-        for row in run["rows"]
-    ]
-    titles = [column.title for column in COLUMNS]
-    provenance = json.dumps(run["provenance"], indent=2)
-    return template.render(run=run, rows=rows, titles=titles, provenance=provenance)
+    pictures = {name: _data_uri(folder / name) for name in _pictures(run)}
+    return template.render(
+        run=run,
+        lines=view.verdict_table(run),
+        numbers=view.numbers(run),
+        pictures=pictures,
+        costs=costs,
+        dump=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+    )
+
+
+def _pictures(run: dict[str, Any]) -> list[str]:
+    """File names of all pictures."""
+    keys = ("grid", "loss_figure", "probe_figure")
+    names = [*run["figures"].values(), *(row[key] for row in run["rows"] for key in keys)]
+    return [name for name in names if name]
 
 
 def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return f"data:{TYPES[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()

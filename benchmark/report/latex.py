@@ -1,21 +1,46 @@
-"""The table as papers print it (needs the booktabs package)."""
+"""The table as papers print it (needs the booktabs package), with the BibTeX entries it cites."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from benchmark.report.columns import COLUMNS, cell
+from benchmark.report import view
+
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+ARROWS = {"FID": r"$\downarrow$", "sFID": r"$\downarrow$", "IS": r"$\uparrow$", "Prec.": r"$\uparrow$"}
+ARROWS["Rec."] = ARROWS["Prec."]
 
 
 def render(run: dict[str, Any]) -> str:
-    """A `tabular` of the rows; what is not comparable says so in a comment above it."""
-    header = ["Variant", *(c.title for c in COLUMNS)]
-    lines = [f"% {run['name']}: {run['headline'] or ''}", rf"\begin{{tabular}}{{l{'r' * len(COLUMNS)}}}", r"\toprule"]
-    lines += [_line(header), r"\midrule"]
-    lines += [_line([row["variant"], *(cell(row, c) for c in COLUMNS)]) for row in run["rows"]]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+    """A `tabular`: each row, beneath it what is published; entries of the cited papers follow as comments."""
+    lines = view.verdict_table(run)
+    titles = [f"{cell.title}{ARROWS[cell.title]}" for cell in lines[0].cells]
+    note = f": {run['headline']}" if run["headline"] else ""
+    parts = [f"% {run['name']}{note}", rf"\begin{{tabular}}{{l{'r' * len(titles)}l}}", r"\toprule"]
+    parts += [_line(["Variant", *titles, "Verdict"]), r"\midrule"]
+    for line in lines:
+        parts.append(_line([_text(line.name), *(_text(cell.measured) for cell in line.cells), _text(line.status)]))
+        if line.row and not line.part:
+            parts.append(_published(run, line))
+    parts += [r"\bottomrule", r"\end{tabular}"]
+    for paper in run["papers"].values():
+        parts += [f"% {text}" for text in (paper["bibtex"] or "").splitlines()]
+    return "\n".join(parts)
+
+
+def _published(run: dict[str, Any], line: view.Line) -> str:
+    row = next(row for row in run["rows"] if row["variant"] == line.anchor)
+    keys = [key for key in row["published"]["papers"] if run["papers"][key]["bibtex"]]
+    name = r"\quad published" + (rf"~\cite{{{','.join(keys)}}}" if keys else "")
+    return _line([name, *(_text(cell.published or "–") for cell in line.cells), ""])
 
 
 def _line(cells: list[str]) -> str:
-    return " & ".join(re.sub(r"([&%$#_{}])", r"\\\1", text).replace("–", "--") for text in cells) + r" \\"
+    return " & ".join(cells) + r" \\"
+
+
+def _text(text: str) -> str:
+    escaped = "".join(SPECIAL.get(c, c) for c in text)
+    escaped = re.sub(r"([&%$#_])", r"\\\1", escaped) if "\\" not in text else escaped
+    return escaped.replace("–", "--").replace("±", r"$\pm$").replace("−", "$-$")

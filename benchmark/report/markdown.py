@@ -2,41 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from benchmark.report.columns import COLUMNS, cell, costs
+from benchmark.report import view
+from benchmark.report.columns import costs
+
+PICTURES = (("grid", "First samples"), ("loss_figure", "Losses"), ("probe_figure", "Linear probes"))
 
 
 def render(run: dict[str, Any]) -> str:
-    """Verdict table first, then each row's reasons, pictures, cost and settings."""
+    """Verdicts first, then variants beside each other, each row, sources, and how to redo it."""
     parts = [f"# {run['name']}", ""]
     if run["headline"]:
         parts += [f"**{run['headline']}**", ""]
-    header = ["variant", *(c.title for c in COLUMNS), "verdict"]
-    parts += [_line(header), _line(["---", *(["---:"] * len(COLUMNS)), "---"])]
-    parts += [_line([r["variant"], *(cell(r, c) for c in COLUMNS), r["verdict"]["status"]]) for r in run["rows"]]
+    parts += [f"- {note}" for note in run["notes"]]
+    parts += ["## Verdicts", "", *_verdicts(run), "", view.INTERVAL, ""]
+    parts += ["## Every tool's numbers", "", *table(*view.numbers(run))]
+    parts += _pairs(run)
     for row in run["rows"]:
-        parts += ["", *_row(row)]
+        parts += ["", *_row(run, row)]
+    parts += _sources(run)
     parts += ["", "## Redo it", "", *(f"    {command}" for command in run["commands"])]
-    parts += ["", "## Resolved manifest", "", "```yaml", run["manifest"].rstrip(), "```", ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, "", "## Resolved manifest", "", "```yaml", run["manifest"].rstrip(), "```", ""])
 
 
-def _row(row: dict[str, Any]) -> list[str]:
-    lines = [f"## {row['variant']}: {row['verdict']['status']}", ""]
-    lines += [f"- {reason}" for reason in row["verdict"]["reasons"]]
-    lines += [f"- {tool} could not run: {text}" for tool, text in row["errors"].items()]
-    lines += ["", ", ".join(f"{title}: {value}" for title, value in costs(row))]
-    if row["curve"]:
-        lines += ["", "| step | images | FID | IS |", "|---:|---:|---:|---:|"]
-        for point in row["curve"]:
-            score = f"{point['is']:.2f}" if point["is"] is not None else "–"
-            lines.append(f"| {point['step']} | {point['images']} | {point['fid']:.2f} | {score} |")
-    for key, title in (("grid", "samples"), ("loss_figure", "losses"), ("curve_figure", "FID by step")):
+def _verdicts(run: dict[str, Any]) -> list[str]:
+    lines = view.verdict_table(run)
+    header = ["variant", "verdict", *(cell.title for cell in lines[0].cells), "published row"]
+    rows = []
+    for line in lines:
+        cells = [_cell(cell) for cell in line.cells]
+        source = line.source or ""
+        if line.urls:
+            source = f"[{source}]({line.urls[0]})"
+        row = f"{line.row}: {source}" if line.row else "none"
+        rows.append([f"— {line.name}" if line.part else line.name, line.status, *cells, row])
+    reasons = [f"- {line.name}: {line.why}" for line in lines if line.why]
+    return [*table(header, rows), "", *reasons]
+
+
+def _cell(cell: view.Cell) -> str:
+    if cell.difference is None:
+        return cell.measured + (f" (published {cell.published})" if cell.published else "")
+    return f"{cell.measured} (published {cell.published}, {cell.difference} in {cell.interval}: {cell.status})"
+
+
+def _pairs(run: dict[str, Any]) -> list[str]:
+    if not run["pairs"]:
+        return []
+    parts = ["", "## Beside each other", ""]
+    for pair in run["pairs"]:
+        parts += [f"### {pair['with']} against {pair['without']}", "", *(f"- {n}" for n in view.pair_notes(pair)), ""]
+        header = ["metric", pair["without"], pair["with"], "difference", "95 % interval"]
+        parts += [*table(header, view.pair_metrics(pair)), ""]
+        lines = view.pair_costs(pair)
+        if lines:
+            parts += [*table(["cost", pair["without"], pair["with"], "ratio"], lines), ""]
+    for key, title in (("curve_step", "FID by step"), ("curve_hours", "FID by measured hours of training")):
+        if run["figures"].get(key):
+            parts += [f"![{title}]({run['figures'][key]})", ""]
+    return parts
+
+
+def _row(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    verdict, against = row["verdict"], view.against(run, row)
+    lines = [f"## {row['variant']}: {verdict['status']}", "", *([against, ""] if against else [])]
+    lines += [f"- {reason}" for reason in view.reasons(row)]
+    lines += [f"- {remark}" for remark in view.remarks(row)]
+    if view.terms(row):
+        lines += ["", *table(view.TERMS, view.terms(row))]
+    if verdict["settings"]:
+        lines += ["", f"Settings against {verdict['row']}:", "", *table(view.SETTINGS, view.settings(row))]
+    if costs(row):
+        lines += ["", "Cost: " + ", ".join(f"{title} {value}" for title, value in costs(row))]
+    if view.curve(row):
+        lines += ["", *table(view.CURVE, view.curve(row))]
+    for key, title in PICTURES:
         if row.get(key):
             lines += ["", f"![{title} of {row['variant']}]({row[key]})"]
-    return lines
+    return (
+        [*lines, "", "Commands:", "", *(f"    {command}" for command in row["commands"])] if row["commands"] else lines
+    )
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+def _sources(run: dict[str, Any]) -> list[str]:
+    if not run["papers"]:
+        return []
+    parts = ["", "## Sources", ""]
+    for paper in run["papers"].values():
+        places = [place for place in (paper["url"], paper["code"]) if place] or ["no address could be confirmed"]
+        parts.append(f"- {paper['title']}: {', '.join(places)}")
+    entries = [paper["bibtex"] for paper in run["papers"].values() if paper["bibtex"]]
+    return [*parts, "", "```bibtex", "\n\n".join(entries), "```"] if entries else parts
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table: the first column to the left, the others to the right."""
+    ruler = ["---", *(["---:"] * (len(header) - 1))]
+    return [_line(header), _line(ruler), *(_line(row) for row in rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in cells) + " |"

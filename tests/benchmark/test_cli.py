@@ -31,7 +31,22 @@ def refused(*arguments: str) -> str:
 def test_help_lists_the_commands() -> None:
     done = call("--help")
     assert done.returncode == 0
-    for name in ("run", "plan", "evaluate", "report", "schema", "doctor"):
+    commands = (
+        "run",
+        "plan",
+        "evaluate",
+        "report",
+        "check",
+        "published",
+        "diff",
+        "bundle",
+        "verify",
+        "fetch",
+        "clean",
+        "schema",
+        "doctor",
+    )
+    for name in commands:
         assert name in done.stdout
 
 
@@ -94,6 +109,26 @@ def test_report_of_a_folder_without_one(tmp_path: Path) -> None:
     assert "no report/report.json" in refused("report", str(tmp_path))
 
 
+def test_check_and_friends_refuse_a_folder_without_a_run(tmp_path: Path) -> None:
+    for command in (["check"], ["diff", str(tmp_path)], ["bundle"]):
+        refused(*command, str(tmp_path))
+    assert "no such file" in refused("verify", str(tmp_path / "none.zip"))
+
+
+def test_published_lists_and_refuses() -> None:
+    done = call("published", "--model", "SiT-B/2")
+    assert done.returncode == 0
+    assert "SRA paper, Table 1" in done.stdout
+    assert json.loads(call("published", "--json").stdout)["rows"]
+    assert "did you mean" in refused("published", "--model", "SiT-B2")
+
+
+def test_an_unknown_published_row_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    arguments = ["run", SMOKE, "--out", str(tmp_path / "out"), "--set", "variants.sra.published=sit-b2-sra-256-400"]
+    assert "did you mean 'sit-b2-sra-256-400k'" in refused(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
 def test_evaluate_without_samples(tmp_path: Path) -> None:
     arguments = ["--samples", str(tmp_path / "no.npz"), "--reference", str(tmp_path), "--graph", "embedded:digits"]
     assert "--samples" in refused("evaluate", *arguments)
@@ -103,3 +138,15 @@ def test_schema_is_json() -> None:
     done = call("schema")
     assert done.returncode == 0
     assert json.loads(done.stdout)["title"] == "Manifest"
+
+
+def test_smoke_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    done = call("plan", str(ROOT / SMOKE), "--smoke", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert document["name"] == "smoke-smoke"
+    assert all(str(tmp_path / "runs" / "smoke-smoke") in stage["directory"] for stage in document["stages"])
+
+
+def test_clean_refuses_what_is_no_run(tmp_path: Path) -> None:
+    assert "a run directory is needed" in refused("clean", str(tmp_path), "--yes")

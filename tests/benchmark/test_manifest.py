@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from benchmark.manifest import ManifestError, load, schema
+from sra.errors import UserError
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 
@@ -40,7 +41,8 @@ def refusal(*overrides: str, path: Path = SMOKE) -> str:
         ("train.epochs=3", ["steps and epochs"]),
         ("model.convention=vanilla-dit", ["convention", "vanilla-dit"]),
         ("train.accumulate=5", ["global_batch", "accumulate 5"]),
-        ("codec.path=$SURELY_UNSET_VARIABLE/vae", ["SURELY_UNSET_VARIABLE"]),
+        ("variants.sra.samples=x.npz", ["align and samples exclude each other"]),
+        ("variants.sra.checkpoint=x.pt", ["align and checkpoint exclude each other"]),
     ],
 )
 def test_refusals_name_the_key_and_what_is_allowed(override: str, expected: list[str]) -> None:
@@ -115,6 +117,15 @@ def test_ema_shorthand_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.train is not None
     assert run.train.ema.decay == 0.5
     assert run.codec.path == "/data/vae"
+
+
+def test_an_unset_variable_and_an_asset_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SURELY_UNSET", raising=False)
+    run = load(SMOKE, ["data.images=$SURELY_UNSET/train", "codec.path=asset:sd-vae-ft-ema"]).runs[0]
+    assert run.data.images == "$SURELY_UNSET/train"
+    assert run.codec.path == "asset:sd-vae-ft-ema"
+    with pytest.raises(UserError, match="did you mean 'inception-graph'"):
+        load(SMOKE, ["score.graph=asset:inception-grpah"])
 
 
 def test_schema_is_json_and_closed() -> None:

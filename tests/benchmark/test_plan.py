@@ -99,6 +99,32 @@ def test_absent_inputs_are_marked(tmp_path: Path) -> None:
     assert plan_of(tmp_path, "data.images=/no/such/folder").absent == ("/no/such/folder",)
 
 
+def test_an_unset_variable_and_a_missing_asset_are_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SURELY_UNSET", raising=False)
+    monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path / "assets"))
+    overrides = ["data.images=$SURELY_UNSET/train", "codec.path=asset:sd-vae-ft-ema", "codec.factor=8"]
+    plan = plan_of(tmp_path, *overrides, "model.patch=4")
+    assert plan.absent == ("$SURELY_UNSET/train", str(tmp_path / "assets" / "sd-vae-ft-ema"))
+
+
+def test_given_samples_are_only_scored(tmp_path: Path) -> None:
+    given = tmp_path / "given.npz"
+    given.write_bytes(b"x")
+    plan = plan_of(tmp_path, f"variants.given.samples={given}", f"score.reference={given}", variants=["given"])
+    assert {stage.kind for stage in plan.stages} == {"score"}
+    assert {stage.inputs["samples"] for stage in plan.stages} == {str(given)}
+    given.write_bytes(b"other")
+    assert keys(plan) != keys(
+        plan_of(tmp_path, f"variants.given.samples={given}", f"score.reference={given}", variants=["given"])
+    )
+
+
+def test_stages_of_one_name_and_two_resolutions_do_not_share_a_process(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "variants.large.model.resolution=64")
+    images = [stage for stage in plan.stages if stage.kind == "images"]
+    assert len({stage.batch for stage in images}) == len(images) == 2
+
+
 def test_one_process_serves_all_samples_and_one_each_tool(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert len({stage.batch for stage in plan.stages if stage.kind == "sample"}) == 1

@@ -1,0 +1,141 @@
+"""`sra-bench bundle`: one archive of what proves a result, small enough to publish."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmark.collect import load_report
+from benchmark.plan import Plan, Stage
+from benchmark.published import REGISTRY
+from benchmark.report import write_report
+from benchmark.runner import job_environment
+from benchmark.saved import PLAN, PROVENANCE, load_plan
+from benchmark.store import RunDirectory, read_json
+from sra.errors import UserError
+from sra.files import replacing, sha256_file
+
+SCHEMA = 1
+CONTENTS = "bundle.json"
+STATISTICS = "statistics"
+RUN_FILES = ("manifest.resolved.yaml", PLAN, PROVENANCE)
+STAGE_FILES = (
+    *("stage.json", "done.json", "failed.json", "scores.json", "log.txt", "log.jsonl"),
+    *("latents.json", "images.json", "labels.npy", "grid.png"),
+)
+LARGE = (".npz", ".png")
+"""Not worth compressing."""
+
+
+def make_bundle(run_directory: Path, out: Path | None, *, samples: bool) -> str:
+    """Write the archive of a run; returns what to print.
+
+    Args:
+        run_directory: a finished or failed run.
+        out: the archive; None: beside the run directory.
+        samples: whether to put the samples in.
+
+    Raises:
+        UserError: no run there, or one without its stages.
+    """
+    directory = RunDirectory(run_directory)
+    saved = load_plan(directory)
+    if saved is None:
+        raise UserError(f"{run_directory}: no {PLAN}; a bundle is made of a run directory with its stages")
+    place = out or run_directory.absolute().parent / f"{run_directory.absolute().name}.zip"
+    if place.is_dir():
+        raise UserError(f"--out {place}: found a folder, a file is needed")
+    with tempfile.TemporaryDirectory() as folder:
+        files = _files(directory, saved[0], samples=samples)
+        files |= _report(run_directory, Path(folder))
+        statistics, left_out = _statistics(directory, saved[0], Path(folder))
+        digest = _write(place, files | statistics, saved[0].loaded.name, left_out)
+    lines = [f"{place}: {len(files) + len(statistics)} files, {place.stat().st_size / 1e6:,.1f} MB"]
+    return "\n".join([*lines, *left_out, f"SHA-256 of its contents: {digest}"])
+
+
+def _files(directory: RunDirectory, plan: Plan, *, samples: bool) -> dict[str, Path]:
+    """Path in the archive to file, of what the run directory holds."""
+    found = {f"run/{name}": directory.root / name for name in RUN_FILES}
+    for stage in plan.stages:
+        names = (*STAGE_FILES, "samples.npz") if samples else STAGE_FILES
+        found |= {f"run/stages/{stage.directory.name}/{name}": stage.directory / name for name in names}
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def _report(run_directory: Path, folder: Path) -> dict[str, Path]:
+    """The report, made anew, so that it is that of the files beside it."""
+    write_report(load_report(run_directory), folder / "report")
+    return {f"run/report/{path.name}": path for path in sorted((folder / "report").iterdir())}
+
+
+def _statistics(directory: RunDirectory, plan: Plan, folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Feature statistics of every scored set and its reference, and what to say of those that are not there."""
+    wanted: dict[str, dict[str, Path]] = {}
+    for stage in plan.stages:
+        record = read_json(stage.directory / "scores.json") if stage.kind == "score" else None
+        if record is not None and stage.inputs["tool"] == "adm" and not record.get("error"):
+            wanted.setdefault(stage.inputs["graph"], {}).update(_sets(stage, record))
+    kept: dict[str, Path] = {}
+    for graph, sets in wanted.items():
+        kept |= _keep(graph, {name: path for name, path in sets.items() if path.exists()}, directory, folder)
+    missing = [path for sets in wanted.values() for name, path in sets.items() if name not in kept]
+    return kept, [f"without the feature statistics of {path}: its features are not in the cache" for path in missing]
+
+
+def _sets(stage: Stage, record: dict[str, Any]) -> dict[str, Path]:
+    """Archive path to image set, of the samples and the reference of one score."""
+    graph = record["graph"]["sha256"]
+    return {
+        statistics_name(record[side]["sha256"], graph): Path(stage.inputs[side]) for side in ("samples", "reference")
+    }
+
+
+def statistics_name(images: str, graph: str) -> str:
+    """Where the statistics of pixels of this SHA-256, by a graph of that one, lie in the archive."""
+    return f"{STATISTICS}/{images[:32]}-{graph[:32]}.npz"
+
+
+def _keep(graph: str, sets: dict[str, Path], directory: RunDirectory, folder: Path) -> dict[str, Path]:
+    if not sets:
+        return {}
+    command = [sys.executable, "-m", "evaluator.statistics", "keep", "--graph", graph]
+    command += ["--cache", str(directory.root / "cache")]
+    command += ["--images", *map(str, sets.values()), "--out", *(str(folder / name) for name in sets)]
+    done = subprocess.run(command, capture_output=True, text=True, env=job_environment(), check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"]
+        raise UserError(lines[-1].removeprefix("error: "))
+    return {name: folder / name for name in sets if (folder / name).is_file()}
+
+
+def _write(place: Path, files: dict[str, Path], name: str, left_out: list[str]) -> str:
+    """Write the archive atomically; returns the SHA-256 of its list of contents."""
+    contents = {
+        "schema": SCHEMA,
+        "name": name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "suite": metadata.version("sra-bench"),
+        "registry_sha256": sha256_file(REGISTRY),
+        "left_out": left_out,
+        "files": {path: sha256_file(file) for path, file in sorted(files.items())},
+    }
+    text = json.dumps(contents, indent=2, ensure_ascii=False)
+    with replacing(place) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(CONTENTS, text, zipfile.ZIP_DEFLATED)
+        for path, file in sorted(files.items()):
+            archive.write(file, path, zipfile.ZIP_STORED if file.suffix in LARGE else zipfile.ZIP_DEFLATED)
+    return digest_of(contents)
+
+
+def digest_of(contents: dict[str, Any]) -> str:
+    """One hash for the whole archive: whoever publishes it beside the archive makes any change to it visible."""
+    return hashlib.sha256(json.dumps(contents["files"], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,81 @@
+"""A run's plan and provenance, kept in its directory, so that a report can be made from files on any machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark import provenance
+from benchmark.assets import recorded_hashes
+from benchmark.manifest import Loaded, Run
+from benchmark.plan import Plan, Stage
+from benchmark.published import load_registry
+from benchmark.store import RunDirectory, read_json, write_json
+from benchmark.verdict import allowances_of
+from sra.config import ConfigError, from_plain, to_plain
+from sra.errors import UserError
+
+SCHEMA = 1
+PLAN, PROVENANCE = "plan.json", "provenance.json"
+
+
+def resolved_manifest(loaded: Loaded) -> str:
+    """Every setting of every run, and what its verdict will allow for training noise, as YAML."""
+    registry = load_registry()
+    allowances = {run.variant: allowed for run in loaded.runs if (allowed := allowances_of(registry, run))}
+    shown = yaml.safe_dump({"allowances": allowances}, sort_keys=False, allow_unicode=True, width=120)
+    return loaded.resolved_yaml() + (shown if allowances else "")
+
+
+def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:
+    """Write the runs and stages of a plan, with the command that made it; places below the run are relative."""
+    loaded = {**_plain(plan.loaded), "path": str(plan.loaded.path)}
+    stages = [{**_plain(stage), "directory": stage.directory.name} for stage in plan.stages]
+    document = {"schema": SCHEMA, "command": command, "loaded": loaded, "stages": stages}
+    write_json(directory.root / PLAN, document)
+
+
+def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
+    """The saved plan, its stages where the directory lies now, and its command; None where none was saved.
+
+    Raises:
+        UserError: it was saved by a version with other settings.
+    """
+    document = read_json(directory.root / PLAN)
+    if document is None:
+        return None
+    try:
+        plain = document["loaded"]
+        runs = tuple(from_plain(Run, run) for run in plain["runs"])
+        loaded = Loaded(**{**_restored(plain), "path": Path(plain["path"]), "runs": runs})
+        stages = [
+            Stage(**{**_restored(stage), "directory": directory.stages / stage["directory"]})
+            for stage in document["stages"]
+        ]
+        return Plan(loaded=loaded, stages=tuple(stages), absent=()), str(document["command"])
+    except (ConfigError, KeyError, TypeError) as error:
+        raise UserError(f"{directory.root / PLAN}: not a plan of this version: {error}") from error
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def _restored(plain: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+
+
+def record_session(plan: Plan, directory: RunDirectory) -> None:
+    """Append commit, versions, hardware and hashes of assets of this invocation, before its stages run."""
+    places = [] if plan.loaded.smoke else [place for run in plan.loaded.runs for place in run.places]
+    session = {**provenance.collect(), "assets": recorded_hashes(places)}
+    write_json(directory.root / PROVENANCE, {"schema": SCHEMA, "sessions": [*sessions_of(directory), session]})
+
+
+def sessions_of(directory: RunDirectory) -> list[dict[str, Any]]:
+    """Every recorded invocation that had something to run, oldest first."""
+    found: list[dict[str, Any]] = (read_json(directory.root / PROVENANCE) or {}).get("sessions", [])
+    return found

@@ -1,0 +1,112 @@
+"""Gaussian statistics of scored images: kept in small files, and FID and sFID made of two of them.
+
+`python -m evaluator.statistics keep` writes those of image sets whose features are in a cache; `distance` reads two
+files. The files have the keys of ADM's reference batches: `mu`, `sigma`, `mu_s`, `sigma_s`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluator.errors import EvaluatorError
+from evaluator.graphs import resolve
+from evaluator.metrics import Gaussian, frechet_distance, gaussian
+from evaluator.samples import STATISTICS, open_images, statistics
+
+BAD_INPUT = 2
+Array = np.ndarray[Any, Any]
+
+
+def keep(images: Path, graph: str, cache: Path, out: Path) -> bool:
+    """Write the statistics of one image set; False where its features are not in the cache.
+
+    Args:
+        images: `.npz`, folder or zip; a reference batch's stored statistics are taken as they are.
+        graph: the frozen graph that made the features.
+        cache: folder of cached features.
+        out: the file, overwritten.
+
+    Raises:
+        EvaluatorError: images or graph cannot be read.
+    """
+    stored = statistics(images)
+    if stored is None:
+        features = _cached(images, graph, cache)
+        if features is None:
+            return False
+        pool, spatial = (gaussian(part) for part in features)
+        stored = dict(zip(STATISTICS, (pool.mean, pool.covariance, spatial.mean, spatial.covariance), strict=True))
+    mu, sigma, mu_s, sigma_s = (stored[name] for name in STATISTICS)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("wb") as handle:
+        np.savez(handle, mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s)
+    return True
+
+
+def _cached(images: Path, graph: str, cache: Path) -> tuple[Array, Array] | None:
+    """Pooled and spatial features of an image set, where a run has left them."""
+    facts = resolve(graph)
+    place = cache / f"{open_images(images).examine()[:32]}-{facts.sha256[:32]}.npz"
+    if not place.is_file():
+        return None
+    with np.load(place, allow_pickle=False) as arrays:
+        return arrays["pool"], arrays["spatial"]
+
+
+def distance(samples: Path, reference: Path) -> dict[str, float]:
+    """FID and sFID of two files of statistics.
+
+    Raises:
+        EvaluatorError: a file without statistics.
+    """
+    sides = []
+    for path in (samples, reference):
+        found = statistics(path)
+        if found is None:
+            raise EvaluatorError(f"{path}: without the arrays {', '.join(STATISTICS)}")
+        sides.append([Gaussian(found[m], found[s]) for m, s in (("mu", "sigma"), ("mu_s", "sigma_s"))])
+    return {name: frechet_distance(*pair) for name, pair in zip(("fid", "sfid"), zip(*sides, strict=True), strict=True)}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m evaluator.statistics", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    keeping = commands.add_parser("keep", help="write statistics; prints the files that were written")
+    keeping.add_argument("--images", type=Path, nargs="+", required=True)
+    keeping.add_argument("--out", type=Path, nargs="+", required=True)
+    keeping.add_argument("--graph", required=True)
+    keeping.add_argument("--cache", type=Path, required=True)
+    measuring = commands.add_parser("distance", help="FID and sFID as JSON, one object a pair")
+    measuring.add_argument("--samples", type=Path, nargs="+", required=True)
+    measuring.add_argument("--reference", type=Path, nargs="+", required=True)
+    hashing = commands.add_parser("pixels", help="SHA-256 of the pixels of each image set")
+    hashing.add_argument("--images", type=Path, nargs="+", required=True)
+    options = parser.parse_args()
+    try:
+        _run(options)
+    except EvaluatorError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(BAD_INPUT)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "keep":
+        for images, out in zip(options.images, options.out, strict=True):
+            if keep(images, options.graph, options.cache, out):
+                print(out)
+    elif options.command == "distance":
+        pairs = zip(options.samples, options.reference, strict=True)
+        print(json.dumps([distance(samples, reference) for samples, reference in pairs]))
+    else:
+        print(json.dumps([open_images(path).examine() for path in options.images]))
+
+
+if __name__ == "__main__":
+    main()

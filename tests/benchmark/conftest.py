@@ -1,0 +1,176 @@
+"""Runs that match a published row in everything, made from the registry: nothing here types a published number."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmark.comparability import Evidence, published_alignment
+from benchmark.manifest import Run, load
+from benchmark.plan import Plan, make_plan
+from benchmark.published import load_registry
+from benchmark.registry import Registry, Row
+from benchmark.saved import record_session, save_plan
+from benchmark.store import RunDirectory, write_json
+from sra.alignment.registry import MODULES
+from sra.config import to_plain
+
+
+def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
+    """A variant's settings that agree with a row, as a manifest writes them."""
+    protocol = registry.protocols[row.protocol]
+    references = registry.evaluator.references
+    score = {
+        "tools": ["adm"],
+        "reference": f"/assets/{references[row.resolution]}",
+        "graph": f"/assets/{registry.evaluator.graph}",
+    }
+    if protocol.scores_only:
+        model = {"family": "sit", "size": "XL", "resolution": row.resolution, "convention": "sra"}
+        return {"model": model, "score": score, "samples": f"/assets/{row.samples}", "published": row.id}
+    family, size, patch = row.size
+    sample = {
+        # Where nobody knows, something that runs.
+        "sampler": "heun" if protocol.sampler == "ode" else protocol.sampler,
+        "steps": protocol.steps or 250,
+        "cfg": protocol.cfg,
+        "cfg_channels": protocol.cfg_channels,
+        "guidance_interval": list(protocol.guidance_interval),
+        "images": registry.images(row),
+        "precision": protocol.precision,
+        "labels": protocol.labels,
+    }
+    convention = row.convention or "sra"
+    variant: dict[str, Any] = {
+        "model": {
+            "family": family,
+            "size": size,
+            "patch": patch,
+            "resolution": row.resolution,
+            "convention": convention,
+        },
+        "codec": {"path": f"{registry.codec.hub}/{protocol.vae}"},
+        "sample": sample,
+        "score": score,
+        "published": row.id,
+    }
+    if row.checkpoint:
+        return {**variant, "checkpoint": f"/assets/{row.checkpoint}"}
+    plain = {k: v for k, v in to_plain(registry.training[row.training or ""]).items() if v is not None}
+    ema = {"decay": plain.pop("ema_decay"), "schedule": plain.pop("ema_schedule")}
+    plain.pop("interpolant", None)
+    length = {"steps": registry.steps(row)}
+    align = None
+    if row.align_kind == "sra2":
+        align = {"kind": "sra2", "mlp_width": 64, "mlp_activation": "silu"}
+    elif row.align_kind in MODULES:
+        align = to_plain(published_alignment(row))
+    return {**variant, "train": {**plain, **length, "ema": ema}, "align": align}
+
+
+def evidence_of(registry: Registry, row: Row) -> Evidence:
+    """What a run of a row leaves behind when everything is as published."""
+    record = {
+        "metrics": {name: float(value) for name, value in row.printed.items()},
+        "intervals": {},
+        "samples": {
+            "path": f"/run/{row.samples or 'samples.npz'}",
+            "sha256": hashlib.sha256(row.id.encode()).hexdigest(),
+            "count": registry.images(row),
+            "shape": [row.resolution, row.resolution, 3],
+        },
+        "reference": {"path": f"/assets/{registry.evaluator.references[row.resolution]}", "sha256": "1" * 64},
+        "graph": {"name": registry.evaluator.graph, "sha256": "0" * 64},
+        "settings": {"stored_statistics": registry.evaluator.stored_statistics},
+    }
+    return Evidence(record=record, images=registry.data.images, classes=registry.data.classes)
+
+
+def write_manifest(folder: Path, variants: dict[str, Any], **common: Any) -> Path:
+    """A manifest of such variants."""
+    first = next(iter(variants.values()))
+    document = {
+        "name": "synthetic",
+        "data": {"latents": "/data/imagenet", "split": "imagenet-train"},
+        "model": first["model"],
+        "score": first["score"],
+        "variants": variants,
+        **common,
+    }
+    path = folder / "synthetic.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return load_registry()
+
+
+@pytest.fixture(scope="session")
+def matching(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Callable[[Row], tuple[Run, Evidence]]:
+    """The run and evidence that agree with a row."""
+    folder, made = tmp_path_factory.mktemp("matching"), {}
+
+    def make(row: Row) -> tuple[Run, Evidence]:
+        if row.id not in made:
+            made[row.id] = load(write_manifest(folder, {"row": settings_of(registry, row)})).runs[0]
+        return made[row.id], evidence_of(registry, row)
+
+    return make
+
+
+@pytest.fixture
+def finished(tmp_path: Path, registry: Registry) -> Callable[..., tuple[Path, Plan]]:
+    """A run directory with the files of a finished run: stage records, logs, scores.
+
+    Called with rows by variant and changes to their ADM metrics (and intervals) by run.
+    """
+
+    def make(
+        rows: dict[str, str],
+        metrics: dict[str, dict[str, float]] | None = None,
+        intervals: dict[str, dict[str, list[float]]] | None = None,
+        overrides: list[str] | None = None,
+        name: str = "run",
+    ) -> tuple[Path, Plan]:
+        variants = {variant: settings_of(registry, registry.row(row)) for variant, row in rows.items()}
+        loaded = load(write_manifest(tmp_path, variants), overrides)
+        directory = RunDirectory(tmp_path / name)
+        directory.create()
+        plan = make_plan(loaded, directory)
+        for stage in plan.stages:
+            _finish(registry, plan, stage, metrics or {}, intervals or {})
+        save_plan(plan, directory, "sra-bench run synthetic.yaml")
+        record_session(plan, directory)
+        return directory.root, plan
+
+    return make
+
+
+def _finish(registry: Registry, plan: Plan, stage: Any, metrics: dict[str, Any], intervals: dict[str, Any]) -> None:
+    """The files of one finished stage."""
+    stage.directory.mkdir(parents=True, exist_ok=True)
+    argv = ["python", "-m", f"sra.{stage.kind}"]
+    write_json(stage.directory / "stage.json", {"key": stage.key, "config": stage.config, "argv": argv})
+    facts = {"count": registry.data.images, "classes": registry.data.classes}
+    if stage.kind == "latents":
+        write_json(stage.directory / "latents.json", facts)
+    if stage.kind == "train":
+        rows = [{"step": s, "loss": 1.0, "generation": 0.9, "alignment": None, "seconds": s / 10} for s in (100, 200)]
+        (stage.directory / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if stage.kind == "score":
+        variant = stage.variants[0]
+        run = next(run for run in plan.loaded.runs if run.variant == variant)
+        row = registry.row(run.published or "")
+        record = dict(evidence_of(registry, row).record)
+        record["metrics"] = {**record["metrics"], **metrics.get(variant, {})}
+        record["intervals"] = intervals.get(variant, {})
+        write_json(
+            stage.directory / "scores.json", {"schema": 1, "tool": stage.inputs["tool"], "version": "1", **record}
+        )
+    write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}, "seconds": 10.0})

@@ -1,0 +1,160 @@
+"""What a plan says that it will cost: counts against known numbers, rates, and honesty about what is not known."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import main_job
+from benchmark.cost import Estimate, estimate, load_table
+from benchmark.counts import evaluations, macs, parameters, tokens
+from benchmark.manifest import load
+from benchmark.plan import Plan, make_plan
+from benchmark.store import RunDirectory
+from sra.config import CodecConfig, ModelConfig, SampleConfig, Size, UserError
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "config.json").read_text())
+VAE = CodecConfig()
+IMAGENET_STEPS, BATCH = 5004, 256
+
+
+@pytest.fixture(autouse=True)
+def no_measured_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "perf.json"
+    monkeypatch.setenv("SRA_BENCH_PERF", str(path))
+    monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path / "assets"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return path
+
+
+@pytest.mark.parametrize(("family", "section"), [("sit", "sit_state_dict"), ("dit", "dit_state_dict")])
+def test_parameters_are_those_of_the_golden_state(family: str, section: str) -> None:
+    config = GOLDEN["config"]
+    size = Size(depth=config["depth"], width=config["hidden_size"], heads=config["num_heads"])
+    codec = CodecConfig(factor=4, channels=config["in_channels"])
+    model = ModelConfig(
+        family=family, size=size, patch=2, resolution=32, convention="sra", classes=config["num_classes"]
+    )
+    counted = sum(math.prod(shape) for name, shape in GOLDEN[section] if name != "pos_embed")
+    assert parameters(model, codec, head=True) == counted
+    assert tokens(model, codec) == 16
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "giga"),
+    [("S", 256, 6.06), ("B", 256, 23.01), ("L", 256, 80.71), ("XL", 256, 118.64), ("XL", 512, 524.6)],
+)
+def test_macs_are_those_that_the_papers_count(size: Any, edge: int, giga: float) -> None:
+    model = ModelConfig(size=size, resolution=edge, convention="sra")
+    assert macs(model, VAE) / 1e9 == pytest.approx(giga, rel=1e-3)
+    if size == "XL":
+        assert parameters(model, VAE) / 1e6 == pytest.approx(675, rel=1e-3)
+        extra = parameters(model, VAE, head=True) - parameters(model, VAE)
+        assert extra / 1e6 == pytest.approx(5.3, rel=1e-2)
+
+
+def test_evaluations_count_guidance_only_inside_its_interval() -> None:
+    assert evaluations(SampleConfig()) == 250
+    assert evaluations(SampleConfig(cfg=1.5)) == 500
+    ten = SampleConfig(steps=10, sampler="euler", cfg=1.8, guidance_interval=(0.0, 0.7))
+    # Steps start at 1.0, 0.9, 0.8 outside and at 0.7 ... 0.1 inside.
+    assert evaluations(ten) == 3 + 2 * 7
+    assert evaluations(SampleConfig(steps=10, sampler="heun")) == 19
+
+
+def plan_of(manifest: str, *overrides: str) -> Plan:
+    return make_plan(load(ROOT / "manifests" / manifest, list(overrides)), RunDirectory(Path("/nowhere")))
+
+
+def of(plan: Plan, name: str, processes: int = 8) -> Estimate:
+    stage = next(s for s in plan.stages if s.name == name)
+    return estimate(stage, plan, load_table(), processes)
+
+
+def test_training_costs_what_the_paper_prints() -> None:
+    plan = plan_of("sit_xl_256.yaml")
+    plain, aligned = of(plan, "train-baseline"), of(plan, "train-sra")
+    # Table 7: 0.394 and 0.476 hours an epoch on eight GPUs, 29.08 and 30.24 GB.
+    assert plain.gpu_hours == pytest.approx(0.394 * 8 * 800)
+    assert aligned.gpu_hours == pytest.approx(0.476 * 8 * 800)
+    assert plain.memory_bytes == pytest.approx(29.08e9)
+    assert aligned.memory_bytes == pytest.approx(30.24e9)
+    assert "Table 7" in plain.how
+    assert of(plan, "train-baseline", processes=4).memory_bytes > plain.memory_bytes
+
+
+def test_sampling_is_priced_from_a_training_step_by_the_stated_formula() -> None:
+    found = of(plan_of("sit_b_256_400k.yaml"), "sample-baseline")
+    step = 0.096 * 8 / (IMAGENET_STEPS * BATCH)
+    assert found.gpu_hours == pytest.approx(50_000 * 250 * step / 3)
+    assert "250 evaluations an image at 1/3 of a training step, decoding not counted" in found.how
+
+
+def test_other_sizes_scale_by_counted_flops_and_say_so() -> None:
+    small = of(plan_of("sit_s_256.yaml"), "train-baseline")
+    base = of(plan_of("sit_b_256_400k.yaml"), "train-baseline")
+    assert small.gpu_hours / base.gpu_hours == pytest.approx(6.06 / 23.01, rel=1e-3)
+    assert "sit-B/2 256 px x 0.263 by FLOPs" in small.how
+    assert "self-flow priced as sra" in of(plan_of("sit_b_256_400k.yaml"), "train-self-flow").how
+
+
+def test_what_no_table_holds_is_unknown() -> None:
+    plan = plan_of("smoke.yaml")
+    for name in ("train-sra", "sample-sra", "latents", "score-adm-sra"):
+        assert of(plan, name).gpu_hours is None
+        assert "not in the table" in of(plan, name).how
+    assert of(plan, "images").gpu_hours == 0
+
+
+NETWORK = {"family": "sit", "size": "6x96x3", "patch": 2, "resolution": 32, "precision": "fp32"}
+MEASURED = {
+    "schema": 1,
+    "device": "a small GPU",
+    "train": [
+        {**NETWORK, "align": None, "images_per_device": 32, "seconds_per_image": 0.002, "memory_bytes": 1e9},
+        {**NETWORK, "align": "sra", "images_per_device": 32, "seconds_per_image": 0.003},
+    ],
+    "sample": [{**NETWORK, "seconds_per_evaluation": 1e-4, "seconds_per_decode": 0.01, "memory_bytes": 5e8}],
+    "latents": [{"resolution": 32, "seconds_per_image": 0.001}],
+    "score": [{"tool": "adm", "seconds_per_image": 0.004}],
+}
+
+
+def test_a_measured_table_comes_first(no_measured_table: Path) -> None:
+    no_measured_table.write_text(json.dumps(MEASURED))
+    plan = plan_of("smoke.yaml", "train.steps=450", "sample.steps=50")
+    assert of(plan, "train-baseline", 1).gpu_hours == pytest.approx(450 * 32 * 0.002 / 3600)
+    assert of(plan, "train-baseline", 1).memory_bytes == pytest.approx(1e9)
+    assert of(plan, "train-sra", 1).gpu_hours == pytest.approx(450 * 32 * 0.003 / 3600)
+    assert of(plan, "train-sra", 1).memory_bytes is None
+    assert of(plan, "sample-sra").gpu_hours == pytest.approx(2000 * (50 * 1e-4 + 0.01) / 3600)
+    assert of(plan, "latents").gpu_hours == pytest.approx(1797 * 0.001 / 3600)
+    assert of(plan, "score-adm-sra").gpu_hours == pytest.approx(2000 * 0.004 / 3600)
+    assert of(plan, "score-clean-fid-sra").gpu_hours is None
+    assert of(plan, "train-sra").how == "measured by sra-bench perf"
+
+
+def test_a_damaged_table_is_refused(no_measured_table: Path) -> None:
+    no_measured_table.write_text(json.dumps({**MEASURED, "train": [{"family": "sit"}]}))
+    with pytest.raises(UserError, match=r"perf\.json: not a cost table: train\.0"):
+        load_table()
+
+
+def test_plan_shows_it(tmp_path: Path) -> None:
+    manifest = ROOT / "manifests" / "sit_xl_256.yaml"
+    document = json.loads(main_job.show_plan(manifest, tmp_path, None, None, as_json=True))
+    stages = {stage["stage"]: stage for stage in document["stages"]}
+    assert stages["latents"]["disk_bytes"] == 1_281_167 * 8 * 32 * 32 * 4
+    weights = parameters(ModelConfig(convention="sra"), VAE) * 4
+    assert stages["train-baseline"]["disk_bytes"] == weights * (3 * 4 + 1)
+    assert stages["images"]["disk_at_most"]
+    assert document["cost"]["gpu_hours"] == pytest.approx(sum(s["gpu_hours"] or 0 for s in document["stages"]))
+    unknown = [s for s in document["stages"] if s["gpu_hours"] is None]
+    assert document["cost"]["stages_of_unknown_hours"] == len(unknown) > 0
+    assert set(document["absent"]) == set(document["remedies"])
+    text = main_job.show_plan(manifest, tmp_path, None, None, as_json=False)
+    assert "hours of one A100-80G" in text
+    assert "`sra-bench fetch sit-xl2-sra-256-ep800`" in text

@@ -1,0 +1,143 @@
+"""The registry: what it holds, what is refused, and that every number can be traced to a page."""
+
+import json
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark import published
+from benchmark.listing import list_published
+from benchmark.published import load_registry
+from benchmark.registry import METRICS, Registry, RegistryError
+
+PLAIN = yaml.load(published.REGISTRY.read_text(), yaml.BaseLoader)
+
+
+@pytest.fixture
+def refusal(tmp_path: Path) -> Callable[[Callable[[str], str]], str]:
+    """The one line with which a changed copy of the registry is refused."""
+
+    def refuse(change: Callable[[str], str]) -> str:
+        text = published.REGISTRY.read_text()
+        changed = change(text)
+        assert changed != text
+        path = tmp_path / "published.yaml"
+        path.write_text(changed)
+        with pytest.raises(RegistryError) as caught:
+            load_registry(path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        (', source: "DiT paper, Table 4"', "", ["row 'dit-s2-256-400k'", "source"]),
+        ('source: "DiT paper, Table 4"', 'source: " "', ["row 'dit-s2-256-400k'", "source"]),
+        ("protocol: ddpm250_mse, ", "", ["row 'dit-s2-256-400k'", "protocol"]),
+        ("protocol: ddpm250_mse, ", "protocol: ddpm251_mse, ", ["ddpm251_mse", "did you mean 'ddpm250_mse'"]),
+        ("68.40, null, null, null, null", "68.40, null, null", ["metrics", "found 3", "recall"]),
+        ("68.40, null", "about 68, null", ["metrics", "decimal"]),
+        ("kind: paper", "kind: rumour", ["kind", "'rumour'"]),
+        ("papers: [dit]", "papers: [ditt]", ["ditt", "did you mean 'dit'"]),
+        ("papers: [dit]", "papers: []", ["papers"]),
+        ("training: dit", "training: dits", ["dits", "did you mean"]),
+        ("id: dit-b2-256-400k", "id: dit-s2-256-400k", ["taken by an earlier row"]),
+        ("steps: 400000, resolution: 256", "resolution: 256", ["steps and epochs"]),
+        ("model: DiT-S/2", "model: DiT-S/2, colour: red", ["colour"]),
+        (", convention: vanilla-dit", "", ["checkpoint and convention"]),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(refusal: Callable[..., str], old: str, new: str, parts: list[str]) -> None:
+    text = refusal(lambda content: content.replace(old, new, 1))
+    lines = published.REGISTRY.read_text().splitlines()
+    for part in parts:
+        assert part in text
+    number = int(re.search(r"line (\d+)", text)[1])  # type: ignore[index]
+    assert lines[number - 1].lstrip().startswith("- {id:")
+
+
+def test_unknown_settings_of_a_protocol_and_broken_inheritance(refusal: Callable[..., str]) -> None:
+    assert "stepps" in refusal(lambda t: t.replace("steps: 250, last_step", "stepps: 250, last_step", 1))
+    assert "'sde25'" in refusal(lambda t: t.replace("{extends: sde250, cfg: 1.8", "{extends: sde25, cfg: 1.8", 1))
+    assert "extends itself" in refusal(
+        lambda t: t.replace("sde250: {family: sit", "sde250: {extends: sde250_cfg1.5", 1)
+    )
+    assert "'ddpm250'" in refusal(lambda t: t.replace("sampler: ddpm, steps: 250", "sampler: ddpm, steps: null", 1))
+    assert "YAML" in refusal(lambda t: t.replace("rows:", "rows: [", 1))
+
+
+def test_printed_digits_survive(registry: Registry) -> None:
+    """Every number is kept with the digits of the file: 29.10 is not 29.1."""
+    for plain, row in zip(PLAIN["rows"], registry.rows, strict=True):
+        assert ["null" if m is None else str(m) for m in row.metrics] == plain["metrics"]
+        assert dict(zip(METRICS, row.metrics, strict=True)).items() >= row.printed.items()
+    assert any(str(value).endswith("0") for row in registry.rows for value in row.printed.values())
+
+
+def test_protocols_inherit(registry: Registry) -> None:
+    base, guided = registry.protocols["sde250"], registry.protocols["sde250_cfg1.8i"]
+    assert (guided.steps, guided.vae, guided.last_step) == (base.steps, base.vae, base.last_step)
+    assert guided.cfg > base.cfg
+    assert registry.protocols["heun250_cfg1.5"].unknown == registry.protocols["heun250"].unknown == ["steps"]
+
+
+def test_epochs_drop_the_incomplete_batch(registry: Registry) -> None:
+    row = registry.row("sit-xl2-sra-256-800ep-cfg")
+    assert registry.steps(row) == row.epochs * 5004  # type: ignore[operator]
+
+
+def test_every_number_is_two_clicks_from_its_page(registry: Registry) -> None:
+    """Source and paper stand with the row, the paper's address and BibTeX with the paper; one name has no address."""
+    for row in registry.rows:
+        papers = [registry.papers[key] for key in row.papers]
+        assert all(p.url or p.title == "RARE" for p in papers)
+        for key in row.papers:
+            entry = registry.papers[key].bibtex(key)
+            assert entry is None or entry.startswith(("@article{", "@inproceedings{"))
+            assert entry is None or registry.papers[key].arxiv in entry  # type: ignore[operator]
+    assert all(spread.url.startswith("https://") for spread in registry.spread)
+
+
+def test_spread_is_the_largest_difference(registry: Registry) -> None:
+    for entry in registry.spread:
+        assert entry.width == max(entry.values) - min(entry.values) > Decimal(0)
+        assert any(row.model == entry.model for row in registry.rows) or entry.what == "training"
+
+
+def test_listing_shows_source_protocol_and_everything_else(registry: Registry) -> None:
+    text = list_published("SiT-XL/2", as_json=False)
+    row = registry.row("sit-xl2-256-7m-cfg1.5")
+    assert row.source in text
+    assert f"{row.protocol}: family sit, sampler euler-maruyama, steps 250" in text
+    assert str(row.printed["fid"]) in text
+    assert row.also_printed[0].source in text
+    assert "https://arxiv.org/abs/2401.08740" in text
+    assert "never comparable" in text
+    assert "DiT-XL/2" not in text.split("spread:")[0].split("papers:")[0]
+
+
+def test_listing_as_json(registry: Registry) -> None:
+    document = json.loads(list_published(None, as_json=True))
+    assert [row["id"] for row in document["rows"]] == [row.id for row in registry.rows]
+    for row in document["rows"]:
+        assert row["source"]
+        assert row["settings"]["images"]
+        assert {name: str(value) for name, value in registry.row(row["id"]).printed.items()} == row["printed"]
+    never = {row["id"] for row in document["rows"] if row["not_comparable"]}
+    assert {r.id for r in registry.rows if r.protocol.startswith("heun250") or r.unsettled} <= never
+    assert {r.id for r in registry.rows if r.align_kind in ("sra2", "repa")} <= never
+    assert len(never) < len(registry.rows) / 2
+    ablated = next(row for row in document["rows"] if row["id"] == "sit-b2-sra-weight0.4")
+    assert ablated["align"]["weight"] == 0.4
+
+
+def test_listing_of_an_unknown_model() -> None:
+    with pytest.raises(RegistryError, match=r"did you mean 'SiT-XL/2'"):
+        list_published("SiT-XXL/2", as_json=False)

@@ -1,0 +1,360 @@
+"""From a finished run's files to the report in every format, the check's exit code, seeds and pairs."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmark.check import check
+from benchmark.collect import load_report
+from benchmark.diff import compare_runs
+from benchmark.main_job import execute
+from benchmark.pairs import mean
+from benchmark.registry import METRICS, Registry
+from benchmark.report import show_report, write_report
+from benchmark.report.columns import around
+from benchmark.store import read_json, write_json
+from benchmark.verdict import half_unit
+from sra.errors import UserError
+
+Finished = Callable[..., tuple[Path, Any]]
+ROWS = {"baseline": "sit-b2-256-400k", "sra": "sit-b2-sra-256-400k"}
+
+
+def printed(registry: Registry, row: str, metric: str) -> float:
+    return float(registry.row(row).printed[metric])
+
+
+def test_a_matching_run_is_reproduced_and_its_check_passes(finished: Finished) -> None:
+    root, _ = finished(ROWS)
+    text, code = check(root)
+    assert code == 0
+    assert text.splitlines() == [f"{name}: reproduced ({row})" for name, row in ROWS.items()]
+
+
+def test_a_worse_metric_breaks_the_check(finished: Finished, registry: Registry) -> None:
+    score = printed(registry, ROWS["sra"], "is")
+    root, _ = finished(ROWS, metrics={"sra": {"is": score - 1}})
+    text, code = check(root)
+    assert code == 1
+    assert "sra: worse: is: " in text
+
+
+def test_a_better_metric_passes(finished: Finished, registry: Registry) -> None:
+    score = printed(registry, ROWS["sra"], "is")
+    root, _ = finished(ROWS, metrics={"sra": {"is": score + 1}})
+    assert check(root)[1] == 0
+
+
+def test_nothing_compared_is_three(finished: Finished) -> None:
+    root, _ = finished({"ode": "sit-b2-256-400k-ode"})
+    text, code = check(root)
+    assert code == 3
+    assert "not comparable: sample.steps is not settled" in text
+
+
+def test_one_row_not_comparable_beside_one_that_is(finished: Finished) -> None:
+    root, _ = finished({"ode": "sit-b2-256-400k-ode", **ROWS})
+    assert check(root)[1] == 0
+
+
+def test_check_of_no_run_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no report/report\.json"):
+        check(tmp_path)
+
+
+def test_a_failed_stage_is_a_failed_row_that_says_where(finished: Finished) -> None:
+    root, plan = finished(ROWS)
+    stage = next(s for s in plan.stages if s.name == "train-sra")
+    shutil.rmtree(next(s for s in plan.stages if s.name == "score-adm-sra").directory)
+    (stage.directory / "done.json").unlink()
+    write_json(stage.directory / "failed.json", {"key": stage.key, "message": "loss nan", "exit_code": 2})
+    text, code = check(root)
+    assert code == 1
+    assert "sra: failed: train-sra: loss nan" in text
+    row = load_report(root)["rows"][1]
+    assert row["verdict"]["status"] == "failed"
+    assert "failed" in show_report(root, "html")
+
+
+def test_a_tool_that_could_not_run_is_a_failed_row(finished: Finished) -> None:
+    root, plan = finished(ROWS)
+    scores = next(s for s in plan.stages if s.name == "score-adm-sra").directory / "scores.json"
+    write_json(scores, {**(read_json(scores) or {}), "metrics": {}, "error": "no TensorFlow here"})
+    assert "sra: failed: score-adm: no TensorFlow here" in check(root)[0]
+
+
+def test_an_unfinished_run_says_what_is_missing(finished: Finished) -> None:
+    root, plan = finished(ROWS)
+    for name in ("sample-sra", "score-adm-sra"):
+        shutil.rmtree(next(s for s in plan.stages if s.name == name).directory)
+    assert "sra: failed: sample-sra: has not run to its end" in check(root)[0]
+
+
+def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmark import runner
+
+    monkeypatch.setattr(runner, "argv", lambda *_: ["python", "-c", "import sys; print('error: no'); sys.exit(2)"])
+    manifest = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
+    with pytest.raises(runner.StageError):
+        execute(manifest, tmp_path / "out", None, None, "report", "sra-bench run smoke.yaml")
+    report = read_json(tmp_path / "out" / "report" / "report.json")
+    assert report is not None
+    assert [row["verdict"]["status"] for row in report["rows"]] == ["failed", "failed"]
+    assert report["rows"][0]["verdict"]["reasons"] == ["images: no"]
+
+
+# -- seeds and pairs ------------------------------------------------------------------------------------------------
+
+SEEDS = ["train.seeds=[0, 1, 2]"]
+SHIFTS = (0.3, 0.1, 0.2)
+
+
+def seeded(finished: Finished, registry: Registry, shifts: tuple[float, ...] = SHIFTS) -> Path:
+    base, aligned = (printed(registry, row, "fid") for row in ROWS.values())
+    metrics = {}
+    for seed, shift in enumerate(shifts):
+        metrics[f"baseline-seed{seed}"] = {"fid": base + 2 * shift}
+        metrics[f"sra-seed{seed}"] = {"fid": aligned + shift}
+    overrides = [f"variants.{name}.train.seeds=[0, 1, 2]" for name in ROWS]
+    return finished(ROWS, metrics=metrics, overrides=overrides)[0]
+
+
+def test_seeds_are_one_group_with_mean_deviation_and_verdict(finished: Finished, registry: Registry) -> None:
+    report = load_report(seeded(finished, registry))
+    assert len(report["rows"]) == 6
+    group = next(g for g in report["groups"] if g["variant"] == "sra")
+    assert group["seeds"] == [0, 1, 2]
+    values = [printed(registry, ROWS["sra"], "fid") + shift for shift in SHIFTS]
+    assert group["metrics"]["fid"]["mean"] == pytest.approx(mean(values))
+    assert group["metrics"]["fid"]["sd"] == pytest.approx(0.1)
+    assert group["verdict"]["status"] == "reproduced"
+
+
+def test_the_check_counts_the_mean_not_each_seed(finished: Finished, registry: Registry) -> None:
+    """One seed lies outside, their mean inside: the variant holds."""
+    root = seeded(finished, registry, (0.4, -0.3, 0.0))
+    statuses = [row["verdict"]["status"] for row in load_report(root)["rows"]]
+    assert "worse" in statuses
+    text, code = check(root)
+    assert code == 0
+    assert [line.split(":")[0] for line in text.splitlines()] == ["baseline", "sra"]
+
+
+def test_pairs_over_seeds_have_students_interval(finished: Finished, registry: Registry) -> None:
+    """By hand: mean of three paired differences, 4.3027 = t(0.975, 2), standard error s / sqrt(3)."""
+    (pair,) = load_report(seeded(finished, registry))["pairs"]
+    assert (pair["without"], pair["with"]) == ("baseline", "sra")
+    fid = next(m for m in pair["metrics"] if m["metric"] == "fid")
+    gap = printed(registry, ROWS["sra"], "fid") - printed(registry, ROWS["baseline"], "fid")
+    differences = [gap - shift for shift in SHIFTS]
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)
+    assert fid["difference"] == pytest.approx(mean(differences))
+    assert fid["interval"] == pytest.approx([mean(differences) - half, mean(differences) + half])
+    assert fid["seeds"] == 3
+
+
+def test_one_seed_has_sampling_noise_only(finished: Finished, registry: Registry) -> None:
+    values = {name: printed(registry, row, "fid") for name, row in ROWS.items()}
+    intervals = {name: {"fid": [value - 0.3, value + 0.4]} for name, value in values.items()}
+    root, _ = finished(ROWS, intervals=intervals)
+    (pair,) = load_report(root)["pairs"]
+    fid = next(m for m in pair["metrics"] if m["metric"] == "fid")
+    gap = values["sra"] - values["baseline"]
+    reach = math.hypot(0.3, 0.4)
+    assert fid["interval"] == pytest.approx([gap - reach, gap + reach])
+    assert "sampling alone" in fid["of"]
+    assert next(m for m in pair["metrics"] if m["metric"] == "is")["interval"] is None
+
+
+def test_pairs_name_every_setting_that_differs(finished: Finished) -> None:
+    root, _ = finished({"a": "sit-b2-sra-256-400k", "b": "sit-b2-sra-weight0.4", "c": "sit-b2-sra-nohead"})
+    pairs = load_report(root)["pairs"]
+    assert [(p["without"], p["with"], [s["field"] for s in p["settings"]]) for p in pairs] == [
+        ("a", "b", ["align.weight"]),
+        ("a", "c", ["align.head"]),
+    ]
+
+
+def test_networks_of_different_sizes_are_no_pair(finished: Finished) -> None:
+    root, _ = finished({**ROWS, "xl": "sit-xl2-sra-256-800ep-cfg", "vanilla": "sit-xl2-256-7m"})
+    pairs = load_report(root)["pairs"]
+    assert [(p["without"], p["with"]) for p in pairs] == [("baseline", "sra"), ("xl", "vanilla")]
+
+
+def test_cost_ratio_and_the_published_one(finished: Finished, registry: Registry) -> None:
+    root, plan = finished(ROWS)
+    log = next(s for s in plan.stages if s.name == "train-sra").directory / "log.jsonl"
+    rows = [{"step": s, "loss": 1.0, "seconds": s / 8, "memory_bytes": 3 * 2**30} for s in (100, 200, 300)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = load_report(root)
+    (pair,) = report["pairs"]
+    assert pair["cost"]["seconds_per_step"]["ratio"] == pytest.approx(10 / 8)
+    assert pair["cost"]["memory_gib"] is None
+    assert report["rows"][1]["cost"]["memory_gib"] == 3
+    hours, memory, hours_sra, memory_sra = registry.cost["SiT-B"]
+    assert pair["published_cost"]["hours"] == hours_sra / hours
+    assert pair["published_cost"]["memory"] == memory_sra / memory
+
+
+def test_device_hours_count_every_process(finished: Finished) -> None:
+    root, plan = finished(ROWS)
+    stage = next(s for s in plan.stages if s.name == "train-sra").directory / "stage.json"
+    argv = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "8", "-m", "sra.train"]
+    write_json(stage, {**(read_json(stage) or {}), "argv": argv})
+    baseline, sra = (row["cost"] for row in load_report(root)["rows"])
+    assert (baseline["processes"], sra["processes"]) == (1, 8)
+    assert sra["device_hours"] == 8 * sra["training_hours"]
+
+
+def test_curves_over_steps_and_measured_hours(finished: Finished) -> None:
+    root, plan = finished({"sra": ROWS["sra"]}, overrides=["variants.sra.train.milestones=[150, 250]"])
+    log = next(s for s in plan.stages if s.name == "train-sra").directory / "log.jsonl"
+    log.write_text(
+        "".join(json.dumps({"step": s, "loss": 1.0, "seconds": s * 36.0}) + "\n" for s in (100, 200, 400_000))
+    )
+    (row,) = load_report(root)["rows"]
+    assert [p["step"] for p in row["curve"]] == [150, 250, 400_000]
+    assert [p["hours"] for p in row["curve"]] == pytest.approx([1.5, 2.5, 4000])
+
+
+def test_linear_probes_are_drawn_where_they_are(finished: Finished) -> None:
+    root, _ = finished(ROWS)
+    rows = [{"t": 0.5, "block": block, "accuracy": block / 20, "train_accuracy": 1.0} for block in (1, 4, 8)]
+    write_json(root / "probe" / "sra" / "probe.json", {"settings": {}, "rows": rows})
+    report = load_report(root)
+    assert report["rows"][0]["probe"] == []
+    assert [p["accuracy"] for p in report["rows"][1]["probe"]] == [0.05, 0.2, 0.4]
+    assert "Linear probes of sra" in show_report(root, "html")
+
+
+def test_the_resolved_manifest_shows_what_will_be_allowed(finished: Finished, registry: Registry) -> None:
+    root, _ = finished({**ROWS, "ckpt": "sit-xl2-sra-256-800ep-cfg"})
+    allowances = yaml.safe_load(load_report(root)["manifest"])["allowances"]
+    assert set(allowances) == set(ROWS)
+    width = next(s.width for s in registry.spread if s.align == "sra")
+    assert allowances["sra"]["fid"]["allowed"] == float(width)
+
+
+# -- formats --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(finished: Finished, registry: Registry) -> Path:
+    root, _ = finished({**ROWS, "ode": "sit-b2-256-400k-ode"}, overrides=["variants.sra.train.milestones=[150]"])
+    return root
+
+
+def test_html_is_one_file_without_the_network(shown: Path, registry: Registry) -> None:
+    text = show_report(shown, "html")
+    assert not re.search(r"<(script|link|iframe|object)\b", text)
+    assert not re.search(r"(src|srcset|@import|url\()\s*=?\s*[\"'(]?https?:", text)
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    for row in ROWS.values():
+        assert str(registry.row(row).printed["fid"]) in text
+        assert registry.papers[registry.row(row).papers[0]].url in text  # type: ignore[operator]
+
+
+def test_html_escapes_what_people_write(shown: Path) -> None:
+    report = write_report(load_report(shown), shown / "report")
+    report["notes"] = ["<script>alert(1)</script>"]
+    from benchmark.report import render
+
+    assert "<script>" not in render(report, "html", shown / "report")
+
+
+def test_markdown_and_latex_print_what_papers_print(shown: Path, registry: Registry) -> None:
+    markdown, latex = show_report(shown, "md"), show_report(shown, "latex")
+    fid = str(registry.row(ROWS["sra"]).printed["fid"])
+    assert f"published {fid}" in markdown
+    assert "@article{sra," in markdown
+    assert r"\toprule" in latex
+    assert r"\cite{sra}" in latex
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in rows} == {6}
+    assert any(fid in line for line in rows if "published" in line)
+
+
+def test_json_keeps_the_keys_of_the_contract(shown: Path) -> None:
+    report = json.loads(show_report(shown, "json"))
+    assert report["schema"] == 2
+    for row in report["rows"]:
+        assert {"variant", "metrics", "verdict", "cost", "provenance", "intervals", "errors", "curve"} <= set(row)
+        assert {"status", "reasons"} <= set(row["verdict"])
+        assert set(row["metrics"]["adm"]) <= set(METRICS)
+        assert row["commands"]
+
+
+def test_a_report_moves_to_another_machine(shown: Path, tmp_path: Path) -> None:
+    """Stages and all, under another path; and the report's folder alone."""
+    before = load_report(shown)
+    moved = tmp_path / "elsewhere" / "run"
+    shutil.copytree(shown, moved)
+    shutil.rmtree(shown)
+    after = load_report(moved)
+    assert [r["verdict"] for r in after["rows"]] == [r["verdict"] for r in before["rows"]]
+    show_report(moved, "json")
+    alone = tmp_path / "alone"
+    shutil.copytree(moved / "report", alone / "report")
+    assert [r["verdict"]["status"] for r in load_report(alone)["rows"]] == [
+        "reproduced",
+        "reproduced",
+        "not comparable",
+    ]
+    assert show_report(alone, "html") == (moved / "report" / "report.html").read_text()
+
+
+def test_a_report_of_another_schema_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "report" / "report.json", {"schema": 1, "rows": []})
+    with pytest.raises(UserError, match="schema 1, this version reads 2"):
+        load_report(tmp_path)
+
+
+def test_the_interval_of_the_report_is_the_verdicts(shown: Path, registry: Registry) -> None:
+    row = load_report(shown)["rows"][0]
+    fid = row["verdict"]["metrics"][0]
+    assert fid["rounding"] == half_unit(registry.row(ROWS["baseline"]).printed["fid"])
+    assert "±2.13" in show_report(shown, "md")
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "expected"),
+    [
+        (-0.082, (-2.41, 2.28), ("−0.1", "[−2.4, +2.3]")),
+        (0.011, (-0.005, 0.03), ("+0.011", "[−0.005, +0.030]")),
+        (0.0, (-6.66, 6.66), ("+0", "[−7, +7]")),
+    ],
+)
+def test_differences_are_printed_as_exactly_as_they_are_known(
+    difference: float, interval: tuple[float, float], expected: tuple[str, str]
+) -> None:
+    assert around(difference, interval) == expected
+
+
+# -- diff -----------------------------------------------------------------------------------------------------------
+
+
+def test_diff_names_settings_and_numbers(finished: Finished, registry: Registry) -> None:
+    score = printed(registry, ROWS["sra"], "is")
+    first, _ = finished(ROWS, name="first")
+    changes = ["variants.sra.sample.steps=50"]
+    second, _ = finished(ROWS, metrics={"sra": {"is": score + 1}}, overrides=changes, name="second")
+    text = compare_runs(first, second, as_json=False)
+    assert "sample.steps: 250 -> 50" in text
+    assert "(+1)" in text
+    assert "status: reproduced -> not comparable" in text
+    assert "baseline" not in text
+    document = json.loads(compare_runs(first, second, as_json=True))
+    assert document["variants"]["baseline"] == {"settings": [], "inputs": [], "numbers": [], "verdict": []}
+
+
+def test_diff_of_a_run_with_itself_is_empty(finished: Finished) -> None:
+    root, _ = finished(ROWS)
+    assert compare_runs(root, root, as_json=False) == "no difference"

@@ -1,0 +1,45 @@
+"""Every manifest's smoke form, through real processes, to a report: so that none can rot."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.manifest import load
+from benchmark.plan import make_plan
+from benchmark.rehearsal import MANIFESTS, merged
+from benchmark.smoke import scaled
+from benchmark.store import RunDirectory
+
+ROOT = Path(__file__).parents[1]
+PATHS = sorted(MANIFESTS.glob("*.yaml"))
+
+
+def test_one_process_for_each_kind_of_stage(tmp_path: Path) -> None:
+    plans = [make_plan(scaled(load(path)), RunDirectory(tmp_path)) for path in PATHS]
+    stages = merged(plans).stages
+    assert len({stage.directory for stage in stages}) == len(stages) < sum(len(plan.stages) for plan in plans)
+    for kind in ("train", "standin", "sample"):
+        assert len({stage.batch for stage in stages if stage.kind == kind}) == 1
+    kinds = [stage.kind for stage in stages]
+    assert kinds == sorted(kinds, key=["images", "latents", "train", "standin", "sample", "score"].index)
+
+
+@pytest.mark.manifests
+@pytest.mark.timeout(1200)
+def test_every_manifest_reaches_its_report(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmark.rehearsal", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for path in PATHS:
+        report = json.loads((tmp_path / "report" / path.stem / "report.json").read_text())
+        assert (tmp_path / "report" / path.stem / "report.html").is_file()
+        assert [row["variant"] for row in report["rows"]] == [run.variant for run in load(path).runs]
+        assert any("smoke run" in note for note in report["notes"])
+        for row in report["rows"]:
+            assert row["errors"] == {}
+            assert all(math.isfinite(row["metrics"]["adm"][name]) for name in ("fid", "sfid", "is", "precision"))
+            assert row["verdict"]["status"] not in ("reproduced", "better", "worse")
