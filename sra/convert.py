@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sra import job
+from sra.arguments import ArgumentParser
 from sra.errors import DataError
 from sra.packed import FACTS, PackedFolder, is_packed
 from sra.public_layout import PublicLatents, find_public, pack, unpack
@@ -41,7 +42,7 @@ def convert(source: Path, target: Path, to: str, dtype: str = "float32") -> str:
 
 def main(arguments: list[str]) -> None:
     """Convert latents between the packed format and the authors' layout (vae-sd/, one file an image)."""
-    parser = job.ArgumentParser(prog="sra-bench latents convert", description=main.__doc__)
+    parser = ArgumentParser(prog="sra-bench latents convert", description=main.__doc__)
     parser.add_argument("source", type=Path, metavar="SRC", help="folder of latents in either layout")
     parser.add_argument("target", type=Path, metavar="DST", help="folder to write")
     parser.add_argument("--to", required=True, choices=("packed", "public"), help="layout of DST")

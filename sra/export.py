@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from sra import job
+from sra.arguments import ArgumentParser
 from sra.config import TrainJob
 from sra.errors import DataError
 from sra.packed import FACTS
@@ -34,7 +35,7 @@ def export(stage: Path, out: Path) -> str:
 
 def main(arguments: list[str]) -> None:
     """Write the newest checkpoint of a train stage in the authors' layout (model, ema, opt, args, epoch, steps)."""
-    parser = job.ArgumentParser(prog="sra-bench export", description=main.__doc__)
+    parser = ArgumentParser(prog="sra-bench export", description=main.__doc__)
     parser.add_argument("stage", type=Path, metavar="STAGE", help="directory of a train stage, RUN/stages/train-...")
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write, .pt")
     options = parser.parse_args(arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import signal
@@ -10,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from sra.config import from_plain
 from sra.errors import ConfigError, UserError
@@ -65,14 +64,6 @@ def run(main: Callable[[list[str]], None]) -> None:
             raise
         print(f"error: no space left on the disk of {error.filename or 'the output'}", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """An argument parser whose refusals are one line, as everybody else's are."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ConfigError instead of printing the usage."""
-        raise ConfigError(f"{self.prog}: {message}")
 
 
 def read_config(path: Path, cls: type[T]) -> T:

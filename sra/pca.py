@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sra import job
+from sra.arguments import ArgumentParser
 from sra.errors import ConfigError, DataError
 from sra.files import replacing
 from sra.views import View, add_options, view_of
@@ -88,7 +89,7 @@ def draw(found: dict[tuple[float, int], Any], view: View, out: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Draw the first three principal components of block outputs on one image, as in the SRA paper's figure."""
-    parser = job.ArgumentParser(prog="sra-bench pca", description=main.__doc__)
+    parser = ArgumentParser(prog="sra-bench pca", description=main.__doc__)
     add_options(parser, "1 4 8 13 18 23 28, as many as there are", TIMES)
     parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="image to look at")
     parser.add_argument(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sra import job
+from sra.arguments import ArgumentParser
 from sra.config import to_plain
 from sra.errors import ConfigError
 from sra.files import replacing, write_json
@@ -199,7 +200,7 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Train a linear classifier on each block's averaged output and plot its accuracy by block."""
-    parser = job.ArgumentParser(prog="sra-bench probe", description=main.__doc__)
+    parser = ArgumentParser(prog="sra-bench probe", description=main.__doc__)
     add_options(parser, "all", TIMES)
     add: Any = parser.add_argument
     add("--latents", type=Path, required=True, metavar="DIR", help="packed latents to learn from")

@@ -14,15 +14,16 @@ from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
 
-from sra import job, processes
+from sra import job
 from sra.codec import Codec, load_codec
 from sra.config import CodecConfig, ConfigError, SampleJob
 from sra.files import replacing, write_json
 from sra.grid import EDGE, write_grid
 from sra.network import DiffusionTransformer
 from sra.npz import Array, write_images, write_shard
+from sra.processes import make_state
 from sra.samplers import sample
-from sra.seeding import Draw, PublicCode, Shard, make_seeding
+from sra.seeding import PublicCode, Shard, make_seeding
 from sra.weights import load_network
 
 
@@ -76,24 +77,34 @@ class Sampler:
 
     def _batches(self, shard: Shard, progress: job.Progress) -> Iterator[tuple[Array, Array]]:
         """(N, H, W, 3) uint8 images and (N,) labels of a shard's batches."""
+        for images, labels in map(self._decoded, self._latents(shard)):
+            yield images, labels
+            progress.update(len(images))
+
+    def _latents(self, shard: Shard) -> Iterator[tuple[Tensor, Tensor]]:
+        """Latents (N, C, h, w) and labels (N,) of a shard's batches."""
+        config = self.config
         for draw in self.seeding.draws(shard):
             job.check_stop()
-            pixels = self._images(draw)
-            yield pixels.cpu().numpy(), draw.labels.cpu().numpy()
-            progress.update(len(pixels))
+            network = self._network()
+            autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.sample.precision)
+            torch.backends.cuda.matmul.allow_tf32 = config.sample.precision == "tf32"
+            with torch.autocast(self.state.device.type, dtype=autocast, enabled=autocast is not None):
+                z = sample(network, config.sample, config.model, draw.labels, draw.initial, draw.step_noise)
+            yield z, draw.labels
 
-    def _images(self, draw: Draw) -> Tensor:
-        """(N, H, W, 3) uint8 images of a batch."""
+    def _decoded(self, made: tuple[Tensor, Tensor]) -> tuple[Array, Array]:
+        """(N, H, W, 3) uint8 images and (N,) labels."""
+        z, labels = made
+        return self.codec.decode(z.float()).cpu().numpy(), labels.cpu().numpy()
+
+    def _network(self) -> DiffusionTransformer:
+        """Loaded when the first batch wants it."""
         config = self.config
         if self.network is None:
-            which = config.sample.weights
-            network = load_network(Path(config.checkpoint), config.model, config.codec, which)
+            network = load_network(Path(config.checkpoint), config.model, config.codec, config.sample.weights)
             self.network = network.to(self.state.device)
-        autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.sample.precision)
-        torch.backends.cuda.matmul.allow_tf32 = config.sample.precision == "tf32"
-        with torch.autocast(self.state.device.type, dtype=autocast, enabled=autocast is not None):
-            z = sample(self.network, config.sample, config.model, draw.labels, draw.initial, draw.step_noise)
-        return self.codec.decode(z.float())
+        return self.network
 
     def _finish(self) -> None:
         """The final files; `samples.npz` comes last and says that all are there, then the shards go."""
@@ -123,10 +134,11 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m sra.sample", description=main.__doc__)
     parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, nargs="+", required=True)
+    parser.add_argument("--processes", type=int, help="how many must work together")
     options = parser.parse_args(arguments)
     if len(options.config) != len(options.out):
         raise ConfigError(f"--config names {len(options.config)} files, --out {len(options.out)} folders: one each")
-    state = processes.join()
+    state = make_state(options.processes)
     codecs: dict[CodecConfig, Codec] = {}
     for path, out in zip(options.config, options.out, strict=True):
         config = job.read_config(path, SampleJob)

@@ -30,7 +30,6 @@ from sra.latents import PackedLatents, sample_latent
 from sra.loader import Ahead
 from sra.method import StepLosses, TrainingModule, needs_teacher
 from sra.network import initialise
-from sra.processes import check_world, on_cpu
 from sra.randoms import Randoms
 
 
@@ -74,8 +73,7 @@ class Trainer:
     def __init__(self, config: TrainJob, latents: Path, out: Path) -> None:
         self.config, self.settings, self.out = config, config.train, out
         precision = {"fp32": "no", "tf32": "no"}.get(self.settings.precision, self.settings.precision)
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu())
-        check_world(self.accelerator.num_processes)
+        self.accelerator = Accelerator(mixed_precision=precision)
         torch.backends.cuda.matmul.allow_tf32 = self.settings.precision != "fp32"
         self.data = PackedLatents(latents)
         self._check_data()

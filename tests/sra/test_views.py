@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sra import pca, probe, views
+from sra.arguments import ArgumentParser
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, to_plain
 from sra.errors import DataError
 from sra.features import Looker, pca_image, probe_accuracy, tapped
@@ -40,7 +41,7 @@ def weights(tmp_path_factory):
 
 
 def view(weights, *arguments, convention="sra"):
-    parser = views.job.ArgumentParser()
+    parser = ArgumentParser()
     views.add_options(parser, "all", (0.5,))
     given = [str(weights[convention]), *NETWORK, "--convention", convention, *arguments]
     return views.view_of(parser.parse_args(given), pca.BLOCKS)
