@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from sra.alignment.registry import AlignSettings
 from sra.config import ModelConfig, TrainConfig
@@ -90,13 +90,23 @@ class Networks:
         return module
 
 
+def images_and_labels(case: Scope) -> tuple[Tensor, Tensor]:
+    """A batch of clean latents (N, C, H, W) and its labels (N,) before dropout.
+
+    Raises:
+        DataError: there is none, or it does not fit the configuration.
+    """
+    labels = case.labels("labels")
+    return case.latents("images", len(labels)), labels
+
+
 def losses_and_gradients(
     case: Scope, module: TrainingModule, teacher: DiffusionTransformer, randoms: GoldenRandoms
 ) -> StepLosses:
     """One step forward and back: the gradient's norm, the listed gradients, the labels."""
     case.compare("labels_after_dropout", labels_after_dropout(case), exact)
     with case.mode.autocast():
-        losses: StepLosses = module(case.latents("images"), case.labels("labels"), randoms, teacher)
+        losses: StepLosses = module(*images_and_labels(case), randoms, teacher)
     losses.total.backward()  # type: ignore[no-untyped-call]
     case.compare("total_grad_norm", nn.utils.clip_grad_norm_(module.parameters(), float("inf")))
     parameters = dict(module.network.named_parameters())

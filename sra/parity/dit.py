@@ -35,7 +35,8 @@ def check(file: Scope) -> None:
 def forward(networks: Networks, scope: Scope) -> None:
     """The prediction, the output of the student's block, and the prediction with guidance on three channels."""
     network = networks.load()
-    x, y, t = scope.latents("x"), scope.labels("y"), scope.given("t")
+    y = scope.labels("y")
+    x, t = scope.latents("x", len(y)), scope.shaped("t", len(y))
     with torch.no_grad(), scope.mode.autocast():
         prediction, hidden = network(x, t, y, tap=scope.config.block_out_s)
         inputs, labels = with_null(x, y, network.null_label)
@@ -57,9 +58,10 @@ def sra_loss(networks: Networks, scope: Scope) -> None:
     scope.compare("align_loss", losses.alignment)
     objective = module.objective
     assert isinstance(objective, DiffusionObjective)
-    x, noise, t = scope.latents("images"), scope.latents("noise"), scope.given("t")
+    y, t = scope.labels("labels_after_dropout"), scope.given("t")
+    x, noise = scope.latents("images", len(y)), scope.latents("noise", len(y))
     with torch.no_grad(), scope.mode.autocast():
-        prediction = module.network(objective.corrupt(x, noise, t), t, scope.labels("labels_after_dropout"))
+        prediction = module.network(objective.corrupt(x, noise, t), t, y)
     for name, found in zip(("mse", "vb"), objective.terms(prediction, x, noise, t), strict=True):
         scope.compare(name, found)
 
@@ -69,12 +71,13 @@ def sampler(networks: Networks, scope: Scope) -> None:
     schedules(scope)
     config, network = scope.config, networks.load()
     labels, count = scope.labels("labels"), len(scope.labels("labels"))
-    for name, noise_name, scale in (("nocfg", "noise", 1.0), ("cfg", "noise_cfg", config.cfg_scale)):
-        # Guidance doubles the batch; the second half's noise never reaches the first.
-        noise = scope.latents(noise_name)[:, :count]
+    latents = scope.latents("latents", count)
+    # Guidance doubles the batch; the second half's noise never reaches the first.
+    for name, drawn, size, scale in (("nocfg", "noise", count, 1.0), ("cfg", "noise_cfg", 2 * count, config.cfg_scale)):
+        noise = scope.latents(drawn, config.dit_respacing, size)[:, :count]
         settings = SampleConfig(sampler="ddpm", steps=config.dit_respacing, cfg=scale, cfg_channels=GUIDED)
         with scope.mode.autocast():
-            found = sample(network, settings, networks.model, labels, scope.latents("latents"), noise.__getitem__)
+            found = sample(network, settings, networks.model, labels, latents, noise.__getitem__)
         scope.compare(name, found, guided(scale))
 
 

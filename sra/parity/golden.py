@@ -62,6 +62,11 @@ class Configuration:
         """Student's and teacher's block."""
         return self.block_out_s, self.block_out_t
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image."""
+        return (self.input_size // self.patch_size) ** 2
+
     def model(
         self,
         family: Literal["sit", "dit"],
@@ -185,26 +190,33 @@ class Scope:
             prefix = prefix.rpartition("/")[0]
         return self.arrays[f"{prefix}/{name}" if prefix else self.key(name)].to(self.mode.device)
 
-    def latents(self, name: str) -> Tensor:
-        """(..., C, H, W).
+    def latents(self, name: str, *lead: int) -> Tensor:
+        """(*lead, C, H, W).
 
         Raises:
-            DataError: of another shape.
+            DataError: it is not there, or of another shape.
         """
-        x, side = self.given(name), self.config.input_size
-        wanted = (self.config.in_channels, side, side)
-        if x.ndim < len(wanted) or tuple(x.shape[-3:]) != wanted:
-            raise DataError(f"{name} is {tuple(x.shape)}, the configuration says (..., C, H, W) = {wanted}")
+        return self.shaped(name, *lead, self.config.in_channels, self.config.input_size, self.config.input_size)
+
+    def shaped(self, name: str, *shape: int) -> Tensor:
+        """An input of a known shape.
+
+        Raises:
+            DataError: it is not there, or of another shape.
+        """
+        x = self.given(name)
+        if tuple(x.shape) != shape:
+            raise DataError(f"{name} has the shape {tuple(x.shape)}, the configuration and the labels say {shape}")
         return x
 
     def labels(self, name: str) -> Tensor:
         """(N,) classes or the null label.
 
         Raises:
-            DataError: another number.
+            DataError: it is not there, or holds another number.
         """
         y = self.given(name).long()
-        if y.ndim != 1 or y.min() < 0 or y.max() > self.config.num_classes:
+        if y.ndim != 1 or not ((y >= 0) & (y <= self.config.num_classes)).all():
             raise DataError(f"{name} must hold labels from 0 to {self.config.num_classes} (null)")
         return y
 

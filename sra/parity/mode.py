@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
 from sra.network import DiffusionTransformer
 from sra.parity.tolerance import limit_of
 
-T = TypeVar("T", bound=DiffusionTransformer)
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -46,7 +44,7 @@ class Mode:
         dtype = AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
-    def prepared(self, network: T) -> T:
+    def prepared(self, network: DiffusionTransformer) -> DiffusionTransformer:
         """The network on the device, compiled where asked."""
         network.to(self.device)
         if self.compiled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ from sra.ema import update_ema
 from sra.errors import DataError, nearest
 from sra.flow import Path, Times
 from sra.method import StepLosses
-from sra.parity.checks import Check, Networks, attempt, losses_and_gradients, run_sections
+from sra.network import DiffusionTransformer
+from sra.parity.checks import Check, Networks, attempt, images_and_labels, losses_and_gradients, run_sections
 from sra.parity.golden import Scope
 from sra.parity.randoms import DROPOUT, for_groups, for_sit
 from sra.parity.randoms import labels_after_dropout as dropped
@@ -68,7 +69,8 @@ def check(file: Scope) -> None:
 def forward(networks: Networks, scope: Scope) -> None:
     """The velocity with labels and without, and the output of the student's block."""
     network = networks.load()
-    x, y, t = scope.latents("x"), scope.labels("y"), scope.given("t")
+    y = scope.labels("y")
+    x, t = scope.latents("x", len(y)), scope.shaped("t", len(y))
     with torch.no_grad(), scope.mode.autocast():
         velocity, hidden = network(x, t, y, tap=scope.config.block_out_s)
         null = network(x, t, torch.full_like(y, network.null_label))
@@ -84,7 +86,7 @@ def sra_loss(networks: Networks, scope: Scope) -> None:
         attempt(case, partial(_sra_case, networks, teacher))
 
 
-def _sra_case(networks: Networks, teacher: Any, case: Scope) -> None:
+def _sra_case(networks: Networks, teacher: DiffusionTransformer, case: Scope) -> None:
     distance, times, path = case.prefix.split("/")[1:]
     model = replace(networks.model, interpolant=_named(PATHS, path))
     align = _sra(case, _named(DISTANCES, distance))
@@ -111,29 +113,28 @@ def samplers(networks: Networks, scope: Scope) -> None:
         attempt(case, partial(_sampler_case, networks, network))
 
 
-def _sampler_case(networks: Networks, network: Any, case: Scope) -> None:
+def _sampler_case(networks: Networks, network: DiffusionTransformer, case: Scope) -> None:
     path, sampler = case.prefix.split("/")[1:]
     model = replace(networks.model, interpolant=_named(PATHS, path))
+    labels = case.labels("labels")
+    latents = case.latents("latents", len(labels))
     for guidance in case.children:
-        config = _named(_guidances(case), guidance)
-        config = replace(config, sampler=_named(SAMPLERS, sampler))
+        config = replace(_named(_guidances(case), guidance), sampler=_named(SAMPLERS, sampler))
         with case.mode.autocast():
-            found = sample(
-                network, config, model, case.labels("labels"), case.latents("latents"), partial(_noise, case)
-            )
+            found = sample(network, config, model, labels, latents, partial(_noise, case))
         case.compare(guidance, found, guided(config.cfg))
 
 
 def _noise(case: Scope, step: int) -> Tensor:
-    return case.latents("sde_noise")[step]
+    return case.latents("sde_noise", case.config.num_steps - 1, len(case.labels("labels")))[step]
 
 
 def _guidances(scope: Scope) -> dict[str, SampleConfig]:
     config = scope.config
     plain = SampleConfig(steps=config.num_steps)
-    guided = replace(plain, cfg=config.cfg_scale)
-    interval = replace(guided, guidance_interval=(config.guidance_low, config.guidance_high))
-    return {"nocfg": plain, "cfg": guided, "cfg_interval": interval}
+    always = replace(plain, cfg=config.cfg_scale)
+    interval = replace(always, guidance_interval=(config.guidance_low, config.guidance_high))
+    return {"nocfg": plain, "cfg": always, "cfg_interval": interval}
 
 
 def dual_timestep(networks: Networks, scope: Scope) -> None:
@@ -143,7 +144,7 @@ def dual_timestep(networks: Networks, scope: Scope) -> None:
         attempt(case, partial(_dual_case, networks, teacher))
 
 
-def _dual_case(networks: Networks, teacher: Any, case: Scope) -> None:
+def _dual_case(networks: Networks, teacher: DiffusionTransformer, case: Scope) -> None:
     attention, kind = case.prefix.split("/")[1:]
     align = DualTimestepSettings(
         blocks=case.config.blocks,
@@ -168,7 +169,7 @@ def training(networks: Networks, scope: Scope) -> None:
         case = scope.at(name)
         case.compare("labels_after_dropout", dropped(case), exact)
         with scope.mode.autocast():
-            losses = module(case.latents("images"), case.labels("labels"), for_sit(case, "linear"), average)
+            losses = module(*images_and_labels(case), for_sit(case, "linear"), average)
         optimizer.zero_grad()
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(module.parameters(), TRAINING.clip)

@@ -22,7 +22,8 @@ def check(file: Scope) -> None:
 def forward(networks: Networks, scope: Scope) -> None:
     """The network's own output without and with guidance, and the velocity in this suite's convention."""
     network, channels = networks.load(), scope.config.in_channels
-    x, y, t = scope.latents("x"), scope.labels("y"), scope.given("t_vanilla")
+    y = scope.labels("y")
+    x, t = scope.latents("x", len(y)), scope.shaped("t_vanilla", len(y))
     velocity = velocity_of(network, networks.model)
     with torch.no_grad(), scope.mode.autocast():
         inputs, labels = with_null(x, y, network.null_label)

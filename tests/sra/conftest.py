@@ -1,6 +1,5 @@
 """Golden numbers and the small networks they belong to."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,37 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from sra.config import CodecConfig, ModelConfig, Size
+from sra.config import CodecConfig, ModelConfig
+from sra.parity.golden import open_golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 torch.set_num_threads(1)
 
 
-def load_arrays(name: str) -> dict[str, torch.Tensor]:
-    with np.load(GOLDEN / name, allow_pickle=False) as arrays:
+@pytest.fixture(scope="session")
+def sit() -> dict[str, torch.Tensor]:
+    with np.load(GOLDEN / "sit.npz", allow_pickle=False) as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
 @pytest.fixture(scope="session")
-def golden_config() -> dict[str, Any]:
-    return json.loads((GOLDEN / "config.json").read_text())["config"]
-
-
-@pytest.fixture(scope="session")
-def sit() -> dict[str, torch.Tensor]:
-    return load_arrays("sit.npz")
-
-
-@pytest.fixture(scope="session")
-def model(golden_config: dict[str, Any]) -> ModelConfig:
-    c = golden_config
-    return ModelConfig(
-        size=Size(depth=c["depth"], width=c["hidden_size"], heads=c["num_heads"]),
-        patch=c["patch_size"],
-        resolution=c["input_size"] * 8,
-        classes=c["num_classes"],
-        convention="sra",
-    )
+def model() -> ModelConfig:
+    return open_golden(GOLDEN).config.model("sit")
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +43,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.fixture(scope="session")
 def helpers() -> Any:
-    return type("helpers", (), {"state": staticmethod(state), "error": staticmethod(error), "load": load_arrays})
+    return type("helpers", (), {"state": staticmethod(state), "error": staticmethod(error)})
 
 
 @pytest.fixture(scope="session")

@@ -167,6 +167,7 @@ def test_unknown_keys_and_files_fail_and_absent_ones_are_listed(folder):
 def test_inputs_that_do_not_fit_the_configuration_fail(folder):
     def edit(arrays):
         arrays["forward/y"][0] = 11
+        arrays["training/2/noise"] = arrays["training/2/noise"][:5]
         arrays["samplers/latents"] = arrays["samplers/latents"][..., :4]
         arrays["dual_timestep/full/sra_masked/group"][2] = 0
         del arrays["teacher/blocks.0.attn.qkv.bias"]
@@ -174,7 +175,8 @@ def test_inputs_that_do_not_fit_the_configuration_fail(folder):
     change(folder / "sit.npz", edit)
     notes = {item.item: item.note for item in check(folder).failed}
     assert notes["sit/forward"] == "y must hold labels from 0 to 10 (null)"
-    assert "latents is (6, 4, 8, 4)" in notes["sit/samplers/linear/sde"]
+    assert "latents has the shape (6, 4, 8, 4)" in notes["sit/samplers/linear/sde"]
+    assert "noise has the shape (5, 4, 8, 8)" in notes["sit/training"]
     assert "missing: blocks.0.attn.qkv.bias" in notes["sit/sra_loss"]
 
 
@@ -321,8 +323,8 @@ def test_another_configuration_is_obeyed(other):
         ("cfg_scale", 2.4, "vanilla_sit/forward/output_cfg_vanilla"),
         ("guidance_low", 0.5, "sit/samplers/linear/sde/cfg_interval"),
         ("guidance_high", 0.8, "sit/samplers/linear/ode_euler/cfg_interval"),
-        ("num_steps", 4, "sit/samplers/linear/ode_heun/nocfg"),
-        ("dit_respacing", 6, "dit/sampler/nocfg"),
+        ("num_steps", 6, "sit/samplers/linear/ode_heun/nocfg"),
+        ("dit_respacing", 6, "dit/sampler/betas"),
         ("num_heads", 4, "sit/forward/velocity"),
         ("num_classes", 8, "sit/forward"),
     ],
