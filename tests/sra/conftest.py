@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sra.config import CodecConfig, ModelConfig
+from sra.config import CodecConfig, ModelConfig, Size
 from sra.parity.golden import open_golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
