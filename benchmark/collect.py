@@ -39,7 +39,7 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> dict[st
     """
     registry = load_registry()
     sessions = sessions_of(directory) or [{**provenance.collect(), "assets": {}}]
-    rows = [_row(registry, plan, directory, run, sessions[-1]["assets"]) for run in plan.loaded.runs]
+    rows = [_row(registry, plan, directory, run, sessions[-1].get("assets", {})) for run in plan.loaded.runs]
     return {
         "schema": SCHEMA,
         "name": plan.loaded.name,

@@ -266,7 +266,7 @@ def reasons(row: dict[str, Any], most: int = 4) -> list[str]:
     found: list[str] = row["verdict"]["reasons"]
     if not row["verdict"]["settings"] or len(found) <= most + 1:
         return found
-    return [*found[:most], f"{len(found) - most} more settings differ: see the table"]
+    return [*found[:most], f"{len(found) - most} more settings differ: see the report"]
 
 
 def remarks(row: dict[str, Any]) -> list[str]:
