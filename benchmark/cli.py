@@ -110,7 +110,9 @@ def plan(
 def evaluate(
     samples: Annotated[Path, typer.Option(help="Samples: .npz, folder or zip of images.")],
     reference: Annotated[Path, typer.Option(help="Reference: .npz batch, folder or zip of real images.")],
-    graph: Annotated[str, typer.Option(help="Frozen Inception graph (.pb), or embedded:digits.")],
+    graph: Annotated[
+        str, typer.Option(help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
+    ] = "asset:inception-graph",
     tool: Annotated[list[Tool] | None, typer.Option(help="Tool (repeatable); default: all.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
 ) -> None:
