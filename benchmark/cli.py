@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from enum import StrEnum
@@ -20,6 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+latents_app = typer.Typer(help="Latents in the packed format and in the authors' layout.", no_args_is_help=True)
+app.add_typer(latents_app, name="latents")
 
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
@@ -56,6 +60,15 @@ class Format(StrEnum):
     html = "html"
     json = "json"
     latex = "latex"
+
+
+class Precision(StrEnum):
+    """Precisions of a network."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    fp16 = "fp16"
+    bf16 = "bf16"
 
 
 @app.command()
@@ -97,7 +110,9 @@ def plan(
 def evaluate(
     samples: Annotated[Path, typer.Option(help="Samples: .npz, folder or zip of images.")],
     reference: Annotated[Path, typer.Option(help="Reference: .npz batch, folder or zip of real images.")],
-    graph: Annotated[str, typer.Option(help="Frozen Inception graph (.pb), or embedded:digits.")],
+    graph: Annotated[
+        str, typer.Option(help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
+    ] = "asset:inception-graph",
     tool: Annotated[list[Tool] | None, typer.Option(help="Tool (repeatable); default: all.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
 ) -> None:
@@ -111,6 +126,19 @@ def evaluate(
 
         write_json(json_path, result)
     typer.echo(text)
+
+
+@app.command()
+def parity(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Golden folder, such as tests/golden.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Networks through torch.compile.")] = False,
+    precision: Annotated[Precision, typer.Option(help="Precision of the networks.")] = Precision.fp32,
+) -> None:
+    """Compare every golden number with this machine's; exit code 1 when any falls short."""
+    from benchmark.parity import check_parity
+
+    raise typer.Exit(check_parity(folder, precision.value, as_json=as_json, compiled=compiled))
 
 
 @app.command()
@@ -224,6 +252,53 @@ def clean(
     from benchmark.clean import clean as clean_run
 
     typer.echo(clean_run(run_directory, delete=yes))
+
+
+# These jobs have parsers of their own, which need neither torch nor a second list of their options here.
+JOB: Any = {"add_help_option": False, "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
+
+
+@app.command(**JOB)
+def pca(context: typer.Context) -> None:
+    """Draw the first principal components of block outputs on one image (blocks x noise levels) as PNG."""
+    become("sra.pca", context.args)
+
+
+@app.command(**JOB)
+def probe(context: typer.Context) -> None:
+    """Train linear classifiers on block outputs; JSON and a plot of accuracy by block."""
+    become("sra.probe", context.args)
+
+
+@app.command(**JOB)
+def export(context: typer.Context) -> None:
+    """Write a train stage's newest checkpoint in the authors' layout."""
+    become("sra.export", context.args)
+
+
+@latents_app.command(**JOB)
+def convert(context: typer.Context) -> None:
+    """Convert latents between the packed format and the authors' layout."""
+    become("sra.convert", context.args)
+
+
+def become(module: str, arguments: list[str]) -> None:
+    """Turn this process into a job: it gets the signals, and its exit code is this command's."""
+    command = [sys.executable, "-m", module, *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
+@app.command("from-sra", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def from_sra(
+    context: typer.Context,
+    processes: Annotated[int | None, typer.Option(help="GPUs of the command; default: what its launcher says.")] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Print the tables of all flags instead.")] = False,
+) -> None:
+    """Print the manifest of one of the authors' command lines: sra-bench from-sra -- COMMAND."""
+    from benchmark.from_sra import from_command
+    from benchmark.public_flags import tables as all_tables
+
+    typer.echo(all_tables() if tables else from_command(context.args, processes), nl=tables)
 
 
 def main(argv: list[str] | None = None) -> Any:

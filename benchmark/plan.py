@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.assets import located
 from benchmark.manifest import Loaded, ManifestError, Run
 from benchmark.store import RunDirectory, fingerprint, is_done, key_of, read_json
-from sra.config import DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
+from sra.config import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
 # Raised when a stage's outputs change for the same settings: finished stages of older versions run again.
 VERSIONS = {"images": 1, "latents": 1, "train": 1, "standin": 1, "sample": 1, "score": 1}
@@ -185,7 +185,7 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
         "latents",
         [source, codec, run.data.latent_dtype, run.train.flip],
         job,
-        ("moments.npy", "labels.npy", "latents.json"),
+        ("moments.npy", *(("flipped.npy",) if run.train.flip else ()), "labels.npy", "latents.json"),
         inputs={"images": str(images.directory)} if images else {},
         variant=run.variant,
     )
@@ -207,7 +207,7 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
 
 def known_count(data: DataConfig) -> int | None:
     """Number of images, where it is known before they are read."""
-    counts = {"embedded:digits": 1797, "imagenet-train": 1_281_167}
+    counts = {"embedded:digits": 1797, **{split: images for split, (images, _) in SPLITS.items()}}
     found = read_json(Path(data.latents or "") / "latents.json") or {}
     return counts.get(data.images or "") or counts.get(data.split) or found.get("count")
 

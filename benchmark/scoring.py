@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmark.assets import located, remedy
 from benchmark.manifest import TOOLS
 from benchmark.plan import MODULES
 from benchmark.runner import job_environment
@@ -24,7 +25,10 @@ def score_samples(samples: Path, reference: Path, graph: str, tools: list[str] |
     for name, place in (("--samples", samples), ("--reference", reference)):
         if not place.exists():
             raise UserError(f"{name} {place}: not found; a .npz file, a folder or a zip of images is needed")
-    records = {tool: _score(tool, samples, reference, graph) for tool in tools or TOOLS}
+    where = located(graph)
+    if not where.startswith("embedded:") and not Path(where).is_file():
+        raise UserError(f"--graph {graph}: not found{_remedy(where)}")
+    records = {tool: _score(tool, samples, reference, where) for tool in tools or TOOLS}
     document = {
         "schema": 1,
         "metrics": {tool.replace("-", "_"): r["metrics"] for tool, r in records.items()},
@@ -33,6 +37,11 @@ def score_samples(samples: Path, reference: Path, graph: str, tools: list[str] |
         "records": records,
     }
     return document, "\n".join(line for tool, record in records.items() for line in _lines(tool, record))
+
+
+def _remedy(place: str) -> str:
+    how = remedy(place)
+    return f": {how}" if how else "; a frozen .pb file, asset:inception-graph or embedded:digits is needed"
 
 
 def _score(tool: str, samples: Path, reference: Path, graph: str) -> dict[str, Any]:

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from evaluator import metrics, tool
+from evaluator import protocol, tool
 from evaluator.errors import EvaluatorError
 from evaluator.graphs import Graph
-from evaluator.samples import ImageSet, statistics
+from evaluator.protocol import SPATIAL_CHANNELS
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
 INPUT, POOL, SPATIAL, LOGITS = "ExpandDims:0", "pool_3:0", "mixed_6/conv:0", "softmax/logits/MatMul"
-SPATIAL_CHANNELS = 7
-
-
-@dataclass(frozen=True)
-class Features:
-    """Pooled features (N, D) and spatial ones (N, h * w * 7), float32."""
-
-    pool: Array
-    spatial: Array
 
 
 class InceptionGraph:
-    """A frozen graph with the interface of ADM's Inception."""
+    """A frozen graph with the interface of ADM's Inception; widths, grid and classes are the graph's own."""
 
     def __init__(self, graph: Graph) -> None:
         """Load and check a graph.
 
         Raises:
-            EvaluatorError: not a graph, or one without the tensors.
+            EvaluatorError: not a graph, or one without the tensors, of other ranks, or with too few channels.
         """
         definition = v1.GraphDef()
         try:
@@ -54,83 +41,48 @@ class InceptionGraph:
             except ValueError as error:
                 needed = ", ".join((INPUT, *wanted))
                 raise EvaluatorError(f"--graph {graph.path}: without the tensors that are needed: {needed}") from error
-            if len(pool.shape) != 4 or len(spatial.shape) != 4:
-                raise EvaluatorError(f"--graph {graph.path}: {POOL} and {SPATIAL} must have four axes")
+            _check_ranks(graph, {POOL: pool, SPATIAL: spatial})
             # Inside the graph's scope: the slice is an op of its own.
             self.images, self.outputs = images, (pool, spatial[..., :SPATIAL_CHANNELS])
-        self.weights: Array = self.session.run(logits.inputs[1])
+        self.weights: Array = _classifier(graph, self.session, logits)
+        self.widths = self._widths(graph)
 
-    def features(self, images: ImageSet, label: str) -> Features:
-        """Features of every image, in batches of 64."""
-        pool, spatial = [], []
-        started = shown = time.monotonic()
-        done = 0
-        for batch in images.batches():
-            p, s = self.session.run(self.outputs, {self.images: batch.astype(np.float32)})
-            pool.append(p.reshape(len(batch), -1))
-            spatial.append(s.reshape(len(batch), -1))
-            done += len(batch)
-            if time.monotonic() - shown > 2:
-                shown = time.monotonic()
-                meter = tqdm.format_meter(done, images.count, shown - started, unit=" images", prefix=label, ncols=0)
-                print(meter, flush=True)
-        return Features(np.concatenate(pool), np.concatenate(spatial))
+    def __call__(self, images: Array) -> Array:
+        """(n, H, W, 3) uint8 to pooled and spatial features side by side (n, D + h * w * 7), float32."""
+        found = self.session.run(self.outputs, {self.images: images.astype(np.float32)})
+        return np.concatenate([part.reshape(len(images), -1) for part in found], axis=1)
+
+    def _widths(self, graph: Graph) -> tuple[int, int]:
+        """Seen on one black image: the shapes of a frozen graph need not be complete."""
+        pool, spatial = self.session.run(self.outputs, {self.images: np.zeros((1, 64, 64, 3), np.float32)})
+        where = f"--graph {graph.path}:"
+        if pool.shape[:3] != (1, 1, 1) or pool.shape[3] != len(self.weights):
+            raise EvaluatorError(
+                f"{where} {POOL} is {pool.shape}, (N, 1, 1, {len(self.weights)}) is needed by {LOGITS}"
+            )
+        if spatial.shape[3] < SPATIAL_CHANNELS:
+            raise EvaluatorError(f"{where} {SPATIAL} has {spatial.shape[3]} channels, {SPATIAL_CHANNELS} are needed")
+        return pool.size, spatial.size
 
 
-def cached(graph: InceptionGraph, images: ImageSet, facts: Graph, cache: Path | None) -> Features:
-    """Features from the cache, or computed and put there; keyed by the hashes of pixels and graph."""
-    if cache is None:
-        return graph.features(images, images.path.name)
-    place = cache / f"{images.examine()[:32]}-{facts.sha256[:32]}.npz"
-    if place.is_file():
-        with np.load(place, allow_pickle=False) as arrays:
-            return Features(arrays["pool"], arrays["spatial"])
-    found = graph.features(images, images.path.name)
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as handle:
-            np.savez(handle, pool=found.pool, spatial=found.spatial)
-        temporary.replace(place)
-    except OSError as error:
-        raise EvaluatorError(f"{place}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return found
+def _check_ranks(graph: Graph, tensors: dict[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype != tf.float32 or tensor.shape.rank != 4:
+            found = f"{tensor.dtype.name} with axes {tensor.shape}"
+            raise EvaluatorError(f"--graph {graph.path}: {name} is {found}, float32 with four axes is needed")
+
+
+def _classifier(graph: Graph, session: Any, logits: Any) -> Array:
+    """The classifier's weights (D, classes): no bias is used."""
+    if logits.type != "MatMul" or logits.inputs[1].shape.rank != 2:
+        raise EvaluatorError(f"--graph {graph.path}: {LOGITS} is not a product with a matrix of weights")
+    weights: Array = session.run(logits.inputs[1])
+    return weights.T if logits.get_attr("transpose_b") else weights
 
 
 def score(task: tool.Task) -> list[tool.Result]:
     """The ADM metrics of every sample set."""
-    graph = InceptionGraph(task.graph)
-    reference = cached(graph, task.reference, task.graph, task.cache)
-    stored = statistics(task.reference.path)
-    if stored is not None:
-        pool, spatial = (metrics.Gaussian(stored[m], stored[s]) for m, s in (("mu", "sigma"), ("mu_s", "sigma_s")))
-    else:
-        pool, spatial = metrics.gaussian(reference.pool), metrics.gaussian(reference.spatial)
-    results: list[tool.Result] = []
-    for images in task.samples:
-        if statistics(images.path) is not None:
-            raise EvaluatorError(f"{images.path}: a sample file that brings its own statistics (mu, sigma) is refused")
-        found = cached(graph, images, task.graph, task.cache)
-        results.append((_metrics(graph, reference, found, pool, spatial), {"stored_statistics": stored is not None}))
-    return results
-
-
-def _metrics(
-    graph: InceptionGraph, reference: Features, found: Features, pool: metrics.Gaussian, spatial: metrics.Gaussian
-) -> dict[str, float | None]:
-    precision, recall = metrics.precision_recall(reference.pool, found.pool, half=True)
-    precision_exact, recall_exact = metrics.precision_recall(reference.pool, found.pool, half=False)
-    return {
-        "fid": metrics.frechet_distance(metrics.gaussian(found.pool), pool),
-        "sfid": metrics.frechet_distance(metrics.gaussian(found.spatial), spatial),
-        "is": metrics.inception_score(found.pool @ graph.weights),
-        "precision": precision,
-        "recall": recall,
-        "precision_exact": precision_exact,
-        "recall_exact": recall_exact,
-    }
+    return protocol.score(task, InceptionGraph(task.graph), f"adm-{task.graph.sha256[:32]}")
 
 
 if __name__ == "__main__":

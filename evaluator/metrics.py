@@ -1,20 +1,48 @@
-"""FID, sFID, Inception score, precision and recall: from features, no framework.
+"""FID, sFID and Inception score from features, without a framework.
 
-Protocol: ADM's `evaluations/evaluator.py` (Dhariwal and Nichol 2021); precision and recall: Kynkaanniemi et al. 2019.
+Protocol: ADM's `evaluations/evaluator.py` (Dhariwal and Nichol 2021, arXiv 2105.05233). Features are (N, D) float32
+arrays, or anything that gives their slices: they are read a block at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
+from scipy.linalg.blas import dsyrk
+
+from evaluator.neighbours import NEIGHBOURS, precision_recall
+
+__all__ = [
+    "NEIGHBOURS",
+    "Gaussian",
+    "frechet_distance",
+    "gaussian",
+    "inception_score",
+    "precision_recall",
+    "score_of_pool",
+    "trace_of_root",
+]
 
 Array = np.ndarray[Any, Any]
-NEIGHBOURS = 3
 IS_SPLIT = 5000
-HALF_MAX = 65504.0
+BLOCK = 1024
+"""Rows that are held in float64 at a time."""
+
+
+class Rows(Protocol):
+    """Features (N, D) float32, in memory or not."""
+
+    @property
+    def shape(self) -> Any:
+        """(N, D)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -25,13 +53,36 @@ class Gaussian:
     covariance: Array
 
 
-def gaussian(features: Array) -> Gaussian:
-    """Statistics as the public evaluator's: mean in the features' own precision, covariance in float64 (ddof 1)."""
-    return Gaussian(np.mean(features, axis=0), np.atleast_2d(np.cov(features, rowvar=False)))
+def blocks(features: Rows, size: int = BLOCK) -> Iterator[Array]:
+    """Consecutive rows (n, D), at most `size` of them."""
+    for start in range(0, len(features), size):
+        yield np.asarray(features[start : start + size])
+
+
+def gaussian(features: Rows) -> Gaussian:
+    """Statistics as the public evaluator's, in one pass.
+
+    The mean is `np.mean`'s in the features' own precision, to the bit: a row after the other. The covariance is
+    `np.cov`'s in float64 (ddof 1), from products of features that are shifted by the mean of the first block.
+    """
+    count, width = features.shape
+    shift = np.mean(np.asarray(features[:BLOCK]), axis=0, dtype=np.float64)
+    sum64 = np.zeros(width)
+    scatter = np.zeros((width, width), order="F")
+    total = np.zeros((1, width), np.asarray(features[:1]).dtype)
+    for block in blocks(features):
+        total = np.add.reduce(np.concatenate([total, block]), axis=0, keepdims=True)
+        centred = block - shift
+        sum64 += centred.sum(axis=0)
+        scatter = dsyrk(1.0, centred.T, beta=1.0, c=scatter, overwrite_c=True)
+    scatter -= np.outer(sum64, sum64 / count)
+    upper = np.triu(scatter / (count - 1))
+    mean = np.true_divide(total[0], np.intp(count)).astype(total.dtype)
+    return Gaussian(mean, upper + np.triu(upper, 1).T)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """|mu1 - mu2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2) (Heusel et al. 2017)."""
+    """|mu1 - mu2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2) (Heusel et al. 2017, arXiv 1706.08500)."""
     difference = a.mean.astype(np.float64) - b.mean.astype(np.float64)
     root = trace_of_root(a.covariance, b.covariance)
     return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root)
@@ -46,105 +97,57 @@ def trace_of_root(a: Array, b: Array) -> float:
             continue
         return _root_sum(factor.T @ second @ factor)
     # Both singular: a symmetric square root takes the place of the Cholesky factor.
-    values, vectors = scipy.linalg.eigh(a)
-    half = vectors * np.sqrt(np.clip(values, 0, None))
+    half = symmetric_factor(a)
     return _root_sum(half.T @ b @ half)
 
 
+def symmetric_factor(covariance: Array) -> Array:
+    """H (D, r) with H H^T = S, of the r directions whose variance is not rounding."""
+    values, vectors = scipy.linalg.eigh(covariance)
+    kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+
+
 def _root_sum(matrix: Array) -> float:
+    if not len(matrix):
+        return 0.0
     values = scipy.linalg.eigvalsh((matrix + matrix.T) / 2)
     return float(np.sqrt(np.clip(values, 0, None)).sum())
 
 
+@dataclass(frozen=True)
+class InceptionScore:
+    """Mean over splits, and what each image gives to it."""
+
+    value: float
+    splits: tuple[float, ...]
+    """exp(mean KL) of consecutive splits of 5,000 images."""
+    divergences: tuple[Array, ...]
+    """KL(p(y|x), p(y)) of every image (n,), by split."""
+
+
 def inception_score(logits: Array) -> float:
     """Mean over consecutive splits of 5,000 of exp(mean KL(p(y|x), p(y))); float32 softmax of logits (N, classes)."""
-    shifted = logits.astype(np.float32) - logits.max(axis=1, keepdims=True)
-    exponential = np.exp(shifted)
+    return _score(logits[start : start + IS_SPLIT] for start in range(0, len(logits), IS_SPLIT)).value
+
+
+def score_of_pool(pool: Rows, weights: Array) -> InceptionScore:
+    """The same of pooled features (N, D) and the classifier's weights (D, classes); no bias is used."""
+    return _score(block @ weights for block in blocks(pool, IS_SPLIT))
+
+
+def _score(logits: Iterator[Array]) -> InceptionScore:
+    divergences = tuple(_divergences(part) for part in logits)
+    splits = tuple(float(np.exp(part.mean())) for part in divergences)
+    return InceptionScore(float(np.mean(splits)), splits, divergences)
+
+
+def _divergences(logits: Array) -> Array:
+    """KL(p(y|x), p(y)) of each image (n,) of one split."""
+    exponential = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True))
     p = exponential / exponential.sum(axis=1, keepdims=True)
-    scores = []
-    for start in range(0, len(p), IS_SPLIT):
-        part = p[start : start + IS_SPLIT]
-        marginal = part.mean(axis=0, keepdims=True)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # 0 log 0 = 0: a class of probability zero adds nothing.
-            terms = np.where(part > 0, part * (np.log(part) - np.log(marginal)), 0)
-        scores.append(np.exp(terms.sum(axis=1).mean()))
-    return float(np.mean(scores))
-
-
-def precision_recall(reference: Array, samples: Array, *, half: bool) -> tuple[float, float]:
-    """Share of samples inside any reference ball, and of references inside any sample ball.
-
-    Args:
-        reference: (M, D) features.
-        samples: (N, D) features.
-        half: the public protocol, all distances in float16; else float32.
-    """
-    radii_r, radii_s = _radii(reference, half), _radii(samples, half)
-    in_reference = np.zeros(len(samples), bool)
-    in_samples = np.zeros(len(reference), bool)
-    for start, block in _blocks(reference, samples, half):
-        rows = slice(start, start + len(block))
-        in_reference |= (block <= radii_r[rows, None]).any(axis=0)
-        in_samples[rows] = (block <= radii_s[None, :]).any(axis=1)
-    return float(in_reference.mean()), float(in_samples.mean())
-
-
-def _radii(features: Array, half: bool) -> Array:
-    """Squared distance to the third nearest other: the fourth smallest, itself included."""
-    parts = [np.partition(block, NEIGHBOURS, axis=1)[:, NEIGHBOURS] for _, block in _blocks(features, features, half)]
-    return np.concatenate(parts)
-
-
-def _blocks(a: Array, b: Array, half: bool, rows: int = 2000) -> Any:
-    """(first row, squared distances (rows, len(b)) float32), a block at a time."""
-    distances = _half_distances if half else _exact_distances
-    prepared = _prepare(b, half)
-    for start in range(0, len(a), rows):
-        yield start, distances(_prepare(a[start : start + rows], half), prepared)
-
-
-def _prepare(x: Array, half: bool) -> tuple[Array, Array]:
-    """Features and squared norms, float32; rounded to halves in the public protocol."""
-    if not half:
-        exact = x.astype(np.float64)
-        return exact, (exact * exact).sum(axis=1)
-    rounded = x.astype(np.float16).astype(np.float32)
-    with np.errstate(over="ignore"):
-        squares = (rounded * rounded).astype(np.float16)
-        return rounded, _half_sum(squares).astype(np.float32)
-
-
-def _half_sum(squares: Array) -> Array:
-    """Row sums in float16 in the order of Eigen's packets: eight lanes, added pairwise at the end."""
-    n, d = squares.shape
-    padded = np.zeros((n, -(-d // 8) * 8), np.float16)
-    padded[:, :d] = squares
-    lanes = np.zeros((n, 8), np.float16)
-    with np.errstate(over="ignore"):
-        for start in range(0, padded.shape[1], 8):
-            lanes = lanes + padded[:, start : start + 8]
-        while lanes.shape[1] > 1:
-            width = lanes.shape[1] // 2
-            lanes = lanes[:, :width] + lanes[:, width:]
-    sums: Array = lanes[:, 0]
-    return sums
-
-
-def _half_distances(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
-    """Every operation rounded to float16; a block that overflows is redone in float32."""
-    (x, norm_x), (y, norm_y) = a, b
-    product = x @ y.T
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = product.astype(np.float16)
-        first = norm_x[:, None].astype(np.float16) - np.float16(2) * rounded
-        total = (first + norm_y[None, :].astype(np.float16)).astype(np.float32)
-    if not np.isfinite(total).all():
-        exact_x, exact_y = (x * x).sum(axis=1), (y * y).sum(axis=1)
-        total = exact_x[:, None] - 2 * product + exact_y[None, :]
-    return np.asarray(np.maximum(total, 0))
-
-
-def _exact_distances(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
-    (x, norm_x), (y, norm_y) = a, b
-    return np.asarray(np.maximum(norm_x[:, None] - 2 * (x @ y.T) + norm_y[None, :], 0))
+    marginal = p.mean(axis=0, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # 0 log 0 = 0: a class of probability zero adds nothing.
+        terms = np.where(p > 0, p * (np.log(p) - np.log(marginal)), 0)
+    return np.asarray(terms.sum(axis=1))

@@ -1,56 +1,111 @@
-"""Readers of image sets: `.npz`, folders and zips of PNG or JPEG. Everything comes in batches of uint8 NHWC."""
+"""Image sets: an `.npz` file, a folder or zip of PNG or JPEG, a folder of shards. Batches of uint8 NHWC, in order."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from evaluator.arrays import STATISTICS, Npz, open_npz, statistics
 from evaluator.errors import EvaluatorError
+from evaluator.examination import Examination, Findings, prefetched
+
+__all__ = ["BATCH", "STATISTICS", "Chunk", "ImageSet", "open_images", "statistics"]
 
 BATCH = 64
 """The public evaluator's; features depend on it in the last bits."""
 SUFFIXES = (".png", ".jpg", ".jpeg")
-STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+DECODERS = min(8, os.cpu_count() or 1)
 Array = np.ndarray[Any, Any]
+
+
+class Chunk:
+    """Some consecutive images, and a name for their content."""
+
+    def __init__(self, batches: list[Array]) -> None:
+        self.batches = batches
+        self.count = sum(map(len, batches))
+        digest = hashlib.blake2b(repr(batches[0].shape[1:]).encode(), digest_size=20)
+        for batch in batches:
+            digest.update(np.ascontiguousarray(batch).data)
+        self.digest = digest.hexdigest()
 
 
 class ImageSet:
     """Images of one file or folder, in a fixed order."""
 
-    def __init__(self, path: Path, count: int, shape: tuple[int, int], read: Callable[[], Iterator[Array]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        shape: tuple[int, int],
+        read: Callable[[], Iterator[Array]],
+        names: list[str] | None = None,
+    ) -> None:
+        """Args: `read` yields (n, H, W, 3) uint8, 64 at a time; `names` of the images, where they have some."""
         self.path, self.count, self.shape = path, count, shape
-        self._read = read
-        self._digest: str | None = None
-        self.duplicates = 0
+        self._read, self._names = read, names
+        self._findings: Findings | None = None
 
     def batches(self) -> Iterator[Array]:
-        """(n, H, W, 3) uint8, 64 at a time, the last one short."""
-        return self._read()
+        """(n, H, W, 3) uint8, 64 at a time, the last one short, read ahead; the first whole pass examines them too."""
+        return prefetched(self._pass(), ahead=4)
+
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """The same in chunks of `size` images, a multiple of 64, read and hashed ahead."""
+        return prefetched(self._chunks(size), ahead=1)
+
+    def _chunks(self, size: int) -> Iterator[Chunk]:
+        held: list[Array] = []
+        for batch in self._pass():
+            held.append(batch)
+            if len(held) * BATCH == size:
+                yield Chunk(held)
+                held = []
+        if held:
+            yield Chunk(held)
+
+    def _pass(self) -> Iterator[Array]:
+        if self._findings is not None:
+            yield from self._read()
+            return
+        examination = Examination()
+        for batch in self._read():
+            examination.add(batch)
+            yield batch
+        self._findings = examination.result(self.path)
+
+    @property
+    def findings(self) -> Findings:
+        """What the pixels are: reads them, unless a whole pass has."""
+        if self._findings is None:
+            for _ in self.batches():
+                pass
+        assert self._findings is not None
+        return self._findings
 
     def examine(self) -> str:
-        """SHA-256 of all pixels in order; counts repeated images on the way."""
-        if self._digest is None:
-            total = hashlib.sha256()
-            seen: set[bytes] = set()
-            for batch in self.batches():
-                total.update(batch.tobytes())
-                seen.update(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in batch)
-            self.duplicates = self.count - len(seen)
-            self._digest = total.hexdigest()
-        return self._digest
+        """SHA-256 of all pixels in order."""
+        return self.findings.sha256
 
     def warnings(self) -> list[str]:
         """What is suspicious about the images."""
-        self.examine()
-        return [f"{self.duplicates} of {self.count} images are copies of others"] if self.duplicates else []
+        found, warnings = self.findings, []
+        if found.duplicates:
+            warnings.append(f"{found.duplicates} of {self.count} images are copies of others")
+        if found.black:
+            first = self._names[found.first_black] if self._names else f"number {found.first_black}"
+            warnings.append(f"{found.black} of {self.count} images are all black; the first is {first}")
+        return warnings
 
     def facts(self) -> dict[str, Any]:
         """Path, hash, count and shape, for the record."""
@@ -64,73 +119,43 @@ def open_images(path: Path) -> ImageSet:
     Raises:
         EvaluatorError: not there, of another format, or of another dtype or shape than uint8 RGB.
     """
-    if path.is_dir() or path.suffix.lower() == ".zip":
-        return _open_files(path)
-    if not path.is_file():
+    if path.is_dir():
+        arrays = sorted(path.glob("*.npz"), key=lambda p: natural(p.name))
+        return _open_shards(path, arrays) if arrays else _open_files(path)
+    if not path.exists():
         raise EvaluatorError(f"{path}: not found; a .npz file, a folder or a zip of images is needed")
-    return _open_npz(path)
+    if path.suffix.lower() == ".zip":
+        return _open_files(path)
+    found = open_npz(path)
+    return ImageSet(path, found.count, found.shape, lambda: found.batches(BATCH))
 
 
-def statistics(path: Path) -> dict[str, Array] | None:
-    """The stored `mu`, `sigma`, `mu_s`, `sigma_s` of a reference batch; None where there are none."""
-    if not (path.is_file() and path.suffix == ".npz"):
-        return None
-    with np.load(path, allow_pickle=False) as arrays:
-        if "mu" not in arrays.files:
-            return None
-        missing = [name for name in STATISTICS if name not in arrays.files]
-        if missing:
-            raise EvaluatorError(f"{path}: has mu, but not {', '.join(missing)}")
-        return {name: arrays[name] for name in STATISTICS}
+def _open_shards(path: Path, files: list[Path]) -> ImageSet:
+    """Files named by the number of their first image, without a gap."""
+    unnumbered = [file.name for file in files if not file.stem.isdigit()]
+    if unnumbered:
+        raise EvaluatorError(f"{path}: {unnumbered[0]} is not a shard (<number of its first image>.npz); name one file")
+    shards, count = [open_npz(file) for file in files], 0
+    for shard in shards:
+        if int(shard.path.stem) != count:
+            raise EvaluatorError(f"{path}: {shard.path.name} found where image {count} is next; a shard is missing")
+        if shard.shape != shards[0].shape:
+            raise EvaluatorError(f"{shard.path}: images are {shard.shape}, those of {files[0].name} {shards[0].shape}")
+        count += shard.count
+    return ImageSet(path, count, shards[0].shape, lambda: _joined(shards))
 
 
-def _open_npz(path: Path) -> ImageSet:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if "arr_0.npy" not in names:
-                raise EvaluatorError(f"{path}: no array 'arr_0'; found {', '.join(sorted(names)) or 'nothing'}")
-            with archive.open("arr_0.npy") as member:
-                shape, dtype = _header(member, path)
-    except zipfile.BadZipFile as error:
-        raise EvaluatorError(f"{path}: not a whole .npz file") from error
-    if dtype != np.uint8:
-        raise EvaluatorError(f"{path}: arr_0 is {dtype}, uint8 in [0, 255] is needed")
-    if len(shape) != 4 or shape[3] != 3 or 0 in shape:
-        raise EvaluatorError(f"{path}: arr_0 has shape {shape}, (N, H, W, 3) is needed")
-
-    def read() -> Iterator[Array]:
-        with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as member:
-            _header(member, path)
-            for start in range(0, shape[0], BATCH):
-                count = min(BATCH, shape[0] - start)
-                wanted = count * shape[1] * shape[2] * 3
-                content = _read_exactly(member, wanted, path)
-                yield np.frombuffer(content, np.uint8).reshape(count, *shape[1:])
-
-    return ImageSet(path, shape[0], (shape[1], shape[2]), read)
-
-
-def _read_exactly(member: IO[bytes], wanted: int, path: Path) -> bytes:
-    try:
-        content = member.read(wanted)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise EvaluatorError(f"{path}: arr_0 is damaged: {error}") from error
-    if len(content) != wanted:
-        raise EvaluatorError(f"{path}: arr_0 is truncated")
-    return content
-
-
-def _header(member: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    try:
-        version = np.lib.format.read_magic(member)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(member)
-    except (ValueError, KeyError) as error:
-        raise EvaluatorError(f"{path}: arr_0 is not a numpy array: {error}") from error
-    if fortran:
-        raise EvaluatorError(f"{path}: arr_0 is in Fortran order, C order is needed")
-    return shape, dtype
+def _joined(shards: list[Npz]) -> Iterator[Array]:
+    """Batches of 64 across the borders of shards."""
+    held = np.empty((0, *shards[0].shape, 3), np.uint8)
+    for shard in shards:
+        for batch in shard.batches(BATCH):
+            held = np.concatenate([held, batch])
+            if len(held) >= BATCH:
+                yield held[:BATCH]
+                held = held[BATCH:]
+    if len(held):
+        yield held
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -155,21 +180,23 @@ def _open_files(path: Path) -> ImageSet:
     first = _decode(path, names[0], load)
 
     def read() -> Iterator[Array]:
-        for start in range(0, len(names), BATCH):
-            images = [_decode(path, name, load) for name in names[start : start + BATCH]]
-            for name, image in zip(names[start:], images, strict=False):
-                if image.shape != first.shape:
-                    raise EvaluatorError(f"{path}: {name} is {image.shape[:2]}, the first image {first.shape[:2]}")
-            yield np.stack(images)
+        with ThreadPoolExecutor(DECODERS) as pool:
+            for start in range(0, len(names), BATCH):
+                part = names[start : start + BATCH]
+                images = list(pool.map(lambda name: _decode(path, name, load), part))
+                for name, image in zip(part, images, strict=True):
+                    if image.shape != first.shape:
+                        raise EvaluatorError(f"{path}: {name} is {image.shape[:2]}, the first image {first.shape[:2]}")
+                yield np.stack(images)
 
-    return ImageSet(path, len(names), (first.shape[0], first.shape[1]), read)
+    return ImageSet(path, len(names), (first.shape[0], first.shape[1]), read, names)
 
 
 def _decode(path: Path, name: str, load: Callable[[str], bytes]) -> Array:
     try:
         image = Image.open(io.BytesIO(load(name)))
         image.load()
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, zipfile.BadZipFile) as error:
         raise EvaluatorError(f"{path}: {name}: not a whole image") from error
     if image.mode != "RGB":
         raise EvaluatorError(f"{path}: {name} is {image.mode}, RGB is needed")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from evaluator.files import replacing
 
 SCHEMA = 1
 
@@ -39,9 +40,11 @@ class Scores:
     """Why the tool could not run."""
 
     def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        document = {"schema": SCHEMA, **asdict(self)}
-        temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        """Write as JSON, atomically.
+
+        Raises:
+            EvaluatorError: the place cannot be written.
+        """
+        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, allow_nan=False)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")

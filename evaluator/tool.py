@@ -1,4 +1,4 @@
-"""What the three tools share: arguments, the record of each sample set, exit codes."""
+"""What the tools share: arguments, checks of their inputs, the record of each sample set, exit codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,23 +29,34 @@ class Task:
     samples: list[ImageSet]
     graph: Graph
     cache: Path | None
+    options: argparse.Namespace
+    """All options, the tool's own among them."""
 
 
-Result = tuple[dict[str, float | None], dict[str, object]]
-"""Metrics, and the settings they were computed with."""
+Metrics = Mapping[str, float | None]
+Settings = Mapping[str, object]
+Intervals = Mapping[str, list[float]]
+Result = tuple[Metrics, Settings, *tuple[Intervals, ...]]
+"""Metrics, the settings they were computed with, and (by a tool that estimates them) 95 % intervals [low, high]."""
 
 
-def run(tool: str, version: str | None, score: Callable[[Task], list[Result]]) -> None:
+def run(
+    tool: str,
+    version: str | None,
+    score: Callable[[Task], list[Result]],
+    extend: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> None:
     """Parse, score every sample set, write a record for each.
 
     Args:
         tool: name in the records.
         version: of the package.
         score: a result per sample set, in order.
+        extend: adds options of the tool's own.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    options = _parse(tool)
+    options = _parse(tool, extend)
     try:
         _score(tool, version, score, options)
     except EvaluatorError as error:
@@ -58,14 +69,19 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     sys.exit(STOPPED)
 
 
-def _parse(tool: str) -> argparse.Namespace:
+def _parse(tool: str, extend: Callable[[argparse.ArgumentParser], None] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"Score samples with {tool}.")
     parser.add_argument("--samples", type=Path, nargs="+", required=True)
     parser.add_argument("--json", type=Path, nargs="+", required=True, help="one record a sample set")
     parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--graph", required=True)
     parser.add_argument("--cache", type=Path, help="folder of cached features")
+    parser.add_argument("--expect-images", type=int, help="refuse sample sets of another number of images")
     parser.add_argument("--trust-statistics", action="store_true", help="accept samples that bring statistics")
+    parser.add_argument("--allow-other-size", action="store_true", help="accept a reference of another resolution")
+    parser.add_argument("--no-intervals", action="store_true", help="do not estimate intervals")
+    if extend:
+        extend(parser)
     options = parser.parse_args()
     if len(options.samples) != len(options.json):
         parser.error(f"{len(options.samples)} sample sets, {len(options.json)} records: one each")
@@ -77,7 +93,9 @@ def _score(tool: str, version: str | None, score: Callable[[Task], list[Result]]
     graph = resolve(options.graph)
     samples = [open_images(path) for path in options.samples]
     reference = open_images(options.reference)
-    task = Task(reference, samples, graph, options.cache)
+    for images in samples:
+        _check(images, reference, options)
+    task = Task(reference, samples, graph, options.cache, options)
     error: str | None = None
     results: list[Result] = [({}, {}) for _ in samples]
     try:
@@ -86,18 +104,50 @@ def _score(tool: str, version: str | None, score: Callable[[Task], list[Result]]
         error = str(reason)
         print(f"{tool} could not run: {error}", flush=True)
     seconds = (time.monotonic() - started) / len(samples)
-    for images, (metrics, settings), path in zip(samples, results, options.json, strict=True):
-        Scores(
+    for images, (metrics, settings, *intervals), path in zip(samples, results, options.json, strict=True):
+        record = Scores(
             tool=tool,
             version=version,
-            metrics=metrics,
+            metrics=dict(metrics),
+            intervals=dict(intervals[0]) if intervals else {},
             samples=images.facts(),
             reference=reference.facts(),
             graph={"name": graph.name, "sha256": graph.sha256},
-            warnings=images.warnings(),
-            settings=settings,
+            warnings=_warnings(images, reference),
+            settings=dict(settings),
             seconds=round(seconds, 3),
             error=error,
-        ).write(path)
-        shown = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items() if value is not None)
-        print(f"{images.path.parent.name}: {shown}", flush=True)
+        )
+        record.write(path)
+        _show(images, record)
+
+
+def _check(images: ImageSet, reference: ImageSet, options: argparse.Namespace) -> None:
+    if options.expect_images not in (None, images.count):
+        raise EvaluatorError(f"{images.path}: {images.count} images, --expect-images {options.expect_images}")
+    if images.shape != reference.shape and not options.allow_other_size:
+        raise EvaluatorError(
+            f"--reference {reference.path}: images are {_size(reference)}, those of {images.path} {_size(images)}; "
+            "a reference of the samples' size is needed, or --allow-other-size"
+        )
+
+
+def _size(images: ImageSet) -> str:
+    """Height and width in pixels."""
+    return " x ".join(map(str, images.shape))
+
+
+def _warnings(images: ImageSet, reference: ImageSet) -> list[str]:
+    warnings = [*images.warnings(), *(f"reference: {warning}" for warning in reference.warnings())]
+    if images.shape != reference.shape:
+        warnings.append(
+            f"the samples are {_size(images)}, the reference {_size(reference)}: a mismatch that was allowed"
+        )
+    return warnings
+
+
+def _show(images: ImageSet, record: Scores) -> None:
+    shown = ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items() if value is not None)
+    print(f"{images.path.parent.name}: {shown}", flush=True)
+    for warning in record.warnings:
+        print(f"warning: {images.path}: {warning}", flush=True)

@@ -278,15 +278,22 @@ class SampleConfig:
     shard: int = 1000
     """Images per resumable shard."""
     png: bool = False
-    """Also write one PNG an image."""
+    """Also write one PNG an image, named as the public code does."""
+    ranks: int | None = None
+    """Processes that `seeding: public-code` draws for (the authors: 8); default: as many as run."""
 
     def __post_init__(self) -> None:
         low, high = self.guidance_interval
         if not 0 <= low <= high <= 1:
             raise ConfigError(f"guidance_interval must satisfy 0 <= low <= high <= 1, found [{low}, {high}]")
-        for name in ("steps", "images", "batch", "shard"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("steps", "images", "batch", "shard", "ranks"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, found {value}")
+        if self.ranks is not None and self.seeding != "public-code":
+            raise ConfigError(f"ranks is for seeding 'public-code', found seeding {self.seeding!r}")
+        if self.labels != "random" and self.seeding == "public-code":
+            raise ConfigError("seeding 'public-code' draws labels at random, found labels 'balanced'")
         if not 0 < self.last_step < 1:
             raise ConfigError(f"last_step must lie in (0, 1), found {self.last_step}")
         if self.sampler == "ddpm" and not 2 <= self.steps <= 1000:
@@ -306,6 +313,10 @@ def check_sampler(sample: SampleConfig, model: ModelConfig) -> None:
         raise ConfigError(f"sample.sampler {sample.sampler!r} does not fit family {model.family!r}; allowed: {allowed}")
 
 
+SPLITS = {"imagenet-train": (1_281_167, 1_000)}
+"""Images and classes of the splits whose counts are known (ImageNet-1K)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where images or latents come from."""
@@ -321,7 +332,7 @@ class DataConfig:
     labels: Literal["auto", "folders", "dataset.json"] = "auto"
     """Where labels come from; `auto`: `dataset.json` where there is one."""
     latent_dtype: Literal["float32", "float16"] = "float32"
-    """Storage of packed latents (public layout: float32)."""
+    """Storage of latents that are packed here (public layout: float32); packed ones are used as they are."""
 
     def __post_init__(self) -> None:
         if self.images is not None and self.latents is not None:

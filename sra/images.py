@@ -1,26 +1,34 @@
-"""Images: `python -m sra.images` centre-crops a data set into numbered PNGs with a `dataset.json`."""
+"""Images: `python -m sra.images` centre-crops a data set into numbered PNGs with a `dataset.json`.
+
+The work is done in parts of 1,000 images, each with a record of its own: an interrupted job redoes at most the parts
+that were under way. Large data sets are spread over all cores.
+"""
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import zipfile
+import multiprocessing
+import os
+import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from sra import embedded, job
-from sra.config import DataConfig, ImagesJob
+from sra import job
+from sra.config import ImagesJob
 from sra.errors import DataError
 from sra.files import replacing, write_json
+from sra.source import Reader, Source, open_source
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-IMAGENET_TRAIN = (1_281_167, 1_000)
-"""Images and classes of ImageNet-1K's training split."""
+PART = 1000
+"""Images per folder and per record."""
+POOL_FROM = 10_000
+"""From this many images on, starting processes costs less than it saves."""
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -35,72 +43,58 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Images of a data set in a fixed order."""
+class Part:
+    """Up to 1,000 images that stand in one folder."""
 
-    names: list[str]
-    labels: list[int]
-    read: Callable[[str], Image.Image]
-    """Name to image; raises UnidentifiedImageError or OSError."""
+    number: int
+    names: tuple[str, ...]
+    reader: Reader
+    out: Path
 
+    @property
+    def record(self) -> Path:
+        """Written when the part is whole."""
+        return self.out / "parts" / f"{self.number:05d}.json"
 
-def open_source(data: DataConfig, resolution: int) -> Source:
-    """The source that `data.images` names.
+    def place(self, index: int) -> str:
+        """File of the part's image `index`, relative to the image folder."""
+        return f"{self.number:05d}/img{self.number * PART + index:08d}.png"
 
-    Raises:
-        DataError: missing, without labels, without images, or not the split it claims to be.
-    """
-    assert data.images is not None
-    if data.images == "embedded:digits":
-        pixels, classes = embedded.digits(resolution)
-        names = [str(i) for i in range(len(pixels))]
-        return Source(names, [int(c) for c in classes], lambda name: Image.fromarray(pixels[int(name)]))
-    path = Path(data.images)
-    if not path.exists():
-        raise DataError(f"data.images {path}: not found; a folder or a zip of images is needed")
-    listed, read = _zip(path) if path.is_file() else _folder(path)
-    names = sorted(name for name in listed if PurePosixPath(name).suffix.lower() in SUFFIXES)
-    if not names:
-        raise DataError(f"data.images {path}: found no images ({', '.join(sorted(SUFFIXES))})")
-    labelled = _labels(data, path, names, "dataset.json" in listed, read)
-    source = Source([n for n, _ in labelled], [c for _, c in labelled], lambda n: Image.open(io.BytesIO(read(n))))
-    found = (len(source.names), len(set(source.labels)))
-    if data.split == "imagenet-train" and found != IMAGENET_TRAIN:
-        raise DataError(f"data.images {path}: {found} images and classes, imagenet-train has {IMAGENET_TRAIN}")
-    return source
+    def make(self, made: Callable[[], None] = lambda: None) -> int:
+        """Crop and write every image, calling `made` after each; returns how many there are.
 
+        Raises:
+            DataError: an image that is not an image, named.
+            job.Stopped: on request.
+        """
+        converted: Counter[str] = Counter()
+        for index, name in enumerate(self.names):
+            job.check_stop()
+            image = self.reader.image(name)
+            converted.update(_oddities(image, name))
+            cropped = center_crop(self._rgb(image, name), self.reader.resolution)
+            with replacing(self.out / "images" / self.place(index), durable=False) as temporary:
+                # Photographs hardly shrink further with more effort, which would cost as much time as the crop.
+                cropped.save(temporary, format="PNG", compress_level=1)
+            made()
+        write_json(self.record, dict(converted))
+        return len(self.names)
 
-def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
-    return names, lambda name: (path / name).read_bytes()
-
-
-def _zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise DataError(f"data.images {path}: neither a folder nor a zip file") from error
-    return [n for n in archive.namelist() if not n.endswith("/")], archive.read
+    def _rgb(self, image: Image.Image, name: str) -> Image.Image:
+        try:
+            return image.convert("RGB")
+        except ValueError as error:
+            where = f"data.images {self.reader.place}: {name}"
+            raise DataError(f"{where}: mode {image.mode} cannot be converted to RGB") from error
 
 
-def _labels(
-    data: DataConfig, path: Path, names: list[str], has_json: bool, read: Callable[[str], bytes]
-) -> list[tuple[str, int]]:
-    """Labels from `dataset.json`, or from the sorted names of the top folders."""
-    if data.labels == "dataset.json" or (data.labels == "auto" and has_json):
-        if not has_json:
-            raise DataError(f"data.images {path}: data.labels is dataset.json, and there is none")
-        listed = json.loads(read("dataset.json"))["labels"]
-        table = {str(name): int(label) for name, label in listed}
-        missing = [name for name in names if name not in table]
-        if missing:
-            raise DataError(f"data.images {path}: dataset.json has no label for {missing[0]} ({len(missing)} in all)")
-        return [(name, table[name]) for name in names]
-    loose = [name for name in names if "/" not in name]
-    if loose:
-        raise DataError(f"data.images {path}: {loose[0]} lies in no class folder, and there is no dataset.json")
-    classes = {c: i for i, c in enumerate(sorted({name.split("/")[0] for name in names}))}
-    return [(name, classes[name.split("/")[0]]) for name in names]
+def _oddities(image: Image.Image, name: str) -> Iterator[str]:
+    """What has to be converted: a mode that is not RGB, a format that the name denies."""
+    if image.mode != "RGB":
+        yield image.mode
+    suffix = PurePosixPath(name).suffix.lower().lstrip(".")
+    if image.format and suffix not in ({"jpg", "jpeg"} if image.format == "JPEG" else {image.format.lower()}):
+        yield f"named otherwise, is {image.format}"
 
 
 def prepare(config: ImagesJob, out: Path) -> None:
@@ -109,46 +103,47 @@ def prepare(config: ImagesJob, out: Path) -> None:
     Raises:
         DataError: an image that is not an image, named.
     """
-    folder = out / "images"
-    if (folder / "dataset.json").is_file():
+    listing = out / "images" / "dataset.json"
+    if listing.is_file():
         print("images are complete", flush=True)
         return
     source = open_source(config.data, config.resolution)
-    progress = job.Progress("images", len(source.names), " images")
+    parts = _parts(source, out)
+    missing = [part for part in parts if not part.record.is_file()]
+    count = sum(len(part.names) for part in missing)
+    progress = job.Progress("images", len(source.names), " images", done=len(source.names) - count)
+    _make_all(missing, progress, len(os.sched_getaffinity(0)) if count >= POOL_FROM else 1)
     converted: Counter[str] = Counter()
-    entries = []
-    for index, (name, label) in enumerate(zip(source.names, source.labels, strict=True)):
-        job.check_stop()
-        place = f"{index // 1000:05d}/img{index:08d}.png"
-        entries.append([place, label])
-        image = _read(source, name, str(config.data.images))
-        if image.mode != "RGB":
-            converted[image.mode] += 1
-        if image.format and PurePosixPath(name).suffix.lower().lstrip(".") not in _suffixes(image.format):
-            converted[f"named otherwise, is {image.format}"] += 1
-        if not (folder / place).is_file():
-            cropped = center_crop(image.convert("RGB"), config.resolution)
-            with replacing(folder / place, durable=False) as temporary:
-                cropped.save(temporary, format="PNG")
-        progress.update()
+    for part in parts:
+        converted.update(json.loads(part.record.read_text()))
     write_json(
         out / "images.json",
-        {"count": len(entries), "classes": len(set(source.labels)), "converted": dict(converted)},
+        {"count": len(source.names), "classes": len(set(source.labels)), "converted": dict(converted)},
     )
-    write_json(folder / "dataset.json", {"labels": entries})
+    places = [part.place(index) for part in parts for index in range(len(part.names))]
+    write_json(listing, {"labels": [list(pair) for pair in zip(places, source.labels, strict=True)]})
+    shutil.rmtree(out / "parts")
 
 
-def _suffixes(format: str) -> tuple[str, ...]:
-    return ("jpg", "jpeg") if format == "JPEG" else (format.lower(),)
+def _parts(source: Source, out: Path) -> list[Part]:
+    starts = range(0, len(source.names), PART)
+    return [Part(s // PART, tuple(source.names[s : s + PART]), source.reader, out) for s in starts]
 
 
-def _read(source: Source, name: str, where: str) -> Image.Image:
-    try:
-        image = source.read(name)
-        image.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"data.images {where}: {name}: not a whole image ({type(error).__name__})") from error
-    return image
+def _make_all(parts: list[Part], progress: job.Progress, workers: int) -> None:
+    if workers == 1:
+        for part in parts:
+            part.make(progress.update)
+        return
+    # Spawned, not forked: a worker opens the source itself. Signals reach workers too, and they stop by themselves.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=job.catch_signals) as pool:
+        futures = [pool.submit(part.make) for part in parts]
+        try:
+            for future in as_completed(futures):
+                progress.update(future.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def main(arguments: list[str]) -> None:

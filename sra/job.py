@@ -42,10 +42,15 @@ def _request(_number: int, _frame: object) -> None:
     _requested = True
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Run a job's main with its arguments; exits 0, 2 (bad input, one line), or 75 (stopped)."""
+def catch_signals() -> None:
+    """From now on SIGTERM and SIGINT are requests to stop, for `check_stop` to see."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _request)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run a job's main with its arguments; exits 0, 2 (bad input, one line), or 75 (stopped)."""
+    catch_signals()
     try:
         main(sys.argv[1:])
     except UserError as error:

@@ -1,9 +1,12 @@
-"""Latents: `python -m sra.latents` encodes images into one packed array; training reads it memory-mapped."""
+"""Latents: `python -m sra.latents` encodes images, or takes in latents that are there; training reads the result."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from sra import job
-from sra.codec import codec_folder, load_codec
+from sra.codec import Codec, codec_folder, load_codec
 from sra.config import LatentsJob
 from sra.errors import DataError
-from sra.files import replacing, sha256_file, write_json
+from sra.files import sha256_file
+from sra.labels import check_split, read_labels
+from sra.packed import FACTS, Array, PackedFolder, PackedWriter, adopt, check_shape, is_packed
+from sra.public_layout import PublicLatents, find_public, pack
 
 
 def sample_latent(moments: Tensor, eps: Tensor, scale: float) -> Tensor:
@@ -25,94 +31,106 @@ def sample_latent(moments: Tensor, eps: Tensor, scale: float) -> Tensor:
     return (mean + std * eps) * scale
 
 
-class PackedLatents:
-    """A folder of packed latents: posterior mean and deviation of every image, and its class."""
+class PackedLatents(PackedFolder):
+    """Packed latents as tensors."""
 
-    def __init__(self, path: Path) -> None:
-        """Open a folder.
+    def batch(self, indices: Array, mirrored: Array | None = None) -> tuple[Tensor, Tensor]:
+        """(N, 2C, h, w) float32 moments and (N,) int64 labels.
 
-        Raises:
-            DataError: incomplete, or its files disagree.
+        Args:
+            indices: (N,) images.
+            mirrored: (N,) bool, which of them to take from the mirrored images; none: no image is mirrored.
         """
-        try:
-            self.facts: dict[str, Any] = json.loads((path / "latents.json").read_text())
-            self.moments = np.load(path / "moments.npy", mmap_mode="r", allow_pickle=False)
-            self.labels = np.load(path / "labels.npy", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not a whole folder of packed latents: {error}") from error
-        if len(self.moments) != len(self.labels) or len(self.labels) != self.facts["count"]:
-            raise DataError(f"{path}: {len(self.moments)} latents, {len(self.labels)} labels: they must agree")
-        self.count = len(self.labels)
-        self.shape = tuple(self.moments.shape[1:])
-        self.classes = int(self.facts["classes"])
-
-    def batch(self, indices: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-        """(N, 2C, h, w) float32 moments and (N,) int64 labels."""
         moments = np.ascontiguousarray(self.moments[indices], dtype=np.float32)
+        if mirrored is not None:
+            assert self.flipped is not None
+            moments[mirrored] = self.flipped[indices[mirrored]]
         return torch.from_numpy(moments), torch.from_numpy(self.labels[indices])
 
 
 def encode(config: LatentsJob, images: Path, out: Path) -> None:
-    """Encode a prepared image folder into packed latents.
+    """Encode a prepared image folder into packed latents; an interrupted call continues to the same bits.
 
     Raises:
         DataError: images without labels, or unreadable ones.
     """
-    if (out / "latents.json").is_file():
+    if is_packed(out):
         print("latents are complete", flush=True)
         return
-    labels = _labels(images / "images" / "dataset.json")
+    table = read_labels(images / "images" / "dataset.json")
     codec = load_codec(config.codec, "cuda" if torch.cuda.is_available() else "cpu")
-    side = config.resolution // config.codec.factor
-    shape = (len(labels), 2 * config.codec.channels, side, side)
-    progress = job.Progress("latents", len(labels), " images")
-    with replacing(out / "moments.npy") as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=config.data.latent_dtype, shape=shape)
-        for start in range(0, len(labels), config.batch):
+    shape = (len(table), *wanted_shape(config))
+    with PackedWriter(out, shape, config.data.latent_dtype, flipped=config.flipped) as writer:
+        progress = job.Progress("latents", len(table), " images", done=writer.done)
+        for pixels in _loaded(images / "images", list(table)[writer.done :], config.batch):
             job.check_stop()
-            names = [name for name, _ in labels[start : start + config.batch]]
-            pixels = torch.from_numpy(np.stack([_pixels(images / "images" / name) for name in names]))
-            moments = codec.moments(pixels).cpu().numpy()
-            if moments.shape[1:] != shape[1:]:
-                raise DataError(f"{config.codec.path}: latents are {moments.shape[1:]}, the manifest says {shape[1:]}")
-            array[start : start + len(names)] = moments
-            progress.update(len(names))
-        array.flush()
-        del array
-    with replacing(out / "labels.npy") as temporary, temporary.open("wb") as handle:
-        np.save(handle, np.array([label for _, label in labels], dtype=np.int64))
-    weights = codec_folder(config.codec) / "diffusion_pytorch_model.safetensors"
-    write_json(
-        out / "latents.json",
-        {
-            "count": len(labels),
-            "channels": shape[1],
-            "height": side,
-            "width": side,
-            "dtype": config.data.latent_dtype,
-            "classes": max(label for _, label in labels) + 1,
-            "codec_sha256": sha256_file(weights) if weights.is_file() else None,
-            "moments_sha256": sha256_file(out / "moments.npy"),
-            "complete": True,
-        },
-    )
+            writer.write(*_moments(config, codec, pixels))
+            progress.update(len(pixels))
+        weights = codec_folder(config.codec) / "diffusion_pytorch_model.safetensors"
+        writer.finish(list(table.values()), {"codec_sha256": sha256_file(weights) if weights.is_file() else None})
 
 
-def _labels(path: Path) -> list[tuple[str, int]]:
-    try:
-        labels = json.loads(path.read_text())["labels"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: no labels: a JSON object with a key 'labels' is needed") from error
-    if not labels:
-        raise DataError(f"{path}: the list of labels is empty")
-    return [(str(name), int(label)) for name, label in labels]
+def wanted_shape(config: LatentsJob) -> tuple[int, int, int]:
+    """(2C, h, w) that the manifest's codec and resolution mean."""
+    side = config.resolution // config.codec.factor
+    return 2 * config.codec.channels, side, side
 
 
-def _pixels(path: Path) -> np.ndarray[Any, Any]:
+def _moments(config: LatentsJob, codec: Codec, pixels: Tensor) -> list[Array]:
+    """Moments of a batch of images (n, H, W, 3), and of its mirrored copy where wanted."""
+    versions = [pixels, pixels.flip(2)] if config.flipped else [pixels]
+    found = [codec.moments(version).cpu().numpy() for version in versions]
+    check_shape(found[0].shape[1:], wanted_shape(config), f"codec.path {config.codec.path}")
+    return found
+
+
+def _loaded(folder: Path, names: list[str], batch: int) -> Iterator[Tensor]:
+    """Batches (n, H, W, 3) uint8; the next one is read while the codec works on this one."""
+    starts = range(0, len(names), batch)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+
+        def ask(start: int) -> Iterator[Array]:
+            return pool.map(_pixels, [folder / name for name in names[start : start + batch]])
+
+        asked = [ask(start) for start in starts[:1]]
+        for following in itertools.chain(starts[1:], [None]):
+            rows = asked.pop()
+            asked += [ask(following)] if following is not None else []
+            yield torch.from_numpy(np.stack(list(rows)))
+
+
+def _pixels(path: Path) -> Array:
     try:
         return np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError) as error:
         raise DataError(f"{path}: not a whole image: {error}") from error
+
+
+def take_in(config: LatentsJob, out: Path) -> None:
+    """Latents that `data.latents` names: packed ones are linked, those in the public layout packed once.
+
+    Raises:
+        DataError: neither layout, another shape, truncated, without labels, or without the mirrored images wanted.
+    """
+    if is_packed(out):
+        print("latents are complete", flush=True)
+        return
+    path = Path(str(config.data.latents))
+    where, public = f"data.latents {path}", find_public(path)
+    if is_packed(path):
+        packed = PackedFolder(path)
+        check_shape(packed.shape, wanted_shape(config), where)
+        check_split(config.data.split, packed.count, packed.classes, where)
+        adopt(packed, out, flipped=config.flipped)
+    elif public is None:
+        raise DataError(f"{where}: found neither {FACTS} (packed) nor vae-sd/dataset.json (public layout)")
+    elif config.flipped:
+        raise DataError(f"{where}: the public layout has no mirrored latents, which train.flip needs")
+    else:
+        source = PublicLatents(public)
+        check_shape(source.shape, wanted_shape(config), where)
+        check_split(config.data.split, len(source.labels), len(set(source.labels)), where)
+        pack(source, out, config.data.latent_dtype)
 
 
 def main(arguments: list[str]) -> None:
@@ -121,13 +139,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
+    options: Any = parser.parse_args(arguments)
     config = job.read_config(options.config, LatentsJob)
     if config.data.latents is not None:
-        raise DataError(f"data.latents {config.data.latents!r}: packing latents is not available in this version")
-    if config.flipped:
-        raise DataError("train.flip: flipped latents are not available in this version")
-    encode(config, options.images, options.out)
+        take_in(config, options.out)
+    else:
+        encode(config, options.images, options.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Protocol
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -28,22 +29,33 @@ class RandomSource(Protocol):
         """(N, *shape) float32, standard normal."""
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+RoundKeys = Sequence[tuple[int | Tensor, int | Tensor]]
+
+
+def philox(counter: Words, key: tuple[int, int]) -> Words:
     """Philox4x32-10: four int64 tensors that hold 32-bit words, for four counter words and two key words."""
-    c0, c1, c2, c3 = counter
+    return _rounds(counter, _round_keys(key))
+
+
+def _round_keys(key: tuple[int, int]) -> list[tuple[int, int]]:
     k0, k1 = key
-    for _ in range(10):
-        high0, low0 = _multiply(c0, M0)
-        high1, low1 = _multiply(c2, M1)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + W0) & MASK, (k1 + W1) & MASK
-    return c0, c1, c2, c3
+    return [((k0 + i * W0) & MASK, (k1 + i * W1) & MASK) for i in range(10)]
 
 
-def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
-    """High and low word of a 32 x 32 bit product; int64 wraps around, and its low 64 bits are still right."""
-    product = a * b
-    return (product >> 32) & MASK, product & MASK
+def _rounds(counter: Words, keys: RoundKeys) -> Words:
+    """The ten rounds. Words and keys may be of shapes that broadcast: the first rounds then work on the small ones.
+
+    Bits above the 32nd are carried along and cleared where they would count: a multiplication wants clean words.
+    """
+    c0, c1, c2, c3 = counter
+    for k0, k1 in keys:
+        # int64 wraps around, and the low 64 bits of a product are still right.
+        product0, product1 = c0 * M0, c2 * M1
+        c0 = ((product1 >> 32) ^ c1 ^ k0) & MASK
+        c2 = ((product0 >> 32) ^ c3 ^ k1) & MASK
+        c1, c3 = product1, product0
+    return c0, c1 & MASK, c2, c3 & MASK
 
 
 class Randoms:
@@ -55,31 +67,76 @@ class Randoms:
 
     def uniform(self, name: str, shape: tuple[int, ...] = ()) -> Tensor:
         """(N, *shape) float32 in [0, 1), 24 bits each."""
-        return self._words(name, shape, lambda w: torch.stack(w, -1).bitwise_right_shift(8).float() * 2.0**-24)
+        words = self._words([name], shape)
+        return self._shaped([w.bitwise_right_shift(8).float() * 2.0**-24 for w in words], shape)[0]
 
     def normal(self, name: str, shape: tuple[int, ...] = ()) -> Tensor:
         """(N, *shape) float32, standard normal by Box and Muller."""
-        return self._words(name, shape, _box_muller)
+        return self.normals([name], shape)[0]
 
-    def _words(self, name: str, shape: tuple[int, ...], convert) -> Tensor:  # type: ignore[no-untyped-def]
-        count = math.prod(shape)
-        blocks = (count + 3) // 4
-        digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
-        key = (int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little"))
-        extra = int.from_bytes(digest[8:12], "little")
-        rows = self.positions[:, None]
-        block = torch.arange(blocks, device=rows.device)[None, :]
-        zero = torch.zeros_like(rows) + torch.zeros_like(block)
-        words = philox((block + zero, (rows & MASK) + zero, ((rows >> 32) & MASK) + zero, zero + extra), key)
-        numbers: Tensor = convert(words)
-        return numbers.reshape(len(rows), -1)[:, :count].reshape(len(rows), *shape)
+    def normals(self, names: Sequence[str], shape: tuple[int, ...] = ()) -> Tensor:
+        """(K, N, *shape): `normal` of K streams at once, the same numbers for a fraction of the kernels."""
+        a, b, c, d = self._words(names, shape)
+        return self._shaped([*_box_muller(a, b), *_box_muller(c, d)], shape)
+
+    def _words(self, names: Sequence[str], shape: tuple[int, ...]) -> Words:
+        """Four words for every four numbers: each (K, N, numbers / 4)."""
+        device = self.positions.device
+        plan = torch.tensor([_plan(self.seed, name) for name in names], device=device)
+        extra, *words = plan[:, :, None, None].unbind(1)
+        block = torch.arange((math.prod(shape) + 3) // 4, device=device)[None, None, :]
+        rows = self.positions[None, :, None]
+        keys = list(zip(words[::2], words[1::2], strict=True))
+        return _rounds((block, rows & MASK, (rows >> 32) & MASK, extra), keys)
+
+    def _shaped(self, numbers: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Four numbers of every block, in order: (K, N, *shape)."""
+        flat = torch.stack(numbers, -1).flatten(2)
+        return flat[:, :, : math.prod(shape)].reshape(*flat.shape[:2], *shape)
 
 
-def _box_muller(words: tuple[Tensor, ...]) -> Tensor:
-    pairs = []
-    for a, b in ((words[0], words[1]), (words[2], words[3])):
-        # (a + 1) / 2^32 lies in (0, 1]: its logarithm is finite.
-        radius = ((a + 1).double() * 2.0**-32).log().mul(-2).sqrt()
-        angle = b.double() * (2 * math.pi * 2.0**-32)
-        pairs += [radius * angle.cos(), radius * angle.sin()]
-    return torch.stack(pairs, -1).float()
+def _plan(seed: int, name: str) -> list[int]:
+    """What a stream has of its own: a counter word, then the keys of all rounds."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    k0, k1, extra = (int.from_bytes(digest[i : i + 4], "little") for i in (0, 4, 8))
+    return [extra, *(word for pair in _round_keys((k0, k1)) for word in pair)]
+
+
+def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two normal numbers from two words. (a + 1) / 2^32 lies in (0, 1]: its logarithm is finite."""
+    radius = ((a + 1).double() * 2.0**-32).log().mul(-2).sqrt()
+    angle = b.double() * (2 * math.pi * 2.0**-32)
+    return (radius * angle.cos()).float(), (radius * angle.sin()).float()
+
+
+class StepNoise:
+    """`normal("step.<k>")` of one step after the other, several drawn at once where that saves time.
+
+    On a GPU each of some 140 small kernels costs more to start than to run; on a CPU the arrays should stay in its
+    cache.
+    """
+
+    LIMIT: ClassVar[dict[str, int]] = {"cpu": 2**17, "cuda": 2**22}
+    """Numbers per draw."""
+
+    def __init__(self, randoms: Randoms, shape: tuple[int, ...], steps: int, prefix: str = "step.") -> None:
+        """Nothing is drawn before it is asked for.
+
+        Args:
+            randoms: source for N positions.
+            shape: of one position's noise.
+            steps: how many steps may be asked for.
+            prefix: of the streams' names.
+        """
+        self.randoms, self.shape, self.steps, self.prefix = randoms, shape, steps, prefix
+        numbers = len(randoms.positions) * math.prod(shape)
+        self.ahead = max(1, min(32, self.LIMIT.get(randoms.positions.device.type, 2**20) // max(1, numbers)))
+        self._drawn: dict[int, Tensor] = {}
+
+    def __call__(self, step: int) -> Tensor:
+        """Noise (N, *shape) of a step."""
+        if step not in self._drawn:
+            steps = range(step, max(step + 1, min(step + self.ahead, self.steps)))
+            noises = self.randoms.normals([f"{self.prefix}{k}" for k in steps], self.shape)
+            self._drawn = dict(zip(steps, noises, strict=True))
+        return self._drawn[step]

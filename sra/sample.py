@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,145 +17,116 @@ from torch import Tensor
 from sra import job
 from sra.codec import Codec, load_codec
 from sra.config import CodecConfig, ConfigError, SampleJob
-from sra.files import replacing
+from sra.files import replacing, write_json
+from sra.grid import EDGE, write_grid
 from sra.network import DiffusionTransformer
-from sra.randoms import Randoms
+from sra.npz import Array, write_images, write_shard
+from sra.processes import make_state
 from sra.samplers import sample
+from sra.seeding import PublicCode, Shard, make_seeding
 from sra.weights import load_network
-
-GRID = 8
-"""Rows and columns of the picture of the first samples."""
-
-
-def labels_of(config: SampleJob, indices: Tensor) -> Tensor:
-    """Labels (N,) of image indices: drawn per image, or the same number of each class."""
-    classes = config.model.classes
-    if config.sample.labels == "balanced":
-        return indices % classes
-    uniform = Randoms(config.seed, indices).uniform("label")
-    return (uniform * classes).long().clamp_max(classes - 1)
 
 
 class Sampler:
     """One checkpoint, its codec, and where its images go."""
 
     def __init__(self, config: SampleJob, out: Path, codec: Codec, state: PartialState) -> None:
-        if config.sample.seeding != "per-image":
-            raise ConfigError("sample.seeding 'public-code' is not available in this version; allowed: per-image")
         if config.sample.weights != "ema" and config.checkpoint.endswith(".safetensors"):
             raise ConfigError("sample.weights 'model': the suite's own checkpoints hold EMA weights; allowed: ema")
         self.config, self.out, self.codec, self.state = config, out, codec, state
+        self.seeding = make_seeding(config, state.device, state.num_processes)
         self.network: DiffusionTransformer | None = None
 
-    @property
-    def shards(self) -> list[range]:
-        """Image indices of every shard."""
-        images, size = self.config.sample.images, self.config.sample.shard
-        return [range(start, min(start + size, images)) for start in range(0, images, size)]
-
-    def shard_file(self, shard: range) -> Path:
+    def shard_file(self, shard: Shard) -> Path:
         """File of one shard."""
-        return self.out / "shards" / f"{shard.start:08d}.npz"
+        return self.out / "shards" / shard.name
 
     def run(self) -> None:
-        """Make the missing shards of this process, then (first process) the final files."""
-        if (self.out / "samples.npz").is_file() and (self.out / "grid.png").is_file():
+        """Make the missing shards of this process, then (first process) the final files.
+
+        Raises:
+            ConfigError: the shards that are there were made for another number of processes (`public-code` only).
+        """
+        if (self.out / "samples.npz").is_file():
             print(f"{self.out.name}: samples are complete", flush=True)
+            shutil.rmtree(self.out / "shards", ignore_errors=True)
             return
-        mine = self.shards[self.state.process_index :: self.state.num_processes]
-        done = sum(len(s) for s in mine if self.shard_file(s).is_file())
-        progress = job.Progress(self.out.name, sum(len(s) for s in mine), " images", done=done)
+        self._check_shards()
+        missing = [shard for shard in self.seeding.shards if not self.shard_file(shard).is_file()]
+        # Nobody may finish a shard while others still look: all must share out the same list.
+        self.state.wait_for_everyone()
+        mine = self.seeding.mine(missing, self.state.process_index, self.state.num_processes)
+        progress = job.Progress(self.out.name, sum(shard.count for shard in mine), " images")
+        resolution = self.config.model.resolution
         for shard in mine:
-            if not self.shard_file(shard).is_file():
-                self._make(shard, progress)
+            shape = (shard.count, resolution, resolution, 3)
+            write_shard(self.shard_file(shard), shape, self._batches(shard, progress))
         self.state.wait_for_everyone()
         if self.state.is_main_process:
             self._finish()
         self.state.wait_for_everyone()
 
-    def _make(self, shard: range, progress: job.Progress) -> None:
-        images, labels = [], []
-        for start in range(shard.start, shard.stop, self.config.sample.batch):
-            job.check_stop()
-            indices = torch.arange(start, min(start + self.config.sample.batch, shard.stop))
-            pixels, batch_labels = self._batch(indices.to(self.state.device))
-            images.append(pixels.cpu().numpy())
-            labels.append(batch_labels.cpu().numpy())
-            progress.update(len(indices))
-        with replacing(self.shard_file(shard)) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, arr_0=np.concatenate(images), labels=np.concatenate(labels))
+    def _check_shards(self) -> None:
+        names = {shard.name for shard in self.seeding.shards}
+        strangers = sorted(p.name for p in self.out.glob("shards/*.npz") if p.name not in names)
+        if strangers:
+            raise ConfigError(
+                f"{self.out / 'shards'}: {strangers[0]} was made for another number of processes, now it is "
+                f"{self.state.num_processes}: set sample.ranks, or remove the folder to start anew"
+            )
 
-    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, H, W, 3) uint8 images and (N,) labels of image indices (N,)."""
+    def _batches(self, shard: Shard, progress: job.Progress) -> Iterator[tuple[Array, Array]]:
+        """(N, H, W, 3) uint8 images and (N,) labels of a shard's batches."""
+        for images, labels in map(self._decoded, self._latents(shard)):
+            yield images, labels
+            progress.update(len(images))
+
+    def _latents(self, shard: Shard) -> Iterator[tuple[Tensor, Tensor]]:
+        """Latents (N, C, h, w) and labels (N,) of a shard's batches."""
+        config = self.config
+        for draw in self.seeding.draws(shard):
+            job.check_stop()
+            network = self._network()
+            autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.sample.precision)
+            torch.backends.cuda.matmul.allow_tf32 = config.sample.precision == "tf32"
+            with torch.autocast(self.state.device.type, dtype=autocast, enabled=autocast is not None):
+                z = sample(network, config.sample, config.model, draw.labels, draw.initial, draw.step_noise)
+            yield z, draw.labels
+
+    def _decoded(self, made: tuple[Tensor, Tensor]) -> tuple[Array, Array]:
+        """(N, H, W, 3) uint8 images and (N,) labels."""
+        z, labels = made
+        return self.codec.decode(z.float()).cpu().numpy(), labels.cpu().numpy()
+
+    def _network(self) -> DiffusionTransformer:
+        """Loaded when the first batch wants it."""
         config = self.config
         if self.network is None:
-            which = config.sample.weights
-            network = load_network(Path(config.checkpoint), config.model, config.codec, which)
+            network = load_network(Path(config.checkpoint), config.model, config.codec, config.sample.weights)
             self.network = network.to(self.state.device)
-        side = config.model.resolution // config.codec.factor
-        shape = (config.codec.channels, side, side)
-        randoms = Randoms(config.seed, indices)
-        labels = labels_of(config, indices)
-        autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.sample.precision)
-        torch.backends.cuda.matmul.allow_tf32 = config.sample.precision == "tf32"
-        with torch.autocast(indices.device.type, dtype=autocast, enabled=autocast is not None):
-            z = sample(
-                self.network,
-                config.sample,
-                config.model,
-                labels,
-                randoms.normal("initial", shape),
-                lambda k: randoms.normal(f"step.{k}", shape),
-            )
-        return self.codec.decode(z.float()), labels
+        return self.network
 
     def _finish(self) -> None:
-        """One file of all images, their labels, a picture of the first; then the shards go."""
-        resolution = self.config.model.resolution
-        header = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
-            "fortran_order": False,
-            "shape": (self.config.sample.images, resolution, resolution, 3),
-        }
-        labels = []
-        with (
-            replacing(self.out / "samples.npz") as temporary,
-            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
-            archive.open("arr_0.npy", "w", force_zip64=True) as member,
-        ):
-            np.lib.format.write_array_header_1_0(member, header)
-            for shard in self.shards:
-                arrays = read_shard(self.shard_file(shard))
-                member.write(arrays["arr_0"].tobytes())
-                labels.append(arrays["labels"])
-                if shard.start == 0:
-                    self._grid(arrays["arr_0"][: GRID * GRID])
-        with replacing(self.out / "labels.npy") as temporary, temporary.open("wb") as handle:
-            np.save(handle, np.concatenate(labels))
-        if self.config.sample.png:
+        """The final files; `samples.npz` comes last and says that all are there, then the shards go."""
+        place, sample = self.shard_file, self.config.sample
+        write_grid(np.stack(list(itertools.islice(self.seeding.images(place), EDGE * EDGE))), self.out / "grid.png")
+        if sample.png:
             self._write_pngs()
+        with replacing(self.out / "labels.npy") as temporary, temporary.open("wb") as handle:
+            np.save(handle, self.seeding.labels(place))
+        ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
+        write_json(self.out / "samples.json", {"images": sample.images, "seeding": sample.seeding, "ranks": ranks})
+        resolution = self.config.model.resolution
+        write_images(self.out / "samples.npz", (sample.images, resolution, resolution, 3), self.seeding.images(place))
         shutil.rmtree(self.out / "shards")
 
-    def _grid(self, images: np.ndarray[Any, Any]) -> None:
-        edge = images.shape[1]
-        sheet = np.full((GRID * edge, GRID * edge, 3), 255, np.uint8)
-        for index, image in enumerate(images):
-            row, column = divmod(index, GRID)
-            sheet[row * edge : (row + 1) * edge, column * edge : (column + 1) * edge] = image
-        with replacing(self.out / "grid.png") as temporary:
-            Image.fromarray(sheet).save(temporary, format="PNG")
-
     def _write_pngs(self) -> None:
-        for shard in self.shards:
-            for index, image in zip(shard, read_shard(self.shard_file(shard))["arr_0"], strict=True):
-                with replacing(self.out / "png" / f"{index:06d}.png", durable=False) as temporary:
+        """`png/<000000>.png`, as the public code names them."""
+        for index, image in enumerate(self.seeding.images(self.shard_file)):
+            path = self.out / "png" / f"{index:06d}.png"
+            if not path.is_file():
+                with replacing(path, durable=False) as temporary:
                     Image.fromarray(image).save(temporary, format="PNG")
-
-
-def read_shard(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """`arr_0` (N, H, W, 3) uint8 and `labels` (N,) of one shard."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def main(arguments: list[str]) -> None:
@@ -163,10 +134,11 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m sra.sample", description=main.__doc__)
     parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, nargs="+", required=True)
+    parser.add_argument("--processes", type=int, help="how many must work together")
     options = parser.parse_args(arguments)
     if len(options.config) != len(options.out):
         raise ConfigError(f"--config names {len(options.config)} files, --out {len(options.out)} folders: one each")
-    state = PartialState()
+    state = make_state(options.processes)
     codecs: dict[CodecConfig, Codec] = {}
     for path, out in zip(options.config, options.out, strict=True):
         config = job.read_config(path, SampleJob)

@@ -25,7 +25,9 @@ from sra.config import TrainConfig, TrainJob
 from sra.ema import update_ema
 from sra.errors import ConfigError, DataError, UserError
 from sra.files import replacing, write_bytes
+from sra.grid import TrainingGrid
 from sra.latents import PackedLatents, sample_latent
+from sra.loader import Ahead
 from sra.method import StepLosses, TrainingModule, needs_teacher
 from sra.network import initialise
 from sra.randoms import Randoms
@@ -76,6 +78,7 @@ class Trainer:
         self.data = PackedLatents(latents)
         self._check_data()
         self.order = DataOrder(config.seed, self.data.count, self.settings.global_batch)
+        self.batches = Ahead(self._choose, self.data.batch, self.settings.workers)
         self.total = self.settings.steps or (self.settings.epochs or 0) * self.order.steps_per_epoch
         module = TrainingModule(config.model, config.codec, self.settings, config.align)
         initialise(module.network, config.seed)
@@ -83,6 +86,7 @@ class Trainer:
         optimizer = make_optimizer(module, self.settings)
         self.network = module.network
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.grid = TrainingGrid(config, out / "grids", self.accelerator.device) if self.settings.grid_every else None
         self.step, self.seconds = 0, 0.0
 
     def _check_data(self) -> None:
@@ -90,6 +94,8 @@ class Trainer:
         wanted = (2 * self.config.codec.channels, side, side)
         if self.data.shape != wanted:
             raise DataError(f"latents are {self.data.shape} (C, H, W), the manifest says {wanted}")
+        if self.settings.flip and self.data.flipped is None:
+            raise DataError(f"{self.data.path}: has no mirrored latents, which train.flip needs")
         if self.data.classes > self.config.model.classes:
             raise DataError(f"latents have {self.data.classes} classes, model.classes is {self.config.model.classes}")
         parts = self.accelerator.num_processes * self.settings.accumulate
@@ -176,6 +182,8 @@ class Trainer:
         progress.update(loss=loss)
         if last or self.step in self.settings.milestones:
             self.export()
+        if self.grid is not None and self.step % self.settings.grid_every == 0 and self.accelerator.is_main_process:
+            self.grid.draw(self.ema, self.step)
         stopping = self._someone_stops()
         if last or stopping or self.step % self.settings.checkpoint_every == 0:
             self.save()
@@ -219,15 +227,29 @@ class Trainer:
                 f"nothing was changed, the last checkpoint in {self.out / 'checkpoints'} is good"
             )
 
-    def _batch(self, part: int) -> tuple[Tensor, Tensor, Randoms]:
-        """This process's slice of the global batch: latents, labels and their random numbers."""
+    def _first(self, number: int) -> tuple[int, int]:
+        """Where this process's slice of its batch `number` begins in the global order, and its size."""
+        step, part = divmod(number, self.settings.accumulate)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         size = self.settings.global_batch // (world * self.settings.accumulate)
-        start = (part * world + rank) * size
-        indices = self.order.indices(self.step)[start : start + size]
-        moments, labels = self.data.batch(indices)
+        return step * self.settings.global_batch + (part * world + rank) * size, size
+
+    def _choose(self, number: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+        """Images of this process's batch `number`, and which of them are mirrored."""
+        first, size = self._first(number)
+        step, start = divmod(first, self.settings.global_batch)
+        indices = self.order.indices(step)[start : start + size]
+        if not self.settings.flip:
+            return indices, None
+        uniform = Randoms(self.config.seed, torch.arange(first, first + size)).uniform("flip")
+        return indices, (uniform < 0.5).numpy()
+
+    def _batch(self, part: int) -> tuple[Tensor, Tensor, Randoms]:
+        """This process's slice of the global batch: latents, labels and their random numbers."""
+        number = self.step * self.settings.accumulate + part
+        moments, labels = self.batches.get(number)
         device = self.accelerator.device
-        first = self.step * self.settings.global_batch + start
+        first, size = self._first(number)
         randoms = Randoms(self.config.seed, torch.arange(first, first + size, device=device))
         moments = moments.to(device)
         shape = (moments.shape[1] // 2, *moments.shape[2:])

@@ -26,11 +26,29 @@ def load_network(path: Path, model: ModelConfig, codec: CodecConfig, which: str 
     Raises:
         DataError: not a weights file, or one of another network.
     """
-    state = read_state(path, which)
+    return network_of(read_state(path, which), model, codec, str(path))
+
+
+def network_of(state: dict[str, Tensor], model: ModelConfig, codec: CodecConfig, source: str) -> DiffusionTransformer:
+    """A network in eval mode with the weights of a state, with SRA's head where the state has one; see `fill`."""
     network = build(model, codec, head=any(name.startswith("ap_head.") for name in state))
-    _check(path, state, network.state_dict())
-    network.load_state_dict(state)
+    fill(network, state, source)
     return network.eval()
+
+
+def fill(network: DiffusionTransformer, state: dict[str, Tensor], source: str) -> None:
+    """Load a state strictly.
+
+    Args:
+        network: is filled.
+        state: names to tensors.
+        source: where the state comes from, for the error.
+
+    Raises:
+        DataError: names are missing or unexpected, or shapes differ.
+    """
+    _check(source, state, network.state_dict())
+    network.load_state_dict(state)
 
 
 def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
@@ -55,7 +73,7 @@ def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
     return state
 
 
-def _check(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def _check(source: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(found.keys() - wanted.keys())
     shapes = [
@@ -66,4 +84,4 @@ def _check(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> N
     kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
     problems = [f"{kind}: {', '.join(n[:5])}{' ...' if len(n) > 5 else ''}" for kind, n in kinds if n]
     if problems:
-        raise DataError(f"{path}: does not fit the manifest's network; {'; '.join(problems)}")
+        raise DataError(f"{source}: does not fit the manifest's network; {'; '.join(problems)}")

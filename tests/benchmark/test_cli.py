@@ -150,3 +150,9 @@ def test_smoke_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_clean_refuses_what_is_no_run(tmp_path: Path) -> None:
     assert "a run directory is needed" in refused("clean", str(tmp_path), "--yes")
+
+
+def test_evaluate_without_a_graph_says_how_to_get_it(tmp_path: Path) -> None:
+    line = refused("evaluate", "--samples", str(tmp_path), "--reference", str(tmp_path))
+    assert "--graph asset:inception-graph: not found" in line
+    assert "sra-bench fetch inception-graph" in line

@@ -48,7 +48,7 @@ def test_copies_are_counted(tmp_path):
     ("arrays", "message"),
     [
         ({"images": PIXELS}, "no array 'arr_0'; found images"),
-        ({"arr_0": PIXELS / 255.0}, "arr_0 is float64, uint8"),
+        ({"arr_0": PIXELS / 255.0}, r"arr_0 is float64 in \[0, 1\], uint8 in \[0, 255\]"),
         ({"arr_0": PIXELS[..., :1]}, r"\(130, 8, 8, 1\), \(N, H, W, 3\)"),
         ({"arr_0": PIXELS[:0]}, r"shape \(0, 8, 8, 3\)"),
     ],

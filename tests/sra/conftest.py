@@ -1,7 +1,7 @@
 """Golden numbers and the small networks they belong to."""
 
-import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,36 +9,21 @@ import pytest
 import torch
 
 from sra.config import CodecConfig, ModelConfig, Size
+from sra.parity.golden import open_golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 torch.set_num_threads(1)
 
 
-def load_arrays(name: str) -> dict[str, torch.Tensor]:
-    with np.load(GOLDEN / name, allow_pickle=False) as arrays:
+@pytest.fixture(scope="session")
+def sit() -> dict[str, torch.Tensor]:
+    with np.load(GOLDEN / "sit.npz", allow_pickle=False) as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
 @pytest.fixture(scope="session")
-def golden_config() -> dict[str, Any]:
-    return json.loads((GOLDEN / "config.json").read_text())["config"]
-
-
-@pytest.fixture(scope="session")
-def sit() -> dict[str, torch.Tensor]:
-    return load_arrays("sit.npz")
-
-
-@pytest.fixture(scope="session")
-def model(golden_config: dict[str, Any]) -> ModelConfig:
-    c = golden_config
-    return ModelConfig(
-        size=Size(depth=c["depth"], width=c["hidden_size"], heads=c["num_heads"]),
-        patch=c["patch_size"],
-        resolution=c["input_size"] * 8,
-        classes=c["num_classes"],
-        convention="sra",
-    )
+def model() -> ModelConfig:
+    return open_golden(GOLDEN).config.model("sit")
 
 
 @pytest.fixture(scope="session")
@@ -58,4 +43,48 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.fixture(scope="session")
 def helpers() -> Any:
-    return type("helpers", (), {"state": staticmethod(state), "error": staticmethod(error), "load": load_arrays})
+    return type("helpers", (), {"state": staticmethod(state), "error": staticmethod(error)})
+
+
+@pytest.fixture(scope="session")
+def small() -> Any:
+    """The smallest run on digits: settings of its codec, network and training."""
+    from sra.alignment.sra import Settings
+    from sra.config import TrainConfig, TrainJob
+
+    codec = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
+    network = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")
+    train = TrainConfig(steps=4, global_batch=8, lr=1e-3, precision="fp32", log_every=1)
+    job = TrainJob(seed=0, codec=codec, model=network, train=train, align=Settings(blocks=(1, 2)))
+    return SimpleNamespace(codec=codec, model=network, train=train, job=job)
+
+
+@pytest.fixture(scope="session")
+def digit_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty digits as the images stage leaves them."""
+    from PIL import Image
+
+    from sra import embedded
+    from sra.config import DataConfig, ImagesJob
+    from sra.images import prepare
+
+    root = tmp_path_factory.mktemp("digits")
+    pixels, classes = embedded.digits(32)
+    for i in range(60):
+        place = root / "raw" / str(classes[i]) / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[i]).save(place)
+    prepare(ImagesJob(data=DataConfig(images=str(root / "raw")), resolution=32), root / "images")
+    return root / "images"
+
+
+@pytest.fixture(scope="session")
+def digit_latents(small: Any, digit_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as packed latents, mirrored ones included."""
+    from sra.config import DataConfig, LatentsJob
+    from sra.latents import encode
+
+    out = tmp_path_factory.mktemp("latents") / "packed"
+    config = LatentsJob(data=DataConfig(images="unused"), codec=small.codec, resolution=32, flipped=True)
+    encode(config, digit_images, out)
+    return out

@@ -1,8 +1,6 @@
-"""DiT against numbers printed by the reference code: network, losses, schedules, sampler."""
+"""What holds for DiT besides the golden numbers (`test_parity.py`): schedules, bound, sampler."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,99 +10,13 @@ from sra.config import SampleConfig, TrainConfig
 from sra.ddpm import STEPS, Diffusion, DiffusionObjective, discretised_log_likelihood, kl
 from sra.ddpm import Gaussian as G
 from sra.method import TrainingModule
-from sra.network import build
 from sra.randoms import Randoms
-from sra.samplers import mixed, sample, with_null
-
-LIMIT = 1e-6
-
-
-@pytest.fixture(scope="module")
-def dit(helpers):
-    return helpers.load("dit.npz")
+from sra.samplers import sample
 
 
 @pytest.fixture(scope="module")
 def dit_model(model):
     return dataclasses.replace(model, family="dit")
-
-
-def load(dit, model, codec, helpers, which="model/"):
-    network = build(model, codec, head=True)
-    network.load_state_dict(helpers.state(dit, which))
-    return network.eval()
-
-
-def test_state_dict_names_and_shapes(dit, dit_model, codec, helpers):
-    listed = json.loads((Path(__file__).parents[1] / "golden" / "config.json").read_text())["dit_state_dict"]
-    network = load(dit, dit_model, codec, helpers)
-    assert {n: tuple(s) for n, s in listed} == {n: tuple(v.shape) for n, v in network.state_dict().items()}
-
-
-def test_forward_and_three_channel_guidance(dit, dit_model, codec, golden_config, helpers):
-    network = load(dit, dit_model, codec, helpers)
-    x, y, t, m = dit["forward/x"], dit["forward/y"], dit["forward/t"], golden_config["block_out_s"]
-    with torch.no_grad():
-        output, hidden = network(x, t, y, tap=m)
-        inputs, labels = with_null(x, y, network.null_label)
-        guided = mixed(network(inputs, torch.cat([t, t]), labels), golden_config["cfg_scale"], 3)
-    assert helpers.error(output, dit["forward/output"]) < LIMIT
-    assert helpers.error(hidden, dit["forward/hidden_at_s"]) < LIMIT
-    assert helpers.error(guided, dit["forward/output_cfg"]) < LIMIT
-
-
-class GoldenTimes:
-    """Gives the reference's times, noise and labels in this suite's units."""
-
-    def __init__(self, dit, null_label):
-        self.noise = dit["sra_loss/noise"]
-        self.t = (dit["sra_loss/t"].double() + 0.5) / STEPS
-        self.shift = (dit["sra_loss/t"] - dit["sra_loss/t_teacher"] + 0.5) / (0.2 * STEPS)
-        self.kept = (dit["sra_loss/labels_after_dropout"] != null_label).float()
-
-    def uniform(self, name, shape=()):
-        return {"t": self.t, "align.time": self.shift.clamp_min(0), "dropout": self.kept}[name]
-
-    def normal(self, name, shape=()):
-        return self.noise
-
-
-@pytest.mark.parametrize("convention", ["sra", "vanilla-dit"])
-def test_losses_and_gradients(convention, dit, dit_model, codec, golden_config, helpers):
-    align = Settings(blocks=(golden_config["block_out_s"], golden_config["block_out_t"]), weight=0.04)
-    model = dataclasses.replace(dit_model, convention=convention)
-    module = TrainingModule(model, codec, TrainConfig(steps=1, label_dropout=0.5), align)
-    module.network.load_state_dict(helpers.state(dit, "model/"))
-    teacher = load(dit, dit_model, codec, helpers, "teacher/")
-    x, t, noise = dit["sra_loss/images"], dit["sra_loss/t"], dit["sra_loss/noise"]
-    losses = module(x, dit["sra_loss/labels"], GoldenTimes(dit, model.classes), teacher)
-    objective = DiffusionObjective()
-    prediction = module.network(objective.corrupt(x, noise, t), t, dit["sra_loss/labels_after_dropout"])
-    for name, found in zip(("mse", "vb"), objective.terms(prediction, x, noise, t), strict=True):
-        assert helpers.error(found, dit[f"sra_loss/{name}"]) < LIMIT, name
-    assert helpers.error(losses.generation, dit["sra_loss/loss"]) < LIMIT
-    assert helpers.error(losses.alignment, dit["sra_loss/align_loss"]) < LIMIT
-    losses.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), 1e9)
-    assert helpers.error(norm, dit["sra_loss/total_grad_norm"]) < LIMIT
-
-
-@pytest.mark.parametrize("guidance", ["nocfg", "cfg"])
-def test_sampler(guidance, dit, dit_model, codec, golden_config, helpers):
-    network = load(dit, dit_model, codec, helpers)
-    scale = golden_config["cfg_scale"] if guidance == "cfg" else 1.0
-    config = SampleConfig(sampler="ddpm", steps=golden_config["dit_respacing"], cfg=scale, cfg_channels=3)
-    count = len(dit["sampler/labels"])
-    noise = dit["sampler/noise_cfg" if guidance == "cfg" else "sampler/noise"][:, :count]
-    found = sample(network, config, dit_model, dit["sampler/labels"], dit["sampler/latents"], lambda k: noise[k])
-    assert helpers.error(found, dit[f"sampler/{guidance}"]) < LIMIT
-
-
-@pytest.mark.parametrize(("steps", "suffix"), [(10, ""), (250, "_250")])
-def test_respaced_schedules(steps, suffix, dit, helpers):
-    diffusion = Diffusion(steps)
-    assert torch.equal(diffusion.timestep_map, dit[f"sampler/timestep_map{suffix}"])
-    assert helpers.error(diffusion.betas, dit[f"sampler/betas{suffix}"]) < LIMIT
 
 
 @pytest.mark.parametrize("steps", [2, 7, 250, STEPS])

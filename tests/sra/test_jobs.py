@@ -31,7 +31,8 @@ from sra.config import (
 from sra.errors import DataError
 from sra.images import center_crop, prepare
 from sra.latents import PackedLatents, encode
-from sra.sample import Sampler, labels_of
+from sra.sample import Sampler
+from sra.seeding import labels_of
 from sra.train import DataOrder, NonFiniteError, Trainer
 from sra.weights import load_network
 

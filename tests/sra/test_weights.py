@@ -13,12 +13,6 @@ from sra.weights import load_network, read_state
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def test_published_format(sit, model, codec, helpers):
-    network = load_network(GOLDEN / "published_format.pt", model, codec, which="model")
-    expected = helpers.state(sit, "model/")
-    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
-
-
 def test_bare_state(tmp_path, sit, model, codec, helpers):
     torch.save(helpers.state(sit, "model/"), tmp_path / "bare.pt")
     assert load_network(tmp_path / "bare.pt", model, codec).ap_head is not None

@@ -1,0 +1,82 @@
+"""What a pass over images finds beside their features: hash, copies, black ones. And reading ahead."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from evaluator.errors import EvaluatorError
+
+Array = np.ndarray[Any, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Facts of the pixels of a set."""
+
+    sha256: str
+    """Of all pixels in order."""
+    duplicates: int
+    """Images that equal an earlier one."""
+    black: int
+    """Images of zeros."""
+    first_black: int
+    """Place of the first of them; -1 where there is none."""
+
+
+class Examination:
+    """Grows with every batch of (n, H, W, 3) uint8."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+        self._seen: set[bytes] = set()
+        self._count = self._black = self._largest = 0
+        self._first_black = -1
+
+    def add(self, batch: Array) -> None:
+        """Look at the next images."""
+        images = np.ascontiguousarray(batch)
+        self._total.update(images.data)
+        self._seen.update(hashlib.blake2b(image.data, digest_size=16).digest() for image in images)
+        brightest = batch.reshape(len(batch), -1).max(axis=1)
+        self._largest = max(self._largest, int(brightest.max()))
+        black = np.flatnonzero(brightest == 0)
+        if len(black) and not self._black:
+            self._first_black = self._count + int(black[0])
+        self._black += len(black)
+        self._count += len(batch)
+
+    def result(self, path: Path) -> Findings:
+        """Of all that was added.
+
+        Raises:
+            EvaluatorError: no value above 1 in the whole set.
+        """
+        if self._largest <= 1:
+            raise EvaluatorError(
+                f"{path}: no value above {self._largest}, uint8 in [0, 255] is needed: black, or scaled to [0, 1]?"
+            )
+        copies = self._count - len(self._seen)
+        return Findings(self._total.hexdigest(), copies, self._black, self._first_black)
+
+
+def prefetched(source: Iterator[T], ahead: int) -> Iterator[T]:
+    """The same items, made by a thread of its own, at most `ahead` of them before they are asked for."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        pending = deque(thread.submit(next, source, end) for _ in range(ahead))
+        try:
+            while (item := pending.popleft().result()) is not end:
+                pending.append(thread.submit(next, source, end))
+                yield item  # type: ignore[misc]
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,121 @@
+"""The ADM protocol on whatever computes the features: the TensorFlow graph, or the same network elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from evaluator import coverage, intervals, metrics, references, tool
+from evaluator.cache import FeatureCache, Features, feature_cache
+from evaluator.errors import EvaluatorError
+from evaluator.metrics import NEIGHBOURS, frechet_distance
+from evaluator.references import Statistics
+from evaluator.samples import ImageSet
+
+Array = np.ndarray[Any, Any]
+SPATIAL_CHANNELS = 7
+"""First channels of `mixed_6/conv` that make the spatial features."""
+
+
+class Extractor(Protocol):
+    """Images to features."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of pooled and spatial features."""
+
+    @property
+    def weights(self) -> Array:
+        """The classifier's (D, classes)."""
+
+    def __call__(self, images: Array) -> Array:
+        """(n, H, W, 3) uint8 to pooled and spatial features side by side, float32."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """What every sample set is held against."""
+
+    features: Features
+    statistics: Statistics
+
+
+def score(task: tool.Task, extractor: Extractor, name: str) -> list[tool.Result]:
+    """The ADM metrics of every sample set.
+
+    Args:
+        task: what to score.
+        extractor: computes features.
+        name: of the extractor's folder in a cache.
+
+    Raises:
+        EvaluatorError: sets of three images or fewer, statistics that do not fit, a cache that cannot be written.
+    """
+    for images in (task.reference, *task.samples):
+        if images.count <= NEIGHBOURS:
+            raise EvaluatorError(f"{images.path}: {images.count} images, more than {NEIGHBOURS} are needed")
+    with feature_cache(task.cache, name) as cache:
+        found = cache.features(task.reference, extractor, extractor.widths)
+        against = Against(found, references.of_reference(task.reference, found, cache))
+        return [_one(task, images, extractor, cache, against) for images in task.samples]
+
+
+def _one(task: tool.Task, images: ImageSet, extractor: Extractor, cache: FeatureCache, against: Against) -> tool.Result:
+    features = cache.features(images, extractor, extractor.widths)
+    _say(images, "statistics, FID, sFID and Inception score")
+    own = references.of_samples(images, features, trusted=task.options.trust_statistics)
+    inception = metrics.score_of_pool(features.pool, extractor.weights)
+    _say(images, "precision and recall")
+    precision, recall = metrics.precision_recall(against.features.pool, features.pool, half=True)
+    precision_exact, recall_exact, covered = coverage.exact(against.features.pool, features.pool)
+    found: dict[str, float | None] = {
+        "fid": frechet_distance(own.pool, against.statistics.pool),
+        "sfid": frechet_distance(own.spatial, against.statistics.spatial),
+        "is": inception.value,
+        "precision": precision,
+        "recall": recall,
+        "precision_exact": precision_exact,
+        "recall_exact": recall_exact,
+    }
+    settings: dict[str, object] = {
+        "stored_statistics": against.statistics.stored,
+        "trusted_sample_statistics": own.stored,
+        "widths": {"pool": extractor.widths[0], "spatial": extractor.widths[1], "classes": extractor.weights.shape[1]},
+    }
+    if task.options.no_intervals:
+        return found, settings
+    _say(images, "intervals")
+    return found, settings, _intervals(found, features, own, against, inception, covered)
+
+
+def _intervals(
+    found: dict[str, float | None],
+    features: Features,
+    own: Statistics,
+    against: Against,
+    inception: metrics.InceptionScore,
+    covered: coverage.Coverage,
+) -> tool.Intervals:
+    """By metric; statistics that were trusted say nothing of their spread."""
+    result = {"is": intervals.inception_interval(inception)}
+    kinds = (("fid", "pool"), ("sfid", "spatial")) if not own.stored else ()
+    for metric, kind in kinds:
+        rows, mine, other = (getattr(side, kind) for side in (features, own, against.statistics))
+        result[metric] = intervals.frechet_interval(_value(found, metric), rows, mine, other)
+    for metric in ("precision", "precision_exact"):
+        result[metric] = intervals.precision_interval(_value(found, metric), len(features.pool))
+    for metric in ("recall", "recall_exact"):
+        result[metric] = intervals.recall_interval(_value(found, metric), covered)
+    return {metric: result[metric] for metric in found if metric in result}
+
+
+def _value(found: dict[str, float | None], metric: str) -> float:
+    value = found[metric]
+    assert value is not None, metric
+    return value
+
+
+def _say(images: ImageSet, stage: str) -> None:
+    print(f"{images.path.name}: {stage}", flush=True)

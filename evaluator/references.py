@@ -1,0 +1,86 @@
+"""Statistics of references and samples: stored in the file, or computed from its images and kept by their hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluator.arrays import STATISTICS, statistics
+from evaluator.cache import FeatureCache, Features
+from evaluator.errors import EvaluatorError
+from evaluator.files import replacing
+from evaluator.metrics import Gaussian, gaussian
+from evaluator.samples import ImageSet
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of pooled and spatial features."""
+
+    pool: Gaussian
+    spatial: Gaussian
+    stored: bool
+    """Whether they stood in the file; its images then count for precision and recall only."""
+
+
+def of_reference(images: ImageSet, features: Features, cache: FeatureCache) -> Statistics:
+    """Those in the file, as the public evaluator takes them; else of all its images, computed once for a cache.
+
+    Raises:
+        EvaluatorError: stored ones of another graph, or the cache cannot be written.
+    """
+    kept = cache.folder / f"statistics-{images.examine()[:40]}.npz"
+    found = _stored(images.path, features)
+    if found is None and kept.is_file():
+        found = _read(kept, stored=False)
+    if found is None:
+        found = computed(features)
+        arrays = (found.pool.mean, found.pool.covariance, found.spatial.mean, found.spatial.covariance)
+        with replacing(kept) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, allow_pickle=False, **dict(zip(STATISTICS, arrays, strict=True)))
+    return found
+
+
+def of_samples(images: ImageSet, features: Features, *, trusted: bool) -> Statistics:
+    """Of the images; those in the file only where they are trusted.
+
+    Raises:
+        EvaluatorError: the file brings statistics, which the public evaluator would silently use.
+    """
+    found = _stored(images.path, features)
+    if found is None:
+        return computed(features)
+    if not trusted:
+        raise EvaluatorError(
+            f"{images.path}: samples that bring their own statistics ({', '.join(STATISTICS)}) are refused: they need "
+            "not be those of the images; --trust-statistics scores by them"
+        )
+    return found
+
+
+def computed(features: Features) -> Statistics:
+    """From features."""
+    return Statistics(gaussian(features.pool), gaussian(features.spatial), stored=False)
+
+
+def _stored(path: Path, features: Features) -> Statistics | None:
+    found = _read(path, stored=True)
+    for name, own, given in (
+        ("mu", features.pool.shape[1], found and found.pool),
+        ("mu_s", features.spatial.shape[1], found and found.spatial),
+    ):
+        if given and len(given.mean) != own:
+            raise EvaluatorError(
+                f"{path}: {name} has {len(given.mean)} values, this graph's features {own}: statistics of another graph"
+            )
+    return found
+
+
+def _read(path: Path, *, stored: bool) -> Statistics | None:
+    found = statistics(path)
+    if found is None:
+        return None
+    mu, sigma, mu_s, sigma_s = (found[name] for name in STATISTICS)
+    return Statistics(Gaussian(mu, sigma), Gaussian(mu_s, sigma_s), stored)

@@ -1,0 +1,34 @@
+"""Reading ahead: batches are read by threads while the network works on the ones before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Ahead(Generic[T]):
+    """Numbered batches, read up to `workers` ahead of their use; what a batch holds does not depend on `workers`."""
+
+    def __init__(self, choose: Callable[[int], tuple[Any, ...]], read: Callable[..., T], workers: int) -> None:
+        """Nothing is read before the first `get`.
+
+        Args:
+            choose: number of a batch to the arguments of `read`; called in order, by the caller's thread.
+            read: may wait for the disk; called by other threads.
+            workers: threads, and batches in flight; 0 reads in the caller's thread.
+        """
+        self.choose, self.read, self.workers = choose, read, workers
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="loader")
+        self._asked: dict[int, Future[T]] = {}
+
+    def get(self, number: int) -> T:
+        """Batch `number`; the ones behind it are asked for too."""
+        if self.workers == 0:
+            return self.read(*self.choose(number))
+        for coming in range(number, number + self.workers + 1):
+            if coming not in self._asked:
+                self._asked[coming] = self._pool.submit(self.read, *self.choose(coming))
+        return self._asked.pop(number).result()

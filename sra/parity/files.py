@@ -1,0 +1,133 @@
+"""The files of a golden folder, and the checks of the small ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sra import job
+from sra.errors import DataError
+from sra.images import center_crop
+from sra.network import build, position_encoding
+from sra.parity import dit, sit, vanilla
+from sra.parity.checks import attempt, run_sections
+from sra.parity.golden import Arrays, Golden, Scope
+from sra.parity.mode import Mode
+from sra.parity.report import Report
+from sra.parity.tolerance import exact, table
+from sra.weights import load_network
+
+FAMILIES: dict[str, Literal["sit", "dit"]] = {"sit_state_dict": "sit", "dit_state_dict": "dit"}
+FOREIGN = {"adm"}
+"""What belongs to the evaluator's own tests."""
+
+
+def check_folder(golden: Golden, mode: Mode) -> Report:
+    """Every check of a folder.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    report = Report(mode.limit)
+    for name, check in CHECKS.items():
+        job.check_stop()
+        if (golden.folder / name).is_file():
+            check(golden, mode, report)
+        else:
+            report.absent.append(name)
+    for path in sorted(golden.folder.iterdir()):
+        if path.name not in CHECKS.keys() | FOREIGN and not path.name.startswith("."):
+            report.fail(path.name, "unknown file")
+    return report
+
+
+def state_dicts(golden: Golden, _mode: Mode, report: Report) -> None:
+    """Names and shapes of weights in `config.json`."""
+    for key, pairs in golden.state_dicts.items():
+        try:
+            listed = {str(name): [int(size) for size in shape] for name, shape in pairs}
+        except (TypeError, ValueError):
+            report.fail(f"config/{key}", "not a list of names and shapes")
+            continue
+        if key not in FAMILIES:
+            report.fail(f"config/{key}", "unknown key")
+            continue
+        network = build(golden.config.model(FAMILIES[key]), golden.config.codec, head=True)
+        found = {name: list(value.shape) for name, value in network.state_dict().items()}
+        for name in found | listed:
+            report.same(f"config/{key}/{name}", found.get(name), listed.get(name))
+
+
+def published_format(golden: Golden, _mode: Mode, report: Report) -> None:
+    """The dict that the authors' training saves: loads safely and strictly, and equals the weights of `sit.npz`."""
+    path, reference = golden.folder / "published_format.pt", golden.folder / "sit.npz"
+    if not reference.is_file():
+        report.absent.append("published_format (without sit.npz)")
+        return
+    expected = Arrays(reference).state("model")
+    for which in ("model", "ema"):
+        try:
+            network = load_network(path, golden.config.model("sit"), golden.config.codec, which)
+        except DataError as error:
+            report.fail(f"published_format/{which}", str(error))
+            continue
+        for name, value in network.state_dict().items():
+            item = f"published_format/{which}/{name}"
+            if name in expected:
+                report.compare(item, value, expected[name], exact)
+            else:
+                report.absent.append(item)
+
+
+def position_encodings(scope: Scope) -> None:
+    """`<D>x<G>`: width D, grid G x G."""
+    for name in scope.children:
+        match = re.fullmatch(r"(\d+)x(\d+)", name)
+        if match:
+            scope.compare(name, position_encoding(int(match[1]), int(match[2])), table)
+    run_sections(scope, {})
+
+
+def center_crops(scope: Scope) -> None:
+    """`<k>/image` cut to `<k>/crop<size>`."""
+    for name in scope.children:
+        attempt(scope.at(name), _crops)
+    run_sections(scope, {})
+
+
+def _crops(case: Scope) -> None:
+    for name in case.children:
+        match = re.fullmatch(r"crop(\d+)", name)
+        if match:
+            image = Image.fromarray(case.given("image").cpu().numpy())
+            found = np.array(center_crop(image, int(match[1])))
+            case.compare(name, torch.from_numpy(found), exact)
+
+
+def _arrays(check: Callable[[Scope], None], name: str) -> Callable[[Golden, Mode, Report], None]:
+    def run(golden: Golden, mode: Mode, report: Report) -> None:
+        check(Scope(Arrays(golden.folder / name), report, mode, golden.config))
+
+    return run
+
+
+CHECKS: dict[str, Callable[[Golden, Mode, Report], None]] = {
+    "config.json": state_dicts,
+    "published_format.pt": published_format,
+    **{
+        name: _arrays(check, name)
+        for name, check in {
+            "pos_embed.npz": position_encodings,
+            "center_crop.npz": center_crops,
+            "sit.npz": sit.check,
+            "vanilla_sit.npz": vanilla.check,
+            "dit.npz": dit.check,
+        }.items()
+    },
+}
+"""Known files in the order of the report."""

@@ -1,0 +1,53 @@
+"""How numbers are computed: device, precision, eager or compiled."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from sra.network import DiffusionTransformer
+from sra.parity.tolerance import limit_of
+
+AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way of computing the same numbers."""
+
+    device: torch.device
+    """Where networks run."""
+    precision: str = "fp32"
+    """As the manifest's keys: fp32, tf32, fp16, bf16; all but fp32 and tf32 by autocast, as in training."""
+    compiled: bool = False
+    """Whether networks go through torch.compile."""
+
+    @property
+    def limit(self) -> float:
+        """Relative L2 distance that is allowed."""
+        return limit_of(self.device.type, self.precision, compiled=self.compiled)
+
+    def start(self) -> None:
+        """Set what holds for the whole process."""
+        torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+
+    def forget(self) -> None:
+        """Before other shapes come: torch compiles a function for few of them, and runs the rest eagerly."""
+        if self.compiled:
+            torch.compiler.reset()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around the network's forward passes."""
+        dtype = AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def prepared(self, network: DiffusionTransformer) -> DiffusionTransformer:
+        """The network on the device, compiled where asked."""
+        network.to(self.device)
+        if self.compiled:
+            network.compile()
+            network.hidden = torch.compile(network.hidden)  # type: ignore[method-assign]
+        return network

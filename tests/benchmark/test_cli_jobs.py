@@ -1,0 +1,83 @@
+"""Commands that turn into a job, or convert: exit codes, help and refusals without anything heavy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from sra.files import write_json
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    """Runs a command where torch cannot be imported: none of these may want it."""
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "torch.py").write_text("raise AssertionError('torch was imported')\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "COLUMNS": "200"}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+
+    return run
+
+
+def public(folder, count=3):
+    for i in range(count):
+        path = folder / "vae-sd" / "00000" / f"img-mean-std-{i:08d}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.full((8, 4, 4), i, np.float32))
+    names = [[f"00000/img-mean-std-{i:08d}.npy", i] for i in range(count)]
+    write_json(folder / "vae-sd" / "dataset.json", {"labels": names})
+    return folder
+
+
+def test_help_of_every_job(call):
+    text = call("--help").stdout
+    for name in ("pca", "probe", "export", "latents", "from-sra"):
+        assert name in text
+    for name in (["pca"], ["probe"], ["export"], ["latents", "convert"]):
+        done = call(*name, "--help")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"usage: sra-bench {' '.join(name)}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["pca", "w.pt", "--image", "x.png"], "--convention: missing"),
+        (["pca", "w.pt", "--image", "x.png", "--baseline", "--blocks", "29"], "the network has blocks 1 to 28"),
+        (["probe", "w.pt", "--convention", "sra"], "required: --latents"),
+        (["export", "/no/such/stage", "x.pt"], "/no/such/stage/stage.json"),
+        (["latents", "convert", "/no/such", "x", "--to", "packed"], "found neither latents.json"),
+        (["latents", "convert", "/no/such", "x", "--to", "zip"], "invalid choice: 'zip'"),
+        (["from-sra", "--", "python", "sample.py"], "found neither train.py nor generate.py"),
+    ],
+)
+def test_refusals(call, arguments, problem):
+    done = call(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert problem in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_conversion_there_and_back(call, tmp_path):
+    public(tmp_path / "a")
+    assert call("latents", "convert", tmp_path / "a", tmp_path / "b", "--to", "packed").returncode == 0
+    assert call("latents", "convert", tmp_path / "b", tmp_path / "c", "--to", "public").returncode == 0
+    for path in (tmp_path / "a").rglob("*.npy"):
+        assert path.read_bytes() == (tmp_path / "c" / path.relative_to(tmp_path / "a")).read_bytes()
+    assert (tmp_path / "b" / "moments.npy").stat().st_size == 128 + 3 * 8 * 4 * 4 * 4
+
+
+def test_from_sra_prints_a_manifest_or_the_tables(call):
+    done = call("from-sra", "--processes", "2", "--", "train.py", "--model", "SiT-B/2", "--exp-name", "x", "--seed=3")
+    document = yaml.safe_load(done.stdout)
+    assert (document["name"], document["seed"], document["train"]["global_batch"]) == ("x", 3, 64)
+    assert call("from-sra", "--tables").stdout.strip() in (ROOT / "docs" / "from-sra.md").read_text()

@@ -1,0 +1,260 @@
+"""The authors' command lines as manifests, and the tables of their flags."""
+
+import dataclasses
+import shlex
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.from_sra import from_command
+from benchmark.manifest import Manifest, load
+from benchmark.public_flags import SCRIPTS, table
+from sra.config import ConfigError
+
+ROOT = Path(__file__).parents[2]
+# The two commands of their README (SiT-SRA, as of 2026-07-29), the second with the variables of gen.sh filled in.
+TRAIN = """
+accelerate launch --config_file configs/default.yaml train.py
+  --mixed-precision="fp16" --seed=0 --path-type="linear" --prediction="v" --resolution=256 --batch-size=32
+  --weighting="uniform" --model="SiT-XL/2" --block-out-s=8 --block-out-t=20 --t-max=0.2 --output-dir="exps"
+  --exp-name="sitxl-ab820-t0.2-res256" --data-dir=/data/imagenet
+"""
+SAMPLE = """
+python -m torch.distributed.launch --nproc_per_node=8 generate.py --num-fid-samples 50000 --path-type linear
+  --per-proc-batch-size 64 --mode sde --num-steps 250 --cfg-scale 1.8 --guidance-high 0.7 --sample-dir samples
+  --model SiT-XL/2 --ckpt exps/sitxl/checkpoints/epoch-799.pt --vae ema --resolution 256 --global-seed 0
+"""
+DIT = """
+accelerate launch --config_file configs/default.yaml train.py --mixed-precision=fp16 --seed=0 --resolution=256
+  --batch-size=32 --model=DiT-XL/2 --block-out-s=8 --block-out-t=16 --t-max=0.2 --output-dir=exps --exp-name=ditxl
+  --data-dir=/data/imagenet
+"""
+DIT_SAMPLE = """
+python -m torch.distributed.launch --nproc_per_node=4 generate.py --num-fid-samples 50000 --per-proc-batch-size 64
+  --num-steps 250 --cfg-scale 1.5 --sample-dir samples --model DiT-XL/2 --ckpt e/c/last.pt --vae ema --resolution 256
+"""
+# scripts/train.sh of SiT-SRA_DTS_AS.
+DUAL = """
+accelerate launch --config_file c --main_process_port 29500 --num_processes 8 train.py --mixed-precision fp16 --seed 0
+  --path-type linear --prediction v --weighting uniform --resolution 256 --batch-size 256
+  --gradient-accumulation-steps 1 --learning-rate 1e-4 --model SiT-B/2 --block-out-s 3 --block-out-t 8
+  --mask-ratio 0.25 --dual-time-scheduling --attention-separation --teacher-mask --teacher-t sra --use-alignment-loss
+  --align-weight 0.5 --loss-type cos --sample-steps 50000 --checkpoint-steps 100000 --checkpoint-epochs 200
+  --epochs 801 --max-train-steps 4100000 --output-dir exps --exp-name dts --data-dir /data/imagenet
+"""
+DUAL_SAMPLE = f"{SAMPLE} --attention-separation --use-alignment-loss"
+COMMANDS = {
+    "SiT-SRA/train.py": TRAIN,
+    "SiT-SRA/generate.py": SAMPLE,
+    "DiT-SRA/train.py": DIT,
+    "DiT-SRA/generate.py": DIT_SAMPLE,
+    "SiT-SRA_DTS_AS/train.py": DUAL,
+    "SiT-SRA_DTS_AS/generate.py": DUAL_SAMPLE,
+}
+
+
+def manifest(command, *extra, processes=None):
+    return yaml.safe_load(from_command([*shlex.split(command), *extra], processes))
+
+
+def resolved(command, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(from_command(shlex.split(command)))
+    (run,) = load(path).runs
+    return run
+
+
+def test_their_training_command(tmp_path):
+    run = resolved(TRAIN, tmp_path)
+    assert (run.model.family, run.model.size, run.model.patch, run.model.resolution) == ("sit", "XL", 2, 256)
+    assert (run.model.convention, run.model.interpolant, run.model.classes) == ("sra", "linear", 1000)
+    train = run.train
+    assert (train.global_batch, train.epochs, train.steps) == (8 * 32, 801, None)
+    assert (train.lr, train.betas, train.eps, train.weight_decay, train.clip) == (1e-4, (0.9, 0.999), 1e-8, 0.0, 1.0)
+    assert (train.precision, train.label_dropout, train.times, train.flip) == ("fp16", 0.1, "uniform", False)
+    assert (train.ema.decay, train.ema.schedule) == (0.9999, "constant")
+    assert (run.data.latents, run.data.split, run.seed) == ("/data/imagenet", "imagenet-train", 0)
+    align = run.align
+    assert (align.kind, align.blocks, align.interval.random, align.head) == ("sra", (8, 20), 0.2, True)
+    # Their newest default, not the paper's: see docs/from-sra.md.
+    assert (align.distance, align.weight, align.weight_schedule) == ("cosine-tokens", 0.5, "constant")
+    assert align.teacher_precision == "fp32"
+
+
+def test_their_sampling_command(tmp_path):
+    run = resolved(SAMPLE, tmp_path)
+    sample = run.sample
+    assert run.checkpoint == "exps/sitxl/checkpoints/epoch-799.pt"
+    assert (sample.sampler, sample.steps, sample.last_step) == ("euler-maruyama", 250, 0.04)
+    assert (sample.cfg, sample.guidance_interval, sample.cfg_channels) == (1.8, (0.0, 0.7), "all")
+    assert (sample.images, sample.batch, sample.seed, sample.labels) == (50_000, 64, 0, "random")
+    assert (sample.seeding, sample.ranks, sample.precision) == ("public-code", 8, "tf32")
+    assert run.codec.scale == 0.18215
+    assert (run.model.size, run.model.convention) == ("XL", "sra")
+
+
+def test_dit_has_its_own_weight_and_channels(tmp_path):
+    run = resolved(DIT, tmp_path)
+    assert (run.align.distance, run.align.weight, run.align.weight_schedule) == ("smooth-l1", 0.04, "public-code")
+    assert (run.model.family, run.sample.sampler, run.train.precision) == ("dit", "ddpm", "fp16")
+    sampled = resolved(DIT_SAMPLE, tmp_path)
+    assert (sampled.sample.cfg, sampled.sample.cfg_channels, sampled.sample.ranks) == (1.5, 3, 4)
+    assert manifest(DIT, "--mixed-precision", "no")["train"]["precision"] == "fp32"
+    assert manifest(TRAIN, "--mixed-precision", "no")["train"]["precision"] == "tf32"
+    assert "cfg_channels" not in manifest(SAMPLE)["sample"]
+
+
+def test_batches_are_global_here():
+    assert manifest(TRAIN, "--gradient-accumulation-steps", "2", processes=4)["train"]["global_batch"] == 32 * 4 * 2
+    launcher = TRAIN.replace("launch", "launch --num_processes 2")
+    assert manifest(launcher)["train"]["global_batch"] == 32 * 2
+    assert manifest(DUAL)["train"]["global_batch"] == 256
+
+
+def test_the_shorter_of_epochs_and_steps_counts():
+    assert manifest(TRAIN, "--max-train-steps", "400000")["train"]["steps"] == 400_000
+    train = manifest(TRAIN, "--epochs", "400", "--max-train-steps", str(400 * 5004))["train"]
+    assert (train["epochs"], "steps" in train) == (400, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "teacher"),
+    [
+        ((), "dts-as", "own-times"),
+        (("--teacher-t", "self_flow"), "dts-as", "min-and-clean"),
+        (("--teacher-t", "self_flow", "--no-teacher-mask"), "self-flow", "all-at-min"),
+    ],
+)
+def test_dual_timesteps(arguments, kind, teacher, tmp_path):
+    assert resolved(DUAL, tmp_path).align.kind == "dts-as"
+    align = manifest(DUAL, *arguments)["variants"]["sra"]["align"]
+    assert (align["kind"], align["teacher"], align["separated"]) == (kind, teacher, True)
+    assert (align["blocks"], align["weight"], align["distance"]) == ([3, 8], 0.5, "cosine-tokens")
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("python eval.py", "found neither train.py nor generate.py"),
+        ("train.py --seed 0", "--model: missing"),
+        (f"{TRAIN} --learning_rat 1", "unrecognized arguments: --learning_rat"),
+        (f"{TRAIN} --batch-size many", "argument --batch-size: invalid int value"),
+        (f"{TRAIN} --loss-type huber", "invalid choice: 'huber'"),
+        (f"{TRAIN} --model SiT-H/2", "--model: found 'SiT-H/2'"),
+        (f"{TRAIN} --qk-norm", "--qk-norm True: the suite has no such setting"),
+        (f"{DUAL} --mask-ratio 0.5", r"--mask-ratio \[0.5\]"),
+        (f"{DUAL} --teacher-t same", "--teacher-t same with --teacher-mask"),
+        (f"{DUAL} --no-use-alignment-loss", "--use-alignment-loss False"),
+        (SAMPLE.replace("--ckpt exps/sitxl/checkpoints/epoch-799.pt", ""), "--ckpt: missing"),
+        (f"{SAMPLE} --mode both", "--mode: found 'both'"),
+        (SAMPLE.replace("=8", "=x"), "found 'x' processes"),
+    ],
+)
+def test_refusals_are_one_line(command, problem):
+    with pytest.raises(ConfigError, match=problem) as caught:
+        from_command(shlex.split(command))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_has_no_key_is_said():
+    text = from_command(shlex.split(TRAIN))
+    assert "# --output-dir: no key; the run's folder is `--out`." in text
+    assert "# --batch-size" not in text
+    assert yaml.safe_load(from_command(shlex.split(f"{TRAIN} --path-type cos")))["model"]["interpolant"] == "cosine"
+
+
+# Another value of each flag, where "one more" is not one.
+OTHERS = {
+    "--model": {"SiT-XL/2": "SiT-B/4", "SiT-B/2": "SiT-L/8", "DiT-XL/2": "DiT-L/4"},
+    "--mixed-precision": "bf16",
+    "--exp-name": "another",
+    "--data-dir": "/other",
+    "--data-dir-train": "/other",
+    "--ckpt": "other.pt",
+    "--loss-type": {"SiT": "l1"},
+    "--path-type": "cosine",
+    "--weighting": "lognormal",
+    "--vae": "mse",
+    "--mode": "ode",
+    "--tf32": "--no-tf32",
+    "--attention-separation": "--no-attention-separation",
+    "--teacher-mask": "--no-teacher-mask --teacher-t self_flow",
+    "--teacher-t": "self_flow",
+    "--heun": "--heun --mode ode",
+    "--epochs": "3",
+    "--max-train-steps": "5",
+    "--resolution": "512",
+    "--gradient-accumulation-steps": "2",
+}
+
+
+def another(script, flag):
+    """Arguments that set a flag to another value than the script's command does."""
+    value = OTHERS.get(flag.name)
+    if isinstance(value, dict):
+        model = manifest(COMMANDS[script])["model"]
+        name = f"{'SiT' if model['family'] == 'sit' else 'DiT'}-{model['size']}/{model['patch']}"
+        value = value.get(name) or value.get(name[:3])
+    if value is None:
+        value = str(flag.default + 1) if flag.kind == "int" else str(flag.default / 2 + 0.0625)
+    return value.split() if value.startswith("--") else [flag.name, value]
+
+
+def at(document, key):
+    """Value of a dotted key; `align` and `checkpoint` stand below the one variant."""
+    first, *rest = key.split(".")
+    (variant,) = document["variants"].values()
+    node = {**document, **variant}.get(first)
+    for part in rest:
+        node = (node or {}).get(part)
+    return node
+
+
+FLAGS = [(script, flag) for script, flags in SCRIPTS.items() for flag in flags]
+KEYED = [
+    (script, flag) for script, flag in FLAGS if flag.keys and (script, flag.name) != ("DiT-SRA/train.py", "--loss-type")
+]
+UNKEYED = [(script, flag) for script, flag in FLAGS if not flag.keys and not flag.choices]
+# Keys that several flags decide together.
+SHARED = {"train.epochs", "train.steps", "train.global_batch", "align.kind", "align.teacher", "sample.sampler"}
+
+
+@pytest.mark.parametrize(("script", "flag"), KEYED, ids=[f"{s} {f.name}" for s, f in KEYED])
+def test_a_flag_acts_on_its_keys_and_on_no_others(script, flag):
+    arguments = another(script, flag)
+    before, after = manifest(COMMANDS[script]), manifest(COMMANDS[script], *arguments)
+    keys = {key for other in SCRIPTS[script] for key in other.keys}
+    changed = {key for key in keys if at(before, key) != at(after, key)}
+    assert changed & set(flag.keys), (arguments, changed)
+    assert changed <= set(flag.keys) | SHARED, (arguments, changed)
+
+
+@pytest.mark.parametrize(("script", "flag"), UNKEYED, ids=[f"{s} {f.name}" for s, f in UNKEYED])
+def test_a_flag_without_a_key_changes_nothing_or_is_refused(script, flag):
+    values = {"int": "7", "float": "0.5", "str": "other", "list": "0.5"}
+    switch = flag.name.replace("--", "--no-" if flag.default or "needed" in flag.note else "--", 1)
+    arguments = [switch] if flag.kind == "switch" else [flag.name, values[flag.kind]]
+    if "refused" in flag.note or "needed" in flag.note:
+        with pytest.raises(ConfigError, match="the suite has no such setting"):
+            manifest(COMMANDS[script], *arguments)
+    else:
+        assert manifest(COMMANDS[script], *arguments) == manifest(COMMANDS[script])
+
+
+def test_every_key_exists():
+    sections = typing.get_type_hints(Manifest)
+    for script, flag in FLAGS:
+        for section, *key in (key.split(".") for key in flag.keys):
+            if section in ("align", "checkpoint"):
+                continue
+            assert section in sections, (script, flag.name)
+            hint = sections[section]
+            owners = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
+            assert not key or key[0] in {f.name for f in dataclasses.fields(owners[0])}, (script, flag.name)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_document_holds_the_tables(script):
+    assert table(script) in (ROOT / "docs" / "from-sra.md").read_text()

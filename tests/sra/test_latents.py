@@ -1,0 +1,253 @@
+"""Latents: both layouts, conversion, faults by name, encoding that resumes, mirrored copies."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from sra import convert, job, labels, latents, public_layout
+from sra.codec import Codec, load_codec
+from sra.config import DataConfig, LatentsJob
+from sra.errors import DataError
+from sra.files import write_json
+from sra.latents import PackedLatents, encode, take_in
+from sra.packed import PackedFolder, PackedWriter
+from sra.train import Trainer
+
+
+@pytest.fixture
+def latents_job(small):
+    def make(**changes):
+        data = DataConfig(**{"images": "unused", **changes.pop("data", {})})
+        return LatentsJob(data=data, codec=small.codec, resolution=32, **changes)
+
+    return make
+
+
+@pytest.fixture
+def public(digit_latents, tmp_path):
+    """The sixty digits in the authors' layout."""
+    convert.convert(digit_latents, tmp_path / "public", "public")
+    return tmp_path / "public"
+
+
+def named(path):
+    return {"images": None, "latents": str(path)}
+
+
+def test_public_layout_and_back(digit_latents, public, tmp_path):
+    packed = PackedFolder(digit_latents)
+    listed = json.loads((public / "vae-sd" / "dataset.json").read_text())["labels"]
+    assert listed[7] == ["00000/img-mean-std-00000007.npy", int(packed.labels[7])]
+    one = np.load(public / "vae-sd" / listed[7][0])
+    assert one.dtype == np.float32
+    assert np.array_equal(one, packed.moments[7])
+    for source in (public, public / "vae-sd"):
+        out = tmp_path / f"back-{source.name}"
+        convert.convert(source, out, "packed")
+        back = PackedFolder(out)
+        assert np.array_equal(back.moments, packed.moments)
+        assert np.array_equal(back.labels, packed.labels)
+        assert back.facts["moments_sha256"] == packed.facts["moments_sha256"]
+
+
+def test_half_precision_is_an_option(public, tmp_path, digit_latents):
+    convert.main([str(public), str(tmp_path / "half"), "--to", "packed", "--dtype", "float16"])
+    half = PackedLatents(tmp_path / "half")
+    assert (half.moments.dtype, half.facts["dtype"]) == (np.float16, "float16")
+    found, expected = half.batch(np.arange(60))[0], PackedLatents(digit_latents).batch(np.arange(60))[0]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=2**-11, atol=1e-7)
+
+
+def test_conversion_refuses_what_makes_no_sense(digit_latents, public, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments, problem in (
+        ((digit_latents, tmp_path / "x", "packed"), "is in the layout 'packed' already"),
+        ((public, tmp_path / "x", "public"), "is in the layout 'public' already"),
+        ((tmp_path / "empty", tmp_path / "x", "packed"), "found neither latents.json"),
+        ((digit_latents, public / "vae-sd" / "dataset.json", "public"), "found a file"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            convert.convert(*arguments)
+    assert not (tmp_path / "x").exists()
+
+
+def test_packed_latents_are_linked_not_copied(latents_job, digit_latents, tmp_path):
+    take_in(latents_job(data=named(digit_latents)), tmp_path / "out")
+    assert (tmp_path / "out" / "moments.npy").samefile(digit_latents / "moments.npy")
+    assert not (tmp_path / "out" / "flipped.npy").exists()
+    assert PackedLatents(tmp_path / "out").count == 60
+    take_in(latents_job(data=named(digit_latents), flipped=True), tmp_path / "mirrored")
+    assert PackedLatents(tmp_path / "mirrored").flipped is not None
+
+
+def test_links_across_file_systems_are_symbolic(latents_job, digit_latents, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("sra.packed.os.link", refuse)
+    take_in(latents_job(data=named(digit_latents)), tmp_path / "out")
+    assert (tmp_path / "out" / "moments.npy").is_symlink()
+    assert PackedLatents(tmp_path / "out").count == 60
+
+
+def test_public_latents_are_packed_once(latents_job, public, digit_latents, tmp_path, capsys):
+    write_json(tmp_path / "stage.json", {"config": dataclasses.asdict(latents_job(data=named(public)))})
+    arguments = ["--config", str(tmp_path / "stage.json"), "--out", str(tmp_path / "out")]
+    latents.main(arguments)
+    assert np.array_equal(PackedLatents(tmp_path / "out").moments, PackedFolder(digit_latents).moments)
+    latents.main(arguments)
+    assert "latents are complete" in capsys.readouterr().out
+
+
+def damage(folder, kind):
+    """One of the faults that users bring, in a copy of a data set."""
+    public_layout = (folder / "vae-sd").is_dir()
+    file = folder / ("vae-sd/00000/img-mean-std-00000003.npy" if public_layout else "moments.npy")
+    listing = folder / "vae-sd" / "dataset.json"
+    if kind == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif kind == "other shape":
+        np.save(file, np.load(file)[..., :4])
+    elif kind == "missing label" and public_layout:
+        listing.write_text(json.dumps({"labels": json.loads(listing.read_text())["labels"][1:]}))
+    elif kind == "missing label":
+        np.save(folder / "labels.npy", np.load(folder / "labels.npy")[1:])
+    elif kind == "missing file":
+        file.unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind", "problem"),
+    [
+        ("public", "truncated", r"00000003\.npy: not a whole array"),
+        ("public", "other shape", r"00000003\.npy: is \(8, 8, 4\)"),
+        ("public", "missing label", r"no label for 00000/img-mean-std-00000000\.npy \(1 in all\)"),
+        ("public", "missing file", r"lists what is not there: 00000/img-mean-std-00000003\.npy"),
+        ("packed", "truncated", "not a whole folder of packed latents"),
+        ("packed", "other shape", r"latents are \(8, 8, 4\) \(C, H, W\), the manifest says \(8, 8, 8\)"),
+        ("packed", "missing label", "60 latents, 59 labels"),
+        ("packed", "missing file", "not a whole folder of packed latents"),
+    ],
+)
+def test_faults_are_named(latents_job, digit_latents, public, tmp_path, layout, kind, problem):
+    shutil.copytree({"public": public, "packed": digit_latents}[layout], tmp_path / "copy")
+    (tmp_path / "copy" / "flipped.npy").unlink(missing_ok=True)
+    config = latents_job(data=named(damage(tmp_path / "copy", kind)))
+    with pytest.raises(DataError, match=problem) as caught:
+        take_in(config, tmp_path / "out")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "out" / "latents.json").exists()
+
+
+@pytest.mark.parametrize("layout", ["public", "packed"])
+def test_latents_of_another_codec_or_split_are_refused(latents_job, digit_latents, public, tmp_path, layout):
+    path = {"public": public, "packed": digit_latents}[layout]
+    with pytest.raises(DataError, match=r"latents are \(8, 8, 8\).*\(8, 16, 16\)"):
+        take_in(dataclasses.replace(latents_job(data=named(path)), resolution=64), tmp_path / "out")
+    with pytest.raises(DataError, match="found 60 images in 10 classes; split imagenet-train"):
+        take_in(latents_job(data={**named(path), "split": "imagenet-train"}), tmp_path / "out")
+    with pytest.raises(DataError, match="found neither"):
+        take_in(latents_job(data=named(tmp_path)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_a_split_that_is_not_known_are_not_counted():
+    labels.check_split("train", 3, 2, "here")
+
+
+def stop_after(monkeypatch, count):
+    asked = iter([None] * count)
+
+    def check():
+        if next(asked, "stop") == "stop":
+            raise job.Stopped
+
+    monkeypatch.setattr(job, "check_stop", check)
+
+
+def test_interrupted_encoding_continues_to_the_same_bits(
+    latents_job, digit_images, digit_latents, tmp_path, monkeypatch
+):
+    encoded = []
+    original = Codec.moments
+    monkeypatch.setattr(Codec, "moments", lambda self, x: (encoded.append(len(x)), original(self, x))[1])
+    config = latents_job(batch=16, flipped=True)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(job.Stopped):
+        encode(config, digit_images, tmp_path / "out")
+    assert not (tmp_path / "out" / "latents.json").exists()
+    with pytest.raises(DataError):
+        PackedLatents(tmp_path / "out")
+    stop_after(monkeypatch, 10)
+    encode(config, digit_images, tmp_path / "out")
+    assert encoded == [16, 16, 16, 16, 16, 16, 12, 12]
+    encode(config, digit_images, tmp_path / "again")
+    found, again = PackedLatents(tmp_path / "out"), PackedLatents(tmp_path / "again")
+    assert found.facts == again.facts
+    np.testing.assert_allclose(found.moments, PackedFolder(digit_latents).moments, rtol=1e-4, atol=1e-5)
+
+
+def test_interrupted_packing_continues(public, digit_latents, tmp_path, monkeypatch):
+    monkeypatch.setattr(public_layout, "BATCH", 16)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(job.Stopped):
+        convert.convert(public, tmp_path / "out", "packed")
+    state = json.loads((tmp_path / "out" / "progress.json").read_text())
+    assert state["done"] == 32
+    monkeypatch.setattr(job, "check_stop", lambda: None)
+    convert.convert(public, tmp_path / "out", "packed")
+    assert np.array_equal(PackedFolder(tmp_path / "out").moments, PackedFolder(digit_latents).moments)
+    assert not (tmp_path / "out" / "progress.json").exists()
+
+
+def test_other_settings_start_anew(tmp_path):
+    row = np.ones((2, 2, 1, 1), np.float32)
+    with PackedWriter(tmp_path, (4, 2, 1, 1), "float32") as writer:
+        writer.write(row)
+    assert PackedWriter(tmp_path, (4, 2, 1, 1), "float32").done == 2
+    assert PackedWriter(tmp_path, (4, 2, 1, 1), "float16").done == 0
+
+
+def test_mirrored_latents_are_those_of_the_mirrored_image(small, digit_latents, digit_images):
+    packed = PackedLatents(digit_latents)
+    codec = load_codec(small.codec)
+    pixels = next(latents._loaded(digit_images / "images", ["00000/img00000005.png"], 1))
+    assert not torch.equal(pixels, pixels.flip(2))
+    torch.testing.assert_close(torch.from_numpy(packed.flipped[5].copy()), codec.moments(pixels.flip(2))[0])
+    mirrored = np.array([False, True])
+    found = packed.batch(np.array([5, 5]), mirrored)[0].numpy()
+    assert np.array_equal(found[0], packed.moments[5])
+    assert np.array_equal(found[1], packed.flipped[5])
+
+
+def test_flips_belong_to_positions(small, digit_latents, tmp_path):
+    def trainer(**changes):
+        config = dataclasses.replace(small.job, train=dataclasses.replace(small.train, flip=True, **changes))
+        return Trainer(config, digit_latents, tmp_path)
+
+    whole = trainer()
+    flips = np.concatenate([whole._choose(step)[1] for step in range(70)])
+    assert 0.4 < flips.mean() < 0.6
+    halves = trainer(accumulate=2)
+    assert np.array_equal(flips, np.concatenate([halves._choose(part)[1] for part in range(140)]))
+    plain = Trainer(small.job, digit_latents, tmp_path)
+    for number in range(3):
+        assert plain._choose(number)[1] is None
+        assert np.array_equal(plain._choose(number)[0], whole._choose(number)[0])
+
+
+def test_flips_without_mirrored_latents_are_refused(small, latents_job, digit_latents, public, tmp_path):
+    take_in(latents_job(data=named(digit_latents)), tmp_path / "plain")
+    config = dataclasses.replace(small.job, train=dataclasses.replace(small.train, flip=True))
+    with pytest.raises(DataError, match=r"no mirrored latents, which train\.flip needs"):
+        Trainer(config, tmp_path / "plain", tmp_path)
+    with pytest.raises(DataError, match=r"has no flipped\.npy, which train\.flip needs"):
+        take_in(latents_job(data=named(tmp_path / "plain"), flipped=True), tmp_path / "out")
+    with pytest.raises(DataError, match=r"no mirrored latents, which train\.flip needs"):
+        take_in(latents_job(data=named(public), flipped=True), tmp_path / "out")
