@@ -79,14 +79,16 @@ def _report(run_directory: Path, folder: Path) -> dict[str, Path]:
 
 def _statistics(directory: RunDirectory, plan: Plan, folder: Path) -> tuple[dict[str, Path], list[str]]:
     """Feature statistics of every scored set and its reference, and what to say of those that are not there."""
-    wanted: dict[str, dict[str, Path]] = {}
+    wanted: dict[tuple[str, ...], dict[str, Path]] = {}
     for stage in plan.stages:
         record = read_json(stage.directory / "scores.json") if stage.kind == "score" else None
         if record is not None and stage.inputs["tool"] == "adm" and not record.get("error"):
-            wanted.setdefault(stage.inputs["graph"], {}).update(_sets(stage, record))
+            widths = record.get("settings", {}).get("widths", {})
+            source = (stage.inputs["graph"], *(str(widths.get(name, 0)) for name in ("pool", "spatial")))
+            wanted.setdefault(source, {}).update(_sets(stage, record))
     kept: dict[str, Path] = {}
-    for graph, sets in wanted.items():
-        kept |= _keep(graph, {name: path for name, path in sets.items() if path.exists()}, directory, folder)
+    for source, sets in wanted.items():
+        kept |= _keep(source, {name: path for name, path in sets.items() if path.exists()}, directory, folder)
     missing = [path for sets in wanted.values() for name, path in sets.items() if name not in kept]
     return kept, [f"without the feature statistics of {path}: its features are not in the cache" for path in missing]
 
@@ -104,10 +106,11 @@ def statistics_name(images: str, graph: str) -> str:
     return f"{STATISTICS}/{images[:32]}-{graph[:32]}.npz"
 
 
-def _keep(graph: str, sets: dict[str, Path], directory: RunDirectory, folder: Path) -> dict[str, Path]:
+def _keep(source: tuple[str, ...], sets: dict[str, Path], directory: RunDirectory, folder: Path) -> dict[str, Path]:
     if not sets:
         return {}
-    command = [sys.executable, "-m", "evaluator.statistics", "keep", "--graph", graph]
+    graph, *widths = source
+    command = [sys.executable, "-m", "evaluator.statistics", "keep", "--graph", graph, "--widths", *widths]
     command += ["--cache", str(directory.root / "cache")]
     command += ["--images", *map(str, sets.values()), "--out", *(str(folder / name) for name in sets)]
     done = subprocess.run(command, capture_output=True, text=True, env=job_environment(), check=False)

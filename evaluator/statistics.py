@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from evaluator.cache import FeatureCache
 from evaluator.errors import EvaluatorError
+from evaluator.files import replacing
 from evaluator.graphs import resolve
 from evaluator.metrics import Gaussian, frechet_distance, gaussian
 from evaluator.samples import STATISTICS, open_images, statistics
@@ -23,40 +25,40 @@ BAD_INPUT = 2
 Array = np.ndarray[Any, Any]
 
 
-def keep(images: Path, graph: str, cache: Path, out: Path) -> bool:
+class NotKept(Exception):  # noqa: N818 - not an error: the cache need not have everything
+    """Features that a cache does not hold."""
+
+
+def keep(images: Path, graph: str, cache: Path, widths: tuple[int, int], out: Path) -> bool:
     """Write the statistics of one image set; False where its features are not in the cache.
 
     Args:
         images: `.npz`, folder or zip; a reference batch's stored statistics are taken as they are.
         graph: the frozen graph that made the features.
         cache: folder of cached features.
+        widths: of pooled and spatial features.
         out: the file, overwritten.
 
     Raises:
-        EvaluatorError: images or graph cannot be read.
+        EvaluatorError: images or graph cannot be read, or the file cannot be written.
     """
     stored = statistics(images)
     if stored is None:
-        features = _cached(images, graph, cache)
-        if features is None:
+        try:
+            kept = FeatureCache(cache / f"adm-{resolve(graph).sha256[:32]}")
+            features = kept.features(open_images(images), _absent, widths)
+        except NotKept:
             return False
-        pool, spatial = (gaussian(part) for part in features)
+        pool, spatial = gaussian(features.pool), gaussian(features.spatial)
         stored = dict(zip(STATISTICS, (pool.mean, pool.covariance, spatial.mean, spatial.covariance), strict=True))
     mu, sigma, mu_s, sigma_s = (stored[name] for name in STATISTICS)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("wb") as handle:
+    with replacing(out) as temporary, temporary.open("wb") as handle:
         np.savez(handle, mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s)
     return True
 
 
-def _cached(images: Path, graph: str, cache: Path) -> tuple[Array, Array] | None:
-    """Pooled and spatial features of an image set, where a run has left them."""
-    facts = resolve(graph)
-    place = cache / f"{open_images(images).examine()[:32]}-{facts.sha256[:32]}.npz"
-    if not place.is_file():
-        return None
-    with np.load(place, allow_pickle=False) as arrays:
-        return arrays["pool"], arrays["spatial"]
+def _absent(_images: Array) -> Array:
+    raise NotKept
 
 
 def distance(samples: Path, reference: Path) -> dict[str, float]:
@@ -83,6 +85,7 @@ def main() -> None:
     keeping.add_argument("--out", type=Path, nargs="+", required=True)
     keeping.add_argument("--graph", required=True)
     keeping.add_argument("--cache", type=Path, required=True)
+    keeping.add_argument("--widths", type=int, nargs=2, required=True, help="of pooled and of spatial features")
     measuring = commands.add_parser("distance", help="FID and sFID as JSON, one object a pair")
     measuring.add_argument("--samples", type=Path, nargs="+", required=True)
     measuring.add_argument("--reference", type=Path, nargs="+", required=True)
@@ -99,7 +102,7 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> None:
     if options.command == "keep":
         for images, out in zip(options.images, options.out, strict=True):
-            if keep(images, options.graph, options.cache, out):
+            if keep(images, options.graph, options.cache, tuple(options.widths), out):
                 print(out)
     elif options.command == "distance":
         pairs = zip(options.samples, options.reference, strict=True)
