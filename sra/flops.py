@@ -1,7 +1,7 @@
 """Counted work of a network: multiply-accumulates (MACs) of its forward pass and of a training step. Torch-free.
 
-One MAC is two FLOPs. What is counted are matrix products (linears, attention, the patch convolution), adaLN included;
-norms, activations and the fixed positions are not, as in the published numbers (DiT paper, Table 4).
+One MAC is two FLOPs. Counted are matrix products (linears, attention, the patch convolution), adaLN included, and one
+MAC for each value of each norm: with it the published numbers (DiT paper, Table 4) come out to the printed digit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def tokens_of(model: ModelConfig, codec: CodecConfig) -> int:
 def count(model: ModelConfig, codec: CodecConfig, *, grouped: bool = False, separated: bool = False) -> Work:
     """MACs for one image.
 
-    Per block and token 12 D^2 in the linears and 2 T D in attention; per block and condition 6 D^2 in adaLN.
+    Per block and token 12 D^2 in the linears, 2 T D in attention and 2 D in norms; per block and condition 6 D^2 in
+    adaLN.
 
     Args:
         model: the network.
@@ -66,9 +67,9 @@ def count(model: ModelConfig, codec: CodecConfig, *, grouped: bool = False, sepa
     patch = tokens * d * model.patch**2
     return Work(
         embedding=patch * codec.channels + conditions * (d * SINUSOIDS + d * d),
-        block=12 * d * d * tokens + 2 * d * pairs + conditions * 6 * d * d,
+        block=12 * d * d * tokens + 2 * d * pairs + 2 * d * tokens + conditions * 6 * d * d,
         depth=model.dimensions.depth,
-        final=patch * outputs + conditions * 2 * d * d,
+        final=patch * outputs + d * tokens + conditions * 2 * d * d,
     )
 
 

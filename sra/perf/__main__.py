@@ -243,6 +243,8 @@ def main(arguments: list[str]) -> None:
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="sra-perf-"))
+    if world()[1] > 1:
+        folder = folder / f"process-{world()[0]}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         session = Session(options, folder)

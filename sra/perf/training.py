@@ -41,13 +41,12 @@ class LocalEngine:
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """See `sra.step.Engine`."""
-        context: AbstractContextManager[None] = model.no_sync() if hasattr(model, "no_sync") else nullcontext()
-        return context
+        return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         """See `sra.step.Engine`."""
-        scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
+        scaled: Tensor = loss if self.scaler is None else self.scaler.scale(loss)
+        torch.autograd.backward(scaled)
 
     def unscale_gradients(self) -> None:
         """See `sra.step.Engine`."""
