@@ -30,7 +30,7 @@ PARTS = ("latents", "train", "sample")
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    found = argparse.ArgumentParser(prog="python -m sra.perf", description=__doc__)
+    found = job.ArgumentParser(prog="python -m sra.perf", description=__doc__)
     add = found.add_argument
     add("what", choices=[*PARTS, "all", "scaling"])
     add("--mode", default="fast", help="fast or reference, with switches: reference:ema=foreach")

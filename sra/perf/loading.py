@@ -13,6 +13,7 @@ from sra.files import write_json
 from sra.latents import PackedLatents
 from sra.perf.cases import Mode
 from sra.perf.clock import Clock
+from sra.public_layout import place_of
 
 Array = np.ndarray[Any, Any]
 CLASSES = 1000
@@ -35,7 +36,7 @@ class FileEach:
 
     def place(self, index: int) -> Path:
         """File of a latent in the public layout."""
-        return self.folder / f"{index // 1000:05d}" / f"img-mean-std-{index:08d}.npy"
+        return self.folder / place_of(index)
 
     def batch(self, indices: Array) -> tuple[Tensor, Tensor]:
         """See Source."""

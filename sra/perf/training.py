@@ -18,11 +18,12 @@ from sra.config import ModelConfig, TrainConfig
 from sra.finite import FiniteCheck
 from sra.groups import Groups
 from sra.latents import sample_latent
+from sra.loader import Ahead
 from sra.method import TrainingModule
 from sra.network import DiffusionTransformer, initialise
 from sra.perf.cases import CODEC, Mode
 from sra.perf.clock import Clock
-from sra.perf.loading import make_source
+from sra.perf.loading import Array, make_source
 from sra.randoms import Randoms
 from sra.step import Batch, Step, compile_blocks, make_optimizer, teacher_of, to_device
 
@@ -128,6 +129,7 @@ class Training:
         )
         self.order = np.random.default_rng(0)
         settings = TrainConfig(steps=1, global_batch=batch, precision=cast(Any, precision))
+        self.batches = Ahead(self._choose, self.source.batch, settings.workers)
         module = TrainingModule(model, CODEC, settings, align)
         initialise(module.network, 0)
         self.step = self._make_step(module.to(device), settings)
@@ -162,9 +164,11 @@ class Training:
             self.number += 1
         self.step.finite.look()
 
+    def _choose(self, _number: int) -> tuple[Array]:
+        return (self.order.integers(0, self.source.count, self.batch),)
+
     def _batch(self, _part: int) -> Batch:
-        indices = self.order.integers(0, self.source.count, self.batch)
-        moments, labels = self.source.batch(indices)
+        moments, labels = self.batches.get(self.number)
         first = self.number * self.batch
         randoms = Randoms(world()[0], torch.arange(first, first + self.batch, device=self.device))
         moments = to_device(moments, self.device, self.speed)
