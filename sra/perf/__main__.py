@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from sra.errors import ConfigError
 from sra.files import write_json
 from sra.perf import results, scaling
 from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of, size_name
-from sra.perf.clock import Memory, Subject, alternate, parts_of, wait
+from sra.perf.clock import Subject, alternate, fresh, parts_of, peak_memory, wait
 from sra.perf.loading import Loading
 from sra.perf.results import Result
-from sra.perf.sampling import Sampling, make_codec
+from sra.perf.sampling import Encoding, Sampling, make_codec
 from sra.perf.training import Training, join, world
 
 PARTS = ("latents", "train", "sample")
@@ -45,11 +45,11 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=20, help="measurements of each mode")
     add("--warmup", type=int, default=3, help="rounds before the first measurement")
     add("--inner", type=int, help="rounds of a measurement; default: 10 on a GPU, 1 on a CPU")
-    add("--count", type=int, default=100_000, help="latents: size of the data set")
+    add("--count", type=int, default=20_000, help="latents: size of the data set")
     add("--nfe", type=int, default=10, help="sample: steps of the sampler")
     add("--cfg", type=float, default=1.8, help="sample: guidance scale")
     add("--interval", type=float, nargs=2, default=(0.0, 0.7), help="sample: interval of guidance")
-    add("--codec", default=None, help="sample: none, random or a codec; default: random where diffusers is installed")
+    add("--codec", help="none, random or a codec; default: sample: random where diffusers is, latents: none")
     add("--processes", type=int, nargs="+", default=[1, 2], help="scaling: numbers of processes")
     add("--repeats", type=int, default=3, help="scaling: measurements of each")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -79,17 +79,15 @@ class Session:
 
     def measure(self, subjects: Sequence[Subject], labels: Sequence[str], what: str) -> list[dict[str, Any]]:
         """Timings of one or two subjects, which take turns; the keys are those of `Result`."""
-        memory = []
         for subject in subjects:
-            peak = Memory(self.device)
             subject.run(self.options.warmup)
             wait(self.device)
-            memory.append(peak.peak())
         seconds = alternate(subjects, self.options.steps, self.inner)
+        memory = peak_memory(self.device) if len(subjects) == 1 else None
         if len(subjects) == 2:
             self.ratios.append(results.ratio_of(seconds[0], seconds[1], (labels[0], labels[1]), what))
         found = []
-        for subject, times, peak_bytes in zip(subjects, seconds, memory, strict=True):
+        for subject, times in zip(subjects, seconds, strict=True):
             middle, spread = results.summary(times)
             found.append(
                 {
@@ -98,7 +96,7 @@ class Session:
                     "milliseconds": middle,
                     "spread": spread,
                     "parts": parts_of(subject, max(3, self.options.steps // 4)),
-                    "memory_bytes": peak_bytes if len(subjects) == 1 else None,
+                    "memory_bytes": memory,
                 }
             )
         return found
@@ -114,6 +112,18 @@ class Session:
             rate = 1e3 * batch / times["milliseconds"]
             facts = {"mode": mode.name, "resolution": options.resolution, "batch": batch}
             self.results.append(Result(**facts, **times, images_per_second=rate))
+        if options.codec not in (None, "none"):
+            self._encode(batch)
+
+    def _encode(self, batch: int) -> None:
+        """Images to latents, in the mode that comes last."""
+        mode, resolution = self.modes[-1], self.options.resolution
+        codec = make_codec(self.options.codec, self.device)
+        batch = min(batch, 64 if self._gpu else 4)
+        (times,) = self.measure([Encoding(codec, resolution, batch)], [mode.name], "encode")
+        rate = 1e3 * batch / times["milliseconds"]
+        facts = {"mode": mode.name, "resolution": resolution, "batch": batch, "precision": "fp32"}
+        self.results.append(Result(**facts, **times, images_per_second=rate))
 
     def train(self) -> None:
         """Training steps of every network; of two modes, or of two alignments in one mode."""
@@ -128,6 +138,7 @@ class Session:
         options = self.options
         model = model_of(name, options.family, options.resolution)
         batch, precision = options.batch or (32 if self._gpu else 8), options.precision or self._usual("fp16")
+        fresh(self.device)
         aligns = [align_of(kind, options.blocks, model, mode) for mode, kind in pairs]
         subjects = [
             Training(model, align, mode, precision, batch, self.folder, self.device)
@@ -142,7 +153,7 @@ class Session:
             kind = None if align is None else align.kind
             mfu = self._mfu(precision, 2 * macs * rate / world()[1])
             counted = {"align": kind, "macs_per_image": macs, "mfu": mfu, "images_per_second": rate}
-            assert subject.norm.isfinite(), "the measured steps must be steps"
+            assert subject.losses[-1].total.isfinite(), "the measured steps must be steps"
             self.results.append(Result(**facts, **times, **counted))
 
     def sample(self) -> None:
@@ -154,6 +165,7 @@ class Session:
         settings = self._sampler(batch, precision)
         for name in self._models():
             model = model_of(name, options.family, options.resolution)
+            fresh(self.device)
             subjects = [Sampling(model, settings, m, self.folder, self.device, codec) for m in self.modes]
             measured = self.measure(subjects, _names(self.modes), "sample")
             for mode, subject, times in zip(self.modes, subjects, measured, strict=True):
@@ -242,18 +254,15 @@ def main(arguments: list[str]) -> None:
 
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="sra-perf-"))
-    if world()[1] > 1:
-        folder = folder / f"process-{world()[0]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sra-perf-")))
+        if world()[1] > 1:
+            folder = folder / f"process-{world()[0]}"
+        folder.mkdir(parents=True, exist_ok=True)
         session = Session(options, folder)
         for part in PARTS if options.what == "all" else (options.what,):
             getattr(session, part)()
         return session.document()
-    finally:
-        if options.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _scaling(options: argparse.Namespace, arguments: list[str]) -> tuple[dict[str, Any], str]:

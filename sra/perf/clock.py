@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import statistics
 import sys
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
+
+from sra import job
 
 
 def wait(device: torch.device) -> None:
@@ -77,9 +80,13 @@ def alternate(subjects: Sequence[Subject], steps: int, inner: int) -> list[list[
         subjects: warm.
         steps: measurements of each.
         inner: rounds of a measurement.
+
+    Raises:
+        job.Stopped: on request.
     """
     seconds: list[list[float]] = [[] for _ in subjects]
     for number in range(steps):
+        job.check_stop()
         order = range(len(subjects)) if number % 2 == 0 else reversed(range(len(subjects)))
         for index in order:
             seconds[index].append(timed(subjects[index], inner))
@@ -99,18 +106,17 @@ def parts_of(subject: Subject, steps: int) -> dict[str, float]:
     return {name: 1e3 * statistics.median(row.get(name, 0.0) for row in rows) for name in rows[0]}
 
 
-class Memory:
-    """Peak memory since its making: of the device, or on a CPU of the process."""
+def peak_memory(device: torch.device) -> int:
+    """Bytes: peak of a device since `fresh`, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.before = device, 0
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self.before = torch.cuda.memory_allocated(device)
 
-    def peak(self) -> int:
-        """Bytes."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) - self.before
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def fresh(device: torch.device) -> None:
+    """Before subjects are made: those of before are gone, and the peak of memory is counted anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)

@@ -37,7 +37,7 @@ class Result:
     """One subject in one mode."""
 
     what: str
-    """latents, train or sample."""
+    """latents, encode, train or sample."""
     mode: str
     speed: dict[str, str] | None = None
     """Resolved switches; latents have none."""
@@ -159,7 +159,8 @@ def save(document: dict[str, Any]) -> Path:
             raise UserError(f"{path}: not a cost table: {error}; remove it or measure anew") from error
     for row in document["results"]:
         if row["mode"] == "fast" and row["what"] in RATES:
-            _replace(table[row["what"]], RATES[row["what"]](row))
+            kind, rate = RATES[row["what"]]
+            _replace(table[kind], rate(row))
     write_json(path, table)
     return path
 
@@ -195,7 +196,16 @@ def _sample_rate(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-RATES = {"train": _train_rate, "sample": _sample_rate}
+def _encode_rate(row: dict[str, Any]) -> dict[str, Any]:
+    return {"resolution": row["resolution"], "seconds_per_image": 1 / row["images_per_second"]}
+
+
+# What was measured, to the table's kind of row.
+RATES = {
+    "train": ("train", _train_rate),
+    "sample": ("sample", _sample_rate),
+    "encode": ("latents", _encode_rate),
+}
 
 
 def plain(result: Result) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sra.config import CodecConfig, ModelConfig, SampleConfig
+from sra.config import ModelConfig, SampleConfig
 from sra.errors import UserError
 from sra.network import build, initialise
 from sra.perf.cases import CODEC, Mode
@@ -33,7 +34,7 @@ def make_codec(name: str, device: torch.device) -> Any:
 
     try:
         if name != "random":
-            return load_codec(CodecConfig(path=name), device)
+            return load_codec(dataclasses.replace(CODEC, path=name), device)
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     except ImportError as error:
         raise UserError(f"--codec {name}: needs diffusers, which is not installed; allowed without it: none") from error
@@ -46,6 +47,22 @@ def make_codec(name: str, device: torch.device) -> Any:
         latent_channels=CODEC.channels,
     )
     return Codec(module, CODEC.scale, device)
+
+
+class Encoding:
+    """Batches of images through a codec's encoder."""
+
+    def __init__(self, codec: Any, resolution: int, batch: int) -> None:
+        self.clock, self.codec = Clock(codec.device), codec
+        generator = torch.Generator().manual_seed(0)
+        shape = (batch, resolution, resolution, 3)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+    def run(self, rounds: int) -> None:
+        """So many batches, fetched as they are when they are written."""
+        for _ in range(rounds):
+            with self.clock("encode"):
+                self.codec.moments(self.images).cpu()
 
 
 class Sampling:

@@ -1,6 +1,7 @@
 """`python -m sra.perf`: what it prints, keeps and refuses."""
 
 import ast
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from sra import embedded
+from sra.config import CodecConfig
 from sra.errors import ConfigError, UserError
 from sra.perf import results
 from sra.perf.__main__ import main
 
 SMALL = ["--model", "2x16x2/2", "--resolution", "64", "--batch", "2", "--steps", "2", "--warmup", "1"]
+CODEC = CodecConfig()
 ROOT = Path(__file__).parents[2]
 
 
@@ -54,12 +58,19 @@ def test_sampling_counts_its_evaluations(tmp_path):
 
 def test_latents_and_the_table_for_plans(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SRA_BENCH_PERF", str(tmp_path / "perf.json"))
-    call(tmp_path, "latents", "--count", "20", "--batch", "4", "--resolution", "64", "--compare", "--steps", "2")
+    few = ["--batch", "4", "--steps", "2", "--warmup", "1"]
+    found = call(tmp_path, "latents", "--count", "20", "--resolution", "64", "--compare", *few)
+    assert [row["mode"] for row in found["results"]] == ["reference", "fast"]
+    codec = ["--codec", str(embedded.CODEC)]
+    monkeypatch.setattr("sra.perf.sampling.CODEC", dataclasses.replace(CODEC, factor=4))
+    call(tmp_path, "latents", "--count", "20", "--resolution", "32", *few, *codec, "--save")
     for _ in range(2):
         call(tmp_path, "train", *SMALL, "--blocks", "1", "2", "--save")
     call(tmp_path, "sample", *SMALL, "--codec", "none", "--nfe", "3", "--save")
     table = json.loads((tmp_path / "perf.json").read_text())
     assert table.keys() == {"schema", "device", "train", "sample", "latents"}
+    (encoded,) = table["latents"]
+    assert encoded.keys() == {"resolution", "seconds_per_image"}
     (train,) = table["train"]
     network = {"family": "sit", "size": "2x16x2", "patch": 2, "resolution": 64, "precision": "fp32"}
     assert network.items() <= train.items()
