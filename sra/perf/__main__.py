@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sra import flops, job
+from sra.arguments import ArgumentParser
 from sra.config import SampleConfig
 from sra.errors import ConfigError
 from sra.files import write_json
@@ -30,7 +31,7 @@ PARTS = ("latents", "train", "sample")
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    found = job.ArgumentParser(prog="python -m sra.perf", description=__doc__)
+    found = ArgumentParser(prog="python -m sra.perf", description=__doc__)
     add = found.add_argument
     add("what", choices=[*PARTS, "all", "scaling"])
     add("--mode", default="fast", help="fast or reference, with switches: reference:ema=foreach")
