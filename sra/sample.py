@@ -113,16 +113,15 @@ class Sampler:
         return self.decoder.decode(z, ready).numpy(), labels.cpu().numpy()
 
     def _network(self) -> DiffusionTransformer:
-        """Loaded when the first batch wants it; which switches it runs with is written to `speed.json`."""
-        config, device = self.config, self.state.device
+        """Loaded when the first batch wants it."""
+        config = self.config
         if self.network is None:
             network = load_network(Path(config.checkpoint), config.model, config.codec, config.sample.weights)
             if self.speed.compile == "on":
                 compile_blocks(network)
             if self.state.is_main_process:
-                write_json(self.out / "speed.json", {"device": str(device), **dataclasses.asdict(self.speed)})
                 print(f"speed: {self.speed}", flush=True)
-            self.network = network.to(device)
+            self.network = network.to(self.state.device)
         return self.network
 
     def _finish(self) -> None:
@@ -134,7 +133,8 @@ class Sampler:
         with replacing(self.out / "labels.npy") as temporary, temporary.open("wb") as handle:
             np.save(handle, self.seeding.labels(place))
         ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
-        write_json(self.out / "samples.json", {"images": sample.images, "seeding": sample.seeding, "ranks": ranks})
+        facts = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks}
+        write_json(self.out / "samples.json", {**facts, "speed": dataclasses.asdict(self.speed)})
         resolution = self.config.model.resolution
         write_images(self.out / "samples.npz", (sample.images, resolution, resolution, 3), self.seeding.images(place))
         shutil.rmtree(self.out / "shards")
