@@ -33,6 +33,7 @@ class FiniteCheck:
         self.judge, self.late, self.scaled = judge, late, scaled
         self.spoiled = torch.zeros((), dtype=torch.bool, device=device) if late else None
         self._first = torch.zeros(3, dtype=torch.float64, device=device)
+        self._overflows = torch.zeros((), dtype=torch.int64, device=device)
 
     def poisoned(self, loss: Tensor) -> Tensor:
         """The loss, or NaN after a bad step: the scaler then skips every step that follows."""
@@ -56,13 +57,24 @@ class FiniteCheck:
         bad = ~(values[1] if self.scaled else values).isfinite().all()
         self._first = torch.where(bad & ~self.spoiled, values, self._first)
         self.spoiled |= bad
-        if not self.scaled:
+        if self.scaled:
+            self._overflows += ~norm.isfinite()
+        else:
             # What torch's fused optimizers look for; a scaler sets it itself.
             optimizer.found_inf = self.spoiled.float()  # type: ignore[attr-defined]
         return True
 
-    def look(self) -> None:
-        """Read the flag; the judge hears of a step since the last look that was not finite."""
-        if self.spoiled is not None and bool(self.spoiled):
+    def look(self) -> int:
+        """Read the flag; the judge hears of a step since the last look that was not finite.
+
+        Returns:
+            How many steps the scaler has skipped since the last look, where nobody looked at them one by one.
+        """
+        if self.spoiled is None:
+            return 0
+        if bool(self.spoiled):
             step, loss, norm = self._first.tolist()
             self.judge(int(step), loss, norm)
+        skipped = int(self._overflows)
+        self._overflows.zero_()
+        return skipped

@@ -114,6 +114,7 @@ class Step:
         speed: Speed,
         finite: FiniteCheck,
         clock: Callable[[str], AbstractContextManager[None]] = lambda _part: nullcontext(),
+        observe: Callable[[int, StepLosses], object] = lambda _number, _losses: None,
     ) -> None:
         """Put the parts together.
 
@@ -127,10 +128,11 @@ class Step:
             speed: resolved switches.
             finite: check of losses and gradients.
             clock: measures a named part; `sra.perf` gives one.
+            observe: told of the losses of each forward pass, before anything is judged or changed.
         """
         self.engine, self.module, self.optimizer = engine, module, optimizer
         self.settings, self.speed, self.finite, self.clock = settings, speed, finite, clock
-        self.ema, self.teacher = ema, teacher
+        self.ema, self.teacher, self.observe = ema, teacher, observe
         self.network = cast(TrainingModule, getattr(module, "module", module)).network
 
     def __call__(self, number: int, epoch: float, batch: Callable[[int], Batch]) -> tuple[list[StepLosses], Tensor]:
@@ -150,7 +152,7 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.settings, number)
         self.optimizer.zero_grad()
-        losses = [self._gradients(part, epoch, batch) for part in range(self.settings.accumulate)]
+        losses = [self._gradients(number, part, epoch, batch) for part in range(self.settings.accumulate)]
         with self.clock("optimizer"):
             norm = self._clipped()
             totals = [part.total for part in losses]
@@ -164,13 +166,14 @@ class Step:
                 update_ema(self.ema, self.network, self.settings.ema, number, loop=loop, hold=hold)
         return losses, norm
 
-    def _gradients(self, part: int, epoch: float, batch: Callable[[int], Batch]) -> StepLosses:
+    def _gradients(self, number: int, part: int, epoch: float, batch: Callable[[int], Batch]) -> StepLosses:
         last = part == self.settings.accumulate - 1
         with self.clock("data"):
             x, y, randoms = batch(part)
         with nullcontext() if last else self.engine.no_sync(self.module):
             with self.clock("student"), self.engine.autocast():
                 losses: StepLosses = self.module(x, y, randoms, self.teacher, epoch)
+            self.observe(number, losses)
             with self.clock("backward"):
                 self.engine.backward(self.finite.poisoned(losses.total / self.settings.accumulate))
         return losses

@@ -141,7 +141,8 @@ def test_with_a_scaler_the_loss_is_poisoned_after_a_bad_step():
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)
     assert float(check.poisoned(torch.tensor(2.0))) == 2.0
     check.permits(0, [torch.tensor(1.0)], torch.tensor(torch.inf), optimizer)
-    assert not check.spoiled  # an overflowing gradient is the scaler's business
+    assert not check.spoiled  # an overflowing gradient is the scaler's business, and counted
+    assert [check.look(), check.look()] == [1, 0]
     check.permits(1, [torch.tensor(torch.nan)], torch.tensor(1.0), optimizer)
     assert torch.isnan(check.poisoned(torch.tensor(2.0)))
 
