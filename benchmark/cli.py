@@ -276,6 +276,14 @@ def export(context: typer.Context) -> None:
     become("sra.export", context.args)
 
 
+@app.command(**JOB)
+def perf(context: typer.Context) -> None:
+    """Measure this machine's speed: perf {latents,train,sample,evaluate,all,scaling} [--compare] [--json]."""
+    from benchmark.perf import measure
+
+    sys.exit(measure(context.args))
+
+
 @latents_app.command(**JOB)
 def convert(context: typer.Context) -> None:
     """Convert latents between the packed format and the authors' layout."""

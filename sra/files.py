@@ -51,3 +51,9 @@ def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def cache_file(name: str, variable: str) -> Path:
+    """Where a file of this machine's user stands: $variable, else in `sra-bench` of the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(os.environ.get(variable) or cache / "sra-bench" / name).expanduser()

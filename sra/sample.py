@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +23,16 @@ from sra.files import replacing, write_json
 from sra.grid import EDGE, write_grid
 from sra.network import DiffusionTransformer
 from sra.npz import Array, write_images, write_shard
+from sra.pipeline import Decoder, behind
 from sra.processes import make_state
 from sra.samplers import sample
-from sra.seeding import PublicCode, Shard, make_seeding
+from sra.seeding import Draw, PublicCode, Shard, make_seeding
+from sra.speed import chosen
+from sra.step import compile_blocks
 from sra.weights import load_network
+
+Made = tuple[Tensor, torch.cuda.Event | None, Tensor]
+"""Latents, when they may be read, and labels of a batch."""
 
 
 class Sampler:
@@ -36,6 +44,8 @@ class Sampler:
         self.config, self.out, self.codec, self.state = config, out, codec, state
         self.seeding = make_seeding(config, state.device, state.num_processes)
         self.network: DiffusionTransformer | None = None
+        self.speed = chosen(state.device.type)
+        self.decoder = Decoder(codec, channels_last=self.speed.codec == "channels-last")
 
     def shard_file(self, shard: Shard) -> Path:
         """File of one shard."""
@@ -77,32 +87,40 @@ class Sampler:
 
     def _batches(self, shard: Shard, progress: job.Progress) -> Iterator[tuple[Array, Array]]:
         """(N, H, W, 3) uint8 images and (N,) labels of a shard's batches."""
-        for images, labels in map(self._decoded, self._latents(shard)):
+        in_turn: Any = behind if self.speed.writing == "overlapped" else map
+        for images, labels in in_turn(self._decoded, self._latents(shard)):
             yield images, labels
             progress.update(len(images))
 
-    def _latents(self, shard: Shard) -> Iterator[tuple[Tensor, Tensor]]:
-        """Latents (N, C, h, w) and labels (N,) of a shard's batches."""
-        config = self.config
+    def _latents(self, shard: Shard) -> Iterator[Made]:
         for draw in self.seeding.draws(shard):
             job.check_stop()
-            network = self._network()
-            autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.sample.precision)
-            torch.backends.cuda.matmul.allow_tf32 = config.sample.precision == "tf32"
-            with torch.autocast(self.state.device.type, dtype=autocast, enabled=autocast is not None):
-                z = sample(network, config.sample, config.model, draw.labels, draw.initial, draw.step_noise)
-            yield z, draw.labels
+            yield *self.decoder.ready(self._sampled(draw)), draw.labels
 
-    def _decoded(self, made: tuple[Tensor, Tensor]) -> tuple[Array, Array]:
+    def _sampled(self, draw: Draw) -> Tensor:
+        """Latents (N, C, h, w) of a batch."""
+        config, network = self.config, self._network()
+        autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.sample.precision)
+        torch.backends.cuda.matmul.allow_tf32 = config.sample.precision == "tf32"
+        inputs = draw.labels, draw.initial, draw.step_noise
+        always = self.speed.guidance == "always"
+        with torch.autocast(self.state.device.type, dtype=autocast, enabled=autocast is not None):
+            return sample(network, config.sample, config.model, *inputs, always_double=always)
+
+    def _decoded(self, made: Made) -> tuple[Array, Array]:
         """(N, H, W, 3) uint8 images and (N,) labels."""
-        z, labels = made
-        return self.codec.decode(z.float()).cpu().numpy(), labels.cpu().numpy()
+        z, ready, labels = made
+        return self.decoder.decode(z, ready).numpy(), labels.cpu().numpy()
 
     def _network(self) -> DiffusionTransformer:
         """Loaded when the first batch wants it."""
         config = self.config
         if self.network is None:
             network = load_network(Path(config.checkpoint), config.model, config.codec, config.sample.weights)
+            if self.speed.compile == "on":
+                compile_blocks(network)
+            if self.state.is_main_process:
+                print(f"speed: {self.speed}", flush=True)
             self.network = network.to(self.state.device)
         return self.network
 
@@ -115,7 +133,8 @@ class Sampler:
         with replacing(self.out / "labels.npy") as temporary, temporary.open("wb") as handle:
             np.save(handle, self.seeding.labels(place))
         ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
-        write_json(self.out / "samples.json", {"images": sample.images, "seeding": sample.seeding, "ranks": ranks})
+        facts = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks}
+        write_json(self.out / "samples.json", {**facts, "speed": dataclasses.asdict(self.speed)})
         resolution = self.config.model.resolution
         write_images(self.out / "samples.npz", (sample.images, resolution, resolution, 3), self.seeding.images(place))
         shutil.rmtree(self.out / "shards")

@@ -24,6 +24,8 @@ def sample(
     labels: Tensor,
     initial: Tensor,
     step_noise: Callable[[int], Tensor],
+    *,
+    always_double: bool = False,
 ) -> Tensor:
     """Latents (N, C, H, W) from noise.
 
@@ -34,6 +36,7 @@ def sample(
         labels: (N,) classes.
         initial: (N, C, H, W) standard normal.
         step_noise: noise of the k-th step, (N, C, H, W); asked by the SDE and DDPM, except for their last step.
+        always_double: with guidance, also evaluate the null label where it does not count, as the authors' code does.
 
     Raises:
         ConfigError: a sampler that does not fit the family.
@@ -43,6 +46,8 @@ def sample(
         if config.sampler == "ddpm":
             return _ddpm(network, config, labels, initial.float(), step_noise)
         velocity, x = velocity_of(network, model), initial.double()
+        if always_double and config.cfg > 1:
+            velocity = doubled(velocity, network.null_label, len(x))
         if config.sampler == "euler-maruyama":
             return _euler_maruyama(velocity, config, model, labels, x, step_noise, network.null_label)
         return _ode(velocity, config, labels, x, network.null_label)
@@ -61,6 +66,18 @@ def velocity_of(network: DiffusionTransformer, model: ModelConfig) -> Drift:
         return (-out[:, :channels] if vanilla else out).double()
 
     return velocity
+
+
+def doubled(drift: Drift, null_label: int, rows: int) -> Drift:
+    """The same drift for batches of `rows`, with the null label evaluated beside and dropped."""
+
+    def conditional(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        if len(x) != rows:
+            return drift(x, t, y)
+        inputs, labels = with_null(x, y, null_label)
+        return drift(inputs, t, labels)[:rows]
+
+    return conditional
 
 
 def with_null(x: Tensor, y: Tensor, null_label: int) -> tuple[Tensor, Tensor]:

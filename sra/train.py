@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import math
 import time
@@ -16,37 +17,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from sra import checkpoint, job
-from sra.config import TrainConfig, TrainJob
-from sra.ema import update_ema
+from sra.config import TrainJob
 from sra.errors import ConfigError, DataError, UserError
-from sra.files import replacing, write_bytes
+from sra.files import replacing, write_bytes, write_json
+from sra.finite import FiniteCheck
 from sra.grid import TrainingGrid
 from sra.latents import PackedLatents, sample_latent
 from sra.loader import Ahead
-from sra.method import StepLosses, TrainingModule, needs_teacher
+from sra.method import StepLosses, TrainingModule
 from sra.network import initialise
 from sra.randoms import Randoms
+from sra.speed import chosen
+from sra.step import Step, compile_blocks, make_optimizer, rate_at, teacher_of, to_device, with_kernel_of
 
 
 class NonFiniteError(UserError):
     """A loss or gradient that is not a number: training stopped before the optimizer's step."""
-
-
-def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with the manifest's settings."""
-    return torch.optim.AdamW(
-        module.parameters(), lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
-    )
-
-
-def rate_at(config: TrainConfig, step: int) -> float:
-    """Learning rate of step `step`, counted from 0."""
-    return config.lr * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else config.lr
 
 
 class DataOrder:
@@ -73,7 +64,9 @@ class Trainer:
     def __init__(self, config: TrainJob, latents: Path, out: Path) -> None:
         self.config, self.settings, self.out = config, config.train, out
         precision = {"fp32": "no", "tf32": "no"}.get(self.settings.precision, self.settings.precision)
-        self.accelerator = Accelerator(mixed_precision=precision)
+        self.speed = chosen("cuda" if torch.cuda.is_available() else "cpu")
+        buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=self.speed.buckets == "views")
+        self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[buckets])
         torch.backends.cuda.matmul.allow_tf32 = self.settings.precision != "fp32"
         self.data = PackedLatents(latents)
         self._check_data()
@@ -83,11 +76,26 @@ class Trainer:
         module = TrainingModule(config.model, config.codec, self.settings, config.align)
         initialise(module.network, config.seed)
         self.ema = copy.deepcopy(module.network).eval().requires_grad_(False).to(self.accelerator.device)
-        optimizer = make_optimizer(module, self.settings)
+        optimizer = make_optimizer(module, self.settings, "fused" if self.speed.optimizer == "fused" else "plain")
         self.network = module.network
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.grid = TrainingGrid(config, out / "grids", self.accelerator.device) if self.settings.grid_every else None
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.loss = 0, 0.0, float("nan")
+        self.one_step = self._prepare_step()
+
+    def _prepare_step(self) -> Step:
+        """The hot path; which switches it runs with is written to `speed.json`."""
+        device, speed = self.accelerator.device, self.speed
+        if speed.compile == "on":
+            compile_blocks(self.network)
+            compile_blocks(self.ema)
+        if self.accelerator.is_main_process:
+            write_json(self.out / "speed.json", {"device": str(device), **dataclasses.asdict(speed)})
+            print(f"speed: {speed}", flush=True)
+        scaled = self.accelerator.scaler is not None
+        self.finite = FiniteCheck(self._judge, device, late=speed.losses == "logged", scaled=scaled)
+        teacher = teacher_of(self.ema, self.config.align, speed)
+        return Step(self.accelerator, self.module, self.ema, teacher, self.optimizer, self.settings, speed, self.finite)
 
     def _check_data(self) -> None:
         side = self.config.model.resolution // self.config.codec.factor
@@ -113,7 +121,7 @@ class Trainer:
         if state is not None:
             self.network.load_state_dict(state["network"])
             self.ema.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(with_kernel_of(self.optimizer, state["optimizer"]))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
@@ -130,6 +138,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a resumable checkpoint (main process; all others wait)."""
+        self.finite.look()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {
@@ -149,6 +158,7 @@ class Trainer:
 
     def export(self) -> None:
         """Write the EMA network without the training head."""
+        self.finite.look()
         if self.accelerator.is_main_process:
             state = self.ema.state_dict()
             kept = {n: v.contiguous().cpu() for n, v in state.items() if not n.startswith("ap_head.")}
@@ -169,17 +179,21 @@ class Trainer:
         progress = job.Progress("train", self.total, " steps", done=self.step)
         while self.step < self.total:
             started = time.monotonic()
-            losses, norm = self._one_step()
+            epoch = self.step / self.order.steps_per_epoch
+            parts, norm = self.one_step(self.step, epoch, self._batch)
             self.step += 1
             self.seconds += time.monotonic() - started
-            self._after_step(losses, norm, progress)
+            self._after_step(parts[-1], norm, progress)
 
-    def _after_step(self, losses: StepLosses, norm: float, progress: job.Progress) -> None:
+    def _after_step(self, losses: StepLosses, norm: Tensor, progress: job.Progress) -> None:
         last = self.step == self.total
-        loss = float(losses.total.detach())
-        if self.step % self.settings.log_every == 0 or last or self.step == 1:
-            self._log(losses, norm)
-        progress.update(loss=loss)
+        logged = self.step % self.settings.log_every == 0 or last or self.step == 1
+        if logged or not self.finite.late:
+            self.finite.look()
+            self.loss = float(losses.total.detach())
+        if logged:
+            self._log(losses, float(norm))
+        progress.update(loss=self.loss)
         if last or self.step in self.settings.milestones:
             self.export()
         if self.grid is not None and self.step % self.settings.grid_every == 0 and self.accelerator.is_main_process:
@@ -197,35 +211,15 @@ class Trainer:
         flag = torch.tensor([int(job.stop_requested())], device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum").item())
 
-    def _one_step(self) -> tuple[StepLosses, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.settings, self.step)
-        self.optimizer.zero_grad()
-        parts = self.settings.accumulate
-        for part in range(parts):
-            x, y, randoms = self._batch(part)
-            teacher = self.ema if needs_teacher(self.config.align) else None
-            epoch = self.step / self.order.steps_per_epoch
-            with self.accelerator.autocast():
-                losses: StepLosses = self.module(x, y, randoms, teacher, epoch)
-            self.accelerator.backward(losses.total / parts)
-        if self.accelerator.scaler is not None:
-            self.accelerator.unscale_gradients()
-        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip))
-        self._check_finite(losses, norm)
-        self.optimizer.step()
-        update_ema(self.ema, self.network, self.settings.ema, self.step)
-        return losses, norm
-
-    def _check_finite(self, losses: StepLosses, norm: float) -> None:
+    def _judge(self, step: int, loss: float, norm: float) -> bool:
         """The fp16 scaler skips steps whose gradient overflows; anything else that is not finite ends the run."""
         scaled = self.accelerator.scaler is not None
-        total = float(losses.total.detach())
-        if not math.isfinite(total) or (not scaled and not math.isfinite(norm)):
+        if not math.isfinite(loss) or (not scaled and not math.isfinite(norm)):
             raise NonFiniteError(
-                f"training step {self.step + 1}: loss {total}, gradient norm {norm}: not finite; "
+                f"training step {step + 1}: loss {loss}, gradient norm {norm}: not finite; "
                 f"nothing was changed, the last checkpoint in {self.out / 'checkpoints'} is good"
             )
+        return True
 
     def _first(self, number: int) -> tuple[int, int]:
         """Where this process's slice of its batch `number` begins in the global order, and its size."""
@@ -251,10 +245,10 @@ class Trainer:
         device = self.accelerator.device
         first, size = self._first(number)
         randoms = Randoms(self.config.seed, torch.arange(first, first + size, device=device))
-        moments = moments.to(device)
+        moments = to_device(moments, device, self.speed)
         shape = (moments.shape[1] // 2, *moments.shape[2:])
         x = sample_latent(moments, randoms.normal("latent", shape), self.config.codec.scale)
-        return x, labels.to(device), randoms
+        return x, to_device(labels, device, self.speed), randoms
 
     def _log(self, losses: StepLosses, norm: float) -> None:
         if not self.accelerator.is_main_process:

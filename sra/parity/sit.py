@@ -26,7 +26,7 @@ from sra.parity.randoms import DROPOUT, for_groups, for_sit
 from sra.parity.randoms import labels_after_dropout as dropped
 from sra.parity.tolerance import Amplification, exact, guided, table, trained
 from sra.samplers import sample
-from sra.train import make_optimizer
+from sra.step import make_optimizer
 
 V = TypeVar("V")
 

@@ -1,0 +1,228 @@
+"""Switches of speed: each gives the same steps; late reading of the losses keeps the promise of the early one."""
+
+import copy
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo.testing
+
+from sra.alignment import dts_as
+from sra.alignment.sra import Settings
+from sra.config import CodecConfig, ConfigError, EmaConfig, ModelConfig, SampleConfig, Size, TrainConfig
+from sra.ema import update_ema
+from sra.finite import FiniteCheck
+from sra.method import TrainingModule
+from sra.network import build, initialise
+from sra.perf.cases import mode_of
+from sra.perf.training import LocalEngine
+from sra.pipeline import Decoder, behind
+from sra.randoms import Randoms
+from sra.samplers import sample
+from sra.speed import REFERENCE, Speed, parse
+from sra.step import Step, compile_blocks, make_optimizer, teacher_of, with_kernel_of
+
+CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
+MODEL = ModelConfig(size=Size(depth=3, width=16, heads=2), resolution=32, classes=10, convention="sra")
+TRAIN = TrainConfig(steps=9, global_batch=4, lr=1e-2, precision="fp32", ema=EmaConfig(decay=0.9))
+CPU = torch.device("cpu")
+
+
+class Run:
+    """A few steps on made-up latents."""
+
+    def __init__(self, speed=None, align=None, settings=TRAIN):
+        self.speed = (speed or Speed()).resolved("cpu")
+        align = None if align == "none" else align or Settings(blocks=(1, 2))
+        self.module = TrainingModule(MODEL, CODEC, settings, align).train()
+        initialise(self.module.network, 0)
+        self.ema = copy.deepcopy(self.module.network).eval().requires_grad_(False)
+        if self.speed.compile == "on":
+            compile_blocks(self.module.network)
+            compile_blocks(self.ema)
+        self.optimizer = make_optimizer(self.module, settings, self.speed.optimizer)
+        engine = LocalEngine(settings.precision, CPU, self.optimizer)
+        self.judged = []
+        self.finite = FiniteCheck(self._judge, CPU, late=self.speed.losses == "logged", scaled=False)
+        teacher = teacher_of(self.ema, align, self.speed)
+        self.step = Step(engine, self.module, self.ema, teacher, engine, settings, self.speed, self.finite)
+        self.number, self.spoilt = 0, ()
+
+    def _judge(self, step, loss, norm):
+        self.judged.append((step, loss, norm))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise ArithmeticError(f"step {step}")
+        return True
+
+    def _batch(self, part):
+        randoms = Randoms(0, torch.arange(self.number * 4, self.number * 4 + 4))
+        x = randoms.normal("x", (4, 8, 8))
+        return (x * torch.nan if self.number in self.spoilt else x), torch.arange(4), randoms
+
+    def go(self, steps):
+        losses = []
+        for _ in range(steps):
+            parts, norm = self.step(self.number, 0.0, self._batch)
+            self.number += 1
+            losses.append((float(parts[-1].total.detach()), float(norm)))
+        return losses
+
+    def state(self):
+        moments = [v for state in self.optimizer.state.values() for v in state.values()]
+        return [v.detach().clone() for v in (*self.module.parameters(), *self.ema.parameters(), *moments)]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Run().go(4)
+
+
+@pytest.mark.parametrize("switches", ["teacher=whole", "ema=loop", "transfer=pinned", "buckets=copies"])
+def test_switches_that_change_no_bit(switches, plain):
+    assert Run(parse(switches)).go(4) == plain
+
+
+@pytest.mark.parametrize("switches", ["optimizer=fused", "optimizer=fused,losses=logged"])
+def test_switches_that_change_rounding(switches, plain):
+    assert np.array(Run(parse(switches)).go(4)) == pytest.approx(np.array(plain), rel=1e-4)
+
+
+def test_reference_gives_the_same_losses(plain):
+    assert np.array(Run(REFERENCE).go(4)) == pytest.approx(np.array(plain), rel=1e-5)
+
+
+def test_compiled_blocks_give_the_same_losses_and_names():
+    expected, run = Run(align="none").go(2), Run(parse("compile=on"), align="none")
+    assert np.array(run.go(2)) == pytest.approx(np.array(expected), rel=1e-4)
+    assert run.module.network.state_dict().keys() == build(MODEL, CODEC).state_dict().keys()
+
+
+@pytest.mark.parametrize("align", [Settings(blocks=(1, 2)), dts_as.Settings(blocks=(1, 2))], ids=["sra", "dts-as"])
+def test_one_compilation_without_breaks_serves_student_and_teacher(align):
+    """What is compiled is the same here; only its translation to machine code, which takes longest, is left out."""
+    torch._dynamo.reset()
+    expected, run = Run(align=align).go(2), Run(align=align)
+    counts = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    for network in (run.module.network, run.ema):
+        for block in network.blocks:
+            block.compile(backend=counts, fullgraph=True)
+    assert np.array(run.go(2)) == pytest.approx(np.array(expected), rel=1e-5)
+    assert counts.frame_count == 2  # with gradients and without, whatever the number of blocks
+
+
+def test_early_reading_stops_before_the_optimizer():
+    run = Run()
+    run.go(2)
+    before = run.state()
+    run.spoilt = (2,)
+    with pytest.raises(ArithmeticError, match="step 2"):
+        run.go(1)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.state(), strict=True))
+
+
+def test_late_reading_changes_nothing_from_the_bad_step_on():
+    run = Run(parse("optimizer=fused,losses=logged"))
+    run.go(2)
+    run.finite.look()
+    before = run.state()
+    run.spoilt = (2,)
+    run.go(4)  # the steps after the bad one are finite, and skipped too
+    assert run.judged == []
+    assert all(torch.equal(a, b) for a, b in zip(before, run.state(), strict=True))
+    with pytest.raises(ArithmeticError, match="step 2"):
+        run.finite.look()
+    assert math.isnan(run.judged[0][1])
+
+
+def test_with_a_scaler_the_loss_is_poisoned_after_a_bad_step():
+    check = FiniteCheck(lambda *_: True, CPU, late=True, scaled=True)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)
+    assert float(check.poisoned(torch.tensor(2.0))) == 2.0
+    check.permits(0, [torch.tensor(1.0)], torch.tensor(torch.inf), optimizer)
+    assert not check.spoiled  # an overflowing gradient is the scaler's business, and counted
+    assert [check.look(), check.look()] == [1, 0]
+    check.permits(1, [torch.tensor(torch.nan)], torch.tensor(1.0), optimizer)
+    assert torch.isnan(check.poisoned(torch.tensor(2.0)))
+
+
+def test_held_average_keeps_its_bits():
+    mine, theirs = torch.nn.Linear(9, 9), torch.nn.Linear(9, 9)
+    kept = copy.deepcopy(mine)
+    update_ema(mine, theirs, EmaConfig(), 0, hold=torch.tensor(True))
+    assert torch.equal(mine.weight, kept.weight)
+    update_ema(mine, theirs, EmaConfig(), 0, hold=torch.tensor(False))
+    update_ema(kept, theirs, EmaConfig(), 0)
+    torch.testing.assert_close(mine.weight, kept.weight, rtol=1e-6, atol=1e-7)
+
+
+def test_a_saved_optimizer_continues_with_the_kernel_of_this_one():
+    plain, fused = Run(), Run(parse("optimizer=fused"))
+    plain.go(2)
+    fused.optimizer.load_state_dict(with_kernel_of(fused.optimizer, plain.optimizer.state_dict()))
+    assert fused.optimizer.param_groups[0]["fused"] is True
+    assert float(next(iter(fused.optimizer.state.values()))["step"]) == 2
+
+
+def test_unknown_switches_are_refused():
+    with pytest.raises(ConfigError, match=r"unknown switch 'complie'.*did you mean 'compile'"):
+        parse("complie=on")
+    with pytest.raises(ConfigError, match="compile must be one of auto, on, off, found 'yes'"):
+        parse("compile=yes")
+    with pytest.raises(ConfigError, match="losses=logged needs optimizer=fused"):
+        parse("losses=logged,optimizer=plain").resolved("cuda")
+    with pytest.raises(ConfigError, match="must be fast or reference"):
+        mode_of("slow", "cpu")
+
+
+def test_every_device_has_every_switch_decided():
+    for device in ("cpu", "cuda", "mps"):
+        assert "auto" not in dataclasses.astuple(Speed().resolved(device))
+    # An optimizer that cannot skip a step on the device has its losses read early.
+    assert parse("optimizer=plain").resolved("cuda").losses == "every-step"
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "euler-maruyama"])
+def test_guidance_doubles_only_inside_its_interval(sampler):
+    network = build(MODEL, CODEC).eval()
+    initialise(network, 0)
+    torch.nn.init.normal_(network.final_layer.linear.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    rows = []
+    network.register_forward_pre_hook(lambda _m, inputs: rows.append(len(inputs[0])))
+    config = SampleConfig(sampler=sampler, steps=4, cfg=2.0, guidance_interval=(0.0, 0.6), precision="fp32")
+    randoms = Randoms(0, torch.arange(2))
+    found = {}
+    for always in (False, True):
+        rows.clear()
+        noise = randoms.normal("initial", (4, 8, 8))
+        labels = torch.arange(2)
+        z = sample(
+            network, config, MODEL, labels, noise, lambda k: randoms.normal(f"{k}", (4, 8, 8)), always_double=always
+        )
+        found[always] = z, set(rows), sum(rows)
+    torch.testing.assert_close(found[False][0], found[True][0], rtol=1e-5, atol=1e-6)
+    assert found[False][1] == {2, 4}
+    assert found[True][1] == {4}
+    assert found[False][2] < found[True][2]
+
+
+def test_work_in_a_thread_keeps_the_order_and_its_errors():
+    assert list(behind(lambda n: n * n, range(5))) == [0, 1, 4, 9, 16]
+    assert list(behind(str, [])) == []
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        seen.extend(behind(lambda n: 1 // n, [1, 0, 1]))
+
+
+def test_overlapped_sampling_decodes_the_same():
+    from sra.codec import load_codec
+
+    z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    decoder = Decoder(load_codec(CODEC), channels_last=False)
+    expected = [decoder.decode(*decoder.ready(part)) for part in z[:, None]]
+    made = list(behind(lambda made: decoder.decode(*made), (decoder.ready(part) for part in z[:, None])))
+    assert all(torch.equal(a, b) for a, b in zip(expected, made, strict=True))
+    last = Decoder(load_codec(CODEC), channels_last=True)
+    found = last.decode(*last.ready(z[:1]))
+    assert (found.int() - expected[0].int()).abs().max() <= 1
