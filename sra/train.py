@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import time
 from pathlib import Path
@@ -16,25 +15,40 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sra import checkpoint, job
-from sra.config import TrainConfig, TrainJob
+from sra.config import TrainConfig, TrainJob, to_plain
 from sra.ema import update_ema
-from sra.errors import ConfigError, DataError, UserError
-from sra.files import replacing, write_bytes
+from sra.errors import ConfigError, DataError
+from sra.files import replacing
 from sra.grid import TrainingGrid
+from sra.guard import NonFiniteError, describe
 from sra.latents import PackedLatents, sample_latent
 from sra.loader import Ahead
+from sra.logbook import LogBook, Tally
 from sra.method import StepLosses, TrainingModule, needs_teacher
 from sra.network import initialise
+from sra.processes import StopVote, leave, make_accelerator
 from sra.randoms import Randoms
+from sra.trackers import check_trackers, finish_trackers, start_trackers
 
-
-class NonFiniteError(UserError):
-    """A loss or gradient that is not a number: training stopped before the optimizer's step."""
+FREE = (
+    "steps",
+    "epochs",
+    "accumulate",
+    "milestones",
+    "checkpoint_every",
+    "keep",
+    "keep_every",
+    "log_every",
+    "trackers",
+    "on_nonfinite",
+    "grid_every",
+    "workers",
+)
+"""Settings of `train` that do not change what a step computes: a checkpoint may be continued with others."""
 
 
 def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -70,10 +84,14 @@ class DataOrder:
 class Trainer:
     """State of one training run."""
 
-    def __init__(self, config: TrainJob, latents: Path, out: Path) -> None:
+    def __init__(self, config: TrainJob, latents: Path, out: Path, processes: int | None = None) -> None:
         self.config, self.settings, self.out = config, config.train, out
         precision = {"fp32": "no", "tf32": "no"}.get(self.settings.precision, self.settings.precision)
-        self.accelerator = Accelerator(mixed_precision=precision)
+        trackers = self.settings.trackers
+        check_trackers(trackers)
+        self.accelerator = make_accelerator(
+            precision, processes, log_with=list(trackers) or None, project_dir=out / "trackers"
+        )
         torch.backends.cuda.matmul.allow_tf32 = self.settings.precision != "fp32"
         self.data = PackedLatents(latents)
         self._check_data()
@@ -87,7 +105,18 @@ class Trainer:
         self.network = module.network
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.grid = TrainingGrid(config, out / "grids", self.accelerator.device) if self.settings.grid_every else None
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.skipped = 0, 0.0, 0
+        self.tally, self.book, self.vote = Tally(), LogBook(out, self.accelerator), StopVote()
+        policy = checkpoint.Policy(keep=self.settings.keep, keep_every=self.settings.keep_every)
+        self.writer = checkpoint.Writer(out / "checkpoints", self.identity(), policy)
+        start_trackers(self.accelerator, trackers, out)
+
+    def identity(self) -> dict[str, Any]:
+        """What the state of a step depends on besides the number of processes, flat: another run's is refused."""
+        plain = to_plain(self.config)
+        train = {f"train.{name}": value for name, value in plain.pop("train").items() if name not in FREE}
+        data = {"latents": self.data.facts.get("moments_sha256"), "images": self.data.count}
+        return {**plain, **train, **data}
 
     def _check_data(self) -> None:
         side = self.config.model.resolution // self.config.codec.factor
@@ -108,28 +137,41 @@ class Trainer:
     # -- saving and resuming ------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Continue from the newest whole checkpoint, where there is one; the log is cut back to it."""
-        state = checkpoint.load_newest(self.out / "checkpoints", self.accelerator.device)
+        """Continue from the newest whole checkpoint, where there is one; the log is cut back to it.
+
+        Where the weights of a milestone have gone, from the newest one that does not lie behind it.
+        """
+        missing = [step for step in self._exports() if not self.weights_file(step).is_file()]
+        limit = missing[0] if missing else None
+        state = checkpoint.load_newest(self.out / "checkpoints", self.identity(), limit)
         if state is not None:
-            self.network.load_state_dict(state["network"])
-            self.ema.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
-            print(f"continues at step {self.step} of {self.total}", flush=True)
+            self._restore(state)
+            job.say(f"continues at step {self.step} of {self.total}")
         if self.accelerator.is_main_process:
-            self._cut_log()
+            self.book.cut(self.step)
+        if self.step in missing:
+            self.export()
         self.accelerator.wait_for_everyone()
 
-    def _cut_log(self) -> None:
-        log = self.out / "log.jsonl"
-        lines = log.read_text().splitlines() if log.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
-        write_bytes(log, "".join(f"{line}\n" for line in kept).encode())
+    def _exports(self) -> list[int]:
+        """Steps whose EMA weights are kept."""
+        return [*self.settings.milestones, self.total]
 
-    def save(self) -> None:
-        """Write a resumable checkpoint (main process; all others wait)."""
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.skipped = int(state["skipped"])
+
+    def save(self, *, wait: bool) -> None:
+        """Write a resumable checkpoint in the background (main process).
+
+        Args:
+            wait: until it is on the disk, and every process knows.
+        """
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {
@@ -139,9 +181,12 @@ class Trainer:
                 "scaler": scaler.state_dict() if scaler is not None else {},
                 "step": self.step,
                 "seconds": self.seconds,
+                "skipped": self.skipped,
             }
-            checkpoint.save(self.out / "checkpoints", self.step, state, self.settings.keep)
-        self.accelerator.wait_for_everyone()
+            self.writer.save(self.step, state)
+        if wait:
+            self.writer.join()
+            self.accelerator.wait_for_everyone()
 
     def weights_file(self, step: int) -> Path:
         """Where the EMA weights of a milestone stand."""
@@ -166,7 +211,15 @@ class Trainer:
         """
         self.resume()
         self.module.train()
-        progress = job.Progress("train", self.total, " steps", done=self.step)
+        try:
+            self._steps()
+        finally:
+            # The last checkpoint is good only once its thread has ended; what went wrong in it must be heard.
+            self.writer.join()
+            finish_trackers(self.accelerator)
+
+    def _steps(self) -> None:
+        progress = job.Progress(self.out.name, self.total, " steps", done=self.step)
         while self.step < self.total:
             started = time.monotonic()
             losses, norm = self._one_step()
@@ -178,24 +231,19 @@ class Trainer:
         last = self.step == self.total
         loss = float(losses.total.detach())
         if self.step % self.settings.log_every == 0 or last or self.step == 1:
-            self._log(losses, norm)
+            self._log(norm)
         progress.update(loss=loss)
-        if last or self.step in self.settings.milestones:
+        if self.step in self._exports():
             self.export()
         if self.grid is not None and self.step % self.settings.grid_every == 0 and self.accelerator.is_main_process:
             self.grid.draw(self.ema, self.step)
-        stopping = self._someone_stops()
+        self.writer.check()
+        stopping = self.vote(job.stop_requested())
         if last or stopping or self.step % self.settings.checkpoint_every == 0:
-            self.save()
+            self.save(wait=last or stopping)
         if stopping and not last:
+            leave()
             raise job.Stopped
-
-    def _someone_stops(self) -> bool:
-        """Whether any process was asked to stop: all must leave at the same step."""
-        if self.accelerator.num_processes == 1:
-            return job.stop_requested()
-        flag = torch.tensor([int(job.stop_requested())], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum").item())
 
     def _one_step(self) -> tuple[StepLosses, float]:
         for group in self.optimizer.param_groups:
@@ -208,24 +256,37 @@ class Trainer:
             epoch = self.step / self.order.steps_per_epoch
             with self.accelerator.autocast():
                 losses: StepLosses = self.module(x, y, randoms, teacher, epoch)
+            self.tally.add(self.step, losses)
             self.accelerator.backward(losses.total / parts)
         if self.accelerator.scaler is not None:
             self.accelerator.unscale_gradients()
         norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip))
-        self._check_finite(losses, norm)
-        self.optimizer.step()
-        update_ema(self.ema, self.network, self.settings.ema, self.step)
+        if self._is_good(norm):
+            self.optimizer.step()
+            update_ema(self.ema, self.network, self.settings.ema, self.step)
         return losses, norm
 
-    def _check_finite(self, losses: StepLosses, norm: float) -> None:
-        """The fp16 scaler skips steps whose gradient overflows; anything else that is not finite ends the run."""
-        scaled = self.accelerator.scaler is not None
-        total = float(losses.total.detach())
-        if not math.isfinite(total) or (not scaled and not math.isfinite(norm)):
+    def _is_good(self, norm: float) -> bool:
+        """Whether the optimizer may step; counts the steps that change nothing.
+
+        The gradient is the mean over all processes, so that its norm tells every one of them the same. With fp16 the
+        scaler itself passes over a step whose gradient overflows, and lowers its scale.
+
+        Raises:
+            NonFiniteError: with `train.on_nonfinite: stop`, before anything is changed.
+        """
+        scaled, lost = self.accelerator.scaler is not None, not math.isfinite(norm)
+        mine = not all(math.isfinite(float(losses.total.detach())) for losses in self.tally.parts)
+        if self.settings.on_nonfinite == "stop" and (mine or (lost and not scaled)):
             raise NonFiniteError(
-                f"training step {self.step + 1}: loss {total}, gradient norm {norm}: not finite; "
+                f"training step {self.step + 1}: {describe(self.tally.parts, norm, self.module)}; "
                 f"nothing was changed, the last checkpoint in {self.out / 'checkpoints'} is good"
             )
+        spoilt = lost or (mine and self.accelerator.num_processes == 1)
+        if spoilt:
+            self.skipped += 1
+            job.say(f"warning: step {self.step + 1} is skipped, {self.skipped} so far: gradient norm {norm}")
+        return scaled or not spoilt
 
     def _first(self, number: int) -> tuple[int, int]:
         """Where this process's slice of its batch `number` begins in the global order, and its size."""
@@ -256,33 +317,36 @@ class Trainer:
         x = sample_latent(moments, randoms.normal("latent", shape), self.config.codec.scale)
         return x, labels.to(device), randoms
 
-    def _log(self, losses: StepLosses, norm: float) -> None:
+    def _log(self, norm: float) -> None:
+        means = self.tally.means(self.accelerator)
         if not self.accelerator.is_main_process:
             return
         row = {
             "step": self.step,
-            "loss": float(losses.total.detach()),
-            "generation": float(losses.generation.detach().mean()),
-            "alignment": None if losses.alignment is None else float(losses.alignment.detach().mean()),
+            **means,
             "grad_norm": norm,
             "lr": rate_at(self.settings, self.step - 1),
+            "skipped": self.skipped,
             "seconds": round(self.seconds, 4),
         }
-        with (self.out / "log.jsonl").open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
+        if self.accelerator.scaler is not None:
+            row["loss_scale"] = self.accelerator.scaler.get_scale()
+        self.book.write(row)
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m sra.train --config stage.json [...] --latents DIR [...] --out DIR [...]`: one run after another."""
+    """`python -m sra.train --config stage.json [...] --latents DIR [...] --out DIR [...] [--processes N]`: one run after another."""
     parser = argparse.ArgumentParser(prog="python -m sra.train", description=main.__doc__)
     parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--latents", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, nargs="+", required=True)
+    parser.add_argument("--processes", type=int, help="how many must work together")
     options = parser.parse_args(arguments)
     if not len(options.config) == len(options.latents) == len(options.out):
         raise ConfigError("--config, --latents and --out name different numbers of places: one of each a run")
     for config, latents, out in zip(options.config, options.latents, options.out, strict=True):
-        Trainer(job.read_config(config, TrainJob), latents, out).run()
+        Trainer(job.read_config(config, TrainJob), latents, out, options.processes).run()
+    leave()
 
 
 if __name__ == "__main__":
