@@ -148,12 +148,14 @@ def _write_state(path: Path, content: dict[str, Any]) -> str:
     return hashing.digest.hexdigest()
 
 
-def load_newest(folder: Path, settings: dict[str, Any], limit: int | None = None) -> dict[str, Any] | None:
+def load_newest(
+    folder: Path, settings: dict[str, Any] | None = None, limit: int | None = None
+) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, on the host; says when it has to pass over a damaged one. None: start anew.
 
     Args:
         folder: of all checkpoints of a run.
-        settings: of this run.
+        settings: of this run; None: whose it is does not matter.
         limit: the last step that may be returned; None: any.
 
     Raises:
@@ -171,9 +173,11 @@ def load_newest(folder: Path, settings: dict[str, Any], limit: int | None = None
     return None
 
 
-def _check(place: Path, state: dict[str, Any], settings: dict[str, Any]) -> None:
+def _check(place: Path, state: dict[str, Any], settings: dict[str, Any] | None) -> None:
     if state.get("format") != FORMAT:
         raise DataError(f"{place}: checkpoint format {state.get('format')}, this version reads {FORMAT}")
+    if settings is None:
+        return
     theirs = state["settings"]
     names = [n for n in sorted(theirs.keys() | settings.keys()) if theirs.get(n) != settings.get(n)]
     if names:

@@ -224,19 +224,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ConfigError("exactly one of steps and epochs must be given")
-        positive = {
-            name: getattr(self, name)
-            for name in (
-                "steps",
-                "epochs",
-                "global_batch",
-                "accumulate",
-                "checkpoint_every",
-                "keep",
-                "log_every",
-            )
-        }
-        for name, value in positive.items():
+        for name in ("steps", "epochs", "global_batch", "accumulate", "checkpoint_every", "keep", "log_every"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, found {value}")
         if self.keep_every < 0 or self.keep_every % self.checkpoint_every:

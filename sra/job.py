@@ -138,10 +138,10 @@ class Progress:
         self.heartbeat = self._start_heartbeat()
 
     def _start_heartbeat(self) -> Heartbeat | None:
-        """In the folder of this label, or the only one; from the first of many processes."""
+        """In the stage directory of this label, or the only one; from the first of many processes."""
         global _heartbeat
         place = next((out for out in _outs if out.name == self.label), _outs[0] if _outs else None)
-        if place is None or os.environ.get("RANK", "0") != "0":
+        if place is None or not (place / "stage.json").is_file() or os.environ.get("RANK", "0") != "0":
             return None
         _last_beat("ended")
         _heartbeat = Heartbeat(place, self.total, self.unit)

@@ -335,7 +335,7 @@ class Trainer:
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m sra.train --config stage.json [...] --latents DIR [...] --out DIR [...] [--processes N]`: one run after another."""
+    """`python -m sra.train --config stage.json [...] --latents DIR [...] --out DIR [...]`: one run after another."""
     parser = argparse.ArgumentParser(prog="python -m sra.train", description=main.__doc__)
     parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--latents", type=Path, nargs="+", required=True)

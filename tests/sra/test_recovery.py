@@ -257,6 +257,8 @@ def main(arguments):
         raise DataError("x.png: not an image")
 job.run(main)
 """
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "stage.json").write_text("{}")
     for extra, exit_code, state in (([], 0, "ended"), (["--bad"], 2, "failed")):
         command = [sys.executable, "-c", code, "--out", str(tmp_path / "one"), str(tmp_path / "two"), *extra]
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(), check=False)
