@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from accelerate import Accelerator
 
 from sra.errors import ConfigError
 
 PROJECT = "sra-bench"
+NO_TENSORFLOW = "tensorboard.compat.notf"
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
@@ -34,6 +37,8 @@ def start_trackers(accelerator: Accelerator, names: tuple[str, ...], out: Path) 
     """
     if not names:
         return
+    # TensorBoard would import TensorFlow where it finds it; with this it takes its own stand-in.
+    sys.modules.setdefault(NO_TENSORFLOW, ModuleType(NO_TENSORFLOW))
     wandb = {
         "id": out.name,
         "name": out.name,
