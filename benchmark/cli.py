@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sra.errors import UserError
+from sra.errors import UserError, disk_trouble
 
 app = typer.Typer(
     name="sra-bench",
@@ -32,6 +32,9 @@ RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Scaled down to digits on a CPU; default out: runs/NAME-smoke.")]
 Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
+Processes = Annotated[
+    int | None, typer.Option("--processes", metavar="N", help="Of training and sampling; default: one a GPU, or 1.")
+]
 
 
 class Until(StrEnum):
@@ -78,6 +81,7 @@ def run(
     overrides: Set = None,
     variant: Only = None,
     until: Annotated[Until, typer.Option(help="Last kind of stage to run.")] = Until.report,
+    processes: Processes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     smoke: Smoke = False,
 ) -> None:
@@ -85,10 +89,10 @@ def run(
     from benchmark.main_job import execute, show_plan
 
     if dry_run:
-        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False, smoke=smoke))
+        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False, smoke=smoke, processes=processes))
         return
     command = "sra-bench " + shlex.join(sys.argv[1:])
-    typer.echo(execute(manifest, out, overrides, variant, until.value, command, smoke=smoke))
+    typer.echo(execute(manifest, out, overrides, variant, until.value, command, smoke=smoke, processes=processes))
 
 
 @app.command()
@@ -97,13 +101,25 @@ def plan(
     out: Out = None,
     overrides: Set = None,
     variant: Only = None,
+    processes: Processes = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     smoke: Smoke = False,
 ) -> None:
     """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
     from benchmark.main_job import show_plan
 
-    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json, smoke=smoke))
+    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json, smoke=smoke, processes=processes))
+
+
+@app.command()
+def status(
+    run_directory: RunDir,
+    as_json: Json = False,
+) -> None:
+    """Show how far a run is: done, running, stalled, stopped; reads files only."""
+    from benchmark.status import show
+
+    typer.echo(show(run_directory, as_json=as_json))
 
 
 @app.command()
@@ -322,9 +338,10 @@ def main(argv: list[str] | None = None) -> Any:
         typer.echo("stopped; the same command continues", err=True)
         sys.exit(STOPPED)
     except OSError as error:
-        if error.errno != 28:
+        line = disk_trouble(error, "the run directory")
+        if line is None:
             raise
-        typer.echo(f"error: no space left on the disk of {error.filename or 'the run directory'}", err=True)
+        typer.echo(f"error: {line}", err=True)
         sys.exit(2)
 
 

@@ -61,10 +61,11 @@ def _latents(config: dict[str, Any]) -> int | None:
 
 
 def _train(config: dict[str, Any]) -> int:
-    """Weights, average and AdamW's two moments in each kept checkpoint and in the one being written; the exports."""
+    """Weights, average and AdamW's two moments in each kept checkpoint and in the one being written; exports."""
     job = from_plain(TrainJob, config)
     count = parameters(job.model, job.codec, head=job.align is not None)
-    return count * FLOAT * (4 * (job.train.keep + 1) + len(job.train.milestones) + 1)
+    forever = job.train.steps // job.train.keep_every if job.train.steps and job.train.keep_every else 0
+    return count * FLOAT * (4 * (job.train.keep + 1 + forever) + len(job.train.milestones) + 1)
 
 
 def _standin(config: dict[str, Any]) -> int:

@@ -13,7 +13,7 @@ from benchmark.disk import disk_of
 from benchmark.manifest import Loaded, ManifestError, load
 from benchmark.plan import Plan, make_plan, state_of
 from benchmark.published import load_registry
-from benchmark.runner import StageError, run_plan, visible_gpus
+from benchmark.runner import StageError, processes_for, run_plan
 from benchmark.saved import record_session, resolved_manifest, save_plan
 from benchmark.smoke import scaled
 from benchmark.store import RunDirectory
@@ -21,7 +21,13 @@ from sra.files import write_bytes
 
 
 def prepare(
-    manifest: Path, out: Path | None, overrides: list[str] | None, variants: list[str] | None, *, smoke: bool
+    manifest: Path,
+    out: Path | None,
+    overrides: list[str] | None,
+    variants: list[str] | None,
+    *,
+    smoke: bool,
+    processes: int | None = None,
 ) -> tuple[Plan, RunDirectory, int]:
     """The plan of a manifest or of its smoke form, its run directory, and how many processes a job gets.
 
@@ -31,16 +37,16 @@ def prepare(
     loaded = load(manifest, overrides, variants)
     loaded = scaled(loaded) if smoke else loaded
     directory = RunDirectory((out or Path("runs") / loaded.name).absolute())
-    processes = 1 if smoke else max(1, visible_gpus())
+    count = processes_for(1 if smoke and processes is None else processes)
     for run in loaded.runs:
         if run.published:
             load_registry().row(run.published)
-        if run.train and run.train.global_batch % (processes * run.train.accumulate):
+        if run.train and run.train.global_batch % (count * run.train.accumulate):
             raise ManifestError(
                 f"{manifest}: train.global_batch {run.train.global_batch} is not divisible by "
-                f"{processes} processes x accumulate {run.train.accumulate}"
+                f"{count} processes x accumulate {run.train.accumulate}"
             )
-    return make_plan(loaded, directory), directory, processes
+    return make_plan(loaded, directory), directory, count
 
 
 def verify_assets(loaded: Loaded) -> None:
@@ -63,16 +69,17 @@ def execute(
     command: str,
     *,
     smoke: bool = False,
+    processes: int | None = None,
 ) -> str:
     """Run a manifest, or its smoke form, up to a kind of stage; returns what to print at the end.
 
     Raises:
         UserError: bad input, in one line.
-        StoppedError: on SIGINT or SIGTERM.
+        StoppedError: on SIGINT, SIGTERM or SIGUSR1.
     """
-    plan, directory, processes = prepare(manifest, out, overrides, variants, smoke=smoke)
+    plan, directory, count = prepare(manifest, out, overrides, variants, smoke=smoke, processes=processes)
     directory.create()
-    with directory.locked():
+    with directory.locked() as lock:
         write_bytes(directory.root / "manifest.resolved.yaml", resolved_manifest(plan.loaded).encode())
         save_plan(plan, directory, command)
         if not smoke and not plan.absent:
@@ -80,7 +87,7 @@ def execute(
         if not plan.absent and any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
             record_session(plan, directory)
         try:
-            run_plan(plan, directory, until, processes)
+            run_plan(plan, directory, until, count, lock)
         except StageError:
             # What failed, and where, is a result: the report says it. Without a started stage there is none.
             if any((stage.directory / "failed.json").is_file() for stage in plan.stages):
@@ -109,23 +116,24 @@ def show_plan(
     *,
     as_json: bool,
     smoke: bool = False,
+    processes: int | None = None,
 ) -> str:
     """The stages of a manifest and their cost, as text or JSON; absent inputs are marked, none is refused."""
-    plan, directory, processes = prepare(manifest, out, overrides, variants, smoke=smoke)
+    plan, directory, count = prepare(manifest, out, overrides, variants, smoke=smoke, processes=processes)
     costs = load_table()
-    rows = [_plan_row(plan, index, directory, costs, processes) for index in range(len(plan.stages))]
+    rows = [_plan_row(plan, index, directory, costs, count) for index in range(len(plan.stages))]
     if as_json:
         document = {
             "schema": 1,
             "name": plan.loaded.name,
-            "processes": processes,
+            "processes": count,
             "absent": list(plan.absent),
             "remedies": {place: how for place in plan.absent if (how := remedy(place))},
             "cost": {"source": costs.source, "device": costs.device, **_totals(rows)},
             "stages": rows,
         }
         return json.dumps(document, indent=2)
-    return "\n".join(_plan_lines(plan, directory, costs, rows))
+    return "\n".join(_plan_lines(plan, directory, costs, rows, count))
 
 
 def _plan_row(plan: Plan, index: int, directory: RunDirectory, costs: Table, processes: int) -> dict[str, Any]:
@@ -162,8 +170,11 @@ def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _plan_lines(plan: Plan, directory: RunDirectory, costs: Table, rows: list[dict[str, Any]]) -> list[str]:
-    lines = [f"{plan.loaded.name}: {len(rows)} stages in {directory.root}"]
+def _plan_lines(
+    plan: Plan, directory: RunDirectory, costs: Table, rows: list[dict[str, Any]], processes: int
+) -> list[str]:
+    shared = f"training and sampling on {processes} process{'es' if processes > 1 else ''}"
+    lines = [f"{plan.loaded.name}: {len(rows)} stages in {directory.root}, {shared}"]
     for row in rows:
         lines.append(f"  {row['state']:7} {row['stage']:36} {row['why']}  ({_cost_text(row)})")
     totals = _totals(rows)

@@ -302,13 +302,16 @@ def argv(stages: list[Stage], directory: RunDirectory, processes: int = 1) -> li
         return [*command, "--cache", str(directory.root / "cache")]
     module = ["-m", f"sra.{first.kind}"]
     launcher = [sys.executable, *module]
-    if processes > 1 and first.kind in ("train", "sample"):
-        run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    shared = first.kind in ("train", "sample")
+    if processes > 1 and shared:
+        run = ["-m", "sra.launch", "--standalone", "--nproc-per-node", str(processes)]
         launcher = [sys.executable, *run, *module]
     command = [*launcher, "--config", *(str(s.directory / "stage.json") for s in stages)]
     for option in ("images", "latents"):
         if option in first.inputs:
             command += [f"--{option}", *(s.inputs[option] for s in stages)]
+    if shared:
+        command += ["--processes", str(processes)]
     return [*command, "--out", *(str(s.directory) for s in stages)]
 
 

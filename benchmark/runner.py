@@ -19,13 +19,21 @@ from typing import IO
 from benchmark.assets import remedy
 from benchmark.disk import needed as disk_needed
 from benchmark.plan import STAGES, Plan, Stage, argv, state_of
+from benchmark.status import Pulse
 from benchmark.store import RunDirectory, is_done, outputs_of, read_json, write_json
 from sra.config import UserError
+from sra.files import sweep
 
 STOPPED = 75
 """Exit code of a job that was asked to stop and saved its work (EX_TEMPFAIL); the same command continues."""
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 300.0
 """How long a job may take to save after SIGTERM."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, `kill`, and what Slurm is told to send before a time limit."""
+HINTS = {
+    signal.SIGKILL: " (out of memory?)",
+    signal.SIGBUS: " (the disk is full, or a file was cut short while it was read)",
+}
 
 
 class StageError(UserError):
@@ -33,53 +41,88 @@ class StageError(UserError):
 
 
 class StoppedError(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM); everything finished is kept."""
+    """The run was asked to stop (Ctrl-C, SIGTERM, SIGUSR1); everything finished is kept."""
 
 
-def run_plan(plan: Plan, directory: RunDirectory, until: str = "report", processes: int = 1) -> None:
+def run_plan(
+    plan: Plan, directory: RunDirectory, until: str = "report", processes: int = 1, lock: IO[str] | None = None
+) -> None:
     """Run every stage up to and including the kind `until`.
+
+    Args:
+        plan: all stages.
+        directory: where they stand.
+        until: last kind of stage.
+        processes: of training and sampling.
+        lock: the open lock file of the directory, which the jobs inherit.
 
     Raises:
         UserError: a missing input, too little disk, a stage that refused its input or died.
-        StoppedError: on SIGINT or SIGTERM.
+        StoppedError: on SIGINT, SIGTERM or SIGUSR1.
     """
     if plan.absent:
         absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
         raise StageError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
     _check_disk(plan, directory)
     wanted = [s for s in plan.stages if STAGES.index(s.kind) <= STAGES.index(until)]
-    for _, group in itertools.groupby(wanted, key=lambda stage: stage.batch):
-        pending = []
-        for stage in group:
-            state, why = state_of(stage, directory)
-            print(f"[{stage.name}] {state}: {why}", flush=True)
-            if state != "done":
-                pending.append(stage)
-        if pending:
-            _run_batch(pending, directory, processes)
+    with Pulse(directory.root, [(s.name, s.directory.name, s.key) for s in wanted]) as pulse:
+        for _, group in itertools.groupby(wanted, key=lambda stage: stage.batch):
+            pending = []
+            for stage in group:
+                state, why = state_of(stage, directory)
+                print(f"[{stage.name}] {state}: {why}", flush=True)
+                if state != "done":
+                    pending.append(stage)
+            if pending:
+                pulse.now([stage.name for stage in pending])
+                _run_batch(pending, directory, processes, lock, pulse)
 
 
-def _run_batch(stages: list[Stage], directory: RunDirectory, processes: int) -> None:
+def _clear(stage: Stage) -> None:
+    """Leave in a stage's directory what its job can continue from, and nothing else."""
+    stage.directory.mkdir(parents=True, exist_ok=True)
+    sweep(stage.directory)
+    (stage.directory / "failed.json").unlink(missing_ok=True)
+    done = stage.directory / "done.json"
+    if done.is_file():
+        # It had finished, so an output has gone or changed its size since: the job must not take it for whole.
+        for name in stage.outputs:
+            (stage.directory / name).unlink(missing_ok=True)
+        done.unlink()
+
+
+def _run_batch(
+    stages: list[Stage],
+    directory: RunDirectory,
+    processes: int,
+    lock: IO[str] | None = None,
+    pulse: Pulse | None = None,
+) -> None:
     command = argv(stages, directory, processes)
     for stage in stages:
-        stage.directory.mkdir(parents=True, exist_ok=True)
-        for name in ("done.json", "failed.json"):
-            (stage.directory / name).unlink(missing_ok=True)
+        _clear(stage)
         document = {"schema": 1, "kind": stage.kind, "name": stage.name, "key": stage.key, "config": stage.config}
         write_json(stage.directory / "stage.json", {**document, "inputs": stage.inputs, "argv": command})
     started = time.monotonic()
-    code, last_error = _stream(command, [s.directory / "log.txt" for s in stages], _label(stages))
+    code, last_error = _stream(command, [s.directory / "log.txt" for s in stages], _label(stages), lock, pulse)
     seconds = time.monotonic() - started
     if code == STOPPED:
         raise StoppedError
     if code != 0:
-        log = stages[0].directory / "log.txt"
-        message = last_error or f"ended with exit code {code}; see {log}"
+        message = last_error or _ending(code, stages[0].directory / "log.txt")
         for stage in stages:
             write_json(stage.directory / "failed.json", {"key": stage.key, "message": message, "exit_code": code})
         raise StageError(f"stage {_label(stages)}: {message}")
     for stage in stages:
         _finish(stage, seconds / len(stages))
+
+
+def _ending(code: int, log: Path) -> str:
+    """How a job ended that said nothing about it."""
+    if code < 0:
+        number = signal.Signals(-code)
+        return f"was killed by {number.name}{HINTS.get(number, '')}; the same command continues; see {log}"
+    return f"ended with exit code {code}; see {log}"
 
 
 def _label(stages: list[Stage]) -> str:
@@ -118,13 +161,16 @@ def _die_with_parent() -> None:
     ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def _stream(command: list[str], logs: list[Path], label: str) -> tuple[int, str | None]:
+def _stream(
+    command: list[str], logs: list[Path], label: str, lock: IO[str] | None = None, pulse: Pulse | None = None
+) -> tuple[int, str | None]:
     """Run a job; copy its lines to the terminal and the logs. Returns (exit code, its last `error:` line)."""
     last_error = None
     with contextlib.ExitStack() as stack:
         handles = [stack.enter_context(log.open("a", encoding="utf-8")) for log in logs]
         process = subprocess.Popen(
             command,
+            stdin=lock or subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -135,6 +181,8 @@ def _stream(command: list[str], logs: list[Path], label: str) -> tuple[int, str 
         )
         stack.callback(_end, process)
         stop = stack.enter_context(_forwarding(process))
+        if pulse is not None:
+            stack.enter_context(pulse.beating())
         assert process.stdout is not None
         for line in process.stdout:
             _show(line, label, handles)
@@ -155,22 +203,24 @@ def _show(line: str, label: str, handles: Sequence[IO[str]]) -> None:
 
 @contextlib.contextmanager
 def _forwarding(process: subprocess.Popen[str]) -> Iterator[Callable[[], bool]]:
-    """Pass SIGINT and SIGTERM on to the job's whole group as SIGTERM, once; a second one kills it."""
+    """Pass a signal to stop on to the job as SIGTERM, once; a second one kills it, and so does too long a wait."""
     received = 0
 
     def forward(_number: int, _frame: FrameType | None) -> None:
         nonlocal received
         received += 1
         print("stopping: the job saves its work (again: kill it)", file=sys.stderr, flush=True)
+        if received > 1:
+            kill_tree(process.pid)
+            return
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM if received == 1 else signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGTERM)
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     def expire(_number: int, _frame: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_tree(process.pid)
 
-    handlers = {signal.SIGINT: forward, signal.SIGTERM: forward, signal.SIGALRM: expire}
+    handlers = {**dict.fromkeys(STOP_SIGNALS, forward), signal.SIGALRM: expire}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield lambda: received > 0
@@ -183,9 +233,36 @@ def _forwarding(process: subprocess.Popen[str]) -> Iterator[Callable[[], bool]]:
 def _end(process: subprocess.Popen[str]) -> None:
     """Leave no job behind, whatever happened to the loop that read it."""
     if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_tree(process.pid)
         process.wait()
+
+
+def kill_tree(process: int) -> None:
+    """SIGKILL a process and all that descend from it: torchrun gives its workers sessions of their own."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    family = [process]
+    for member in family:
+        family += [child for child, parent in parents.items() if parent == member]
+    for member in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+
+
+def processes_for(asked: int | None) -> int:
+    """Processes of training and sampling: as asked, or one a GPU.
+
+    Raises:
+        StageError: more than there are GPUs, or less than one.
+    """
+    gpus = visible_gpus()
+    if asked is None:
+        return max(1, gpus)
+    if asked < 1 or (gpus and asked > gpus):
+        raise StageError(f"--processes {asked}: allowed: {f'1 to {gpus}, one a GPU' if gpus else '1 or more'}")
+    return asked
 
 
 def visible_gpus() -> int:

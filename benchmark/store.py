@@ -11,16 +11,22 @@ import fcntl
 import hashlib
 import json
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sra.config import UserError
 from sra.files import write_json
 
 __all__ = ["RunDirectory", "fingerprint", "key_of", "write_json"]
+
+
+DYING_SECONDS = 120.0
+"""How long a run waits for the jobs of a runner that died: they save their work first."""
 
 
 class StoreError(UserError):
@@ -83,23 +89,58 @@ class RunDirectory:
             raise StoreError(f"--out {self.root}: not writable by uid {os.getuid()}")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run directory against a second runner; the kernel drops the lock when its holder dies.
+    def locked(self) -> Iterator[IO[str]]:
+        """Hold the run directory against a second runner; yields the open lock file.
+
+        The lock belongs to the open file, not to a process: jobs inherit it as their standard input, whatever launches
+        them, and the kernel drops it when the last of them has ended. A run whose runner was killed is thus waited for
+        while its jobs save, and no two jobs ever write to one directory.
 
         Raises:
             StoreError: another run holds it.
         """
         with (self.root / ".lock").open("a+") as handle:
+            self._lock(handle)
+            handle.truncate(0)
+            handle.write(f"{os.getpid()} {socket.gethostname()}")
+            handle.flush()
+            yield handle
+
+    def _lock(self, handle: IO[str]) -> None:
+        deadline = time.monotonic() + DYING_SECONDS
+        said = False
+        while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                handle.seek(0)
-                owner = handle.read().strip() or "unknown"
-                raise StoreError(f"--out {self.root}: in use by another run (process {owner})") from None
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
-            yield
+                owner = self._owner(handle)
+                if owner is None or is_alive(*owner) or time.monotonic() > deadline:
+                    name = f"process {owner[0]} on {owner[1]}" if owner else "unknown process"
+                    raise StoreError(f"--out {self.root}: in use by another run ({name})") from None
+                if not said:
+                    said = True
+                    print(f"the run before (process {owner[0]}) has died: waiting for its jobs to end", flush=True)
+                time.sleep(0.1)
+            else:
+                return
+
+    @staticmethod
+    def _owner(handle: IO[str]) -> tuple[int, str] | None:
+        """Process and host that a lock file names."""
+        handle.seek(0)
+        number, _, host = handle.read().strip().partition(" ")
+        return (int(number), host) if number.isdigit() and host else None
+
+
+def is_alive(process: int, host: str) -> bool:
+    """Whether a process may be there: one of another host cannot be asked."""
+    if host != socket.gethostname():
+        return True
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def outputs_of(directory: Path, names: tuple[str, ...]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 import time
@@ -61,6 +62,12 @@ def run(
         _score(tool, version, score, options)
     except EvaluatorError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(BAD_INPUT)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        place = error.filename or options.json[0].parent
+        print(f"error: {place}: {error.strerror}; the same command continues", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
 
 

@@ -207,9 +207,15 @@ class TrainConfig:
     checkpoint_every: int = 5000
     """Optimizer steps between resumable checkpoints."""
     keep: int = 2
-    """Resumable checkpoints kept."""
+    """Resumable checkpoints kept: the newest ones."""
+    keep_every: int = 0
+    """Checkpoints of steps divisible by this are kept for good besides; 0: none."""
     log_every: int = 100
     """Optimizer steps between log lines."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Also log to these, through accelerate; each needs its package. `wandb` is offline unless WANDB_MODE says else."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is not finite: `stop` before it touches the weights, or `skip` the step and count it."""
     grid_every: int = 0
     """Optimizer steps between sample grids with fixed noise; 0: none."""
     workers: int = 4
@@ -218,21 +224,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ConfigError("exactly one of steps and epochs must be given")
-        positive = {
-            name: getattr(self, name)
-            for name in (
-                "steps",
-                "epochs",
-                "global_batch",
-                "accumulate",
-                "checkpoint_every",
-                "keep",
-                "log_every",
-            )
-        }
-        for name, value in positive.items():
+        for name in ("steps", "epochs", "global_batch", "accumulate", "checkpoint_every", "keep", "log_every"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, found {value}")
+        if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
+            raise ConfigError(
+                f"keep_every must be a multiple of checkpoint_every {self.checkpoint_every}, found {self.keep_every}"
+            )
         if not 0 <= self.label_dropout <= 1:
             raise ConfigError(f"label_dropout must lie in [0, 1], found {self.label_dropout}")
         if self.steps is not None and any(not 0 < m < self.steps for m in self.milestones):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -16,6 +17,22 @@ class ConfigError(UserError, ValueError):
 
 class DataError(UserError):
     """A file that is missing, damaged or of another shape than the settings say."""
+
+
+def disk_trouble(error: OSError, place: str) -> str | None:
+    """One line for a disk that takes no more; None for any other error.
+
+    Args:
+        error: what the system said.
+        place: what was being written, where the error names no file.
+    """
+    reasons = {
+        errno.ENOSPC: "no space left on the disk",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EFBIG: "larger than the limit on a file's size",
+    }
+    reason = reasons.get(error.errno or 0)
+    return reason and f"{error.filename or place}: {reason}; nothing finished is lost, the same command continues"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

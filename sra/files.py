@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Names of unfinished files, as `tempfile` makes them for `replacing`."""
 
 
 @contextmanager
@@ -31,8 +35,30 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        if durable:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries are on the disk: a file's own fsync does not cover its name."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written in a folder and its subfolders.
+
+    Only for a folder that nobody writes to: a file of a living `replacing` would go too.
+    """
+    for place in (folder, *(entry for entry in folder.iterdir() if entry.is_dir())):
+        for path in place.glob(".*"):
+            if path.is_file() and TEMPORARY.fullmatch(path.name):
+                path.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

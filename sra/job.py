@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
+import ctypes
 import json
+import os
 import signal
 import sys
 import time
@@ -12,14 +13,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from sra.config import from_plain
-from sra.errors import ConfigError, UserError
+from sra.errors import ConfigError, UserError, disk_trouble
+from sra.heartbeat import Heartbeat
 
 T = TypeVar("T")
 BAD_INPUT = 2
 STOPPED = 75
-"""Exit code after SIGTERM or SIGINT with the work saved (EX_TEMPFAIL); the same command continues."""
+"""Exit code after a signal to stop with the work saved (EX_TEMPFAIL); the same command continues."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""Requests to stop: `kill`, Ctrl-C, and what Slurm is told to send before a time limit."""
+LAUNCHER = "SRA_LAUNCHER"
+"""Environment variable: the process id that a job started by `sra.launch` must not outlive."""
 
 _requested = False
+_outs: list[Path] = []
+_heartbeat: Heartbeat | None = None
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the job was asked to
@@ -27,13 +35,13 @@ class Stopped(Exception):  # noqa: N818 - not an error: the job was asked to
 
 
 def check_stop() -> None:
-    """Raise `Stopped` once SIGTERM or SIGINT has arrived: called where a job can stop without losing work."""
+    """Raise `Stopped` once a signal to stop has arrived: called where a job can stop without losing work."""
     if _requested:
         raise Stopped
 
 
 def stop_requested() -> bool:
-    """Whether SIGTERM or SIGINT has arrived."""
+    """Whether a signal to stop has arrived."""
     return _requested
 
 
@@ -43,27 +51,67 @@ def _request(_number: int, _frame: object) -> None:
 
 
 def catch_signals() -> None:
-    """From now on SIGTERM and SIGINT are requests to stop, for `check_stop` to see."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    """From now on SIGTERM, SIGINT and SIGUSR1 are requests to stop, for `check_stop` to see."""
+    for number in STOP_SIGNALS:
         signal.signal(number, _request)
+
+
+def say(text: str) -> None:
+    """Print a line; once nobody reads any more (the runner died), go on in silence: the work is to be saved."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def follow_launcher() -> None:
+    """Linux: a worker of `sra.launch` gets SIGTERM when the launcher dies, however it dies."""
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None:
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != int(launcher):
+        _request(signal.SIGTERM, None)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Run a job's main with its arguments; exits 0, 2 (bad input, one line), or 75 (stopped)."""
     catch_signals()
+    follow_launcher()
+    _outs[:] = out_folders(sys.argv[1:])
     try:
+        check_stop()
         main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
     except Stopped:
-        print("stopped; the same command continues", flush=True)
+        _last_beat("stopped")
+        say("stopped; the same command continues")
         sys.exit(STOPPED)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (UserError, OSError) as error:
+        place = str(_outs[0]) if _outs else "the output"
+        message = str(error) if isinstance(error, UserError) else disk_trouble(error, place)
+        _last_beat("failed", message or str(error))
+        if message is None:
             raise
-        print(f"error: no space left on the disk of {error.filename or 'the output'}", file=sys.stderr, flush=True)
+        print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
+    _last_beat("ended")
+
+
+def out_folders(arguments: list[str]) -> list[Path]:
+    """The folders after `--out`, which every job has: where its heartbeat is to lie."""
+    found = []
+    if "--out" in arguments:
+        for argument in arguments[arguments.index("--out") + 1 :]:
+            if argument.startswith("--"):
+                break
+            found.append(Path(argument))
+    return found
+
+
+def _last_beat(state: str, message: str | None = None) -> None:
+    if _heartbeat is not None:
+        _heartbeat.write(state, message)
 
 
 def read_config(path: Path, cls: type[T]) -> T:
@@ -81,17 +129,31 @@ def read_config(path: Path, cls: type[T]) -> T:
 
 
 class Progress:
-    """Lines with count, rate and time left, at most one every `every` seconds."""
+    """Lines with count, rate and time left, at most one every `every` seconds, and the job's heartbeat file."""
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0, every: float = 2.0) -> None:
         self.label, self.total, self.unit, self.every = label, total, unit, every
         self.done = self.initial = done
         self.started = self.shown = time.monotonic()
+        self.heartbeat = self._start_heartbeat()
+
+    def _start_heartbeat(self) -> Heartbeat | None:
+        """In the stage directory of this label, or the only one; from the first of many processes."""
+        global _heartbeat
+        place = next((out for out in _outs if out.name == self.label), _outs[0] if _outs else None)
+        if place is None or not (place / "stage.json").is_file() or os.environ.get("RANK", "0") != "0":
+            return None
+        _last_beat("ended")
+        _heartbeat = Heartbeat(place, self.total, self.unit)
+        _heartbeat.beat(self.done, None)
+        return _heartbeat
 
     def update(self, count: int = 1, **values: float) -> None:
         """Count `count` more; `values` are shown beside the rate."""
         self.done += count
         now = time.monotonic()
+        if self.heartbeat is not None:
+            self.heartbeat.beat(self.done, (self.done - self.initial) / max(now - self.started, 1e-9))
         if now - self.shown >= self.every or self.done >= self.total:
             self.shown = now
             self._show(now - self.started, values)
@@ -109,4 +171,4 @@ class Progress:
             ncols=0,
             postfix=", ".join(f"{name} {value:.4g}" for name, value in values.items()) or None,
         )
-        print(text, flush=True)
+        say(text)

@@ -85,7 +85,7 @@ def write_public(config: TrainJob, checkpoints: Path, images: int, out: Path) ->
     Raises:
         DataError: there is no checkpoint.
     """
-    state = checkpoint.load_newest(checkpoints, torch.device("cpu"))
+    state = checkpoint.load_newest(checkpoints)
     if state is None:
         raise DataError(f"{checkpoints}: found no resumable checkpoint")
     with replacing(out) as temporary:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import json
 import math
 import time
 from pathlib import Path
@@ -17,27 +16,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import DistributedDataParallelKwargs
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sra import checkpoint, job
-from sra.config import TrainJob
-from sra.errors import ConfigError, DataError, UserError
-from sra.files import replacing, write_bytes, write_json
+from sra.config import TrainJob, to_plain
+from sra.errors import ConfigError, DataError
+from sra.files import replacing, write_json
 from sra.finite import FiniteCheck
 from sra.grid import TrainingGrid
+from sra.guard import NonFiniteError, describe
 from sra.latents import PackedLatents, sample_latent
 from sra.loader import Ahead
+from sra.logbook import LogBook, Tally
 from sra.method import StepLosses, TrainingModule
 from sra.network import initialise
+from sra.processes import StopVote, leave, make_accelerator
 from sra.randoms import Randoms
 from sra.speed import chosen
 from sra.step import Step, compile_blocks, make_optimizer, rate_at, teacher_of, to_device, with_kernel_of
+from sra.trackers import check_trackers, finish_trackers, start_trackers
 
-
-class NonFiniteError(UserError):
-    """A loss or gradient that is not a number: training stopped before the optimizer's step."""
+FREE = (
+    "steps",
+    "epochs",
+    "accumulate",
+    "milestones",
+    "checkpoint_every",
+    "keep",
+    "keep_every",
+    "log_every",
+    "trackers",
+    "on_nonfinite",
+    "grid_every",
+    "workers",
+)
+"""Settings of `train` that do not change what a step computes: a checkpoint may be continued with others."""
 
 
 class DataOrder:
@@ -61,12 +76,19 @@ class DataOrder:
 class Trainer:
     """State of one training run."""
 
-    def __init__(self, config: TrainJob, latents: Path, out: Path) -> None:
+    def __init__(self, config: TrainJob, latents: Path, out: Path, processes: int | None = None) -> None:
         self.config, self.settings, self.out = config, config.train, out
         precision = {"fp32": "no", "tf32": "no"}.get(self.settings.precision, self.settings.precision)
         self.speed = chosen("cuda" if torch.cuda.is_available() else "cpu")
-        buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=self.speed.buckets == "views")
-        self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[buckets])
+        trackers = self.settings.trackers
+        check_trackers(trackers)
+        self.accelerator = make_accelerator(
+            precision,
+            processes,
+            log_with=list(trackers) or None,
+            project_dir=out / "trackers",
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=self.speed.buckets == "views")],
+        )
         torch.backends.cuda.matmul.allow_tf32 = self.settings.precision != "fp32"
         self.data = PackedLatents(latents)
         self._check_data()
@@ -80,8 +102,12 @@ class Trainer:
         self.network = module.network
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.grid = TrainingGrid(config, out / "grids", self.accelerator.device) if self.settings.grid_every else None
-        self.step, self.seconds, self.loss = 0, 0.0, float("nan")
+        self.step, self.seconds, self.loss, self.skipped = 0, 0.0, float("nan"), 0
+        self.tally, self.book, self.vote = Tally(), LogBook(out, self.accelerator), StopVote()
+        policy = checkpoint.Policy(keep=self.settings.keep, keep_every=self.settings.keep_every)
+        self.writer = checkpoint.Writer(out / "checkpoints", self.identity(), policy)
         self.one_step = self._prepare_step()
+        start_trackers(self.accelerator, trackers, out)
 
     def _prepare_step(self) -> Step:
         """The hot path; which switches it runs with is written to `speed.json`."""
@@ -91,11 +117,29 @@ class Trainer:
             compile_blocks(self.ema)
         if self.accelerator.is_main_process:
             write_json(self.out / "speed.json", {"device": str(device), **dataclasses.asdict(speed)})
-            print(f"speed: {speed}", flush=True)
+            job.say(f"speed: {speed}")
         scaled = self.accelerator.scaler is not None
-        self.finite = FiniteCheck(self._judge, device, late=speed.losses == "logged", scaled=scaled)
-        teacher = teacher_of(self.ema, self.config.align, speed)
-        return Step(self.accelerator, self.module, self.ema, teacher, self.optimizer, self.settings, speed, self.finite)
+        # A step can be passed over only where the host sees it before the optimizer's turn.
+        late = speed.losses == "logged" and self.settings.on_nonfinite == "stop"
+        self.finite = FiniteCheck(self._judge, device, late=late, scaled=scaled)
+        return Step(
+            self.accelerator,
+            self.module,
+            self.ema,
+            teacher_of(self.ema, self.config.align, speed),
+            self.optimizer,
+            self.settings,
+            speed,
+            self.finite,
+            observe=self.tally.add,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What the state of a step depends on besides the number of processes, flat: another run's is refused."""
+        plain = to_plain(self.config)
+        train = {f"train.{name}": value for name, value in plain.pop("train").items() if name not in FREE}
+        data = {"latents": self.data.facts.get("moments_sha256"), "images": self.data.count}
+        return {**plain, **train, **data}
 
     def _check_data(self) -> None:
         side = self.config.model.resolution // self.config.codec.factor
@@ -116,29 +160,42 @@ class Trainer:
     # -- saving and resuming ------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Continue from the newest whole checkpoint, where there is one; the log is cut back to it."""
-        state = checkpoint.load_newest(self.out / "checkpoints", self.accelerator.device)
+        """Continue from the newest whole checkpoint, where there is one; the log is cut back to it.
+
+        Where the weights of a milestone have gone, from the newest one that does not lie behind it.
+        """
+        missing = [step for step in self._exports() if not self.weights_file(step).is_file()]
+        limit = missing[0] if missing else None
+        state = checkpoint.load_newest(self.out / "checkpoints", self.identity(), limit)
         if state is not None:
-            self.network.load_state_dict(state["network"])
-            self.ema.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(with_kernel_of(self.optimizer, state["optimizer"]))
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
-            print(f"continues at step {self.step} of {self.total}", flush=True)
+            self._restore(state)
+            job.say(f"continues at step {self.step} of {self.total}")
         if self.accelerator.is_main_process:
-            self._cut_log()
+            self.book.cut(self.step)
+        if self.step in missing:
+            self.export()
         self.accelerator.wait_for_everyone()
 
-    def _cut_log(self) -> None:
-        log = self.out / "log.jsonl"
-        lines = log.read_text().splitlines() if log.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
-        write_bytes(log, "".join(f"{line}\n" for line in kept).encode())
+    def _exports(self) -> list[int]:
+        """Steps whose EMA weights are kept."""
+        return [*self.settings.milestones, self.total]
 
-    def save(self) -> None:
-        """Write a resumable checkpoint (main process; all others wait)."""
-        self.finite.look()
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(with_kernel_of(self.optimizer, state["optimizer"]))
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.skipped = int(state["skipped"])
+
+    def save(self, *, wait: bool) -> None:
+        """Write a resumable checkpoint in the background (main process).
+
+        Args:
+            wait: until it is on the disk, and every process knows.
+        """
+        self.skipped += self.finite.look()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {
@@ -148,9 +205,12 @@ class Trainer:
                 "scaler": scaler.state_dict() if scaler is not None else {},
                 "step": self.step,
                 "seconds": self.seconds,
+                "skipped": self.skipped,
             }
-            checkpoint.save(self.out / "checkpoints", self.step, state, self.settings.keep)
-        self.accelerator.wait_for_everyone()
+            self.writer.save(self.step, state)
+        if wait:
+            self.writer.join()
+            self.accelerator.wait_for_everyone()
 
     def weights_file(self, step: int) -> Path:
         """Where the EMA weights of a milestone stand."""
@@ -176,7 +236,15 @@ class Trainer:
         """
         self.resume()
         self.module.train()
-        progress = job.Progress("train", self.total, " steps", done=self.step)
+        try:
+            self._steps()
+        finally:
+            # The last checkpoint is good only once its thread has ended; what went wrong in it must be heard.
+            self.writer.join()
+            finish_trackers(self.accelerator)
+
+    def _steps(self) -> None:
+        progress = job.Progress(self.out.name, self.total, " steps", done=self.step)
         while self.step < self.total:
             started = time.monotonic()
             epoch = self.step / self.order.steps_per_epoch
@@ -189,37 +257,49 @@ class Trainer:
         last = self.step == self.total
         logged = self.step % self.settings.log_every == 0 or last or self.step == 1
         if logged or not self.finite.late:
-            self.finite.look()
+            self.skipped += self.finite.look()
             self.loss = float(losses.total.detach())
         if logged:
-            self._log(losses, float(norm))
+            self._log(float(norm))
         progress.update(loss=self.loss)
-        if last or self.step in self.settings.milestones:
+        if self.step in self._exports():
             self.export()
         if self.grid is not None and self.step % self.settings.grid_every == 0 and self.accelerator.is_main_process:
             self.grid.draw(self.ema, self.step)
-        stopping = self._someone_stops()
+        self.writer.check()
+        stopping = self.vote(job.stop_requested())
         if last or stopping or self.step % self.settings.checkpoint_every == 0:
-            self.save()
+            self.save(wait=last or stopping)
         if stopping and not last:
+            leave()
             raise job.Stopped
 
-    def _someone_stops(self) -> bool:
-        """Whether any process was asked to stop: all must leave at the same step."""
-        if self.accelerator.num_processes == 1:
-            return job.stop_requested()
-        flag = torch.tensor([int(job.stop_requested())], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum").item())
-
     def _judge(self, step: int, loss: float, norm: float) -> bool:
-        """The fp16 scaler skips steps whose gradient overflows; anything else that is not finite ends the run."""
-        scaled = self.accelerator.scaler is not None
-        if not math.isfinite(loss) or (not scaled and not math.isfinite(norm)):
+        """Whether the optimizer may step; counts the steps that change nothing.
+
+        The gradient is the mean over all processes, so that its norm tells every one of them the same. With fp16 the
+        scaler itself passes over a step whose gradient overflows, and lowers its scale.
+
+        Raises:
+            NonFiniteError: with `train.on_nonfinite: stop`, before anything is changed.
+        """
+        scaled, lost, mine = self.accelerator.scaler is not None, not math.isfinite(norm), not math.isfinite(loss)
+        if self.settings.on_nonfinite == "stop" and (mine or (lost and not scaled)):
             raise NonFiniteError(
-                f"training step {step + 1}: loss {loss}, gradient norm {norm}: not finite; "
+                f"training step {step + 1}: {self._evidence(step, loss, norm)}; "
                 f"nothing was changed, the last checkpoint in {self.out / 'checkpoints'} is good"
             )
-        return True
+        spoilt = lost or (mine and self.accelerator.num_processes == 1)
+        if spoilt:
+            self.skipped += 1
+            job.say(f"warning: step {step + 1} is skipped, {self.skipped} so far: gradient norm {norm}")
+        return scaled or not spoilt
+
+    def _evidence(self, step: int, loss: float, norm: float) -> str:
+        """What was not finite; of a step that was read late only its two numbers are left."""
+        if step == self.tally.step:
+            return describe(self.tally.parts, norm, self.module)
+        return f"loss {loss:.4g}, gradient norm {norm:.4g}: not finite"
 
     def _first(self, number: int) -> tuple[int, int]:
         """Where this process's slice of its batch `number` begins in the global order, and its size."""
@@ -250,20 +330,21 @@ class Trainer:
         x = sample_latent(moments, randoms.normal("latent", shape), self.config.codec.scale)
         return x, to_device(labels, device, self.speed), randoms
 
-    def _log(self, losses: StepLosses, norm: float) -> None:
+    def _log(self, norm: float) -> None:
+        means = self.tally.means(self.accelerator)
         if not self.accelerator.is_main_process:
             return
         row = {
             "step": self.step,
-            "loss": float(losses.total.detach()),
-            "generation": float(losses.generation.detach().mean()),
-            "alignment": None if losses.alignment is None else float(losses.alignment.detach().mean()),
+            **means,
             "grad_norm": norm,
             "lr": rate_at(self.settings, self.step - 1),
+            "skipped": self.skipped,
             "seconds": round(self.seconds, 4),
         }
-        with (self.out / "log.jsonl").open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
+        if self.accelerator.scaler is not None:
+            row["loss_scale"] = self.accelerator.scaler.get_scale()
+        self.book.write(row)
 
 
 def main(arguments: list[str]) -> None:
@@ -272,11 +353,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--latents", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, nargs="+", required=True)
+    parser.add_argument("--processes", type=int, help="how many must work together")
     options = parser.parse_args(arguments)
     if not len(options.config) == len(options.latents) == len(options.out):
         raise ConfigError("--config, --latents and --out name different numbers of places: one of each a run")
     for config, latents, out in zip(options.config, options.latents, options.out, strict=True):
-        Trainer(job.read_config(config, TrainJob), latents, out).run()
+        Trainer(job.read_config(config, TrainJob), latents, out, options.processes).run()
+    leave()
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_one_process_serves_all_samples_and_one_each_tool(tmp_path: Path) -> Non
 def test_several_processes_go_through_torchrun(tmp_path: Path) -> None:
     train = next(s for s in plan_of(tmp_path).stages if s.kind == "train")
     command = argv([train], RunDirectory(tmp_path), processes=8)
-    assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "8"]
+    assert command[1:6] == ["-m", "sra.launch", "--standalone", "--nproc-per-node", "8"]
 
 
 @pytest.mark.parametrize("epochs", [2])

@@ -11,7 +11,7 @@ import pytest
 
 from benchmark import runner
 from benchmark.plan import Stage
-from benchmark.store import RunDirectory, is_done, read_json
+from benchmark.store import RunDirectory, StoreError, is_done, read_json
 
 WORK = "import sys, pathlib; print('working'); pathlib.Path(sys.argv[1], 'out.txt').write_text('x')"
 
@@ -68,7 +68,8 @@ def test_exit_75_means_stopped(stage: Stage, tmp_path: Path, monkeypatch: pytest
         run_with("import sys; sys.exit(75)", stage, tmp_path, monkeypatch)
 
 
-def test_sigterm_reaches_the_job_and_no_process_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_stop_reaches_the_job_and_no_process_is_left(tmp_path: Path, number: signal.Signals) -> None:
     job = (
         "import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(75))); "
         "print('pid', os.getpid()); time.sleep(60)"
@@ -85,7 +86,7 @@ except runner.StoppedError:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert process.stdout is not None
     pid = int(process.stdout.readline().split()[-1])
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.wait(timeout=30) == 75
     assert "saved" in (tmp_path / "log.txt").read_text()
     with pytest.raises(ProcessLookupError):
@@ -113,3 +114,58 @@ runner._stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_killed_job_is_named_by_its_signal(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGBUS)"
+    with pytest.raises(runner.StageError, match=r"was killed by SIGBUS \(the disk is full, or a file was cut short"):
+        run_with(code, stage, tmp_path, monkeypatch)
+
+
+def test_a_damaged_output_is_made_anew(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that takes what is there for whole must not bless a truncated file."""
+    run_with(WORK, stage, tmp_path, monkeypatch)
+    (stage.directory / "out.txt").write_text("")
+    (stage.directory / ".out.txt.ab12cd_9").write_text("left by a killed process")
+    assert not is_done(stage.directory, stage.key)
+    lazy = "import sys, pathlib; p = pathlib.Path(sys.argv[1], 'out.txt'); p.exists() or p.write_text('x')"
+    run_with(lazy, stage, tmp_path, monkeypatch)
+    assert (stage.directory / "out.txt").read_text() == "x"
+    assert sorted(p.name for p in stage.directory.iterdir()) == ["done.json", "log.txt", "out.txt", "stage.json"]
+
+
+def test_a_new_run_waits_for_the_jobs_of_one_that_was_killed(tmp_path: Path, capsys) -> None:
+    """The job inherits the lock, so that two jobs never write to one directory."""
+    job = (
+        "import signal, time, pathlib; signal.signal(signal.SIGTERM, lambda *_: None); print('ready', flush=True); "
+        f"signal.pause(); time.sleep(1); pathlib.Path({str(tmp_path / 'saved')!r}).touch()"
+    )
+    code = f"""
+import sys
+from pathlib import Path
+from benchmark import runner
+from benchmark.store import RunDirectory
+with RunDirectory(Path({str(tmp_path)!r})).locked() as lock:
+    runner._stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job", lock)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    assert process.stdout is not None
+    assert "ready" in process.stdout.readline()
+    with pytest.raises(StoreError, match=rf"in use by another run \(process {process.pid} on "):
+        RunDirectory(tmp_path)._lock((tmp_path / ".lock").open("a+"))
+    process.kill()
+    process.wait()
+    with RunDirectory(tmp_path).locked():
+        assert (tmp_path / "saved").exists()
+    assert f"the run before (process {process.pid}) has died" in capsys.readouterr().out
+
+
+def test_processes_are_one_a_gpu_or_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "visible_gpus", lambda: 0)
+    assert [runner.processes_for(asked) for asked in (None, 1, 3)] == [1, 1, 3]
+    with pytest.raises(runner.StageError, match="--processes 0: allowed: 1 or more"):
+        runner.processes_for(0)
+    monkeypatch.setattr(runner, "visible_gpus", lambda: 2)
+    assert [runner.processes_for(asked) for asked in (None, 1)] == [2, 1]
+    with pytest.raises(runner.StageError, match="--processes 3: allowed: 1 to 2, one a GPU"):
+        runner.processes_for(3)

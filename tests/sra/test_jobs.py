@@ -189,7 +189,9 @@ def test_only_the_last_checkpoints_are_kept(latents, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(latents, tmp_path):
     broken = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, lr=1e25))
-    with pytest.raises(NonFiniteError, match="not finite; nothing was changed"):
+    with pytest.raises(
+        NonFiniteError, match=r"step 2: generation loss is not finite.*first network.*nothing was changed"
+    ):
         train(latents, tmp_path / "run", broken)
 
 

@@ -156,7 +156,7 @@ def test_what_cannot_be_exported_is_said(small, digit_latents, tmp_path):
     write_json(tmp_path / "stage" / "stage.json", document)
     with pytest.raises(DataError, match="found no resumable checkpoint"):
         export.export(tmp_path / "stage", tmp_path / "out.pt")
-    checkpoint.save(tmp_path / "stage" / "checkpoints", 1, {"step": 1}, 1)
+    checkpoint.write(tmp_path / "stage" / "checkpoints", 1, {"format": checkpoint.FORMAT, "step": 1})
     with pytest.raises(DataError, match="found a folder, a file name is needed"):
         export.export(tmp_path / "stage", tmp_path)
     write_json(tmp_path / "stage" / "stage.json", {"config": to_plain(small.job)})

@@ -1,0 +1,105 @@
+"""What `sra-bench status` says, from the files that runner and jobs leave."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmark import status
+from benchmark.runner import StageError
+from benchmark.store import write_json
+from sra.config import UserError
+from sra.heartbeat import Heartbeat
+
+STAGES = [("images", "images-1", "k1"), ("train-sra", "train-2", "k2"), ("sample-sra", "sample-3", "k3")]
+
+
+@pytest.fixture
+def pulse(tmp_path: Path) -> status.Pulse:
+    """A run whose first stage is done and whose second has begun."""
+    for _, place, key in STAGES[:2]:
+        write_json(tmp_path / "stages" / place / "stage.json", {})
+        if key == "k1":
+            write_json(tmp_path / "stages" / place / "done.json", {"key": key, "outputs": {}})
+    pulse = status.Pulse(tmp_path, STAGES)
+    pulse.now(["train-sra"])
+    return pulse
+
+
+def run_of(root: Path) -> dict:
+    return json.loads((root / "run.json").read_text())
+
+
+def change(root: Path, **values: object) -> None:
+    write_json(root / "run.json", run_of(root) | values)
+
+
+def states(root: Path, after: float = 0.0) -> list[str]:
+    document = status.examine(root, run_of(root)["time"] + after)
+    return [document["state"], *(row["state"] for row in document["stages"])]
+
+
+def beat(root: Path, step: int) -> None:
+    Heartbeat(root / "stages" / "train-2", 600, " steps").beat(step, 4.0)
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no run\.json; start it with"):
+        status.examine(tmp_path, 0.0)
+
+
+def test_running_with_progress(pulse: status.Pulse, tmp_path: Path) -> None:
+    assert states(tmp_path) == ["running", "done", "running", "waiting"]
+    beat(tmp_path, 320)
+    assert states(tmp_path) == ["running", "done", "running", "waiting"]
+    text = status.show(tmp_path, as_json=False)
+    assert "running, 1 of 3 stages done" in text
+    assert "320 of 600 steps, 4 a second, 70 s left" in text
+    row = json.loads(status.show(tmp_path, as_json=True))["stages"][1]
+    assert (row["step"], row["total"], row["eta_seconds"], row["pid"]) == (320, 600, 70.0, os.getpid())
+
+
+def test_a_job_without_progress_has_stalled(pulse: status.Pulse, tmp_path: Path) -> None:
+    beat(tmp_path, 320)
+    assert states(tmp_path, after=status.STALL_SECONDS + 5) == ["running", "done", "stalled", "waiting"]
+    # A heartbeat of the attempt before says nothing about this one, which still imports its libraries.
+    pulse.now(["train-sra"])
+    assert states(tmp_path, after=status.STALL_SECONDS + 5) == ["running", "done", "running", "waiting"]
+
+
+def test_a_runner_that_was_killed(pulse: status.Pulse, tmp_path: Path) -> None:
+    beat(tmp_path, 320)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    change(tmp_path, pid=gone.pid)
+    assert states(tmp_path) == ["died", "done", "stopped", "waiting"]
+
+
+def test_a_silent_runner_elsewhere(pulse: status.Pulse, tmp_path: Path) -> None:
+    change(tmp_path, host="another")
+    assert states(tmp_path) == ["running", "done", "running", "waiting"]
+    assert states(tmp_path, after=status.SILENT_SECONDS + 1) == ["silent", "done", "stalled", "waiting"]
+
+
+def test_stopped_failed_and_done(pulse: status.Pulse, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), pulse:
+        raise KeyboardInterrupt
+    assert states(tmp_path) == ["stopped", "done", "stopped", "waiting"]
+    Heartbeat(tmp_path / "stages" / "train-2", 600, " steps").write("failed", "loss is nan")
+    with pytest.raises(StageError), pulse:
+        raise StageError("stage train-sra: loss is nan")
+    assert states(tmp_path) == ["failed", "done", "failed", "waiting"]
+    assert "stage train-sra: loss is nan" in status.show(tmp_path, as_json=False)
+    with pulse:
+        for _, place, key in STAGES:
+            write_json(tmp_path / "stages" / place / "done.json", {"key": key, "outputs": {}})
+    assert states(tmp_path) == ["done"] * 4
+
+
+def test_a_disk_that_refuses_the_sign_of_life_does_not_stop_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with status.Pulse(tmp_path / "file", STAGES) as pulse:
+        pulse.now(["images"])
+    Heartbeat(tmp_path / "file", 1, " steps").beat(1, None)

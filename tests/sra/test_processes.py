@@ -1,0 +1,149 @@
+"""Training on one, two and four real processes through the launcher: one trace, one checkpoint format, elastic."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sra import launch
+from sra.alignment.sra import Settings
+from sra.config import CodecConfig, ConfigError, ModelConfig, Size, TrainConfig, TrainJob, to_plain
+from sra.processes import check_processes
+from sra.train import Trainer
+from sra.weights import load_network
+
+ROOT = Path(__file__).parents[2]
+CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
+MODEL = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")
+STEPS = 120
+TRAIN = TrainConfig(
+    steps=STEPS, global_batch=16, lr=1e-4, precision="fp32", milestones=(3,), checkpoint_every=1000, log_every=1
+)
+JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=Settings(blocks=(1, 2)))
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("latents")
+    random = np.random.default_rng(0)
+    np.save(folder / "moments.npy", np.abs(random.standard_normal((100, 8, 8, 8))).astype(np.float32))
+    np.save(folder / "labels.npy", random.integers(0, 10, 100))
+    (folder / "latents.json").write_text(json.dumps({"count": 100, "classes": 10, "dtype": "float32"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(latents, tmp_path_factory):
+    """The uninterrupted run of one process."""
+    out = tmp_path_factory.mktemp("alone")
+    Trainer(JOB, latents, out).run()
+    return out
+
+
+def start(latents, out, processes, **changes):
+    out.mkdir(exist_ok=True)
+    job = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, **changes))
+    (out / "stage.json").write_text(json.dumps({"config": to_plain(job)}))
+    command = [
+        sys.executable,
+        "-m",
+        "sra.launch",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "-m",
+        "sra.train",
+    ]
+    command += ["--config", str(out / "stage.json"), "--latents", str(latents), "--out", str(out)]
+    return subprocess.Popen(
+        [*command, "--processes", str(processes)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def same(out, alone):
+    """The same trace and weights within rounding: sums over processes are taken in another order."""
+    mine, theirs = rows(out), rows(alone)
+    assert [row["step"] for row in mine] == list(range(1, STEPS + 1))
+    for name in ("loss", "generation", "alignment", "grad_norm"):
+        assert [row[name] for row in mine] == pytest.approx([row[name] for row in theirs], rel=2e-3)
+    for step in (3, STEPS):
+        name = f"weights/step-{step:08d}.safetensors"
+        pairs = [load_network(place / name, MODEL, CODEC).parameters() for place in (out, alone)]
+        for a, b in zip(*pairs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_stopped_on_two_processes_continues_on_one_and_on_four(latents, alone, tmp_path):
+    two, four = tmp_path / "two", tmp_path / "four"
+    process = start(latents, two, 2)
+    while process.poll() is None and not (two / "weights").is_dir():
+        time.sleep(0.02)
+    # To the launcher, as Slurm would; torchrun's own agent dies of this signal.
+    process.send_signal(signal.SIGUSR1)
+    text = process.communicate(timeout=300)[0]
+    assert process.returncode == 75, text
+    stopped = rows(two)[-1]["step"]
+    assert 3 <= stopped < STEPS
+    assert [p.name for p in (two / "checkpoints").iterdir()] == [f"step-{stopped:08d}"]
+    shutil.copytree(two, four)
+
+    Trainer(JOB, latents, two).run()
+    same(two, alone)
+
+    process = start(latents, four, 4, accumulate=2)
+    text = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, text
+    assert f"continues at step {stopped} of {STEPS}" in text
+    same(four, alone)
+
+
+def test_another_number_of_processes_than_planned_is_refused(latents, tmp_path):
+    with pytest.raises(ConfigError, match="--processes 2: found 1; start the job with torchrun"):
+        Trainer(JOB, latents, tmp_path, processes=2)
+    check_processes(None, 3)
+    check_processes(3, 3)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(latents, tmp_path):
+    odd = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, global_batch=15, accumulate=2))
+    with pytest.raises(Exception, match="15 is not divisible by 1 processes x accumulate 2"):
+        Trainer(odd, latents, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked", "expected"),
+    [
+        ({0: 75, 1: 75}, False, 75),
+        ({0: 75, 1: -15}, True, 75),
+        ({0: -15, 1: -15}, True, 75),
+        ({0: 2, 1: 1}, False, 2),
+        ({0: 1, 1: -9}, False, 2),
+        ({0: -15, 1: -9}, True, 2),
+        ({0: 1, 1: -15}, False, 1),
+        ({0: -15}, False, 2),
+    ],
+)
+def test_the_launchers_code_is_its_workers(codes, asked, expected):
+    code, line = launch.judge(codes, asked=asked)
+    assert code == expected
+    if -9 in codes.values():
+        assert line == "error: process 1 was killed by SIGKILL; the same command continues"

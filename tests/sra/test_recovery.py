@@ -1,0 +1,301 @@
+"""Nothing is lost and nothing is spoilt unseen: checkpoints, non-finite steps, logs, signs of life."""
+
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sra import checkpoint, job
+from sra.alignment.sra import Settings
+from sra.config import CodecConfig, ConfigError, ModelConfig, Size, TrainConfig, TrainJob
+from sra.errors import DataError, disk_trouble
+from sra.files import replacing, sweep
+from sra.guard import SETTLED, NonFiniteError, Watch
+from sra.heartbeat import Heartbeat
+from sra.train import Trainer
+
+CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
+MODEL = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")
+TRAIN = TrainConfig(
+    steps=6, global_batch=8, lr=1e-3, precision="fp32", milestones=(3,), checkpoint_every=1, log_every=1, keep=2
+)
+JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=Settings(blocks=(1, 2)))
+
+
+def changed(**changes):
+    return dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, **changes))
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("latents")
+    random = np.random.default_rng(0)
+    np.save(folder / "moments.npy", np.abs(random.standard_normal((40, 8, 8, 8))).astype(np.float32))
+    np.save(folder / "labels.npy", random.integers(0, 10, 40))
+    (folder / "latents.json").write_text(json.dumps({"count": 40, "classes": 10, "dtype": "float32"}))
+    return folder
+
+
+def train(latents, out, config=JOB):
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, latents, out)
+    trainer.run()
+    return trainer
+
+
+def steps(out):
+    return [int(p.name[-8:]) for p in sorted((out / "checkpoints").iterdir())]
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_and_every_nth_checkpoint_stay(latents, tmp_path):
+    train(latents, tmp_path, changed(keep_every=2))
+    assert steps(tmp_path) == [2, 4, 5, 6]
+    with pytest.raises(ConfigError, match="keep_every must be a multiple of checkpoint_every 4, found 6"):
+        dataclasses.replace(TRAIN, checkpoint_every=4, keep_every=6)
+
+
+def test_the_state_may_change_once_save_has_returned(tmp_path):
+    writer = checkpoint.Writer(tmp_path, {}, checkpoint.Policy(keep=1))
+    tensor = torch.zeros(1000)
+    writer.save(1, {"a": [tensor], "b": {"c": tensor}})
+    tensor += 1
+    writer.join()
+    state = checkpoint.load_newest(tmp_path, {})
+    assert not state["a"][0].any()
+    assert not state["b"]["c"].any()
+
+
+def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(latents, tmp_path):
+    train(latents, tmp_path)
+    with pytest.raises(DataError, match=r"checkpoint of another run: train\.lr 0\.001, here 0\.002; remove"):
+        train(latents, tmp_path, changed(lr=2e-3))
+    assert train(latents, tmp_path, changed(steps=8, log_every=4, accumulate=2)).step == 8
+
+
+def test_a_checkpoint_of_another_format_is_refused(latents, tmp_path, monkeypatch):
+    train(latents, tmp_path)
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    with pytest.raises(DataError, match="checkpoint format 1, this version reads 2"):
+        train(latents, tmp_path)
+
+
+def test_weights_that_have_gone_are_made_again(latents, tmp_path):
+    one = train(latents, tmp_path, changed(keep_every=1))
+    files = [one.weights_file(step) for step in (3, 6)]
+    before = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    again = train(latents, tmp_path, changed(keep_every=1))
+    assert [path.read_bytes() for path in files] == before
+    files[1].unlink()
+    train(latents, tmp_path, changed(keep_every=1))
+    assert files[1].read_bytes() == before[1]
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert again.step == 6
+
+
+def test_every_damaged_checkpoint_is_refused(latents, tmp_path):
+    train(latents, tmp_path)
+    for place in (tmp_path / "checkpoints").iterdir():
+        (place / "state.pt").write_bytes(b"")
+    with pytest.raises(DataError, match="every checkpoint is damaged"):
+        train(latents, tmp_path)
+
+
+def test_a_full_disk_ends_in_one_line_and_the_run_continues(latents, tmp_path, monkeypatch):
+    whole = train(latents, tmp_path / "whole")
+    written, write = [], checkpoint._Hashing.write
+
+    def full(self, content):
+        written.append(len(content))
+        if sum(written) > 3 * size:
+            self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise self.error
+        return write(self, content)
+
+    size = next((tmp_path / "whole" / "checkpoints").rglob("state.pt")).stat().st_size
+    monkeypatch.setattr(checkpoint._Hashing, "write", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        train(latents, tmp_path / "parts")
+    assert "no space left on the disk; nothing finished is lost" in disk_trouble(caught.value, "x")
+    # Two whole checkpoints, and nothing of the one that failed.
+    assert steps(tmp_path / "parts") == [2, 3]
+    assert not list((tmp_path / "parts").rglob(".*"))
+    monkeypatch.undo()
+    parts = train(latents, tmp_path / "parts")
+    for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    with replacing(tmp_path / "shards" / "a.npz") as temporary:
+        left = temporary.name
+    (tmp_path / "shards" / left).write_text("half")
+    (tmp_path / ".lock").write_text("1 host")
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".lock", "a.npz", "shards"]
+
+
+# -- steps that are not finite ----------------------------------------------------------------------------------
+
+
+def spoil(trainer, step, monkeypatch, part):
+    """Let one step's losses or gradients be NaN."""
+    forward = trainer.module.forward
+
+    def spoilt(x, y, randoms, teacher, epoch):
+        losses = forward(x, y, randoms, teacher, epoch)
+        if trainer.step != step:
+            return losses
+        values = {"total": losses.total * float("nan")}
+        if part == "generation":
+            values["generation"] = losses.generation * torch.tensor([float("nan")] + [1.0] * 7)
+        if part == "alignment":
+            values["alignment"] = losses.alignment * float("inf")
+        return dataclasses.replace(losses, **values)
+
+    monkeypatch.setattr(trainer.module, "forward", spoilt)
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ("generation", r"generation loss is not finite: generation loss \S+ in \[.*\], 1 of 8 not finite"),
+        ("alignment", "alignment loss is not finite: generation loss .* alignment loss of 1 values, none finite"),
+        ("gradient", r"gradient is not finite: .*; gradient norm nan, not finite in \d+ of \d+ parameters"),
+    ],
+)
+def test_which_part_is_not_finite(part, text, latents, tmp_path, monkeypatch):
+    trainer = Trainer(JOB, latents, tmp_path)
+    before = [p.clone() for p in trainer.network.parameters()]
+    spoil(trainer, 0, monkeypatch, part)
+    with pytest.raises(NonFiniteError, match=f"training step 1: {text}"):
+        trainer.run()
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
+
+
+def test_a_step_that_is_skipped_changes_nothing_and_is_counted(latents, tmp_path, monkeypatch, capsys):
+    trainer = Trainer(changed(on_nonfinite="skip"), latents, tmp_path)
+    spoil(trainer, 2, monkeypatch, "gradient")
+    trainer.run()
+    assert "step 3 is skipped, 1 so far: gradient norm nan" in capsys.readouterr().out
+    assert [row["skipped"] for row in rows(tmp_path)] == [0, 0, 1, 1, 1, 1]
+    assert all(bool(p.isfinite().all()) for p in trainer.network.parameters())
+    state = checkpoint.load_newest(tmp_path / "checkpoints", trainer.identity())
+    assert state["skipped"] == 1
+    assert int(state["optimizer"]["state"][0]["step"]) == 5
+
+
+def test_a_diverging_alignment_loss_is_warned_of_once():
+    watch = Watch()
+    found = [watch.look({"step": k, "alignment": 1.0 / (1 + k)}) for k in range(SETTLED + 30)]
+    assert not any(found)
+    found = [watch.look({"step": k, "alignment": 0.3}) for k in range(100, 140)]
+    assert sum(map(len, found)) == 1
+    text = next(filter(None, found))[0]
+    assert "alignment loss 0.3, its average" in text
+    assert not Watch().look({"step": 1, "alignment": None})
+
+
+def test_a_collapsed_loss_scale_is_warned_of_with_its_number():
+    watch = Watch()
+    scales = [65536.0, 1.0, 0.5, 0.25, 2.0, 0.5]
+    found = [watch.look({"step": k, "loss_scale": scale}) for k, scale in enumerate(scales)]
+    assert [len(w) for w in found] == [0, 0, 1, 0, 0, 1]
+    assert found[2] == ["step 2: the fp16 loss scale has collapsed to 0.5"]
+
+
+# -- logs and signs of life -------------------------------------------------------------------------------------
+
+
+def test_the_log_is_the_mean_over_accumulated_parts(latents, tmp_path):
+    train(latents, tmp_path / "one", changed(steps=2, milestones=()))
+    train(latents, tmp_path / "four", changed(steps=2, milestones=(), accumulate=4))
+    for name in ("loss", "generation", "alignment"):
+        one, four = ([row[name] for row in rows(tmp_path / place)] for place in ("one", "four"))
+        assert one == pytest.approx(four, rel=1e-5)
+
+
+def test_a_tracker_without_its_package_is_named(latents, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"train\.trackers: wandb needs the Python package 'wandb', which is not"):
+        Trainer(changed(trackers=("wandb",)), latents, tmp_path)
+
+
+def test_trackers_get_every_logged_row(latents, tmp_path, monkeypatch):
+    trainer = Trainer(changed(steps=2, milestones=()), latents, tmp_path)
+    seen = []
+    monkeypatch.setattr(trainer.accelerator, "log", lambda values, step: seen.append((step, values)))
+    trainer.run()
+    assert [step for step, _ in seen] == [1, 2]
+    assert set(seen[0][1]) == {"loss", "generation", "alignment", "grad_norm", "lr", "skipped", "seconds"}
+
+
+def test_a_job_leaves_a_heartbeat_and_its_end(tmp_path):
+    code = """
+import sys
+from sra import job
+from sra.errors import DataError
+def main(arguments):
+    progress = job.Progress("two", 4, " images")
+    progress.update(4)
+    if arguments[-1] == "--bad":
+        raise DataError("x.png: not an image")
+job.run(main)
+"""
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "stage.json").write_text("{}")
+    for extra, exit_code, state in (([], 0, "ended"), (["--bad"], 2, "failed")):
+        command = [sys.executable, "-c", code, "--out", str(tmp_path / "one"), str(tmp_path / "two"), *extra]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(), check=False)
+        assert done.returncode == exit_code, done.stderr
+        assert not (tmp_path / "one").exists()
+        beat = json.loads((tmp_path / "two" / "heartbeat.json").read_text())
+        assert (beat["state"], beat["step"], beat["total"], beat["unit"]) == (state, 4, 4, "images")
+        assert beat["message"] == ("x.png: not an image" if extra else None)
+
+
+def test_heartbeats_are_rare(tmp_path):
+    heart = Heartbeat(tmp_path, 10, " steps")
+    heart.beat(1, None)
+    first = heart.path.read_text()
+    heart.beat(2, 1.0)
+    assert heart.path.read_text() == first
+    heart.beat(10, 1.0)
+    assert json.loads(heart.path.read_text())["step"] == 10
+
+
+def test_a_job_whose_reader_died_goes_on_in_silence(tmp_path):
+    code = (
+        "import sys, time, pathlib; from sra import job; job.say('a'); time.sleep(1); "
+        "[job.say('b') for _ in range(3)]; pathlib.Path(sys.argv[1]).touch()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "done")], stdout=subprocess.PIPE, cwd=Path.cwd()
+    )
+    assert process.stdout.readline() == b"a\n"
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert (tmp_path / "done").exists()
+
+
+def test_a_worker_whose_launcher_has_gone_stops_at_once():
+    code = "from sra import job; job.run(lambda arguments: print('worked'))"
+    environment = {**os.environ, job.LAUNCHER: "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 75
+    assert "worked" not in done.stdout
