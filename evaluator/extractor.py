@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluator.errors import ToolError
+from evaluator.errors import EvaluatorError, ToolError
 from evaluator.samples import ImageSet
 
 Array = np.ndarray[Any, Any]
@@ -90,25 +91,53 @@ def device() -> torch.device:
 
 
 def extract(images: ImageSet, compute: Compute) -> tuple[Array, ...]:
-    """Outputs of every image, float32 (N, ...), in batches of 64.
+    """Outputs of every image in memory, float32 (N, ...)."""
+    parts = list(_batches(images, compute))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
-    Args:
-        images: what to look at.
-        compute: the network.
+
+def cached(images: ImageSet, compute: Compute, places: tuple[Path, ...]) -> tuple[Array, ...]:
+    """Outputs of every image, memory-mapped from one `.npy` file an output; made when they are not all there.
+
+    Raises:
+        EvaluatorError: they cannot be written; nothing is left half-written.
     """
-    outputs: tuple[Array, ...] = ()
+    if not all(place.is_file() for place in places):
+        temporary = tuple(place.with_name(f".{place.name}.{os.getpid()}") for place in places)
+        try:
+            places[0].parent.mkdir(parents=True, exist_ok=True)
+            _write(images, compute, temporary)
+            for source, target in zip(temporary, places, strict=True):
+                source.replace(target)
+        except OSError as error:
+            raise EvaluatorError(f"{places[0]}: cannot be written: {error.strerror}") from error
+        finally:
+            for path in temporary:
+                path.unlink(missing_ok=True)
+    return tuple(np.load(place, mmap_mode="r", allow_pickle=False) for place in places)
+
+
+def _write(images: ImageSet, compute: Compute, places: tuple[Path, ...]) -> None:
+    """Rows are appended, not mapped: a full disk is then an error and not a signal."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(place.open("wb")) for place in places]
+        for number, parts in enumerate(_batches(images, compute)):
+            for file, part in zip(files, parts, strict=True):
+                if number == 0:
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (images.count, *part.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(part, "<f4").tobytes())
+
+
+def _batches(images: ImageSet, compute: Compute) -> Iterator[list[Array]]:
+    """Outputs of 64 images at a time; says how far it is."""
     done, started = 0, time.monotonic()
     shown = started
     for batch in images.batches():
         with torch.inference_mode():
-            found = [tensor.cpu().numpy() for tensor in compute(batch)]
-        if not outputs:
-            outputs = tuple(np.empty((images.count, *part.shape[1:]), np.float32) for part in found)
-        for array, part in zip(outputs, found, strict=True):
-            array[done : done + len(batch)] = part
+            yield [tensor.float().cpu().numpy() for tensor in compute(batch)]
         done += len(batch)
         if time.monotonic() - shown > 2:
             shown = time.monotonic()
-            meter = tqdm.format_meter(done, images.count, shown - started, unit=" images", prefix=images.path.name)
-            print(meter, flush=True)
-    return outputs
+            unit = {"unit": " images", "prefix": images.path.name, "ncols": 0}
+            print(tqdm.format_meter(done, images.count, shown - started, **unit), flush=True)
