@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import graphlib
 import json
-import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.numpy import save_file
 
 from evaluator import graphdef
 from evaluator.errors import EvaluatorError
+from evaluator.files import replacing
 from evaluator.graphdef import Node
 from evaluator.graphs import Graph, resolve
 from evaluator.inception import OPERATIONS, Inception, Network
@@ -106,15 +106,8 @@ def write(network: Network, graph: Graph, out: Path) -> None:
         "nodes": json.dumps(nodes),
         "names": json.dumps(names),
     }
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
         save_file({name: array.copy() for name, array in network.constants.items()}, temporary, metadata)
-        temporary.replace(out)
-    except (OSError, SafetensorError) as error:
-        raise EvaluatorError(f"{out}: cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:

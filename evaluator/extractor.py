@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluator.errors import EvaluatorError, ToolError
+from evaluator.errors import ToolError
+from evaluator.files import replacing
 from evaluator.samples import ImageSet
 
 Array = np.ndarray[Any, Any]
@@ -103,21 +104,12 @@ def cached(images: ImageSet, compute: Compute, places: tuple[Path, ...]) -> tupl
         EvaluatorError: they cannot be written; nothing is left half-written.
     """
     if not all(place.is_file() for place in places):
-        temporary = tuple(place.with_name(f".{place.name}.{os.getpid()}") for place in places)
-        try:
-            places[0].parent.mkdir(parents=True, exist_ok=True)
-            _write(images, compute, temporary)
-            for source, target in zip(temporary, places, strict=True):
-                source.replace(target)
-        except OSError as error:
-            raise EvaluatorError(f"{places[0]}: cannot be written: {error.strerror}") from error
-        finally:
-            for path in temporary:
-                path.unlink(missing_ok=True)
+        with contextlib.ExitStack() as stack:
+            _write(images, compute, [stack.enter_context(replacing(place)) for place in places])
     return tuple(np.load(place, mmap_mode="r", allow_pickle=False) for place in places)
 
 
-def _write(images: ImageSet, compute: Compute, places: tuple[Path, ...]) -> None:
+def _write(images: ImageSet, compute: Compute, places: list[Path]) -> None:
     """Rows are appended, not mapped: a full disk is then an error and not a signal."""
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(place.open("wb")) for place in places]

@@ -7,9 +7,7 @@ more than the median radius are left out, as in the paper. A best sample that eq
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evaluator.errors import EvaluatorError
+from evaluator.files import replacing
 from evaluator.metrics import NEIGHBOURS
 from evaluator.samples import ImageSet
 
@@ -67,10 +65,11 @@ def write(reference: Side, samples: Side, folder: Path) -> dict[str, Any]:
         for chosen in (order[:CHOSEN], order[::-1][:CHOSEN])
     )
     counts = {name: histogram(side.logits) for name, side in (("samples", samples), ("reference", reference))}
-    picture = io.BytesIO()
-    grid(reference.images, samples.images, worst, best).save(picture, "PNG")
-    _write(folder / "nearest.png", picture.getvalue())
-    _write(folder / "classes.json", (json.dumps(counts) + "\n").encode())
+    picture = grid(reference.images, samples.images, worst, best)
+    with replacing(folder / "nearest.png") as temporary:
+        picture.save(temporary, "PNG")
+    with replacing(folder / "classes.json") as temporary:
+        temporary.write_text(json.dumps(counts) + "\n")
     share = [count / len(samples.features) for count in counts["samples"]]
     return {
         "nearest": str(folder / "nearest.png"),
@@ -94,18 +93,6 @@ def _listed(found: Neighbours) -> list[dict[str, Any]]:
 def _finite(value: float) -> float | None:
     """None: the sample equals a reference."""
     return float(value) if np.isfinite(value) else None
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise EvaluatorError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def histogram(logits: Array) -> list[int]:
