@@ -125,8 +125,8 @@ def _metrics(
 
 
 def _views(network: Extractor, reference: Reference, images: ImageSet, pool: Array, folder: Path) -> dict[str, Any]:
-    known = views.Side(reference.images, reference.pool, reference.pool @ network.weights)
-    return views.write(known, views.Side(images, pool, pool @ network.weights), folder)
+    known = views.Side(reference.images, reference.pool)
+    return views.write(known, views.Side(images, pool), network.weights, folder)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

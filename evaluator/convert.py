@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from evaluator import graphdef
 from evaluator.errors import EvaluatorError
 from evaluator.files import replacing
+from evaluator.folding import fold
 from evaluator.graphdef import Node
 from evaluator.graphs import Graph, resolve
 from evaluator.inception import OPERATIONS, Inception, Network
@@ -41,7 +42,7 @@ def load(graph: Graph) -> Inception:
         EvaluatorError: neither, or a graph without the tensors, or with an operation that is not known.
     """
     network = read(graph.path) if graph.path.suffix == SUFFIX else trace(graph.path)
-    return Inception(network).eval().requires_grad_(False)
+    return Inception(fold(network)).eval().requires_grad_(False)
 
 
 def trace(path: Path) -> Network:

@@ -77,15 +77,15 @@ def _pad(x: Tensor, before: list[int], after: list[int], value: float) -> Tensor
     return F.pad(x, (before[1], after[1], before[0], after[0]), value=value)
 
 
-def conv2d(attributes: Attributes, x: Tensor, kernel: Tensor) -> Tensor:
-    """Convolution of (N, H, W, C) with a kernel already in torch's order (out, in, h, w)."""
+def conv2d(attributes: Attributes, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolution of (N, H, W, C) with a kernel already in torch's order (out, in, h, w), and a bias folded into it."""
     dilations = attributes.get("dilations", [1, 1, 1, 1])[1:3]
     windows = [(size - 1) * dilation + 1 for size, dilation in zip(kernel.shape[2:], dilations, strict=True)]
     x = x.permute(0, 3, 1, 2)
     strides, before, after = _padding(x, windows, attributes)
     if before != after:
         x, before = _pad(x, before, after, 0), [0, 0]
-    return F.conv2d(x, kernel, stride=strides, padding=before, dilation=dilations).permute(0, 2, 3, 1)
+    return F.conv2d(x, kernel, bias, stride=strides, padding=before, dilation=dilations).permute(0, 2, 3, 1)
 
 
 def max_pool(attributes: Attributes, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -29,13 +29,20 @@ COLUMNS = 2
 BLOCK = 1000
 
 
+class Rows(Protocol):
+    """Features (N, D), in memory or not: slices of rows are all that is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Side:
-    """Images, their pooled features (N, D) and the classifier's logits (N, classes), in one order."""
+    """Images and their pooled features (N, D), in one order."""
 
     images: ImageSet
-    features: Array
-    logits: Array
+    features: Rows
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,14 @@ class Neighbours:
     """(n, 3) to them."""
 
 
-def write(reference: Side, samples: Side, folder: Path) -> dict[str, Any]:
+def write(reference: Side, samples: Side, weights: Array, folder: Path) -> dict[str, Any]:
     """Write `nearest.png` and `classes.json` into a folder; returns what the record says of them.
+
+    Args:
+        reference: real images.
+        samples: those that are scored.
+        weights: the classifier's (D, classes).
+        folder: made where it is not there.
 
     Raises:
         EvaluatorError: the folder cannot be written.
@@ -64,7 +77,8 @@ def write(reference: Side, samples: Side, folder: Path) -> dict[str, Any]:
         nearest(reference.features, samples.features, scores, chosen)
         for chosen in (order[:CHOSEN], order[::-1][:CHOSEN])
     )
-    counts = {name: histogram(side.logits) for name, side in (("samples", samples), ("reference", reference))}
+    sides = {"samples": samples, "reference": reference}
+    counts = {name: histogram(side.features, weights) for name, side in sides.items()}
     picture = grid(reference.images, samples.images, worst, best)
     with replacing(folder / "nearest.png") as temporary:
         picture.save(temporary, "PNG")
@@ -95,37 +109,42 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def histogram(logits: Array) -> list[int]:
-    """Images by their likeliest class, (N, classes) to one count a class."""
-    counts: list[int] = np.bincount(logits.argmax(axis=1), minlength=logits.shape[1]).tolist()
-    return counts
+def histogram(features: Rows, weights: Array) -> list[int]:
+    """Images by their likeliest class: one count a class."""
+    counts = np.zeros(weights.shape[1], np.int64)
+    for start in range(0, len(features), BLOCK):
+        classes = (features[start : start + BLOCK] @ weights).argmax(axis=1)
+        counts += np.bincount(classes, minlength=len(counts))
+    return [int(count) for count in counts]
 
 
-def realism(reference: Array, samples: Array) -> Array:
+def realism(reference: Rows, samples: Rows) -> Array:
     """(N,) realism of samples (N, D) against references (M, D); infinite where a sample equals a reference."""
-    radii = np.concatenate([np.partition(b, NEIGHBOURS, axis=1)[:, NEIGHBOURS] for b in _squares(reference, reference)])
+    last = min(NEIGHBOURS, len(reference) - 1)
+    radii = np.concatenate([np.partition(b, last, axis=1)[:, last] for b in _squares(reference, reference)])
     kept = np.where(radii <= np.median(radii), radii, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = [np.where(block == 0, np.inf, kept / block).max(axis=1) for block in _squares(samples, reference)]
     return np.asarray(np.sqrt(np.concatenate(ratios)))
 
 
-def nearest(reference: Array, samples: Array, scores: Array, chosen: Array) -> Neighbours:
+def nearest(reference: Rows, samples: Rows, scores: Array, chosen: Array) -> Neighbours:
     """The references that lie nearest to chosen samples."""
-    squares = np.concatenate(list(_squares(samples[chosen], reference)))
+    rows = np.concatenate([samples[place : place + 1] for place in chosen])
+    squares = np.concatenate(list(_squares(rows, reference)))
     order = np.argsort(squares, axis=1, kind="stable")[:, :SHOWN]
     distances = np.sqrt(np.take_along_axis(squares, order, axis=1))
     return Neighbours(chosen, scores[chosen], order, distances)
 
 
-def _squares(a: Array, b: Array) -> Iterator[Array]:
+def _squares(a: Rows, b: Rows) -> Iterator[Array]:
     """Squared distances (rows, len(b)), a block of rows at a time; exactly zero for equal rows."""
-    centred = np.asarray(b, np.float64)
-    norms = (centred * centred).sum(axis=1)
+    columns = np.asarray(b[:], np.float64)
+    norms = (columns * columns).sum(axis=1)
     for start in range(0, len(a), BLOCK):
         rows = np.asarray(a[start : start + BLOCK], np.float64)
         own = (rows * rows).sum(axis=1)[:, None]
-        squares = own - 2 * (rows @ centred.T) + norms
+        squares = own - 2 * (rows @ columns.T) + norms
         # Below the rounding of the sum the two are one image.
         yield np.where(squares <= 1e-12 * (own + norms), 0, squares)
 

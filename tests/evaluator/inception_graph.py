@@ -1,7 +1,8 @@
-"""A randomly weighted frozen graph with the operations and node names of the 2015 Inception, and its features.
+"""Randomly weighted frozen graphs, and the features that TensorFlow computes with them.
 
-`python inception_graph.py FOLDER [DIVISOR]` (TensorFlow, a process of its own) writes `graph.pb`, `images.npz` and
-`features.npz`. Widths are the real ones divided by DIVISOR; depth, names, strides and paddings are the real ones.
+`python inception_graph.py FOLDER [DIVISOR]` (TensorFlow, a process of its own) writes `images.npz`, `inception.pb` with
+the operations and node names of the 2015 Inception, `other.pb` with the operations that it lacks, and the features of
+each. Widths are the real ones divided by DIVISOR; depth, names, strides and paddings are the real ones.
 """
 
 import sys
@@ -12,7 +13,6 @@ import tensorflow as tf
 
 v1 = tf.compat.v1
 SEVEN = [(1, 7), (7, 1)]
-EXTRA_NODES = "Const_unused"
 
 
 class Builder:
@@ -193,6 +193,28 @@ def grid_8(b, name, x, pooled):
     return b.join(f"{name}/join", [b.conv(f"{name}/conv", x, 320), *split, pool])
 
 
+def build_other():
+    """Odd sizes, uneven SAME padding, dilation, and what newer graphs hold."""
+    random = np.random.default_rng(5)
+
+    def weights(*shape):
+        return random.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32)
+
+    with tf.Graph().as_default() as graph:
+        images = v1.placeholder(tf.float32, (None, None, None, 3), name="ExpandDims")
+        x = tf.cast(v1.image.resize_bilinear(images, (61, 46)), tf.float32)
+        x = tf.nn.leaky_relu(tf.nn.conv2d(x * np.float32(1 / 255), weights(5, 4, 3, 8), 2, "SAME"))
+        x = tf.concat([tf.nn.max_pool2d(x, 2, 2, "SAME"), tf.nn.avg_pool2d(x, (3, 2), 2, "SAME")], 3)
+        dilated = tf.nn.conv2d(x, weights(3, 3, 16, 16), 1, "SAME", dilations=2)
+        x = tf.nn.bias_add(dilated, weights(1, 16)[0], name="mixed_6/conv")
+        x = tf.nn.avg_pool2d(x, (4, 3), (3, 2), "SAME") + weights(1, 16)[0]
+        gates = tf.nn.softmax(tf.matmul(tf.reduce_mean(x, (1, 2)), weights(16, 16), transpose_b=True))
+        pooled = tf.squeeze(tf.reduce_mean(x, (1, 2), keepdims=True), (1, 2)) - gates
+        pooled = tf.reshape(tf.expand_dims(pooled, 1), (-1, 1, 1, 16), name="pool_3")
+        tf.matmul(tf.reshape(pooled, (-1, 16)), tf.constant(weights(16, 7)), name="softmax/logits/MatMul")
+    return graph.as_graph_def()
+
+
 def run(definition, images):
     """The public evaluator's way: `ExpandDims:0` replaced by the batch."""
     with tf.Graph().as_default() as graph:
@@ -205,15 +227,15 @@ def run(definition, images):
 
 def main():
     folder, divisor = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 8
-    definition = build(divisor)
-    (folder / "graph.pb").write_bytes(definition.SerializeToString())
     images = np.random.default_rng(1).integers(0, 256, (6, 80, 64, 3), dtype=np.uint8)
     # Smooth ones too: noise alone hides a shifted resize.
     images[3:] = np.indices((80, 64)).sum(0)[None, :, :, None] + np.arange(3) * 30
-    pool, spatial, weights = run(definition, images)
     np.savez(folder / "images.npz", arr_0=images)
-    np.savez(folder / "features.npz", pool=pool, spatial=spatial, weights=weights)
-    print(len(definition.node), pool.shape, spatial.shape, float(pool.std()), float(spatial.std()))
+    for name, definition in (("inception", build(divisor)), ("other", build_other())):
+        (folder / f"{name}.pb").write_bytes(definition.SerializeToString())
+        pool, spatial, weights = run(definition, images)
+        np.savez(folder / f"{name}.npz", pool=pool, spatial=spatial, weights=weights)
+        print(name, sorted({node.op for node in definition.node}), pool.shape, spatial.shape)
 
 
 if __name__ == "__main__":
