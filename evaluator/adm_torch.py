@@ -44,21 +44,23 @@ class Extractor:
         self.device = extractor.device()
         self.network = convert.load(task.graph).to(self.device)
         self.source = convert.source_of(task.graph)
-        self.cache = task.cache
         self.weights: Array = self.network.weights.cpu().numpy()
+        self.cache = task.cache
 
-    def compute(self, batch: Array) -> tuple[Tensor, ...]:
-        """(n, H, W, 3) uint8 to pooled features (n, D) and spatial ones (n, h * w * 7)."""
-        pool, spatial = self.network(torch.from_numpy(batch.copy()).to(self.device))
-        return pool, spatial[..., :SPATIAL_CHANNELS].flatten(1)
+    def compute(self, images: Array) -> Tensor:
+        """(n, H, W, 3) uint8 to pooled and spatial features side by side (n, D + h * w * 7), float32."""
+        pool, spatial = self.network(torch.from_numpy(images.copy()).to(self.device))
+        return torch.cat([pool, spatial[..., :SPATIAL_CHANNELS].flatten(1)], 1)
 
-    def features(self, images: ImageSet) -> tuple[Array, ...]:
-        """From the cache, or computed and put there; keyed by pixels and graph, apart from TensorFlow's features."""
+    def features(self, images: ImageSet) -> tuple[Array, Array]:
+        """Pooled and spatial ones, kept in the cache apart from TensorFlow's by the hashes of pixels and graph."""
         if self.cache is None:
-            return extractor.extract(images, self.compute)
-        key = f"{images.examine()[:32]}-{self.source['sha256'][:32]}-torch"
-        places = tuple(self.cache / f"{key}-{name}.npy" for name in ("pool", "spatial"))
-        return extractor.cached(images, self.compute, places)
+            found = extractor.extract(images, self.compute)
+        else:
+            key = f"{images.examine()[:32]}-{self.source['sha256'][:32]}-torch"
+            found = extractor.cached(images, self.compute, self.cache / f"{key}.npy")
+        width = len(self.weights)
+        return found[:, :width], found[:, width:]
 
 
 def score(task: tool.Task) -> list[tool.Result]:

@@ -84,7 +84,7 @@ def _own(mode: str, assets: Path, device: torch.device) -> Mode:
         network: Any = lambda x: pytorch(x / 255)[0].flatten(1)  # noqa: E731
     else:
         path = extractor.place(TORCHSCRIPT, assets)
-        network = _torchscript(path, mode == TENSORFLOW).to(device).eval()
+        network = _torchscript(path, mode == TENSORFLOW).to(device).eval().requires_grad_(False)
     settings = {"extractor": "clean-fid's own", "weights": extractor.identity(path)}
     return _mode(build_resizer(mode), lambda x: network(x.permute(0, 3, 1, 2)), device, settings)
 
@@ -113,10 +113,11 @@ def _converted(graph: Graph, device: torch.device) -> dict[str, Mode]:
 def _embedded() -> Mode:
     network = digits.load()
 
-    def compute(batch: Array) -> tuple[Tensor, ...]:
+    def compute(batch: Array) -> Tensor:
         if batch.shape[1:3] != (embedded.EDGE, embedded.EDGE):
             raise ToolError(f"images are {batch.shape[1:3]}, this extractor takes {embedded.EDGE} x {embedded.EDGE}")
-        return (network(torch.from_numpy(batch.copy()).permute(0, 3, 1, 2).float())[0],)
+        features: Tensor = network(torch.from_numpy(batch.copy()).permute(0, 3, 1, 2).float())[0]
+        return features
 
     return Mode(compute, {"extractor": "embedded digits classifier", "resize": "none needed"})
 
@@ -124,10 +125,11 @@ def _embedded() -> Mode:
 def _mode(resize: Callable[[Array], Array], network: Any, device: torch.device, settings: dict[str, Any]) -> Mode:
     """A mode that resizes each image alone, as clean-fid does, and sees a batch of them."""
 
-    def compute(batch: Array) -> tuple[Tensor, ...]:
+    def compute(batch: Array) -> Tensor:
         with ThreadPoolExecutor() as pool:
             resized = np.stack(list(pool.map(resize, batch)))
-        return (network(torch.from_numpy(resized).to(device).float()),)
+        found: Tensor = network(torch.from_numpy(resized).to(device).float())
+        return found
 
     return Mode(compute, settings)
 
@@ -139,10 +141,10 @@ def score(task: tool.Task) -> list[tool.Result]:
     whys = [dict(reasons) for _ in task.samples]
     results: list[tool.Result] = [({}, {**settings, "reasons": why}) for why in whys]
     for name, mode in found.items():
-        (reference,) = extractor.extract(task.reference, mode.compute)
+        reference = extractor.extract(task.reference, mode.compute)
         suffix = "" if name == CLEAN else f"_{name}"
         for images, (metrics, _), why in zip(task.samples, results, whys, strict=True):
-            (features,) = extractor.extract(images, mode.compute)
+            features = extractor.extract(images, mode.compute)
             metrics[f"fid{suffix}"] = _fid(features, reference, why, name)
             metrics[f"kid{suffix}"] = _kid(features, reference)
     return results

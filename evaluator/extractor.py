@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import os
 import pickle
@@ -23,8 +22,8 @@ from evaluator.files import replacing
 from evaluator.samples import ImageSet
 
 Array = np.ndarray[Any, Any]
-Compute = Callable[[Array], tuple[Tensor, ...]]
-"""Images (n, H, W, 3) uint8 to tensors of n rows."""
+Compute = Callable[[Array], Tensor]
+"""Images (n, H, W, 3) uint8 to features (n, D)."""
 EMBEDDED = "embedded:digits"
 OWN, GRAPH = "own", "graph"
 FOLDER_VARIABLE = "SRA_BENCH_ASSETS"
@@ -91,43 +90,37 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def extract(images: ImageSet, compute: Compute) -> tuple[Array, ...]:
-    """Outputs of every image in memory, float32 (N, ...)."""
-    parts = list(_batches(images, compute))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+def extract(images: ImageSet, compute: Compute) -> Array:
+    """Features of every image in memory, float32 (N, D)."""
+    return np.concatenate(list(_batches(images, compute)))
 
 
-def cached(images: ImageSet, compute: Compute, places: tuple[Path, ...]) -> tuple[Array, ...]:
-    """Outputs of every image, memory-mapped from one `.npy` file an output; made when they are not all there.
+def cached(images: ImageSet, compute: Compute, place: Path) -> Array:
+    """Features of every image, memory-mapped from a `.npy` file; made when it is not there.
 
     Raises:
-        EvaluatorError: they cannot be written; nothing is left half-written.
+        EvaluatorError: it cannot be written; nothing is left half-written.
     """
-    if not all(place.is_file() for place in places):
-        with contextlib.ExitStack() as stack:
-            _write(images, compute, [stack.enter_context(replacing(place)) for place in places])
-    return tuple(np.load(place, mmap_mode="r", allow_pickle=False) for place in places)
-
-
-def _write(images: ImageSet, compute: Compute, places: list[Path]) -> None:
-    """Rows are appended, not mapped: a full disk is then an error and not a signal."""
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(place.open("wb")) for place in places]
-        for number, parts in enumerate(_batches(images, compute)):
-            for file, part in zip(files, parts, strict=True):
+    if not place.is_file():
+        # Rows are appended, not mapped: a full disk is then an error and not a signal.
+        with replacing(place) as temporary, temporary.open("wb") as file:
+            for number, part in enumerate(_batches(images, compute)):
                 if number == 0:
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (images.count, *part.shape[1:])}
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (images.count, part.shape[1])}
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(np.ascontiguousarray(part, "<f4").tobytes())
+    found: Array = np.load(place, mmap_mode="r", allow_pickle=False)
+    return found
 
 
-def _batches(images: ImageSet, compute: Compute) -> Iterator[list[Array]]:
-    """Outputs of 64 images at a time; says how far it is."""
+def _batches(images: ImageSet, compute: Compute) -> Iterator[Array]:
+    """Features of 64 images at a time; says how far it is."""
     done, started = 0, time.monotonic()
     shown = started
     for batch in images.batches():
         with torch.inference_mode():
-            yield [tensor.float().cpu().numpy() for tensor in compute(batch)]
+            features = compute(batch).float().cpu().numpy()
+        yield features
         done += len(batch)
         if time.monotonic() - shown > 2:
             shown = time.monotonic()
