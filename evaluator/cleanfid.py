@@ -84,7 +84,7 @@ def _own(mode: str, assets: Path, device: torch.device) -> Mode:
         network: Any = lambda x: pytorch(x / 255)[0].flatten(1)  # noqa: E731
     else:
         path = extractor.place(TORCHSCRIPT, assets)
-        network = _torchscript(path, mode == TENSORFLOW).to(device).eval().requires_grad_(False)
+        network = _torchscript(path, mode == TENSORFLOW).to(device).eval()
     settings = {"extractor": "clean-fid's own", "weights": extractor.identity(path)}
     return _mode(build_resizer(mode), lambda x: network(x.permute(0, 3, 1, 2)), device, settings)
 

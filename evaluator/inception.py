@@ -20,6 +20,8 @@ from evaluator.errors import EvaluatorError
 from evaluator.graphdef import Array, Node
 
 Attributes = dict[str, Any]
+CPU_PART = 4
+"""Images that a CPU takes at once: what it works on then stays in its cache, which more than doubles the speed."""
 FLOAT32 = 1
 """TensorFlow's number of the dtype."""
 
@@ -242,6 +244,11 @@ class Inception(nn.Module):
         Raises:
             EvaluatorError: an operation with a setting that is not known, or features that are not finite.
         """
+        parts = torch.split(images, CPU_PART) if images.device.type == "cpu" else (images,)
+        pooled, spatial = zip(*map(self._run, parts), strict=True)
+        return torch.cat(pooled), torch.cat(spatial)
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         values: dict[str, Any] = {name: self.get_buffer(place) for name, place in self.places.items()}
         values |= self.numbers | {self.network.images: images.float()}
         for place, node in enumerate(self.network.nodes):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,26 @@ def test_files_that_are_no_graphs(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(EvaluatorError, match="not a whole safetensors file"):
         convert.read(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("graph", "out", "message"),
+    [
+        ("no.pb", "out.safetensors", "--graph no.pb: not found; a frozen .pb file"),
+        ("embedded:digits", "out.pt", r"out\.pt: a name that ends in \.safetensors is needed"),
+        ("embedded:digits", "file/out.safetensors", "cannot be written: "),
+    ],
+)
+def test_arguments_that_are_refused(tmp_path, monkeypatch, capsys, graph, out, message):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(sys, "argv", ["convert", graph, str(tmp_path / out)])
+    with pytest.raises(SystemExit) as ended:
+        convert.main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -204,9 +204,10 @@ def test_clean_fids_own_weights_are_used_where_they_lie(tmp_path, unfetched):
     assert "6726825d.pth" in reasons["legacy_pytorch"]
     assert found["clean"].settings["weights"] == extractor.identity(path)
     batch = next(given.samples[0].batches())
-    clean, tensorflow = (found[mode].compute(batch) for mode in ("clean", "legacy_tensorflow"))
-    network = torch.jit.load(path).requires_grad_(False)
-    inside = network(torch.from_numpy(batch.copy()).permute(0, 3, 1, 2).float(), return_features=True)
+    with torch.inference_mode():
+        clean, tensorflow = (found[mode].compute(batch) for mode in ("clean", "legacy_tensorflow"))
+        network = torch.jit.load(path)
+        inside = network(torch.from_numpy(batch.copy()).permute(0, 3, 1, 2).float(), return_features=True)
     np.testing.assert_allclose(tensorflow, inside, rtol=1e-5)
     assert clean.shape == (10, 2048)
     assert not np.allclose(clean, tensorflow)
