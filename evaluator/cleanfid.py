@@ -139,15 +139,15 @@ def score(task: tool.Task) -> list[tool.Result]:
     found, reasons = modes(task)
     settings = {"kid_seed": KID_SEED, "modes": {name: mode.settings for name, mode in found.items()}}
     whys = [dict(reasons) for _ in task.samples]
-    results: list[tool.Result] = [({}, {**settings, "reasons": why}) for why in whys]
+    measured: list[dict[str, float | None]] = [{} for _ in task.samples]
     for name, mode in found.items():
         reference = extractor.extract(task.reference, mode.compute)
         suffix = "" if name == CLEAN else f"_{name}"
-        for images, (metrics, _), why in zip(task.samples, results, whys, strict=True):
+        for images, metrics, why in zip(task.samples, measured, whys, strict=True):
             features = extractor.extract(images, mode.compute)
             metrics[f"fid{suffix}"] = _fid(features, reference, why, name)
             metrics[f"kid{suffix}"] = _kid(features, reference)
-    return results
+    return [(metrics, {**settings, "reasons": why}) for metrics, why in zip(measured, whys, strict=True)]
 
 
 def _fid(features: Array, reference: Array, why: dict[str, str], mode: str) -> float | None:

@@ -6,8 +6,7 @@ import argparse
 import hashlib
 import os
 import pickle
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from evaluator.cache import Progress
 from evaluator.errors import ToolError
-from evaluator.files import replacing
 from evaluator.samples import ImageSet
 
 Array = np.ndarray[Any, Any]
@@ -57,8 +55,8 @@ def place(weights: Weights, folder: Path) -> Path:
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
         raise ToolError(
-            f"weights not found: {candidates[0]}; get them from {weights.address} (nothing is fetched unasked), "
-            f"or choose --extractor {GRAPH}"
+            f"weights not found: {candidates[0]}; `sra-bench fetch {weights.asset}`, or place them by hand from "
+            f"{weights.address}, or choose --extractor {GRAPH}"
         )
     return found
 
@@ -91,38 +89,10 @@ def device() -> torch.device:
 
 
 def extract(images: ImageSet, compute: Compute) -> Array:
-    """Features of every image in memory, float32 (N, D)."""
-    return np.concatenate(list(_batches(images, compute)))
-
-
-def cached(images: ImageSet, compute: Compute, place: Path) -> Array:
-    """Features of every image, memory-mapped from a `.npy` file; made when it is not there.
-
-    Raises:
-        EvaluatorError: it cannot be written; nothing is left half-written.
-    """
-    if not place.is_file():
-        # Rows are appended, not mapped: a full disk is then an error and not a signal.
-        with replacing(place) as temporary, temporary.open("wb") as file:
-            for number, part in enumerate(_batches(images, compute)):
-                if number == 0:
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (images.count, part.shape[1])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(part, "<f4").tobytes())
-    found: Array = np.load(place, mmap_mode="r", allow_pickle=False)
-    return found
-
-
-def _batches(images: ImageSet, compute: Compute) -> Iterator[Array]:
-    """Features of 64 images at a time; says how far it is."""
-    done, started = 0, time.monotonic()
-    shown = started
+    """Features of every image in memory, float32 (N, D); says how far it is."""
+    progress, parts = Progress(images.path.name, images.count), []
     for batch in images.batches():
         with torch.inference_mode():
-            features = compute(batch).float().cpu().numpy()
-        yield features
-        done += len(batch)
-        if time.monotonic() - shown > 2:
-            shown = time.monotonic()
-            unit = {"unit": " images", "prefix": images.path.name, "ncols": 0}
-            print(tqdm.format_meter(done, images.count, shown - started, **unit), flush=True)
+            parts.append(compute(batch).float().cpu().numpy())
+        progress.update(len(batch))
+    return np.concatenate(parts)

@@ -1,6 +1,7 @@
 """The torch tools: adm-torch against the public evaluator, and networks that are never fetched nor swapped unsaid."""
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -51,7 +52,8 @@ def image_set(folder, name, pixels):
 def task(tmp_path, graph=GRAPH, pixels=None, **options):
     pixels = GENERATOR.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8) if pixels is None else pixels
     reference, samples = image_set(tmp_path, "reference", pixels[::2]), image_set(tmp_path, "samples", pixels[1::2])
-    given = {"extractor": "own", "assets": tmp_path / "assets", "views": None, "trust_statistics": False, **options}
+    shared = {"views": None, "trust_statistics": False, "no_intervals": True}
+    given = {**shared, "extractor": "own", "assets": tmp_path / "assets", **options}
     return tool.Task(reference, [samples], resolve(str(graph)), None, argparse.Namespace(**given))
 
 
@@ -66,7 +68,8 @@ def halves():
 def test_adm_torch_equals_the_public_evaluator(tmp_path):
     expected = json.loads((GOLDEN / "expected.json").read_text())
     arguments = ["--samples", GOLDEN / "samples.npz", "--reference", GOLDEN / "reference.npz", "--graph", GRAPH]
-    command = [sys.executable, "-m", "evaluator.adm_torch", *map(str, arguments), "--json", str(tmp_path / "s.json")]
+    command = [sys.executable, "-m", "evaluator.adm_torch", *map(str, arguments), "--no-intervals"]
+    command += ["--json", str(tmp_path / "s.json")]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
     record = json.loads((tmp_path / "s.json").read_text())
     found = record["metrics"]
@@ -81,30 +84,13 @@ def test_adm_torch_equals_the_public_evaluator(tmp_path):
     assert record["settings"]["extractor"] == f"converted from graph {GRAPH.name}"
 
 
-def test_adm_torch_caches_its_own_features(tmp_path, halves, monkeypatch):
-    given = task(tmp_path, "embedded:digits", halves)
-    plain = adm_torch.score(given)[0][0]
-    cached = tool.Task(given.reference, given.samples, given.graph, tmp_path / "cache", given.options)
-    assert adm_torch.score(cached)[0][0] == plain
-    names = sorted(path.name for path in (tmp_path / "cache").iterdir())
-    assert len(names) == 2
-    assert all(name.endswith("-torch.npy") for name in names)
-    monkeypatch.setattr(adm_torch.Extractor, "compute", None)
-    assert adm_torch.score(cached)[0][0] == plain
-
-
-def test_a_stopped_extraction_leaves_nothing(tmp_path):
-    images = image_set(tmp_path, "a", GENERATOR.integers(0, 256, (130, 4, 4, 3), dtype=np.uint8))
-    place = tmp_path / "cache" / "features.npy"
-
-    def compute(batch):
-        if len(batch) < 64:
-            raise OSError(28, "No space left on device")
-        return torch.from_numpy(batch.mean((1, 2)))
-
-    with pytest.raises(EvaluatorError, match=r"features\.npy: cannot be written: No space left on device"):
-        extractor.cached(images, compute, place)
-    assert list((tmp_path / "cache").iterdir()) == []
+def test_adm_torch_keeps_its_features_apart(tmp_path, halves, monkeypatch):
+    given = dataclasses.replace(task(tmp_path, "embedded:digits", halves), cache=tmp_path / "cache")
+    first = adm_torch.score(given)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert folder.name.startswith("adm-torch-")
+    monkeypatch.setattr(adm_torch.TorchInception, "__call__", lambda self, x: np.zeros((len(x), 64 + 343), np.float32))
+    assert adm_torch.score(given)[0][0] == first[0][0]
 
 
 def test_adm_torch_uses_stored_statistics_and_refuses_those_of_samples(tmp_path, halves):
@@ -117,21 +103,24 @@ def test_adm_torch_uses_stored_statistics_and_refuses_those_of_samples(tmp_path,
     assert metrics["fid_images"] == own["fid"]
     assert metrics["fid"] > 2 * own["fid"]
     np.savez(tmp_path / "samples.npz", arr_0=halves[1::2], **arrays)
-    with pytest.raises(EvaluatorError, match=r"samples\.npz: a sample file that brings its own statistics"):
+    with pytest.raises(EvaluatorError, match=r"samples\.npz: samples that bring their own statistics"):
         adm_torch.score(given)
-    trusting = tool.Task(*(getattr(given, k) for k in ("reference", "samples", "graph", "cache")), given.options)
-    trusting.options.trust_statistics = True
-    assert adm_torch.score(trusting)[0][0]["fid"] == pytest.approx(0, abs=1e-6)
+    given.options.trust_statistics = True
+    assert adm_torch.score(given)[0][0]["fid"] == pytest.approx(0, abs=1e-6)
 
 
 def test_adm_torch_draws_its_views(tmp_path, halves):
-    _, settings = adm_torch.score(task(tmp_path, "embedded:digits", halves, views=[tmp_path / "views"]))[0]
+    given = task(tmp_path, "embedded:digits", halves, views=[tmp_path / "views"])
+    _, settings = adm_torch.score(given)[0]
     assert Path(settings["views"]["nearest"]).is_file()
+    given.options.views.append(tmp_path / "more")
+    with pytest.raises(EvaluatorError, match="--views: 2 folders, 1 sample sets: one each"):
+        adm_torch.score(given)
 
 
 @pytest.mark.parametrize(("module", "file"), [("cleanfid", "inception-2015-12-05.pt"), ("fidelity", "6726825d.pth")])
 def test_absent_weights_are_named_and_never_fetched(tmp_path, unfetched, module, file):
-    with pytest.raises(ToolError, match=rf"weights not found: .*{file}; get them from https://") as caught:
+    with pytest.raises(ToolError, match=rf"weights not found: .*{file}; `sra-bench fetch .*from https://") as caught:
         importlib.import_module(f"evaluator.{module}").score(task(tmp_path))
     assert "--extractor graph" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -170,7 +159,7 @@ def test_clean_fids_modes_differ_by_their_resize_only(tmp_path):
     found, _ = cleanfid.modes(given)
     batch = next(given.samples[0].batches())
     features = {mode: found[mode].compute(batch).numpy() for mode in cleanfid.MODES}
-    direct = adm_torch.Extractor(given).compute(batch).numpy()[:, :2048]
+    direct = adm_torch.TorchInception(given.graph)(batch)[:, :2048]
     np.testing.assert_allclose(features["legacy_tensorflow"], direct, rtol=1e-5, atol=1e-6)
     assert np.abs(features["clean"] - direct).max() > 1e-3
     assert np.abs(features["legacy_pytorch"] - direct).max() > 1e-3
