@@ -54,6 +54,14 @@ class Tool(StrEnum):
     adm = "adm"
     clean_fid = "clean-fid"
     torch_fidelity = "torch-fidelity"
+    adm_torch = "adm-torch"
+
+
+class Extractor(StrEnum):
+    """Networks that clean-fid and torch-fidelity see."""
+
+    own = "own"
+    graph = "graph"
 
 
 class Format(StrEnum):
@@ -129,19 +137,39 @@ def evaluate(
     graph: Annotated[
         str, typer.Option(help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
     ] = "asset:inception-graph",
-    tool: Annotated[list[Tool] | None, typer.Option(help="Tool (repeatable); default: all.")] = None,
+    tool: Annotated[list[Tool] | None, typer.Option(help="Tool (repeatable); default: all but adm-torch.")] = None,
+    extractor: Annotated[
+        Extractor, typer.Option(help="Network of clean-fid and torch-fidelity: their own, or the graph's, converted.")
+    ] = Extractor.own,
+    assets: Annotated[Path | None, typer.Option(help="Folder of their weights; default: $SRA_BENCH_ASSETS.")] = None,
+    views: Annotated[Path | None, typer.Option(help="Write class histograms and nearest references here.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
 ) -> None:
     """Score samples against a reference, each tool in a process of its own."""
     from benchmark.scoring import score_samples
+    from benchmark.tool_options import ToolOptions
 
     names = [t.value for t in tool] if tool else None
-    result, text = score_samples(samples, reference, graph, names)
+    options = ToolOptions(extractor=extractor.value, assets=assets, views=views)
+    result, text = score_samples(samples, reference, graph, names, options)
     if json_path:
         from sra.files import write_json
 
         write_json(json_path, result)
     typer.echo(text)
+
+
+@app.command()
+def convert_inception(
+    graph: Annotated[
+        str, typer.Argument(metavar="GRAPH", help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The network, .safetensors.")],
+) -> None:
+    """Take the Inception network out of a frozen TensorFlow graph, for --tool adm-torch."""
+    from benchmark.scoring import convert_inception as convert_graph
+
+    typer.echo(convert_graph(graph, out))
 
 
 @app.command()

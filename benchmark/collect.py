@@ -11,6 +11,7 @@ from typing import Any
 from benchmark import provenance
 from benchmark.assets import known_hashes
 from benchmark.comparability import Evidence
+from benchmark.crosscheck import disagreements
 from benchmark.manifest import Run
 from benchmark.measured import cost_of, curve_of, losses_of, probe_of
 from benchmark.pairs import base_name, groups_of, pairs_of
@@ -106,7 +107,7 @@ def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run, asse
         "metrics": metrics,
         "errors": {tool: record["error"] for tool, record in records.items() if record.get("error")},
         "intervals": {tool: record["intervals"] for tool, record in records.items() if record.get("intervals")},
-        "warnings": {tool: record["warnings"] for tool, record in records.items() if record.get("warnings")},
+        "warnings": _warnings(records),
         "verdict": verdict.plain(),
         "cost": cost_of(stages, last),
         "provenance": _provenance(run, stages, records, directory),
@@ -114,9 +115,23 @@ def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run, asse
         "losses": losses_of(stages),
         "probe": probe_of(directory.root, run.variant),
         "grid": str(grid) if grid and grid.is_file() else None,
+        "nearest": _nearest(records),
         "published": _published(registry, run),
         "commands": _commands(stages),
     }
+
+
+def _warnings(records: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """What a reader must know of the numbers, by tool and of all of them together."""
+    found = {tool: record["warnings"] for tool, record in records.items() if record.get("warnings")}
+    between = disagreements({tool.replace("_", "-"): record for tool, record in records.items()})
+    return {**found, "cross-check": between} if between else found
+
+
+def _nearest(records: dict[str, dict[str, Any]]) -> str | None:
+    """The picture of the worst and best samples and their nearest references, where a tool has drawn it."""
+    drawn = [record.get("views", {}).get("nearest") for record in records.values()]
+    return next((place for place in drawn if place and Path(place).is_file()), None)
 
 
 def _last_step(stages: list[Stage]) -> int | None:

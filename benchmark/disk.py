@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.counts import parameters
-from benchmark.plan import Plan, Stage, known_count
+from benchmark.plan import PROTOCOL_TOOLS, Plan, Stage, known_count
 from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, from_plain
 
 FEATURES = 2048 + 17 * 17 * 7
@@ -25,7 +25,7 @@ def disk_of(stage: Stage, plan: Plan) -> tuple[int | None, bool]:
     if stage.kind == "images":
         images = from_plain(ImagesJob, stage.config)
         return _times(known_count(images.data), _pixels(images.resolution)), True
-    if stage.kind == "score" and stage.inputs["tool"] != "adm":
+    if stage.kind == "score" and stage.inputs["tool"] not in PROTOCOL_TOOLS:
         return SMALL, True
     if stage.kind == "score":
         return _times(sampled_images(stage, plan), FEATURES * FLOAT), stage.inputs["graph"].startswith("embedded:")

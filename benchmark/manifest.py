@@ -33,8 +33,9 @@ from sra.config import (
 
 __all__ = ["TOOLS", "Loaded", "Manifest", "ManifestError", "Run", "ScoreConfig", "Tool", "Variant", "load", "schema"]
 
-Tool = Literal["adm", "clean-fid", "torch-fidelity"]
-TOOLS: tuple[Tool, ...] = typing.get_args(Tool)
+Tool = Literal["adm", "clean-fid", "torch-fidelity", "adm-torch"]
+# adm-torch scores what adm scores, by another route: only where it is asked for.
+TOOLS: tuple[Tool, ...] = typing.get_args(Tool)[:3]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,14 @@ class ScoreConfig:
 
     __pydantic_config__ = STRICT
 
-    tools: tuple[Tool, ...] = ("adm", "clean-fid", "torch-fidelity")
+    tools: tuple[Tool, ...] = TOOLS
     """Tools that score the samples."""
     reference: str
     """Reference batch (`.npz`), folder or zip of real images, or `images`: those this manifest prepares."""
     graph: str
     """Frozen Inception graph (`.pb`), or `embedded:digits` (the small classifier shipped with the suite)."""
+    extractor: Literal["own", "graph"] = "own"
+    """Network of clean-fid and torch-fidelity: their own Inception, or the graph's, converted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,16 @@ from sra.config import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, Sta
 # Raised when a stage's outputs change for the same settings: finished stages of older versions run again.
 VERSIONS = {"images": 1, "latents": 1, "train": 1, "standin": 1, "sample": 1, "score": 1}
 STAGES = (*VERSIONS, "report")
-MODULES = {"adm": "evaluator.adm", "clean-fid": "evaluator.cleanfid", "torch-fidelity": "evaluator.fidelity"}
+MODULES = {
+    "adm": "evaluator.adm",
+    "adm-torch": "evaluator.adm_torch",
+    "clean-fid": "evaluator.cleanfid",
+    "torch-fidelity": "evaluator.fidelity",
+}
+PROTOCOL_TOOLS = ("adm", "adm-torch")
+"""Tools of the ADM protocol: they keep features and draw views."""
+EXTRACTING = ("clean-fid", "torch-fidelity")
+"""Tools with a network of their own, which the graph's can replace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +59,7 @@ class Stage:
         if self.kind in ("sample", "standin") or (self.kind == "train" and self.brief):
             return self.kind
         if self.kind == "score":
-            return " ".join(self.inputs[name] for name in ("tool", "reference", "graph"))
+            return " ".join(self.inputs[name] for name in ("tool", "reference", "graph", "extractor"))
         return self.key
 
 
@@ -273,13 +282,20 @@ def _score(
     graph_identity = planner.place(run.score.graph)
     suffix = f"-step{step}" if early else ""
     for tool in ("adm",) if early else run.score.tools:
+        extractor = run.score.extractor if tool in EXTRACTING else ""
         planner.add(
             "score",
             f"score-{tool}-{run.variant}{suffix}",
-            [identity, tool, reference_identity, graph_identity],
+            [identity, tool, reference_identity, graph_identity, *([extractor] if extractor == "graph" else [])],
             {},
             ("scores.json",),
-            inputs={"tool": tool, "samples": samples, "reference": reference, "graph": run.score.graph},
+            inputs={
+                "tool": tool,
+                "samples": samples,
+                "reference": reference,
+                "graph": run.score.graph,
+                "extractor": extractor,
+            },
             variant=run.variant,
             step=step,
         )
@@ -299,6 +315,10 @@ def argv(stages: list[Stage], directory: RunDirectory, processes: int = 1) -> li
         command += ["--samples", *(s.inputs["samples"] for s in stages)]
         command += ["--json", *(str(s.directory / "scores.json") for s in stages)]
         command += ["--reference", first.inputs["reference"], "--graph", first.inputs["graph"]]
+        if first.inputs["extractor"]:
+            command += ["--extractor", first.inputs["extractor"]]
+        if first.inputs["tool"] in PROTOCOL_TOOLS:
+            command += ["--views", *(str(s.directory / "views") for s in stages)]
         return [*command, "--cache", str(directory.root / "cache")]
     module = ["-m", f"sra.{first.kind}"]
     launcher = [sys.executable, *module]

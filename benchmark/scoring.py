@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.assets import located, remedy
+from benchmark.crosscheck import disagreements
 from benchmark.manifest import TOOLS
 from benchmark.plan import MODULES
 from benchmark.runner import job_environment
 from benchmark.store import read_json
+from benchmark.tool_options import ToolOptions
 from sra.config import UserError
 
 
-def score_samples(samples: Path, reference: Path, graph: str, tools: list[str] | None) -> tuple[dict[str, Any], str]:
+def score_samples(
+    samples: Path, reference: Path, graph: str, tools: list[str] | None, options: ToolOptions | None = None
+) -> tuple[dict[str, Any], str]:
     """Scores of one sample set by each tool, and a table of them.
 
     Raises:
@@ -25,18 +29,35 @@ def score_samples(samples: Path, reference: Path, graph: str, tools: list[str] |
     for name, place in (("--samples", samples), ("--reference", reference)):
         if not place.exists():
             raise UserError(f"{name} {place}: not found; a .npz file, a folder or a zip of images is needed")
-    where = located(graph)
-    if not where.startswith("embedded:") and not Path(where).is_file():
-        raise UserError(f"--graph {graph}: not found{_remedy(where)}")
-    records = {tool: _score(tool, samples, reference, where) for tool in tools or TOOLS}
+    where, own = _graph(graph), options or ToolOptions()
+    records = {tool: _score(tool, samples, reference, where, own.argv(tool)) for tool in tools or TOOLS}
+    warnings = disagreements(records)
     document = {
         "schema": 1,
         "metrics": {tool.replace("-", "_"): r["metrics"] for tool, r in records.items()},
         "intervals": {tool.replace("-", "_"): r.get("intervals", {}) for tool, r in records.items()},
         "errors": {tool.replace("-", "_"): r["error"] for tool, r in records.items() if r.get("error")},
+        "cross_check": warnings,
         "records": records,
     }
-    return document, "\n".join(line for tool, record in records.items() for line in _lines(tool, record))
+    lines = [line for tool, record in records.items() for line in _lines(tool, record)]
+    return document, "\n".join([*lines, *(f"warning: {text}" for text in warnings)])
+
+
+def convert_inception(graph: str, out: Path) -> str:
+    """Take the Inception network out of a frozen graph; returns what was written, in words.
+
+    Raises:
+        UserError: not such a graph, or a place that cannot be written.
+    """
+    return _job("convert-inception", ["-m", "evaluator.convert", _graph(graph), str(out)], subprocess.PIPE).strip()
+
+
+def _graph(name: str) -> str:
+    where = located(name)
+    if not where.startswith("embedded:") and not Path(where).is_file():
+        raise UserError(f"--graph {name}: not found{_remedy(where)}")
+    return where
 
 
 def _remedy(place: str) -> str:
@@ -44,24 +65,32 @@ def _remedy(place: str) -> str:
     return f": {how}" if how else "; a frozen .pb file, asset:inception-graph or embedded:digits is needed"
 
 
-def _score(tool: str, samples: Path, reference: Path, graph: str) -> dict[str, Any]:
+def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "scores.json"
-        command = [sys.executable, "-m", MODULES[tool], "--samples", str(samples), "--json", str(record)]
-        command += ["--reference", str(reference), "--graph", graph]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=job_environment(), check=False)
-        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        if done.returncode == 2 and errors:
-            raise UserError(errors[-1].removeprefix("error: "))
-        if done.returncode != 0:
-            sys.stderr.write(done.stderr)
-            raise UserError(f"{tool} ended with exit code {done.returncode}")
+        command = ["-m", MODULES[tool], "--samples", str(samples), "--json", str(record)]
+        command += ["--reference", str(reference), "--graph", graph, *options]
+        _job(tool, command)
         found = read_json(record)
     assert found is not None, f"{tool} left no record"
     return found
 
 
+def _job(name: str, arguments: list[str], output: int | None = None) -> str:
+    """Run a job; returns what it prints where `output` is a pipe."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=job_environment(), check=False)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    if done.returncode == 2 and errors:
+        raise UserError(errors[-1].removeprefix("error: "))
+    if done.returncode != 0:
+        sys.stderr.write(done.stderr)
+        raise UserError(f"{name} ended with exit code {done.returncode}")
+    return done.stdout or ""
+
+
 def _lines(tool: str, record: dict[str, Any]) -> list[str]:
     if record.get("error"):
         return [f"{tool:16} could not run: {record['error']}"]
-    return [f"{tool:16} {name:18} {value:.6g}" for name, value in record["metrics"].items() if value is not None]
+    lines = [f"{tool:16} {name:22} {value:.6g}" for name, value in record["metrics"].items() if value is not None]
+    return lines + [f"{tool:16} {name:22} {why}" for name, why in record["settings"].get("reasons", {}).items()]

@@ -86,4 +86,4 @@ def score(task: tool.Task) -> list[tool.Result]:
 
 
 if __name__ == "__main__":
-    tool.run("adm", tf.__version__, score)
+    tool.run("adm", tf.__version__, score, protocol.options)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from evaluator import coverage, intervals, metrics, references, tool
+from evaluator import coverage, intervals, metrics, references, tool, views
 from evaluator.cache import FeatureCache, Features, feature_cache
 from evaluator.errors import EvaluatorError
-from evaluator.metrics import NEIGHBOURS, frechet_distance
+from evaluator.metrics import NEIGHBOURS, Gaussian, frechet_distance, gaussian
 from evaluator.references import Statistics
 from evaluator.samples import ImageSet
 
@@ -41,6 +44,11 @@ class Against:
     features: Features
     statistics: Statistics
 
+    @cached_property
+    def of_images(self) -> Gaussian:
+        """Of its images' pooled features, whatever statistics the file stores."""
+        return gaussian(self.features.pool)
+
 
 def score(task: tool.Task, extractor: Extractor, name: str) -> list[tool.Result]:
     """The ADM metrics of every sample set.
@@ -51,8 +59,11 @@ def score(task: tool.Task, extractor: Extractor, name: str) -> list[tool.Result]
         name: of the extractor's folder in a cache.
 
     Raises:
-        EvaluatorError: sets of three images or fewer, statistics that do not fit, a cache that cannot be written.
+        EvaluatorError: not one folder of views a set, sets of three images or fewer, statistics that do not fit, a
+            cache that cannot be written.
     """
+    if task.options.views and len(task.options.views) != len(task.samples):
+        raise EvaluatorError(f"--views: {len(task.options.views)} folders, {len(task.samples)} sample sets: one each")
     for images in (task.reference, *task.samples):
         if images.count <= NEIGHBOURS:
             raise EvaluatorError(f"{images.path}: {images.count} images, more than {NEIGHBOURS} are needed")
@@ -79,15 +90,28 @@ def _one(task: tool.Task, images: ImageSet, extractor: Extractor, cache: Feature
         "precision_exact": precision_exact,
         "recall_exact": recall_exact,
     }
+    if against.statistics.stored:
+        # What the other tools, which know the reference's images only, can be held against.
+        found["fid_images"] = frechet_distance(own.pool, against.of_images)
     settings: dict[str, object] = {
         "stored_statistics": against.statistics.stored,
         "trusted_sample_statistics": own.stored,
         "widths": {"pool": extractor.widths[0], "spatial": extractor.widths[1], "classes": extractor.weights.shape[1]},
     }
+    if task.options.views:
+        _say(images, "views")
+        sides = views.Side(task.reference, against.features.pool), views.Side(images, features.pool)
+        settings["views"] = views.write(*sides, extractor.weights, task.options.views[task.samples.index(images)])
     if task.options.no_intervals:
         return found, settings
     _say(images, "intervals")
     return found, settings, _intervals(found, features, own, against, inception, covered)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Where the views go."""
+    help_views = "write views (class histogram, nearest references) into these folders, one a sample set"
+    parser.add_argument("--views", type=Path, nargs="+", help=help_views)
 
 
 def _intervals(

@@ -34,6 +34,8 @@ class Scores:
     """What a reader must know."""
     settings: dict[str, Any] = field(default_factory=dict)
     """How the tool was set."""
+    views: dict[str, Any] = field(default_factory=dict)
+    """Pictures and counts beside the numbers: their files, and the samples that they show."""
     seconds: float = 0.0
     """Wall-clock time."""
     error: str | None = None

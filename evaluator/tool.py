@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from evaluator.errors import EvaluatorError, ToolError
 from evaluator.graphs import Graph, resolve
@@ -121,12 +122,18 @@ def _score(tool: str, version: str | None, score: Callable[[Task], list[Result]]
             reference=reference.facts(),
             graph={"name": graph.name, "sha256": graph.sha256},
             warnings=_warnings(images, reference),
-            settings=dict(settings),
+            settings={name: value for name, value in settings.items() if name != "views"},
+            views=_views(settings),
             seconds=round(seconds, 3),
             error=error,
         )
         record.write(path)
         _show(images, record)
+
+
+def _views(settings: Settings) -> dict[str, Any]:
+    found = settings.get("views")
+    return found if isinstance(found, dict) else {}
 
 
 def _check(images: ImageSet, reference: ImageSet, options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmark.collect import load_report
 from benchmark.report import figures, html, latex, markdown, view
-from benchmark.report.columns import COLUMNS, cell
+from benchmark.report.columns import cell, columns_of
 from sra.files import write_bytes, write_json
 
 __all__ = ["render", "show_report", "table", "write_report"]
@@ -21,7 +21,7 @@ def write_report(run: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write report.json, report.md, report.html and the pictures beside them; returns what report.json holds.
 
     Args:
-        run: the report's data; grids are paths of PNG files.
+        run: the report's data; grids and nearest references are paths of PNG files.
         out: the report's folder.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,11 @@ def show_report(run_directory: Path, format: str) -> str:
 
 def _with_pictures(row: dict[str, Any], out: Path) -> dict[str, Any]:
     """The row with its pictures beside the report, named relative to it."""
-    pictures: dict[str, str | None] = {"grid": None}
-    if row.get("grid"):
-        pictures["grid"] = f"grid-{row['variant']}.png"
-        shutil.copyfile(row["grid"], out / str(pictures["grid"]))
+    pictures: dict[str, str | None] = {"grid": None, "nearest": None}
+    for key in pictures:
+        if row.get(key):
+            pictures[key] = f"{key}-{row['variant']}.png"
+            shutil.copyfile(row[key], out / str(pictures[key]))
     pictures["loss_figure"] = _written(out, f"losses-{row['variant']}.svg", figures.losses(row))
     pictures["probe_figure"] = _written(out, f"probe-{row['variant']}.svg", figures.probe(row))
     return {**row, **pictures}
@@ -92,8 +93,9 @@ def render(run: dict[str, Any], format: str, folder: Path) -> str:
 
 def table(run: dict[str, Any]) -> str:
     """A compact plain-text table for the terminal."""
-    header = ["variant", *(column.title for column in COLUMNS), "verdict"]
-    rows = [[row["variant"], *(cell(row, c) for c in COLUMNS), row["verdict"]["status"]] for row in run["rows"]]
+    columns = columns_of(run)
+    header = ["variant", *(column.title for column in columns), "verdict"]
+    rows = [[row["variant"], *(cell(row, c) for c in columns), row["verdict"]["status"]] for row in run["rows"]]
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
     lines = [
         "  ".join(text.rjust(w) if i else text.ljust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True)))

@@ -34,7 +34,15 @@ COLUMNS = (
     Column("torch_fidelity", "fid", "torch-fidelity FID", 2),
     Column("torch_fidelity", "is", "torch-fidelity IS", 2),
 )
+OPTIONAL = (Column("adm_torch", "fid", "adm-torch FID", 2), Column("adm_torch", "is", "adm-torch IS", 2))
+"""Of a tool that scores only where it is asked to."""
 BY_METRIC = {column.metric: column for column in PROTOCOL}
+
+
+def columns_of(run: dict[str, Any]) -> tuple[Column, ...]:
+    """The columns of a report: the common ones, and those of the optional tool where it scored a row."""
+    scored = {tool for row in run["rows"] for tool in row["metrics"]}
+    return (*COLUMNS, *(column for column in OPTIONAL if column.tool in scored))
 
 
 def cell(row: dict[str, Any], column: Column) -> str:

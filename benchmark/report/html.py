@@ -40,8 +40,8 @@ def render(run: dict[str, Any], folder: Path) -> str:
 
 def _pictures(run: dict[str, Any]) -> list[str]:
     """File names of all pictures."""
-    keys = ("grid", "loss_figure", "probe_figure")
-    names = [*run["figures"].values(), *(row[key] for row in run["rows"] for key in keys)]
+    keys = ("grid", "nearest", "loss_figure", "probe_figure")
+    names = [*run["figures"].values(), *(row.get(key) for row in run["rows"] for key in keys)]
     return [name for name in names if name]
 
 

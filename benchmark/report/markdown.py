@@ -8,7 +8,12 @@ from typing import Any
 from benchmark.report import view
 from benchmark.report.columns import costs
 
-PICTURES = (("grid", "First samples"), ("loss_figure", "Losses"), ("probe_figure", "Linear probes"))
+PICTURES = (
+    ("grid", "First samples"),
+    ("nearest", "Worst and best samples beside their nearest references"),
+    ("loss_figure", "Losses"),
+    ("probe_figure", "Linear probes"),
+)
 
 
 def render(run: dict[str, Any]) -> str:

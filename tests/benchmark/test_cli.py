@@ -36,6 +36,7 @@ def test_help_lists_the_commands() -> None:
         "plan",
         "status",
         "evaluate",
+        "convert-inception",
         "report",
         "check",
         "published",

@@ -151,3 +151,23 @@ def test_epochs_count_whole_batches(tmp_path: Path, epochs: int) -> None:
 def test_stage_configuration_is_json(tmp_path: Path) -> None:
     for stage in plan_of(tmp_path).stages:
         json.dumps(stage.config)
+
+
+def test_adm_torch_is_a_tool_of_its_own_and_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    before = keys(plan_of(tmp_path))
+    assert not [name for name in before if "adm-torch" in name]
+    plan = plan_of(tmp_path, "score.tools=[adm,adm-torch]")
+    assert keys(plan)["score-adm-sra"] == before["score-adm-sra"]
+    stage = next(s for s in plan.stages if s.name == "score-adm-torch-sra")
+    command = argv([stage], RunDirectory(tmp_path))
+    assert command[1:3] == ["-m", "evaluator.adm_torch"]
+    assert command[command.index("--views") + 1] == str(stage.directory / "views")
+
+
+def test_the_extractor_changes_the_tools_that_have_one(tmp_path: Path) -> None:
+    before, plan = keys(plan_of(tmp_path)), plan_of(tmp_path, "score.extractor=graph")
+    changed = {name for name, key in keys(plan).items() if key != before[name]}
+    assert changed == {f"score-{tool}-{row}" for tool in ("clean-fid", "torch-fidelity") for row in ("baseline", "sra")}
+    stage = next(s for s in plan.stages if s.name == "score-clean-fid-sra")
+    command = argv([stage], RunDirectory(tmp_path))
+    assert command[command.index("--extractor") + 1] == "graph"

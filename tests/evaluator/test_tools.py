@@ -96,16 +96,6 @@ def test_records_say_what_was_scored(scores):
     assert all(isinstance(v, float) for v in record["metrics"].values())
 
 
-def test_a_tool_without_a_network_for_the_graph_says_so(tmp_path, digits):
-    graph = GOLDEN / "classify_image_graph_def.pb"
-    path = tmp_path / "s.json"
-    arguments = ["--samples", digits / "a.npz", "--reference", digits / "b.npz", "--graph", graph, "--json", path]
-    assert call("evaluator.cleanfid", *arguments).returncode == 0
-    record = json.loads(path.read_text())
-    assert record["metrics"] == {}
-    assert "no torch network for graph classify_image_graph_def.pb" in record["error"]
-
-
 def test_bad_graph_and_bad_samples_give_one_line(tmp_path, digits):
     (tmp_path / "bad.pb").write_bytes(b"not a graph at all")
     reference = ["--reference", digits / "b.npz", "--json", tmp_path / "s.json"]
