@@ -1,6 +1,6 @@
 """What was measured: one JSON document, its lines of text, and the cost table that `sra-bench plan` reads.
 
-    {"schema": 1, "time": "wall", "machine": {...}, "results": [Result, ...], "ratios": [{"slow", "fast", "ratio"}, ...]}
+    {"schema": 1, "time": "wall", "machine": {...}, "results": [Result, ...], "ratios": [{"slow", "fast", ...}, ...]}
 
 Times are medians, of the wall clock unless `time` says `processor`; nothing that was not measured is in it.
 """
