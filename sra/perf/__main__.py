@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sra.errors import ConfigError
 from sra.files import write_json
 from sra.perf import results, scaling
 from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of, size_name
-from sra.perf.clock import Subject, alternate, fresh, parts_of, peak_memory, wait
+from sra.perf.clock import Clock, Subject, alternate, fresh, parts_of, peak_memory, wait
 from sra.perf.loading import Loading
 from sra.perf.results import Result
 from sra.perf.sampling import Encoding, Sampling, make_codec
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add("--codec", help="none, random or a codec; default: sample: random where diffusers is, latents: none")
     add("--processes", type=int, nargs="+", default=[1, 2], help="scaling: numbers of processes")
     add("--repeats", type=int, default=3, help="scaling: measurements of each")
+    add("--time", choices=("wall", "processor"), default="wall", help="processor: for ratios on a busy CPU, one thread")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--folder", type=Path, help="where data is made and kept; default: a temporary folder")
     add("--json", action="store_true", help="print JSON")
@@ -70,6 +72,9 @@ class Session:
         if self.device.type == "cuda":
             self.device = torch.device("cuda", world()[0] % torch.cuda.device_count())
             torch.cuda.set_device(self.device)
+        if options.time == "processor" and (self._gpu or options.save):
+            raise ConfigError("--time processor: is for a CPU, and not for --save, which keeps wall-clock times")
+        Clock.now = time.process_time if options.time == "processor" else time.perf_counter
         self.inner = options.inner or (10 if self.device.type == "cuda" else 1)
         names = [options.mode] if options.compare is None else options.compare or ["reference", "fast"]
         if len(names) > 2:
@@ -220,7 +225,13 @@ class Session:
         """Everything measured, as JSON has it."""
         rows = [results.plain(result) for result in self.results]
         about = results.machine(self.device)
-        return {"schema": results.SCHEMA, "machine": about, "results": rows, "ratios": self.ratios}
+        return {
+            "schema": results.SCHEMA,
+            "time": self.options.time,
+            "machine": about,
+            "results": rows,
+            "ratios": self.ratios,
+        }
 
 
 def _names(modes: Sequence[Mode]) -> list[str]:

@@ -1,8 +1,8 @@
 """What was measured: one JSON document, its lines of text, and the cost table that `sra-bench plan` reads.
 
-    {"schema": 1, "machine": {...}, "results": [Result, ...], "ratios": [{"slow", "fast", "ratio", ...}, ...]}
+    {"schema": 1, "time": "wall", "machine": {...}, "results": [Result, ...], "ratios": [{"slow", "fast", ...}, ...]}
 
-Times are wall-clock medians; nothing that was not measured is in it.
+Times are medians, of the wall clock unless `time` says `processor`; nothing that was not measured is in it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def ratio_of(slow: list[float], fast: list[float], names: tuple[str, str], what:
 def text_of(document: dict[str, Any]) -> str:
     """Lines for people."""
     about = document["machine"]
-    lines = [f"{about['device']}, torch {about['torch']}, {about['threads']} threads"]
+    lines = [f"{about['device']}, torch {about['torch']}, {about['threads']} threads, {document['time']} time"]
     for row in document["results"]:
         lines.append(_line(row))
         lines += [f"    {name:<12}{value:10.2f} ms" for name, value in row["parts"].items()]

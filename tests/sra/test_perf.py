@@ -88,6 +88,8 @@ def test_bad_arguments_are_one_line(tmp_path):
         call(tmp_path, "train", "--model", "huge")
     with pytest.raises(ConfigError, match="--compare: needs two modes"):
         call(tmp_path, "train", "--compare", "fast", "fast", "reference")
+    with pytest.raises(ConfigError, match="--time processor"):
+        call(tmp_path, "train", *SMALL, "--time", "processor", "--save")
     with pytest.raises(ConfigError, match="blocks has no published default"):
         call(tmp_path, "train", *SMALL)
 
