@@ -49,8 +49,12 @@ class InceptionGraph:
 
     def __call__(self, images: Array) -> Array:
         """(n, H, W, 3) uint8 to pooled and spatial features side by side (n, D + h * w * 7), float32."""
+        return np.concatenate(self.run(images), axis=1)
+
+    def run(self, images: Array) -> list[Array]:
+        """The two of them apart."""
         found = self.session.run(self.outputs, {self.images: images.astype(np.float32)})
-        return np.concatenate([part.reshape(len(images), -1) for part in found], axis=1)
+        return [part.reshape(len(images), -1) for part in found]
 
     def _widths(self, graph: Graph) -> tuple[int, int]:
         """Seen on one black image: the shapes of a frozen graph need not be complete."""
