@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from evaluator import protocol, tool
+from evaluator.cache import folder_name
 from evaluator.errors import EvaluatorError
 from evaluator.graphs import Graph
 from evaluator.protocol import SPATIAL_CHANNELS
@@ -86,7 +87,7 @@ def _classifier(graph: Graph, session: Any, logits: Any) -> Array:
 
 def score(task: tool.Task) -> list[tool.Result]:
     """The ADM metrics of every sample set."""
-    return protocol.score(task, InceptionGraph(task.graph), f"adm-{task.graph.sha256[:32]}")
+    return protocol.score(task, InceptionGraph(task.graph), folder_name("adm", task.graph.sha256))
 
 
 if __name__ == "__main__":

@@ -113,6 +113,11 @@ def _finish(written: list[Future[None]]) -> None:
         written.pop().result()
 
 
+def folder_name(tool: str, graph_sha256: str) -> str:
+    """Of the features of a graph by a tool, in a cache."""
+    return f"{tool}-{graph_sha256[:32]}"
+
+
 @contextmanager
 def feature_cache(folder: Path | None, name: str) -> Iterator[FeatureCache]:
     """The folder `name` of a cache; without one, a temporary folder for as long as the block lasts."""

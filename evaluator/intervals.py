@@ -124,8 +124,13 @@ def _around(value: float, error: float) -> Interval:
 
 
 def _wilson(value: float, trials: float) -> Interval:
-    """Wilson's score interval of a share: not empty at 0 or 1."""
-    z2 = QUANTILE**2 / trials
-    middle = (value + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * value * (1 - value) + z2**2 / 4) / (1 + z2)
-    return [max(middle - half, 0.0), min(middle + half, 1.0)]
+    """Wilson's score interval of a share, with continuity correction (Newcombe 1998): not empty at 0 or 1."""
+    low = 0.0 if value <= 0 else _wilson_end(value, trials, -1)
+    high = 1.0 if value >= 1 else _wilson_end(value, trials, 1)
+    return [max(low, 0.0), min(high, 1.0)]
+
+
+def _wilson_end(value: float, trials: float, side: int) -> float:
+    z2 = QUANTILE**2
+    inside = z2 + 2 * side - 1 / trials + 4 * value * (trials * (1 - value) - side)
+    return (2 * trials * value + z2 + side * (1 + QUANTILE * math.sqrt(max(inside, 0.0)))) / (2 * (trials + z2))
