@@ -114,9 +114,14 @@ def recall_interval(value: float, coverage: Coverage) -> Interval:
         part[generator.permutation(count)[:kept]] = True
         found.append(coverage.recall(part))
     variance = float(np.var(found, ddof=1)) * kept / (count - kept)
-    references = len(coverage.balls)
-    trials = value * (1 - value) / variance if variance > 0 else min(count, references)
-    return _wilson(value, trials)
+    if variance > 0 and 0 < value < 1:
+        return _wilson(value, max(value * (1 - value) / variance, 1.0))
+    # At 0 and 1 a share has no spread of its own: the wider of the parts' and of as many trials as there are.
+    (low, high), (other_low, other_high) = (
+        _around(value, math.sqrt(variance)),
+        _wilson(value, min(count, len(coverage.balls))),
+    )
+    return [max(min(low, other_low), 0.0), min(max(high, other_high), 1.0)]
 
 
 def _around(value: float, error: float) -> Interval:

@@ -1,7 +1,7 @@
 """Time and memory of scoring, beside the public evaluator's numerics: `python -m evaluator.perf --json OUT`.
 
-Both sides see the same random features (pooled 2048, spatial 2023 wide, 1,008 classes, as Inception's), each in a
-process of its own, one after the other: the ratios are of one machine in one run. Extraction is measured with a graph.
+Both sides see the same random features of Inception's widths, each in a process of its own, one after the other: the
+ratios are of one machine in one run. Extraction is measured with a graph.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from evaluator.graphs import resolve
 from evaluator.samples import open_images
 
 Array = np.ndarray[Any, Any]
-POOL, SPATIAL, CLASSES = 2048, 2023, 1008
+Pair = tuple[int, int]
+WIDTHS, CLASSES = (2048, 2023), 1008
+"""Of Inception's pooled and spatial features; of its classifier."""
 HIDDEN = 128
 """Dimensions that the random features share: real ones are far from independent, too."""
 SCHEMA = 1
@@ -60,38 +62,40 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def make_features(folder: Path, count: int, shift: float, seed: int) -> None:
-    """Random features (count, 2048 + 2023) in files as the cache has them: rectified, with a decaying spectrum."""
-    mixing = np.random.default_rng(0).normal(size=(HIDDEN, POOL + SPATIAL)).astype(np.float32)
+def make_features(folder: Path, count: int, width: int, shift: float, seed: int) -> None:
+    """Random features (count, width) in files as the cache has them: rectified, with a decaying spectrum."""
+    mixing = np.random.default_rng(0).normal(size=(HIDDEN, width)).astype(np.float32)
     mixing *= 0.3 * np.arange(1, HIDDEN + 1, dtype=np.float32)[:, None] ** -0.5
     generator = np.random.default_rng(seed)
     folder.mkdir()
     for start in range(0, count, CHUNK):
         rows = min(CHUNK, count - start)
         hidden = generator.standard_normal((rows, HIDDEN), np.float32)
-        noise = generator.standard_normal((rows, POOL + SPATIAL), np.float32)
+        noise = generator.standard_normal((rows, width), np.float32)
         np.save(folder / f"{start:08d}.npy", np.maximum(hidden @ mixing + 0.15 * noise + 0.3 + shift, 0))
 
 
-def _rows(folder: Path, count: int) -> tuple[Rows, Rows]:
-    files = sorted(folder.iterdir())
-    return Rows(files, count, slice(0, POOL)), Rows(files, count, slice(POOL, POOL + SPATIAL))
+def _rows(folder: Path, counts: Pair, widths: Pair) -> list[tuple[Rows, Rows]]:
+    """Pooled and spatial features of references and samples."""
+    pool, spatial = slice(0, widths[0]), slice(widths[0], sum(widths))
+    files = [sorted((folder / side).iterdir()) for side in SIDES]
+    return [(Rows(f, count, pool), Rows(f, count, spatial)) for f, count in zip(files, counts, strict=True)]
 
 
-def _weights() -> Array:
-    return 0.02 * np.random.default_rng(1).standard_normal((POOL, CLASSES), np.float32)
+def _weights(width: int) -> Array:
+    return 0.02 * np.random.default_rng(1).standard_normal((width, CLASSES), np.float32)
 
 
-def measure_ours(folder: Path, counts: tuple[int, int]) -> dict[str, Any]:
+def measure_ours(folder: Path, counts: Pair, widths: Pair) -> dict[str, Any]:
     """Stages of the `adm` set, then the exact precision and recall and the intervals."""
-    sides = [_rows(folder / side, count) for side, count in zip(SIDES, counts, strict=True)]
+    sides = _rows(folder, counts, widths)
     (pool_r, _), (pool, spatial) = sides
     watch = Stopwatch()
     reference, samples = watch.time("statistics", lambda: [[metrics.gaussian(r) for r in side] for side in sides])
     fids = watch.time(
         "fid_sfid", lambda: [metrics.frechet_distance(*pair) for pair in zip(samples, reference, strict=True)]
     )
-    inception = watch.time("inception_score", lambda: metrics.score_of_pool(pool, _weights()))
+    inception = watch.time("inception_score", lambda: metrics.score_of_pool(pool, _weights(widths[0])))
     shares = watch.time("precision_recall", lambda: metrics.precision_recall(pool_r, pool, half=True))
     peak = watch.gigabytes()
     _, recall, covered = watch.time("exact_precision_recall", lambda: coverage.exact(pool_r, pool))
@@ -112,15 +116,15 @@ def measure_ours(folder: Path, counts: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def measure_oracle(folder: Path, counts: tuple[int, int]) -> dict[str, Any]:
+def measure_oracle(folder: Path, counts: Pair, widths: Pair) -> dict[str, Any]:
     """The same stages as the public evaluator computes them."""
-    sides = [[rows[0:count] for rows in _rows(folder / side, count)] for side, count in zip(SIDES, counts, strict=True)]
+    sides = [[rows[0 : len(rows)] for rows in side] for side in _rows(folder, counts, widths)]
     watch = Stopwatch()
     reference, samples = watch.time("statistics", lambda: [[oracle.statistics(x) for x in side] for side in sides])
     fids = watch.time(
         "fid_sfid", lambda: [oracle.frechet_distance(*pair) for pair in zip(samples, reference, strict=True)]
     )
-    inception = watch.time("inception_score", lambda: oracle.inception_score(sides[1][0], _weights()))
+    inception = watch.time("inception_score", lambda: oracle.inception_score(sides[1][0], _weights(widths[0])))
     shares = watch.time("precision_recall", lambda: oracle.precision_recall(sides[0][0], sides[1][0]))
     # The features themselves are part of what the public evaluator holds.
     held = sum(x.nbytes for side in sides for x in side) / 1e9
@@ -143,23 +147,25 @@ def measure_extraction(graph: str, folder: Path, count: int, edge: int) -> dict[
         images = open_images(folder / "images.npz")
         ours = watch.time("ours", partial(cache.features, images, network, network.widths))
         assert np.array_equal(plain[0], ours.pool[0:count])
+        assert np.array_equal(plain[1], ours.spatial[0:count])
         best = {side: min(best[side], seconds) for side, seconds in watch.seconds.items()}
     return {"graph": graph, "images": count, "edge": edge, "images_per_second": {s: count / t for s, t in best.items()}}
 
 
-PARTS: dict[str, Callable[[Path, tuple[int, int]], dict[str, Any]]] = {"oracle": measure_oracle, "ours": measure_ours}
+PARTS: dict[str, Callable[[Path, Pair, Pair], dict[str, Any]]] = {"oracle": measure_oracle, "ours": measure_ours}
 
 
-def compare(counts: tuple[int, int], sides: tuple[str, ...]) -> dict[str, Any]:
+def compare(counts: Pair, widths: Pair, sides: tuple[str, ...]) -> dict[str, Any]:
     """Both sides at some number of references and samples, each in its own process; with their ratios."""
     with tempfile.TemporaryDirectory(prefix="sra-bench-perf-") as temporary:
         folder = Path(temporary)
         for seed, (side, count) in enumerate(zip(SIDES, counts, strict=True)):
-            make_features(folder / side, count, shift=0.02 * seed, seed=seed + 2)
+            make_features(folder / side, count, sum(widths), shift=0.02 * seed, seed=seed + 2)
         row: dict[str, Any] = {"reference": counts[0], "samples": counts[1]}
         for side in sides:
             print(f"{counts[0]} references, {counts[1]} samples: {side}", flush=True)
-            row[side] = _child("--part", side, "--folder", str(folder), "--sizes", f"{counts[0]}x{counts[1]}")
+            sizes = ["--sizes", f"{counts[0]}x{counts[1]}", "--widths", f"{widths[0]}x{widths[1]}"]
+            row[side] = _child("--part", side, "--folder", str(folder), *sizes)
     if len(sides) == len(PARTS):
         row["ratios"] = _ratios(row["oracle"]["seconds"], row["ours"]["seconds"])
         differences = np.subtract(row["ours"]["values"], row["oracle"]["values"])
@@ -204,20 +210,21 @@ def _times(ratio: float | None) -> str:
     return f"{ratio:.1f}x" if ratio else ""
 
 
-def _size(text: str) -> tuple[int, int]:
+def _pair(text: str) -> Pair:
     try:
-        reference, samples = map(int, text.split("x"))
+        first, second = map(int, text.split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: REFERENCESxSAMPLES is needed, such as 10000x50000") from None
-    if min(reference, samples) < coverage.REACH:
-        raise argparse.ArgumentTypeError(f"{text!r}: at least {coverage.REACH} of each are needed")
-    return reference, samples
+        raise argparse.ArgumentTypeError(f"{text!r}: two numbers are needed, such as 10000x50000") from None
+    if min(first, second) < coverage.REACH:
+        raise argparse.ArgumentTypeError(f"{text!r}: both must be at least {coverage.REACH}")
+    return first, second
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m evaluator.perf", description=__doc__)
     parser.add_argument("--json", type=Path, help="write the numbers here")
-    parser.add_argument("--sizes", type=_size, nargs="+", default=[(10_000, 10_000)], help="REFERENCESxSAMPLES")
+    parser.add_argument("--sizes", type=_pair, nargs="+", default=[(10_000, 10_000)], help="REFERENCESxSAMPLES")
+    parser.add_argument("--widths", type=_pair, default=WIDTHS, help="POOLEDxSPATIAL, of the random features")
     parser.add_argument("--ours-only", action="store_true", help="leave the plain numerics out")
     parser.add_argument("--graph", default="embedded:digits", help="for extraction")
     parser.add_argument("--images", type=int, default=10_000, help="for extraction")
@@ -231,11 +238,11 @@ def main() -> None:
     """Measure, print a table, write the numbers."""
     options = _parse()
     if options.part:
-        print(json.dumps(PARTS[options.part](options.folder, options.sizes[0])))
+        print(json.dumps(PARTS[options.part](options.folder, options.sizes[0], options.widths)))
         return
     resolve(options.graph)
     sides = ("ours",) if options.ours_only else tuple(PARTS)
-    rows = [compare(counts, sides) for counts in options.sizes]
+    rows = [compare(counts, options.widths, sides) for counts in options.sizes]
     with tempfile.TemporaryDirectory(prefix="sra-bench-perf-") as temporary:
         extraction = measure_extraction(options.graph, Path(temporary), options.images, options.edge)
     machine = {
