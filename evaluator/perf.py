@@ -33,24 +33,27 @@ Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
 WIDTHS, CLASSES = (2048, 2023), 1008
 """Of Inception's pooled and spatial features; of its classifier."""
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 HIDDEN = 128
 """Dimensions that the random features share: real ones are far from independent, too."""
 SCHEMA = 1
 SIDES = ("reference", "samples")
+STDOUT = Path("-")
 
 
 class Stopwatch:
     """Seconds by stage, and the memory that a process has used beyond what it started with."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
         self.seconds: dict[str, float] = {}
         self._start = _peak()
 
     def time(self, stage: str, work: Callable[[], Any]) -> Any:
         """Run and record."""
-        started = time.perf_counter()
+        started = self.clock()
         result = work()
-        self.seconds[stage] = time.perf_counter() - started
+        self.seconds[stage] = self.clock() - started
         return result
 
     def gigabytes(self) -> float:
@@ -86,11 +89,10 @@ def _weights(width: int) -> Array:
     return 0.02 * np.random.default_rng(1).standard_normal((width, CLASSES), np.float32)
 
 
-def measure_ours(folder: Path, counts: Pair, widths: Pair) -> dict[str, Any]:
+def measure_ours(folder: Path, counts: Pair, widths: Pair, watch: Stopwatch) -> dict[str, Any]:
     """Stages of the `adm` set, then the exact precision and recall and the intervals."""
     sides = _rows(folder, counts, widths)
     (pool_r, _), (pool, spatial) = sides
-    watch = Stopwatch()
     reference, samples = watch.time("statistics", lambda: [[metrics.gaussian(r) for r in side] for side in sides])
     fids = watch.time(
         "fid_sfid", lambda: [metrics.frechet_distance(*pair) for pair in zip(samples, reference, strict=True)]
@@ -116,23 +118,20 @@ def measure_ours(folder: Path, counts: Pair, widths: Pair) -> dict[str, Any]:
     }
 
 
-def measure_oracle(folder: Path, counts: Pair, widths: Pair) -> dict[str, Any]:
+def measure_oracle(folder: Path, counts: Pair, widths: Pair, watch: Stopwatch) -> dict[str, Any]:
     """The same stages as the public evaluator computes them."""
     sides = [[rows[0 : len(rows)] for rows in side] for side in _rows(folder, counts, widths)]
-    watch = Stopwatch()
     reference, samples = watch.time("statistics", lambda: [[oracle.statistics(x) for x in side] for side in sides])
     fids = watch.time(
         "fid_sfid", lambda: [oracle.frechet_distance(*pair) for pair in zip(samples, reference, strict=True)]
     )
     inception = watch.time("inception_score", lambda: oracle.inception_score(sides[1][0], _weights(widths[0])))
     shares = watch.time("precision_recall", lambda: oracle.precision_recall(sides[0][0], sides[1][0]))
-    # The features themselves are part of what the public evaluator holds.
-    held = sum(x.nbytes for side in sides for x in side) / 1e9
     values = [*fids, inception, *shares]
-    return {"seconds": watch.seconds, "gigabytes": watch.gigabytes() + held, "values": values}
+    return {"seconds": watch.seconds, "gigabytes": watch.gigabytes(), "values": values}
 
 
-def measure_extraction(graph: str, folder: Path, count: int, edge: int) -> dict[str, Any]:
+def measure_extraction(graph: str, folder: Path, count: int, edge: int, clock: Callable[[], float]) -> dict[str, Any]:
     """Images a second of the public evaluator's loop and of the cache, in turn, three times; the best of each."""
     from evaluator.adm import InceptionGraph
 
@@ -142,7 +141,7 @@ def measure_extraction(graph: str, folder: Path, count: int, edge: int) -> dict[
     network(pixels[:64])
     best = dict.fromkeys(("oracle", "ours"), float("inf"))
     for trial in range(3):
-        cache, watch = FeatureCache(folder / f"features-{trial}"), Stopwatch()
+        cache, watch = FeatureCache(folder / f"features-{trial}"), Stopwatch(clock)
         plain = watch.time("oracle", lambda: oracle.features(network.run, folder / "images.npz"))
         images = open_images(folder / "images.npz")
         ours = watch.time("ours", partial(cache.features, images, network, network.widths))
@@ -152,10 +151,13 @@ def measure_extraction(graph: str, folder: Path, count: int, edge: int) -> dict[
     return {"graph": graph, "images": count, "edge": edge, "images_per_second": {s: count / t for s, t in best.items()}}
 
 
-PARTS: dict[str, Callable[[Path, Pair, Pair], dict[str, Any]]] = {"oracle": measure_oracle, "ours": measure_ours}
+PARTS: dict[str, Callable[[Path, Pair, Pair, Stopwatch], dict[str, Any]]] = {
+    "oracle": measure_oracle,
+    "ours": measure_ours,
+}
 
 
-def compare(counts: Pair, widths: Pair, sides: tuple[str, ...]) -> dict[str, Any]:
+def compare(counts: Pair, widths: Pair, sides: tuple[str, ...], clock: str) -> dict[str, Any]:
     """Both sides at some number of references and samples, each in its own process; with their ratios."""
     with tempfile.TemporaryDirectory(prefix="sra-bench-perf-") as temporary:
         folder = Path(temporary)
@@ -163,9 +165,9 @@ def compare(counts: Pair, widths: Pair, sides: tuple[str, ...]) -> dict[str, Any
             make_features(folder / side, count, sum(widths), shift=0.02 * seed, seed=seed + 2)
         row: dict[str, Any] = {"reference": counts[0], "samples": counts[1]}
         for side in sides:
-            print(f"{counts[0]} references, {counts[1]} samples: {side}", flush=True)
+            print(f"{counts[0]} references, {counts[1]} samples: {side}", file=sys.stderr, flush=True)
             sizes = ["--sizes", f"{counts[0]}x{counts[1]}", "--widths", f"{widths[0]}x{widths[1]}"]
-            row[side] = _child("--part", side, "--folder", str(folder), *sizes)
+            row[side] = _child("--part", side, "--folder", str(folder), "--time", clock, *sizes)
     if len(sides) == len(PARTS):
         row["ratios"] = _ratios(row["oracle"]["seconds"], row["ours"]["seconds"])
         differences = np.subtract(row["ours"]["values"], row["oracle"]["values"])
@@ -222,7 +224,8 @@ def _pair(text: str) -> Pair:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m evaluator.perf", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--json", type=Path, nargs="?", const=STDOUT, help="the numbers, here or in a file")
+    parser.add_argument("--time", choices=CLOCKS, default="wall", help="processor: on a machine that others use, too")
     parser.add_argument("--sizes", type=_pair, nargs="+", default=[(10_000, 10_000)], help="REFERENCESxSAMPLES")
     parser.add_argument("--widths", type=_pair, default=WIDTHS, help="POOLEDxSPATIAL, of the random features")
     parser.add_argument("--ours-only", action="store_true", help="leave the plain numerics out")
@@ -237,24 +240,26 @@ def _parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, print a table, write the numbers."""
     options = _parse()
+    clock = CLOCKS[options.time]
     if options.part:
-        print(json.dumps(PARTS[options.part](options.folder, options.sizes[0], options.widths)))
+        print(json.dumps(PARTS[options.part](options.folder, options.sizes[0], options.widths, Stopwatch(clock))))
         return
     resolve(options.graph)
     sides = ("ours",) if options.ours_only else tuple(PARTS)
-    rows = [compare(counts, options.widths, sides) for counts in options.sizes]
+    rows = [compare(counts, options.widths, sides, options.time) for counts in options.sizes]
     with tempfile.TemporaryDirectory(prefix="sra-bench-perf-") as temporary:
-        extraction = measure_extraction(options.graph, Path(temporary), options.images, options.edge)
+        extraction = measure_extraction(options.graph, Path(temporary), options.images, options.edge, clock)
     machine = {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "numpy": np.__version__,
     }
-    document = {"schema": SCHEMA, "machine": machine, "rows": rows, "extraction": extraction}
-    print(table(document))
-    if options.json:
+    document = {"schema": SCHEMA, "machine": machine, "time": options.time, "rows": rows, "extraction": extraction}
+    text = json.dumps(document, indent=2)
+    print(text if options.json == STDOUT else table(document))
+    if options.json and options.json != STDOUT:
         with replacing(options.json) as temporary_file:
-            temporary_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            temporary_file.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
