@@ -144,13 +144,27 @@ def evaluate(
     assets: Annotated[Path | None, typer.Option(help="Folder of their weights; default: $SRA_BENCH_ASSETS.")] = None,
     views: Annotated[Path | None, typer.Option(help="Write class histograms and nearest references here.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Keep features here: a stopped run continues.")] = None,
+    expect_images: Annotated[int | None, typer.Option(help="Refuse samples of another number.")] = None,
+    trust_statistics: Annotated[bool, typer.Option("--trust-statistics", help="Use mu, sigma of the samples.")] = False,
+    allow_other_size: Annotated[bool, typer.Option("--allow-other-size", help="Reference of another size.")] = False,
+    intervals: Annotated[bool, typer.Option(help="Estimate 95 % intervals.")] = True,
 ) -> None:
     """Score samples against a reference, each tool in a process of its own."""
     from benchmark.scoring import score_samples
     from benchmark.tool_options import ToolOptions
 
     names = [t.value for t in tool] if tool else None
-    options = ToolOptions(extractor=extractor.value, assets=assets, views=views)
+    options = ToolOptions(
+        cache=cache,
+        expect_images=expect_images,
+        trust_statistics=trust_statistics,
+        allow_other_size=allow_other_size,
+        intervals=intervals,
+        extractor=extractor.value,
+        assets=assets,
+        views=views,
+    )
     result, text = score_samples(samples, reference, graph, names, options)
     if json_path:
         from sra.files import write_json

@@ -15,7 +15,7 @@ from benchmark.store import RunDirectory, fingerprint, is_done, key_of, read_jso
 from sra.config import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
 # Raised when a stage's outputs change for the same settings: finished stages of older versions run again.
-VERSIONS = {"images": 1, "latents": 1, "train": 1, "standin": 1, "sample": 1, "score": 1}
+VERSIONS = {"images": 1, "latents": 1, "train": 1, "standin": 1, "sample": 1, "score": 2}
 STAGES = (*VERSIONS, "report")
 MODULES = {
     "adm": "evaluator.adm",

@@ -92,5 +92,15 @@ def _job(name: str, arguments: list[str], output: int | None = None) -> str:
 def _lines(tool: str, record: dict[str, Any]) -> list[str]:
     if record.get("error"):
         return [f"{tool:16} could not run: {record['error']}"]
-    lines = [f"{tool:16} {name:22} {value:.6g}" for name, value in record["metrics"].items() if value is not None]
+    intervals = record.get("intervals", {})
+    lines = [
+        f"{tool:16} {name:22} {value:.6g}{_interval(intervals.get(name))}"
+        for name, value in record["metrics"].items()
+        if value is not None
+    ]
+    lines += [f"{tool:16} warning: {text}" for text in record.get("warnings", [])]
     return lines + [f"{tool:16} {name:22} {why}" for name, why in record["settings"].get("reasons", {}).items()]
+
+
+def _interval(ends: list[float] | None) -> str:
+    return f"  [{ends[0]:.6g}, {ends[1]:.6g}]" if ends else ""

@@ -1,1 +1,73 @@
-"""How good images are: the ADM protocol, clean-fid and torch-fidelity."""
+"""How good images are: the ADM protocol, clean-fid and torch-fidelity.
+
+    from evaluator import evaluate, fid, inception_score, precision_recall
+    evaluate("samples.npz", "reference.npz", "classify_image_graph_def.pb")["metrics"]["fid"]
+
+Nothing heavy is imported before it is needed, TensorFlow never: `evaluate` runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluator.metrics import Rows
+
+__all__ = ["evaluate", "fid", "inception_score", "precision_recall"]
+
+
+def evaluate(
+    samples: str | Path, reference: str | Path, graph: str, *options: str, tool: str = "adm"
+) -> dict[str, Any]:
+    """The record of one sample set, as `python -m evaluator.<tool>` writes it.
+
+    Args:
+        samples: `.npz`, folder, zip or shards.
+        reference: the same; a reference batch's stored statistics are used.
+        graph: a frozen Inception graph, or `embedded:digits`.
+        options: more arguments of the tool, such as "--cache", "features".
+        tool: name of its module: adm, cleanfid, fidelity.
+
+    Raises:
+        EvaluatorError: what the tool refuses, in one line.
+    """
+    from evaluator.errors import EvaluatorError
+
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / "scores.json"
+        command = [sys.executable, "-m", f"evaluator.{tool}", "--samples", str(samples), "--reference", str(reference)]
+        command += ["--graph", graph, "--json", str(record), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        if errors:
+            raise EvaluatorError(errors[-1].removeprefix("error: "))
+        if done.returncode:
+            raise RuntimeError(f"evaluator.{tool} ended with exit code {done.returncode}:\n{done.stderr}")
+        found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    return found
+
+
+def fid(samples: Rows, reference: Rows) -> float:
+    """Frechet distance of features (N, D) and (M, D)."""
+    from evaluator.metrics import frechet_distance, gaussian
+
+    return frechet_distance(gaussian(samples), gaussian(reference))
+
+
+def inception_score(logits: Any) -> float:
+    """Of a classifier's logits (N, classes) without bias, in splits of 5,000."""
+    from evaluator import metrics
+
+    return metrics.inception_score(logits)
+
+
+def precision_recall(samples: Rows, reference: Rows, *, half: bool = False) -> tuple[float, float]:
+    """Of features (N, D) and (M, D), k = 3; exact, or (half) in the public evaluator's float16."""
+    from evaluator import metrics
+
+    return metrics.precision_recall(reference, samples, half=half)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from evaluator import protocol, tool
+from evaluator.cache import folder_name
 from evaluator.errors import EvaluatorError
 from evaluator.graphs import Graph
 from evaluator.protocol import SPATIAL_CHANNELS
@@ -49,8 +50,12 @@ class InceptionGraph:
 
     def __call__(self, images: Array) -> Array:
         """(n, H, W, 3) uint8 to pooled and spatial features side by side (n, D + h * w * 7), float32."""
+        return np.concatenate(self.run(images), axis=1)
+
+    def run(self, images: Array) -> list[Array]:
+        """The two of them apart."""
         found = self.session.run(self.outputs, {self.images: images.astype(np.float32)})
-        return np.concatenate([part.reshape(len(images), -1) for part in found], axis=1)
+        return [part.reshape(len(images), -1) for part in found]
 
     def _widths(self, graph: Graph) -> tuple[int, int]:
         """Seen on one black image: the shapes of a frozen graph need not be complete."""
@@ -82,7 +87,7 @@ def _classifier(graph: Graph, session: Any, logits: Any) -> Array:
 
 def score(task: tool.Task) -> list[tool.Result]:
     """The ADM metrics of every sample set."""
-    return protocol.score(task, InceptionGraph(task.graph), f"adm-{task.graph.sha256[:32]}")
+    return protocol.score(task, InceptionGraph(task.graph), folder_name("adm", task.graph.sha256))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from evaluator import convert, extractor, protocol, tool
+from evaluator.cache import folder_name
 from evaluator.extractor import Array
 from evaluator.graphs import Graph
 from evaluator.protocol import SPATIAL_CHANNELS
@@ -40,7 +41,7 @@ def score(task: tool.Task) -> list[tool.Result]:
     network = TorchInception(task.graph)
     source = convert.source_of(task.graph)
     made = {"extractor": f"converted from graph {source['name']}", "source": source, "device": str(network.device)}
-    results = protocol.score(task, network, f"adm-torch-{source['sha256'][:32]}")
+    results = protocol.score(task, network, folder_name("adm-torch", source["sha256"]))
     return [(metrics, {**settings, **made}, *intervals) for metrics, settings, *intervals in results]
 
 

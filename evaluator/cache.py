@@ -1,7 +1,7 @@
 """Features of image sets, computed once for each graph and kept in files of 256 images.
 
-A file is named by the content of its images, so that a stopped extraction continues where it was, two sets share what
-they have in common, and nothing is kept of a set whose pixels changed. Reading is by slices: memory stays bounded.
+A file is named by the content of its images and of those before them: a stopped extraction continues where it was, and
+a set whose pixels changed finds nothing from there on. Reading is by slices: memory stays bounded.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluator.errors import EvaluatorError
 from evaluator.files import replacing
 from evaluator.samples import Chunk, ImageSet
 
@@ -40,9 +42,12 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> Array:
         start, stop, _ = rows.indices(len(self))
-        first = start // CHUNK
-        parts = [np.load(file, mmap_mode="r")[:, self._columns] for file in self._files[first : -(-stop // CHUNK)]]
-        return np.concatenate(parts)[start - first * CHUNK : stop - first * CHUNK]
+        parts = []
+        for number in range(start // CHUNK, -(-stop // CHUNK)):
+            begin = number * CHUNK
+            part = slice(max(start - begin, 0), min(stop - begin, CHUNK))
+            parts.append(np.load(self._files[number], mmap_mode="r")[part, self._columns])
+        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), np.float32)
 
 
 @dataclass(frozen=True)
@@ -71,24 +76,46 @@ class FeatureCache:
             EvaluatorError: a file cannot be written; none is left half-written.
         """
         progress = Progress(images.path.name, images.count)
-        files = []
-        for chunk in images.chunks(CHUNK):
-            file = self.folder / f"{chunk.digest}.npy"
-            if not _holds(file, (chunk.count, sum(widths))):
-                self._compute(chunk, file, extract)
+        files: list[Path] = []
+        with ThreadPoolExecutor(1) as disk:
+            written: list[Future[None]] = []
+            for chunk in images.chunks(CHUNK):
+                files.append(self.folder / f"{chunk.name}.npy")
+                if _holds(files[-1], (chunk.count, sum(widths))):
+                    progress.skip(chunk.count)
+                    continue
+                found = _compute(images, chunk, extract)
+                _finish(written)
+                written.append(disk.submit(_write, files[-1], found))
                 progress.update(chunk.count)
-            else:
-                progress.skip(chunk.count)
-            files.append(file)
+            _finish(written)
         pool, total = widths[0], sum(widths)
         return Features(Rows(files, images.count, slice(0, pool)), Rows(files, images.count, slice(pool, total)))
 
-    def _compute(self, chunk: Chunk, file: Path, extract: Extract) -> None:
-        found = np.concatenate([extract(batch) for batch in chunk.batches])
-        with replacing(file) as temporary, temporary.open("wb") as handle:
-            # ndarray.tofile, which np.save uses, does not say why a write failed.
-            np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(found))
-            handle.write(found.tobytes())
+
+def _compute(images: ImageSet, chunk: Chunk, extract: Extract) -> Array:
+    found = np.concatenate([extract(batch) for batch in chunk.batches])
+    if not np.isfinite(found).all():
+        raise EvaluatorError(f"{images.path}: the graph's features are not finite for some of its images")
+    return found
+
+
+def _write(file: Path, found: Array) -> None:
+    with replacing(file) as temporary, temporary.open("wb") as handle:
+        # ndarray.tofile, which np.save uses, does not say why a write failed.
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(found))
+        handle.write(found.tobytes())
+
+
+def _finish(written: list[Future[None]]) -> None:
+    """Wait for what is being written, and raise what it raises."""
+    while written:
+        written.pop().result()
+
+
+def folder_name(tool: str, graph_sha256: str) -> str:
+    """Of the features of a graph by a tool, in a cache."""
+    return f"{tool}-{graph_sha256[:32]}"
 
 
 @contextmanager

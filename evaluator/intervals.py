@@ -14,14 +14,14 @@ import numpy as np
 import scipy.linalg
 
 from evaluator.coverage import Coverage
-from evaluator.metrics import Gaussian, InceptionScore, Rows, blocks, symmetric_factor
+from evaluator.metrics import Gaussian, InceptionScore, Rows, blocks, one_thread, symmetric_factor
 
 Array = np.ndarray[Any, Any]
 Interval = list[float]
 QUANTILE = 1.959963984540054
 """Of the normal distribution at 97.5 %."""
-PAIRS, BATCH = 2048, 256
-"""Pairs of images that estimate the second order, and how many of them at a time."""
+CHOSEN, SHIFTS = 512, 4
+"""Images that estimate the second order, and how many partners each of them gets."""
 SUBSETS, KEPT = 100, 0.6
 """Random parts of the samples for recall, and the share that each keeps."""
 
@@ -39,7 +39,8 @@ def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian) -> floa
     2 (m - m_r).(x - m) + |x - m|^2 - sum_k y_k^2 / sqrt(w_k). The variance of its mean counts the second-order part
     of the distance twice; that part, `_second_order`, is all there is when the two distributions are equal.
     """
-    axes, values = _root_of(own.covariance, reference.covariance)
+    with one_thread():
+        axes, values = _root_of(own.covariance, reference.covariance)
     mean = own.mean.astype(np.float64)
     slope = 2 * (mean - reference.mean)
     influence = []
@@ -68,24 +69,18 @@ def _second_order(features: Rows, mean: Array, axes: Array, values: Array) -> fl
     h(x, x') = sum_k y_k y'_k / sqrt(w_k) + sum_kl K_kl (y_k y_l - M_kl) (y'_k y'_l - M_kl) / 2, where M = diag(w) and
     K_kl = 1 / (sqrt(w_k w_l) (sqrt(w_k) + sqrt(w_l))) is the second derivative of -2 tr sqrt(M).
     """
-    count, generator = len(features), np.random.default_rng(0)
-    root = np.sqrt(values)
+    count = len(features)
+    chosen = np.random.default_rng(0).choice(count, min(CHOSEN, count), replace=False)
+    some = np.concatenate([np.asarray(features[int(i) : int(i) + 1]) for i in chosen])
+    y, root = (some - mean) @ axes, np.sqrt(values)
     kernel = 1 / (np.outer(root, root) * (root[:, None] + root[None, :]))
     squares = []
-    for _ in range(0, PAIRS, BATCH):
-        y = (_some(features, generator) - mean) @ axes
-        other = np.roll(y, 1, axis=0)
+    for shift in range(1, SHIFTS + 1):
+        other = np.roll(y, shift, axis=0)
         both = y * other
         quadratic = ((both @ kernel) * both).sum(axis=1) - ((y * y + other * other) @ (1 / root)) / 2 + root.sum() / 2
         squares.append((both @ (1 / root) + quadratic / 2) ** 2)
     return 2 * float(np.mean(np.concatenate(squares))) / count**2
-
-
-def _some(features: Rows, generator: np.random.Generator) -> Array:
-    """The features of at most 256 different images, in random order."""
-    count = len(features)
-    chosen = generator.choice(count, min(BATCH, count), replace=False)
-    return np.concatenate([np.asarray(features[int(i) : int(i) + 1]) for i in chosen]).astype(np.float64)
 
 
 def inception_interval(score: InceptionScore) -> Interval:
@@ -119,9 +114,14 @@ def recall_interval(value: float, coverage: Coverage) -> Interval:
         part[generator.permutation(count)[:kept]] = True
         found.append(coverage.recall(part))
     variance = float(np.var(found, ddof=1)) * kept / (count - kept)
-    references = len(coverage.balls)
-    trials = value * (1 - value) / variance if variance > 0 else min(count, references)
-    return _wilson(value, trials)
+    if variance > 0 and 0 < value < 1:
+        return _wilson(value, max(value * (1 - value) / variance, 1.0))
+    # At 0 and 1 a share has no spread of its own: the wider of the parts' and of as many trials as there are.
+    (low, high), (other_low, other_high) = (
+        _around(value, math.sqrt(variance)),
+        _wilson(value, min(count, len(coverage.balls))),
+    )
+    return [max(min(low, other_low), 0.0), min(max(high, other_high), 1.0)]
 
 
 def _around(value: float, error: float) -> Interval:
@@ -129,8 +129,13 @@ def _around(value: float, error: float) -> Interval:
 
 
 def _wilson(value: float, trials: float) -> Interval:
-    """Wilson's score interval of a share: not empty at 0 or 1."""
-    z2 = QUANTILE**2 / trials
-    middle = (value + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * value * (1 - value) + z2**2 / 4) / (1 + z2)
-    return [max(middle - half, 0.0), min(middle + half, 1.0)]
+    """Wilson's score interval of a share, with continuity correction (Newcombe 1998): not empty at 0 or 1."""
+    low = 0.0 if value <= 0 else _wilson_end(value, trials, -1)
+    high = 1.0 if value >= 1 else _wilson_end(value, trials, 1)
+    return [max(low, 0.0), min(high, 1.0)]
+
+
+def _wilson_end(value: float, trials: float, side: int) -> float:
+    z2 = QUANTILE**2
+    inside = z2 + 2 * side - 1 / trials + 4 * value * (trials * (1 - value) - side)
+    return (2 * trials * value + z2 + side * (1 + QUANTILE * math.sqrt(max(inside, 0.0)))) / (2 * (trials + z2))

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.linalg
 from scipy.linalg.blas import dsyrk
+from scipy.linalg.lapack import dsygst
+from threadpoolctl import threadpool_limits
 
 from evaluator.neighbours import NEIGHBOURS, precision_recall
 
@@ -88,14 +90,30 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root)
 
 
+def one_thread() -> threadpool_limits:
+    """A context in which LAPACK keeps to one thread.
+
+    A second gains little on eigenvalues of this size, and where processors are shared its threads wait for each other.
+    """
+    return threadpool_limits(limits=1)
+
+
 def trace_of_root(a: Array, b: Array) -> float:
     """tr sqrt(A B) of two covariances: the eigenvalues of A B are those of the symmetric L^T B L with A = L L^T."""
+    with one_thread():
+        return _trace_of_root(a, b)
+
+
+def _trace_of_root(a: Array, b: Array) -> float:
     for first, second in ((a, b), (b, a)):
         try:
             factor = scipy.linalg.cholesky(first, lower=True)
         except scipy.linalg.LinAlgError:
             continue
-        return _root_sum(factor.T @ second @ factor)
+        # LAPACK's reduction of A B x = lambda x: L^T B L in half the products, lower triangle.
+        product, info = dsygst(second, factor, itype=2, lower=True)
+        assert info == 0, info
+        return _root_sum(product)
     # Both singular: a symmetric square root takes the place of the Cholesky factor.
     half = symmetric_factor(a)
     return _root_sum(half.T @ b @ half)
@@ -109,9 +127,10 @@ def symmetric_factor(covariance: Array) -> Array:
 
 
 def _root_sum(matrix: Array) -> float:
+    """Sum of the roots of the eigenvalues of a symmetric matrix; its lower triangle counts."""
     if not len(matrix):
         return 0.0
-    values = scipy.linalg.eigvalsh((matrix + matrix.T) / 2)
+    values = scipy.linalg.eigvalsh(matrix, lower=True, driver="evd", check_finite=False)
     return float(np.sqrt(np.clip(values, 0, None)).sum())
 
 

@@ -6,13 +6,23 @@ that scores uses this module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
+from evaluator.arrays import open_npz
+
 Array = np.ndarray[Any, Any]
 SPLIT, ROWS, NEIGHBOURS, OFFSET = 5000, 10_000, 3, 1e-6
+
+
+def features(run: Callable[[Array], list[Array]], path: Path) -> list[Array]:
+    """Pooled and spatial features of an `.npz` file: read a batch of 64, run it, keep it, in turn."""
+    parts = [run(batch) for batch in open_npz(path).batches(64)]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def statistics(features: Array) -> tuple[Array, Array]:

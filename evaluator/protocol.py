@@ -69,14 +69,14 @@ def score(task: tool.Task, extractor: Extractor, name: str) -> list[tool.Result]
             raise EvaluatorError(f"{images.path}: {images.count} images, more than {NEIGHBOURS} are needed")
     with feature_cache(task.cache, name) as cache:
         found = cache.features(task.reference, extractor, extractor.widths)
-        against = Against(found, references.of_reference(task.reference, found, cache))
+        against = Against(found, references.of_reference(task.reference, found, cache.folder))
         return [_one(task, images, extractor, cache, against) for images in task.samples]
 
 
 def _one(task: tool.Task, images: ImageSet, extractor: Extractor, cache: FeatureCache, against: Against) -> tool.Result:
     features = cache.features(images, extractor, extractor.widths)
     _say(images, "statistics, FID, sFID and Inception score")
-    own = references.of_samples(images, features, trusted=task.options.trust_statistics)
+    own = references.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
     inception = metrics.score_of_pool(features.pool, extractor.weights)
     _say(images, "precision and recall")
     precision, recall = metrics.precision_recall(against.features.pool, features.pool, half=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluator.arrays import STATISTICS, statistics
-from evaluator.cache import FeatureCache, Features
+from evaluator.cache import Features
 from evaluator.errors import EvaluatorError
 from evaluator.files import replacing
 from evaluator.metrics import Gaussian, gaussian
@@ -25,44 +25,45 @@ class Statistics:
     """Whether they stood in the file; its images then count for precision and recall only."""
 
 
-def of_reference(images: ImageSet, features: Features, cache: FeatureCache) -> Statistics:
-    """Those in the file, as the public evaluator takes them; else of all its images, computed once for a cache.
+def of_reference(images: ImageSet, features: Features, cache: Path) -> Statistics:
+    """Those in the file, as the public evaluator takes them; else of all its images.
 
     Raises:
         EvaluatorError: stored ones of another graph, or the cache cannot be written.
     """
-    kept = cache.folder / f"statistics-{images.examine()[:40]}.npz"
-    found = _stored(images.path, features)
-    if found is None and kept.is_file():
-        found = _read(kept, stored=False)
-    if found is None:
-        found = computed(features)
-        arrays = (found.pool.mean, found.pool.covariance, found.spatial.mean, found.spatial.covariance)
-        with replacing(kept) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, allow_pickle=False, **dict(zip(STATISTICS, arrays, strict=True)))
-    return found
+    return _stored(images.path, features) or _of_images(images, features, cache)
 
 
-def of_samples(images: ImageSet, features: Features, *, trusted: bool) -> Statistics:
+def of_samples(images: ImageSet, features: Features, cache: Path, *, trusted: bool) -> Statistics:
     """Of the images; those in the file only where they are trusted.
 
     Raises:
         EvaluatorError: the file brings statistics, which the public evaluator would silently use.
     """
     found = _stored(images.path, features)
-    if found is None:
-        return computed(features)
-    if not trusted:
+    if found is not None and not trusted:
         raise EvaluatorError(
             f"{images.path}: samples that bring their own statistics ({', '.join(STATISTICS)}) are refused: they need "
             "not be those of the images; --trust-statistics scores by them"
         )
+    return found or _of_images(images, features, cache)
+
+
+def kept(cache: Path, sha256: str) -> Path:
+    """Where a folder of features keeps the statistics of the images of this hash."""
+    return cache / f"statistics-{sha256[:40]}.npz"
+
+
+def _of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
+    """From the cache, or computed once and put there."""
+    place = kept(cache, images.examine())
+    found = _read(place, stored=False)
+    if found is None:
+        found = Statistics(gaussian(features.pool), gaussian(features.spatial), stored=False)
+        arrays = (found.pool.mean, found.pool.covariance, found.spatial.mean, found.spatial.covariance)
+        with replacing(place) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, allow_pickle=False, **dict(zip(STATISTICS, arrays, strict=True)))
     return found
-
-
-def computed(features: Features) -> Statistics:
-    """From features."""
-    return Statistics(gaussian(features.pool), gaussian(features.spatial), stored=False)
 
 
 def _stored(path: Path, features: Features) -> Statistics | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+import itertools
 import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,18 @@ DECODERS = min(8, os.cpu_count() or 1)
 Array = np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True)
 class Chunk:
-    """Some consecutive images, and a name for their content."""
+    """Some consecutive images."""
 
-    def __init__(self, batches: list[Array]) -> None:
-        self.batches = batches
-        self.count = sum(map(len, batches))
-        digest = hashlib.blake2b(repr(batches[0].shape[1:]).encode(), digest_size=20)
-        for batch in batches:
-            digest.update(np.ascontiguousarray(batch).data)
-        self.digest = digest.hexdigest()
+    batches: list[Array]
+    name: str
+    """Of their content and all before: the digest of the pixels so far, height and width."""
+
+    @property
+    def count(self) -> int:
+        """Images."""
+        return sum(map(len, self.batches))
 
 
 class ImageSet:
@@ -58,27 +61,19 @@ class ImageSet:
 
     def batches(self) -> Iterator[Array]:
         """(n, H, W, 3) uint8, 64 at a time, the last one short, read ahead; the first whole pass examines them too."""
-        return prefetched(self._pass(), ahead=4)
+        return prefetched(self._read() if self._findings else self._examined(Examination()), ahead=4)
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """The same in chunks of `size` images, a multiple of 64, read and hashed ahead."""
         return prefetched(self._chunks(size), ahead=1)
 
     def _chunks(self, size: int) -> Iterator[Chunk]:
-        held: list[Array] = []
-        for batch in self._pass():
-            held.append(batch)
-            if len(held) * BATCH == size:
-                yield Chunk(held)
-                held = []
-        if held:
-            yield Chunk(held)
-
-    def _pass(self) -> Iterator[Array]:
-        if self._findings is not None:
-            yield from self._read()
-            return
         examination = Examination()
+        batches = self._examined(examination)
+        while held := list(itertools.islice(batches, size // BATCH)):
+            yield Chunk(held, f"{examination.digest()[:40]}-{self.shape[0]}x{self.shape[1]}")
+
+    def _examined(self, examination: Examination) -> Iterator[Array]:
         for batch in self._read():
             examination.add(batch)
             yield batch

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.cache import FeatureCache
+from evaluator.cache import FeatureCache, folder_name
 from evaluator.errors import EvaluatorError
 from evaluator.files import replacing
 from evaluator.graphs import resolve
@@ -45,7 +45,7 @@ def keep(images: Path, graph: str, cache: Path, widths: tuple[int, int], out: Pa
     stored = statistics(images)
     if stored is None:
         try:
-            kept = FeatureCache(cache / f"adm-{resolve(graph).sha256[:32]}")
+            kept = FeatureCache(cache / folder_name("adm", resolve(graph).sha256))
             features = kept.features(open_images(images), _absent, widths)
         except NotKept:
             return False

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+import evaluator
+from evaluator import oracle
 from evaluator.metrics import (
     Gaussian,
     frechet_distance,
     gaussian,
     inception_score,
     precision_recall,
+    score_of_pool,
     trace_of_root,
 )
 
@@ -23,8 +26,6 @@ def features(count, width, shift=0.0):
 def test_identical_sets():
     x = features(300, 16)
     assert frechet_distance(gaussian(x), gaussian(x)) == pytest.approx(0, abs=1e-8)
-    assert precision_recall(x, x, half=False) == (1.0, 1.0)
-    assert precision_recall(x, x, half=True) == (1.0, 1.0)
 
 
 def test_two_known_gaussians():
@@ -69,23 +70,40 @@ def test_inception_score_of_no_information_is_one_and_order_matters_in_splits():
     assert inception_score(shuffled) == pytest.approx(2, rel=1e-3)
 
 
-def test_far_sets_share_nothing():
-    assert precision_recall(features(100, 8), features(100, 8, shift=50), half=False) == (0.0, 0.0)
+def test_statistics_are_the_public_evaluators(monkeypatch):
+    x = (GENERATOR.normal(size=(2500, 7)) ** 2 + 100).astype(np.float32)
+    found = gaussian(x)
+    np.testing.assert_array_equal(found.mean, np.mean(x, axis=0))
+    np.testing.assert_allclose(found.covariance, np.cov(x, rowvar=False), rtol=1e-11, atol=1e-11)
+    np.testing.assert_array_equal(found.covariance, found.covariance.T)
 
 
-def test_precision_and_recall_against_a_plain_computation():
-    reference, samples = features(120, 6), features(90, 6, shift=0.5)
-
-    def distances(a, b):
-        return ((a[:, None].astype(float) - b[None].astype(float)) ** 2).sum(-1)
-
-    radii_r, radii_s = (np.sort(distances(x, x), axis=1)[:, 3] for x in (reference, samples))
-    cross = distances(reference, samples)
-    expected = ((cross <= radii_r[:, None]).any(0).mean(), (cross <= radii_s[None]).any(1).mean())
-    assert precision_recall(reference, samples, half=False) == pytest.approx(expected)
+def test_one_feature_and_two_images():
+    assert gaussian(np.array([[1.0], [3.0]], np.float32)).covariance == pytest.approx(np.array([[2.0]]))
 
 
-def test_half_precision_is_close_to_exact():
-    reference, samples = features(400, 32), features(400, 32, shift=0.1)
-    half, exact = (precision_recall(reference, samples, half=h) for h in (True, False))
-    assert half == pytest.approx(exact, abs=0.05)
+@pytest.mark.parametrize("kind", ["regular", "one singular", "both singular", "dead features", "constant"])
+def test_frechet_distance_equals_the_plain_numerics(kind):
+    count = {"one singular": 30, "both singular": 30}.get(kind, 400)
+    x, y = features(count, 40), features(25 if kind == "both singular" else 400, 40, 0.3)
+    if kind == "dead features":
+        x[:, :5] = y[:, 3:9] = 0
+    if kind == "constant":
+        x[:] = x[0]
+    expected = oracle.frechet_distance(oracle.statistics(x), oracle.statistics(y))
+    assert frechet_distance(gaussian(x), gaussian(y)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_inception_score_equals_the_plain_numerics():
+    pool, weights = features(7000, 12), features(12, 30)
+    found = score_of_pool(pool, weights)
+    assert found.value == pytest.approx(oracle.inception_score(pool, weights), rel=1e-6)
+    assert found.value == pytest.approx(inception_score(pool @ weights), rel=1e-6)
+
+
+def test_importable_functions():
+    x, y = features(300, 6), features(300, 6, 0.2)
+    assert evaluator.fid(x, y) == pytest.approx(frechet_distance(gaussian(x), gaussian(y)))
+    assert evaluator.inception_score(x) == inception_score(x)
+    assert evaluator.precision_recall(x, y) == precision_recall(y, x, half=False)
+    assert evaluator.precision_recall(x, y, half=True) == precision_recall(y, x, half=True)

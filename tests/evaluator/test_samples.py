@@ -1,5 +1,7 @@
 """Readers: formats, order, and one clear line for each fault."""
 
+import hashlib
+import io
 import zipfile
 
 import numpy as np
@@ -48,7 +50,12 @@ def test_copies_are_counted(tmp_path):
     ("arrays", "message"),
     [
         ({"images": PIXELS}, "no array 'arr_0'; found images"),
-        ({"arr_0": PIXELS / 255.0}, r"arr_0 is float64 in \[0, 1\], uint8 in \[0, 255\]"),
+        ({"arr0": PIXELS, "labels": np.zeros(3)}, "no array 'arr_0'; found arr0, labels; is it 'arr0'"),
+        ({"arr_0": PIXELS / 255.0}, r"arr_0 is float64 in \[0, 1\], uint8 in \[0, 255\] is needed"),
+        ({"arr_0": PIXELS / 127.5 - 1}, r"arr_0 is float64 in \[-1, 1\], uint8"),
+        ({"arr_0": PIXELS.astype(np.float32)}, "arr_0 is float32 from 0 to 255, uint8"),
+        ({"arr_0": np.full((4, 8, 8, 3), np.nan, np.float32)}, "arr_0 is float32 with NaN or infinity, uint8"),
+        ({"arr_0": np.asfortranarray(PIXELS)}, "Fortran order"),
         ({"arr_0": PIXELS[..., :1]}, r"\(130, 8, 8, 1\), \(N, H, W, 3\)"),
         ({"arr_0": PIXELS[:0]}, r"shape \(0, 8, 8, 3\)"),
     ],
@@ -63,6 +70,84 @@ def test_truncated_npz(tmp_path):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(EvaluatorError, match="not a whole"):
         open_images(path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_with_a_flipped_byte(tmp_path, save):
+    save(tmp_path / "a.npz", arr_0=PIXELS)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[9000] ^= 255
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(EvaluatorError, match=r"a\.npz: arr_0 is (damaged|truncated)"):
+        open_images(tmp_path / "a.npz").examine()
+
+
+def test_an_array_shorter_than_its_header_says(tmp_path):
+    header = io.BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": (130, 8, 8, 3)}
+    np.lib.format.write_array_header_1_0(header, described)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("arr_0.npy", header.getvalue() + PIXELS[:100].tobytes())
+    with pytest.raises(EvaluatorError, match="arr_0 is truncated"):
+        open_images(tmp_path / "a.npz").examine()
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+def test_images_without_values_above_1_are_refused(tmp_path, largest):
+    images = open_images(npz(tmp_path / "a.npz", arr_0=np.minimum(PIXELS, largest)))
+    with pytest.raises(EvaluatorError, match=f"no value above {largest}, uint8 in .* black, or scaled"):
+        images.examine()
+
+
+def test_black_images_of_a_folder_are_named(tmp_path):
+    for number, image in enumerate((PIXELS[0], np.zeros((8, 8, 3), np.uint8), PIXELS[1])):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    assert open_images(tmp_path).warnings() == ["1 of 3 images are all black; the first is 1.png"]
+
+
+def test_shards_are_one_set_in_batches_across_their_borders(tmp_path):
+    for start, stop in ((0, 50), (50, 127), (127, 130)):
+        npz(tmp_path / f"{start:08d}.npz", arr_0=PIXELS[start:stop], labels=np.zeros(stop - start))
+    images = open_images(tmp_path)
+    batches = list(images.batches())
+    assert [len(batch) for batch in batches] == [64, 64, 2]
+    np.testing.assert_array_equal(np.concatenate(batches), PIXELS)
+    assert images.examine() == open_images(npz(tmp_path / "all.npz", arr_0=PIXELS)).examine()
+
+
+def test_a_missing_shard_and_a_stray_file_are_refused(tmp_path):
+    for start in (0, 100):
+        npz(tmp_path / f"{start:08d}.npz", arr_0=PIXELS[start : start + 30])
+    with pytest.raises(EvaluatorError, match=r"00000100\.npz found where image 30 is next; a shard is missing"):
+        open_images(tmp_path)
+    npz(tmp_path / "samples.npz", arr_0=PIXELS)
+    with pytest.raises(EvaluatorError, match=r"samples\.npz is not a shard"):
+        open_images(tmp_path)
+
+
+def test_the_hash_is_of_the_pixels(tmp_path):
+    expected = hashlib.sha256(PIXELS.tobytes()).hexdigest()
+    images = open_images(npz(tmp_path / "a.npz", arr_0=PIXELS))
+    assert images.examine() == expected
+    assert [chunk.count for chunk in images.chunks(128)] == [128, 2]
+    assert images.examine() == expected
+
+
+def test_an_error_of_the_reader_reaches_who_asks_for_batches(tmp_path):
+    for number in range(70):
+        Image.fromarray(PIXELS[number]).save(tmp_path / f"{number}.png")
+    (tmp_path / "66.png").write_bytes(b"not an image")
+    images = open_images(tmp_path)
+    batches = images.batches()
+    assert len(next(batches)) == 64
+    with pytest.raises(EvaluatorError, match=r"66\.png: not a whole image"):
+        next(batches)
+
+
+def test_an_abandoned_pass_finds_nothing(tmp_path):
+    images = open_images(npz(tmp_path / "a.npz", arr_0=PIXELS))
+    assert len(next(images.batches())) == 64
+    assert images.examine() == hashlib.sha256(PIXELS.tobytes()).hexdigest()
 
 
 def test_pickled_objects_are_not_loaded(tmp_path):
@@ -98,3 +183,9 @@ def test_stored_statistics_must_be_complete(tmp_path):
     assert statistics(npz(tmp_path / "plain.npz", arr_0=PIXELS)) is None
     with pytest.raises(EvaluatorError, match="has mu, but not sigma, mu_s, sigma_s"):
         statistics(npz(tmp_path / "part.npz", arr_0=PIXELS, mu=np.zeros(3)))
+    whole = {"mu": np.zeros(3), "sigma": np.eye(3), "mu_s": np.zeros(2), "sigma_s": np.eye(2)}
+    assert statistics(npz(tmp_path / "whole.npz", **whole))["sigma_s"].shape == (2, 2)
+    with pytest.raises(EvaluatorError, match=r"mu_s \(2,\) and sigma_s \(3, 3\): \(D,\) and \(D, D\) are needed"):
+        statistics(npz(tmp_path / "odd.npz", **whole | {"sigma_s": np.eye(3)}))
+    with pytest.raises(EvaluatorError, match="sigma holds values that are not finite"):
+        statistics(npz(tmp_path / "nan.npz", **whole | {"sigma": np.full((3, 3), np.nan)}))

@@ -1,0 +1,72 @@
+"""Images, and an extractor that needs no framework."""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from evaluator import tool
+from evaluator.graphs import Graph
+from evaluator.samples import open_images
+
+
+class Projection:
+    """Random features of the pixels, as an extractor gives them; counts the images that it was given."""
+
+    widths = (12, 9)
+
+    def __init__(self):
+        generator = np.random.default_rng(7)
+        self.matrix = (generator.normal(size=(8 * 8 * 3, 21)) / 50).astype(np.float32)
+        self.weights = generator.normal(size=(12, 5)).astype(np.float32)
+        self.given = 0
+
+    def __call__(self, images):
+        self.given += len(images)
+        return images.reshape(len(images), -1).astype(np.float32) @ self.matrix
+
+
+@pytest.fixture
+def projection():
+    return Projection()
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Makes a task of sample sets (arrays or paths) against a reference."""
+
+    def make(samples, reference, cache=None, **options):
+        sets = []
+        for number, source in enumerate([reference, *samples]):
+            path = source
+            if isinstance(source, np.ndarray):
+                path = tmp_path / f"set-{number}.npz"
+                np.savez(path, arr_0=source)
+            sets.append(open_images(path))
+        settings = {"trust_statistics": False, "no_intervals": False, "views": None, **options}
+        graph = Graph("test.pb", tmp_path / "test.pb", "0" * 64)
+        return tool.Task(sets[0], sets[1:], graph, cache, argparse.Namespace(**settings))
+
+    return make
+
+
+@pytest.fixture
+def run_tool(tmp_path, monkeypatch, capsys):
+    """Runs a tool's main in this process; returns (exit code, record or None, error line)."""
+
+    def run(score, *arguments):
+        out = tmp_path / "scores.json"
+        out.unlink(missing_ok=True)
+        command = ["tool", "--graph", "embedded:digits", "--json", out, *arguments]
+        monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+        code = 0
+        try:
+            tool.run("adm", "1.0", score)
+        except SystemExit as stop:
+            code = stop.code
+        record = json.loads(out.read_text()) if out.is_file() else None
+        return code, record, capsys.readouterr().err.strip()
+
+    return run

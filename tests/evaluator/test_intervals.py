@@ -1,0 +1,101 @@
+"""Intervals: coverage of the truth at small scale, and what holds without repetition."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from evaluator import intervals, metrics, study
+from evaluator.coverage import exact
+
+
+@pytest.mark.parametrize(
+    ("case", "metric"),
+    [
+        (study.Case("equal", 8, 200, 150, 1.0, 0.0), "fid"),
+        (study.Case("apart", 8, 200, 150, 0.9, 0.2), "fid"),
+        (study.Case("apart", 8, 200, 150, 0.9, 0.2), "is"),
+        (study.Case("apart", 8, 200, 150, 0.9, 0.2), "precision"),
+        (study.Case("apart", 8, 200, 150, 0.9, 0.2), "recall"),
+    ],
+)
+def test_intervals_hold_the_expected_metric(case, metric, found_of):
+    # 84 to 100 % at 120 repetitions: 95 % by more than five standard deviations below; too wide is seen by the width.
+    found = found_of(case)[metric]
+    assert study.covered_share(found) >= 0.84
+    width, spread = (found[:, 2] - found[:, 1]).mean(), found[:, 0].std()
+    assert 0.8 < width / (2 * 1.96 * spread) < 1.35
+
+
+@pytest.fixture(scope="module")
+def found_of():
+    """Repetitions of a case, made once."""
+    known = {}
+
+    def found(case):
+        if case not in known:
+            known[case] = study.repeat(case, 120)
+        return known[case]
+
+    return found
+
+
+def test_fid_interval_is_about_the_value_and_shrinks_with_images():
+    generator = np.random.default_rng(0)
+    reference = metrics.gaussian(generator.normal(size=(500, 12)).astype(np.float32))
+    widths = []
+    for count in (500, 8000):
+        x = (1.2 * generator.normal(size=(count, 12)) + 0.1).astype(np.float32)
+        own = metrics.gaussian(x)
+        value = metrics.frechet_distance(own, reference)
+        low, high = intervals.frechet_interval(value, x, own, reference)
+        assert low < value < high
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.3)
+
+
+def test_influence_is_the_derivative_of_the_distance():
+    """Leaving out single images moves FID by their influence: the variance is the jackknife's where FID is linear."""
+    generator = np.random.default_rng(1)
+    x = (generator.normal(size=(150, 4)) * 1.5 + 1).astype(np.float32)
+    reference = metrics.Gaussian(np.zeros(4), np.diag([1.0, 2.0, 0.5, 1.0]))
+    left_out = [metrics.frechet_distance(metrics.gaussian(np.delete(x, i, 0)), reference) for i in range(len(x))]
+    jackknife = (len(x) - 1) ** 2 / len(x) * np.var(left_out, ddof=1)
+    found = intervals.frechet_variance(x, metrics.gaussian(x), reference)
+    assert found == pytest.approx(jackknife, rel=0.1)
+
+
+def test_singular_covariances_have_finite_intervals():
+    x = np.random.default_rng(2).normal(size=(20, 40)).astype(np.float32)
+    x[:, :5] = 0
+    own, reference = metrics.gaussian(x), metrics.gaussian(x[:10] + 1)
+    low, high = intervals.frechet_interval(5.0, x, own, reference)
+    assert 0 <= low < 5 < high < np.inf
+
+
+@pytest.mark.parametrize(("count", "share"), [(50, 0.9), (200, 0.5), (1000, 0.02)])
+def test_share_of_trials_is_covered(count, share):
+    ends = [intervals.precision_interval(k / count, count) for k in range(count + 1)]
+    held = sum(binom.pmf(k, count, share) for k, (low, high) in enumerate(ends) if low <= share <= high)
+    assert 0.94 < held < 0.99
+    assert ends[0][0] == 0.0
+    assert ends[0][1] > 0
+    assert ends[-1][0] < 1
+    assert ends[-1][1] == 1.0
+
+
+def test_recall_of_a_certain_outcome_has_a_narrow_interval_that_is_not_empty():
+    x = np.random.default_rng(3).normal(size=(200, 3)).astype(np.float32)
+    _, recall, covered = exact(x, x)
+    low, high = intervals.recall_interval(recall, covered)
+    assert recall == high == 1.0
+    assert 0.8 < low < 1
+
+
+def test_inception_interval_comes_from_the_divergences():
+    logits = np.random.default_rng(4).normal(size=(7000, 6)).astype(np.float32) * 2
+    score = metrics.score_of_pool(logits, np.eye(6, dtype=np.float32))
+    assert [len(part) for part in score.divergences] == [5000, 2000]
+    assert score.value == pytest.approx(metrics.inception_score(logits), rel=1e-6)
+    errors = [s * d.std(ddof=1) / len(d) ** 0.5 for s, d in zip(score.splits, score.divergences, strict=True)]
+    low, high = intervals.inception_interval(score)
+    assert high - low == pytest.approx(2 * 1.96 * np.hypot(*errors) / 2, rel=1e-3)
