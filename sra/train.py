@@ -218,7 +218,7 @@ class Trainer:
 
     def export(self) -> None:
         """Write the EMA network without the training head."""
-        self.finite.look()
+        self.skipped += self.finite.look()
         if self.accelerator.is_main_process:
             state = self.ema.state_dict()
             kept = {n: v.contiguous().cpu() for n, v in state.items() if not n.startswith("ap_head.")}
