@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def execute(
         except StageError:
             # What failed, and where, is a result: the report says it. Without a started stage there is none.
             if any((stage.directory / "failed.json").is_file() for stage in plan.stages):
-                _report(plan, directory, command)
+                # A full disk has no room for a report either: what failed first is what is to be said.
+                with contextlib.suppress(OSError):
+                    _report(plan, directory, command)
             raise
         if until != "report":
             return f"done until {until}: {directory.root}"

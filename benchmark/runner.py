@@ -111,7 +111,8 @@ def _run_batch(
     if code != 0:
         message = last_error or _ending(code, stages[0].directory / "log.txt")
         for stage in stages:
-            write_json(stage.directory / "failed.json", {"key": stage.key, "message": message, "exit_code": code})
+            with contextlib.suppress(OSError):
+                write_json(stage.directory / "failed.json", {"key": stage.key, "message": message, "exit_code": code})
         raise StageError(f"stage {_label(stages)}: {message}")
     for stage in stages:
         _finish(stage, seconds / len(stages))
