@@ -79,7 +79,7 @@ def test_the_report_holds_every_tools_numbers(finished: Path) -> None:
 @pytest.mark.slow
 def test_html_stands_alone(finished: Path) -> None:
     text = (finished / "report" / "report.html").read_text()
-    assert text.count("data:image/png;base64,") == 2
+    assert text.count("data:image/png;base64,") == 4
     assert text.count("data:image/svg+xml;base64,") == 4
     assert "http" not in text.split("<body>")[0]
     assert "not comparable" in text
