@@ -1,5 +1,6 @@
 """The runner on small real processes: order, logs, finishing, refusals, interruption."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmark import runner
-from benchmark.plan import Stage
-from benchmark.store import RunDirectory, StoreError, is_done, read_json
+from benchmark.plan import Plan, Stage
+from benchmark.store import RunDirectory, StoreError, is_done, read_json, write_json
 
 WORK = "import sys, pathlib; print('working'); pathlib.Path(sys.argv[1], 'out.txt').write_text('x')"
 
@@ -169,3 +170,21 @@ def test_processes_are_one_a_gpu_or_as_asked(monkeypatch: pytest.MonkeyPatch) ->
     assert [runner.processes_for(asked) for asked in (None, 1)] == [2, 1]
     with pytest.raises(runner.StageError, match="--processes 3: allowed: 1 to 2, one a GPU"):
         runner.processes_for(3)
+
+
+def test_a_disk_too_full_for_a_report_does_not_hide_the_stages_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmark import main_job
+
+    def fail(plan: Plan, *_: object) -> None:
+        write_json(plan.stages[0].directory / "failed.json", {})
+        raise runner.StageError("stage score-adm: no space left on the disk")
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.setattr(main_job, "run_plan", fail)
+    monkeypatch.setattr(main_job, "_report", full)
+    with pytest.raises(runner.StageError, match="stage score-adm: no space left"):
+        main_job.execute(Path("manifests/smoke.yaml"), tmp_path / "out", None, None, "report", "sra-bench run")
