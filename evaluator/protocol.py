@@ -78,18 +78,15 @@ def _one(task: tool.Task, images: ImageSet, extractor: Extractor, cache: Feature
     _say(images, "statistics, FID, sFID and Inception score")
     own = references.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
     inception = metrics.score_of_pool(features.pool, extractor.weights)
-    _say(images, "precision and recall")
-    precision, recall = metrics.precision_recall(against.features.pool, features.pool, half=True)
-    precision_exact, recall_exact, covered = coverage.exact(against.features.pool, features.pool)
     found: dict[str, float | None] = {
         "fid": frechet_distance(own.pool, against.statistics.pool),
         "sfid": frechet_distance(own.spatial, against.statistics.spatial),
         "is": inception.value,
-        "precision": precision,
-        "recall": recall,
-        "precision_exact": precision_exact,
-        "recall_exact": recall_exact,
     }
+    _say(images, "precision and recall")
+    both = against.features.pool, features.pool
+    found["precision"], found["recall"] = metrics.precision_recall(*both, half=True)
+    found["precision_exact"], found["recall_exact"], covered = coverage.exact(*both)
     if against.statistics.stored:
         # What the other tools, which know the reference's images only, can be held against.
         found["fid_images"] = frechet_distance(own.pool, against.of_images)

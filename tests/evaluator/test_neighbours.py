@@ -66,6 +66,20 @@ def test_the_public_protocol(case, tile, monkeypatch):
     assert precision_recall(reference, samples, half=True) == pytest.approx(expected, abs=1 / len(reference))
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0, 30.0])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 4.0])
+def test_no_distance_is_farther_from_the_product_than_the_slack(scale, shift):
+    """What the thresholds rely on."""
+    a, b = (features(80, 40, scale, shift * scale) for _ in range(2))
+    for arithmetic in (HALF, SINGLE, Exact(a.mean(0))):
+        x, y = arithmetic.prepare(a), arithmetic.prepare(b)
+        products = x.x @ y.x.T
+        i, j = np.indices(products.shape).reshape(2, -1)
+        found = arithmetic.distances(x, y, products[i, j], i, j)
+        line = x.norm[i].astype(float) + y.norm[j] - 2.0 * products[i, j]
+        assert (np.abs(found - np.maximum(line, 0)) <= x.slack[i] + y.slack[j]).all()
+
+
 def test_float16_moves_the_result_as_the_plain_numerics_do():
     reference, samples = features(300, 64, 0.5, 5), features(250, 64, 0.5, 5.15)
     half, exact = (precision_recall(reference, samples, half=h) for h in (True, False))
