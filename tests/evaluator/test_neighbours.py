@@ -7,11 +7,10 @@ from evaluator import coverage, neighbours, oracle
 from evaluator.arithmetic import Exact
 from evaluator.neighbours import HALF, SINGLE, Distances, Nearest, Points, nearest, precision_recall
 
-GENERATOR = np.random.default_rng(0)
-
 
 def features(count, width, scale=1.0, shift=0.0):
-    return (scale * GENERATOR.normal(size=(count, width)) + shift).astype(np.float32)
+    """Different for different numbers of rows."""
+    return (scale * np.random.default_rng(count).normal(size=(count, width)) + shift).astype(np.float32)
 
 
 def plain(reference, samples, distances):
@@ -70,9 +69,12 @@ def test_the_public_protocol(case, tile, monkeypatch):
 @pytest.mark.parametrize("shift", [0.0, 1.0, 4.0])
 def test_no_distance_is_farther_from_the_product_than_the_slack(scale, shift):
     """What the thresholds rely on."""
-    a, b = (features(80, 40, scale, shift * scale) for _ in range(2))
+    a, b = (features(count, 40, scale, shift * scale) for count in (80, 70))
     for arithmetic in (HALF, SINGLE, Exact(a.mean(0))):
         x, y = arithmetic.prepare(a), arithmetic.prepare(b)
+        if arithmetic is HALF and HALF.may_overflow(x, y):
+            assert scale == 30
+            continue
         products = x.x @ y.x.T
         i, j = np.indices(products.shape).reshape(2, -1)
         found = arithmetic.distances(x, y, products[i, j], i, j)
