@@ -4,7 +4,7 @@ Rates come from the table that `sra-bench perf` measured on this machine, where 
 epoch that the SRA paper prints (Table 7). A network that the table does not hold is priced by the ratio of counted
 FLOPs; what cannot be said is None, never a guess.
 
-The measured table is JSON, `$SRA_BENCH_PERF` or `~/.cache/sra-bench/perf.json`; seconds are device seconds (wall-clock
+The measured table is JSON, at `$SRA_BENCH_PERF` or in the user's cache; seconds are device seconds (wall-clock
 times devices), `size` is S, B, L, XL or DEPTHxWIDTHxHEADS, `align` a kind or null, bytes are those of one device:
 
     {"schema": 1, "device": "NVIDIA H100 80GB HBM3",
@@ -19,7 +19,6 @@ times devices), `size` is S, B, L, XL or DEPTHxWIDTHxHEADS, `align` a kind or nu
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -42,9 +41,8 @@ from sra.config import (
     UserError,
     from_plain,
 )
+from sra.files import cache_file
 
-PERF_VARIABLE = "SRA_BENCH_PERF"
-PERF_FILE = "~/.cache/sra-bench/perf.json"
 FORWARDS_PER_STEP = 3
 """A backward pass costs two forward passes, so that a training step without alignment is worth three evaluations."""
 STATE_BYTES = 4 * 5
@@ -145,7 +143,7 @@ def load_table() -> Table:
     Raises:
         UserError: a measured table that cannot be read.
     """
-    path = Path(os.environ.get(PERF_VARIABLE) or PERF_FILE).expanduser()
+    path = cache_file("perf.json", "SRA_BENCH_PERF")
     if not path.is_file():
         return _published()
     try:
