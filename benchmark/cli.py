@@ -120,6 +120,26 @@ def plan(
 
 
 @app.command()
+def work(
+    run_directory: RunDir,
+    stage: Annotated[list[str], typer.Option(metavar="DIRECTORY", help="A stage's directory name, or report.")],
+    nodes: Annotated[int, typer.Option(min=1, help="Machines that share the job.")] = 1,
+    node_rank: Annotated[
+        int, typer.Option(min=0, envvar=["SLURM_NODEID", "JOB_COMPLETION_INDEX"], help="Of this machine.")
+    ] = 0,
+    address: Annotated[str, typer.Option("--master-addr", help="Of the machine of rank 0.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--master-port", help="Free on that machine.")] = 29500,
+    processes: Annotated[int, typer.Option(min=1, help="Of training and sampling, over all machines.")] = 1,
+) -> None:
+    """Run one batch of stages of a planned run on this machine: what a job of a cluster calls."""
+    from benchmark.executors.local import Node
+    from benchmark.work import work as work_on
+
+    node = Node(count=nodes, rank=node_rank, address=address, port=port)
+    typer.echo(work_on(run_directory, stage, node, processes))
+
+
+@app.command()
 def status(
     run_directory: RunDir,
     as_json: Json = False,

@@ -14,7 +14,7 @@ from benchmark.disk import disk_of
 from benchmark.manifest import Loaded, ManifestError, load
 from benchmark.plan import Plan, make_plan, state_of
 from benchmark.published import load_registry
-from benchmark.runner import StageError, processes_for, run_plan
+from benchmark.runner import Session, StageError, processes_for, run_plan
 from benchmark.saved import record_session, resolved_manifest, save_plan
 from benchmark.smoke import scaled
 from benchmark.store import RunDirectory
@@ -61,6 +61,18 @@ def verify_assets(loaded: Loaded) -> None:
         verify(asset, pins)
 
 
+def register(plan: Plan, directory: RunDirectory, command: str) -> None:
+    """Write what a run directory says of its plan, and check the plan's assets.
+
+    Raises:
+        AssetError: a file is not the one that was recorded.
+    """
+    write_bytes(directory.root / "manifest.resolved.yaml", resolved_manifest(plan.loaded).encode())
+    save_plan(plan, directory, command)
+    if not plan.loaded.smoke and not plan.absent:
+        verify_assets(plan.loaded)
+
+
 def execute(
     manifest: Path,
     out: Path | None,
@@ -81,34 +93,31 @@ def execute(
     plan, directory, count = prepare(manifest, out, overrides, variants, smoke=smoke, processes=processes)
     directory.create()
     with directory.locked() as lock:
-        write_bytes(directory.root / "manifest.resolved.yaml", resolved_manifest(plan.loaded).encode())
-        save_plan(plan, directory, command)
-        if not smoke and not plan.absent:
-            verify_assets(plan.loaded)
+        register(plan, directory, command)
         if not plan.absent and any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
             record_session(plan, directory)
         try:
-            run_plan(plan, directory, until, count, lock)
+            run_plan(plan, Session(directory=directory, processes=count, lock=lock), until)
         except StageError:
             # What failed, and where, is a result: the report says it. Without a started stage there is none.
             if any((stage.directory / "failed.json").is_file() for stage in plan.stages):
                 # A full disk has no room for a report either: what failed first is what is to be said.
                 with contextlib.suppress(OSError):
-                    _report(plan, directory, command)
+                    write_reports(plan, directory, command)
             raise
         if until != "report":
             return f"done until {until}: {directory.root}"
-        return f"{_report(plan, directory, command)}\nreport: {directory.report / 'report.html'}"
+        return write_reports(plan, directory, command)
 
 
-def _report(plan: Plan, directory: RunDirectory, command: str) -> str:
-    """Write the report; returns its table."""
+def write_reports(plan: Plan, directory: RunDirectory, command: str) -> str:
+    """Write the report; returns its table and where it is."""
     # matplotlib and jinja2 are wanted only here.
     from benchmark.report import table, write_report
 
     document = collect_report(plan, directory, command)
     write_report(document, directory.report)
-    return table(document)
+    return f"{table(document)}\nreport: {directory.report / 'report.html'}"
 
 
 def show_plan(

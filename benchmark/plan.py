@@ -1,9 +1,8 @@
-"""From a manifest to stages, purely: each with its key, settings, inputs, argv and outputs. Nothing is run here."""
+"""From a manifest to stages, purely: each with its key, settings, inputs and outputs. Nothing is run here."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,34 +304,6 @@ def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, 
     if run.score.reference == "images" and images is not None:
         return str(images.directory / "images"), images.key
     return run.score.reference, planner.place(run.score.reference)
-
-
-def argv(stages: list[Stage], directory: RunDirectory, processes: int = 1) -> list[str]:
-    """The command line of one batch of stages; the same in a container and on a cluster."""
-    first = stages[0]
-    if first.kind == "score":
-        command = [sys.executable, "-m", MODULES[first.inputs["tool"]]]
-        command += ["--samples", *(s.inputs["samples"] for s in stages)]
-        command += ["--json", *(str(s.directory / "scores.json") for s in stages)]
-        command += ["--reference", first.inputs["reference"], "--graph", first.inputs["graph"]]
-        if first.inputs["extractor"]:
-            command += ["--extractor", first.inputs["extractor"]]
-        if first.inputs["tool"] in PROTOCOL_TOOLS:
-            command += ["--views", *(str(s.directory / "views") for s in stages)]
-        return [*command, "--cache", str(directory.root / "cache")]
-    module = ["-m", f"sra.{first.kind}"]
-    launcher = [sys.executable, *module]
-    shared = first.kind in ("train", "sample")
-    if processes > 1 and shared:
-        run = ["-m", "sra.launch", "--standalone", "--nproc-per-node", str(processes)]
-        launcher = [sys.executable, *run, *module]
-    command = [*launcher, "--config", *(str(s.directory / "stage.json") for s in stages)]
-    for option in ("images", "latents"):
-        if option in first.inputs:
-            command += [f"--{option}", *(s.inputs[option] for s in stages)]
-    if shared:
-        command += ["--processes", str(processes)]
-    return [*command, "--out", *(str(s.directory) for s in stages)]
 
 
 def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmark.collect import collect_report
 from benchmark.main_job import prepare
 from benchmark.plan import Plan, Stage, in_order
-from benchmark.runner import run_plan
+from benchmark.runner import Session, run_plan
 from benchmark.store import RunDirectory
 from sra.errors import UserError
 
@@ -35,7 +35,7 @@ def rehearse(manifests: list[Path], out: Path) -> dict[str, dict[str, Any]]:
     directory.create()
     plans = [prepare(path, out, None, None, smoke=True)[0] for path in manifests]
     with directory.locked():
-        run_plan(merged(plans), directory)
+        run_plan(merged(plans), Session(directory=directory))
         # matplotlib and jinja2 are wanted only here.
         from benchmark.report import write_report
 

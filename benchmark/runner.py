@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import itertools
 import os
 import shutil
@@ -12,13 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 from benchmark.assets import remedy
+from benchmark.command import command_of
 from benchmark.disk import needed as disk_needed
-from benchmark.plan import STAGES, Plan, Stage, argv, state_of
+from benchmark.executors import Executor
+from benchmark.executors.local import Local
+from benchmark.plan import STAGES, Plan, Stage, state_of
 from benchmark.status import Pulse
 from benchmark.store import RunDirectory, is_done, outputs_of, read_json, write_json
 from sra.config import UserError
@@ -36,6 +41,9 @@ HINTS = {
 }
 
 
+HERE = Local()
+
+
 class StageError(UserError):
     """A stage that refused its input, or died."""
 
@@ -44,17 +52,27 @@ class StoppedError(Exception):
     """The run was asked to stop (Ctrl-C, SIGTERM, SIGUSR1); everything finished is kept."""
 
 
-def run_plan(
-    plan: Plan, directory: RunDirectory, until: str = "report", processes: int = 1, lock: IO[str] | None = None
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """How one invocation runs jobs."""
+
+    directory: RunDirectory
+    executor: Executor = HERE
+    processes: int = 1
+    """Of training and sampling, over all nodes."""
+    lock: IO[str] | None = None
+    """The open lock file, which the jobs inherit."""
+    pulse: Pulse | None = None
+
+
+def run_plan(plan: Plan, session: Session, until: str = "report", pulse: Path | None = None) -> None:
     """Run every stage up to and including the kind `until`.
 
     Args:
         plan: all stages.
-        directory: where they stand.
+        session: where and how.
         until: last kind of stage.
-        processes: of training and sampling.
-        lock: the open lock file of the directory, which the jobs inherit.
+        pulse: the runner's sign of life; default: that of the whole run.
 
     Raises:
         UserError: a missing input, too little disk, a stage that refused its input or died.
@@ -63,9 +81,11 @@ def run_plan(
     if plan.absent:
         absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
         raise StageError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
+    directory = session.directory
     _check_disk(plan, directory)
     wanted = [s for s in plan.stages if STAGES.index(s.kind) <= STAGES.index(until)]
-    with Pulse(directory.root, [(s.name, s.directory.name, s.key) for s in wanted]) as pulse:
+    names = [(s.name, s.directory.name, s.key) for s in wanted]
+    with Pulse(pulse or directory.pulse, names) as living:
         for _, group in itertools.groupby(wanted, key=lambda stage: stage.batch):
             pending = []
             for stage in group:
@@ -74,8 +94,8 @@ def run_plan(
                 if state != "done":
                     pending.append(stage)
             if pending:
-                pulse.now([stage.name for stage in pending])
-                _run_batch(pending, directory, processes, lock, pulse)
+                living.now([stage.name for stage in pending])
+                _run_batch(pending, dataclasses.replace(session, pulse=living))
 
 
 def _clear(stage: Stage) -> None:
@@ -91,20 +111,16 @@ def _clear(stage: Stage) -> None:
         done.unlink()
 
 
-def _run_batch(
-    stages: list[Stage],
-    directory: RunDirectory,
-    processes: int,
-    lock: IO[str] | None = None,
-    pulse: Pulse | None = None,
-) -> None:
-    command = argv(stages, directory, processes)
+def _run_batch(stages: list[Stage], session: Session) -> None:
+    command = session.executor.argv(command_of(stages, session.directory, session.processes))
     for stage in stages:
         _clear(stage)
         document = {"schema": 1, "kind": stage.kind, "name": stage.name, "key": stage.key, "config": stage.config}
         write_json(stage.directory / "stage.json", {**document, "inputs": stage.inputs, "argv": command})
     started = time.monotonic()
-    code, last_error = _stream(command, [s.directory / "log.txt" for s in stages], _label(stages), lock, pulse)
+    code, last_error = stream(
+        command, [s.directory / "log.txt" for s in stages], label_of(stages), session.lock, session.pulse
+    )
     seconds = time.monotonic() - started
     if code == STOPPED:
         raise StoppedError
@@ -113,7 +129,7 @@ def _run_batch(
         for stage in stages:
             with contextlib.suppress(OSError):
                 write_json(stage.directory / "failed.json", {"key": stage.key, "message": message, "exit_code": code})
-        raise StageError(f"stage {_label(stages)}: {message}")
+        raise StageError(f"stage {label_of(stages)}: {message}")
     for stage in stages:
         _finish(stage, seconds / len(stages))
 
@@ -126,7 +142,8 @@ def _ending(code: int, log: Path) -> str:
     return f"ended with exit code {code}; see {log}"
 
 
-def _label(stages: list[Stage]) -> str:
+def label_of(stages: list[Stage]) -> str:
+    """What a batch of stages is called in logs and in a queue."""
     if len(stages) == 1:
         return stages[0].name
     return f"score-{stages[0].inputs['tool']}" if stages[0].kind == "score" else stages[0].kind
@@ -162,7 +179,7 @@ def _die_with_parent() -> None:
     ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def _stream(
+def stream(
     command: list[str], logs: list[Path], label: str, lock: IO[str] | None = None, pulse: Pulse | None = None
 ) -> tuple[int, str | None]:
     """Run a job; copy its lines to the terminal and the logs. Returns (exit code, its last `error:` line)."""

@@ -68,14 +68,28 @@ def _restored(plain: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
 
-def record_session(plan: Plan, directory: RunDirectory) -> None:
-    """Append commit, versions, hardware and hashes of assets of this invocation, before its stages run."""
+def record_session(plan: Plan, directory: RunDirectory, stage: Stage | None = None) -> None:
+    """Append commit, versions, hardware and hashes of assets of this invocation, before its stages run.
+
+    Args:
+        plan: of the run.
+        directory: of the run.
+        stage: the only one that this invocation runs, whose record lies apart: others may write theirs at the time.
+    """
+    path = directory.root / PROVENANCE
+    if stage is not None:
+        path = directory.workers / f"{stage.directory.name}.{PROVENANCE}"
     places = [] if plan.loaded.smoke else [place for run in plan.loaded.runs for place in run.places]
     session = {**provenance.collect(), "assets": recorded_hashes(places)}
-    write_json(directory.root / PROVENANCE, {"schema": SCHEMA, "sessions": [*sessions_of(directory), session]})
+    write_json(path, {"schema": SCHEMA, "sessions": [*_sessions(path), session]})
 
 
 def sessions_of(directory: RunDirectory) -> list[dict[str, Any]]:
     """Every recorded invocation that had something to run, oldest first."""
-    found: list[dict[str, Any]] = (read_json(directory.root / PROVENANCE) or {}).get("sessions", [])
+    places = [directory.root / PROVENANCE, *directory.workers.glob(f"*.{PROVENANCE}")]
+    return sorted((s for path in places for s in _sessions(path)), key=lambda session: str(session["created"]))
+
+
+def _sessions(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (read_json(path) or {}).get("sessions", [])
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmark.assets import located, remedy
 from benchmark.crosscheck import disagreements
+from benchmark.executors.local import interpreter_of
 from benchmark.manifest import TOOLS
 from benchmark.plan import MODULES
 from benchmark.runner import job_environment
@@ -50,7 +51,8 @@ def convert_inception(graph: str, out: Path) -> str:
     Raises:
         UserError: not such a graph, or a place that cannot be written.
     """
-    return _job("convert-inception", ["-m", "evaluator.convert", _graph(graph), str(out)], subprocess.PIPE).strip()
+    command = [sys.executable, "-m", "evaluator.convert", _graph(graph), str(out)]
+    return _job("convert-inception", command, subprocess.PIPE).strip()
 
 
 def _graph(name: str) -> str:
@@ -68,7 +70,7 @@ def _remedy(place: str) -> str:
 def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "scores.json"
-        command = ["-m", MODULES[tool], "--samples", str(samples), "--json", str(record)]
+        command = [interpreter_of(MODULES[tool]), "-m", MODULES[tool], "--samples", str(samples), "--json", str(record)]
         command += ["--reference", str(reference), "--graph", graph, *options]
         _job(tool, command)
         found = read_json(record)
@@ -76,9 +78,8 @@ def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[
     return found
 
 
-def _job(name: str, arguments: list[str], output: int | None = None) -> str:
+def _job(name: str, command: list[str], output: int | None = None) -> str:
     """Run a job; returns what it prints where `output` is a pipe."""
-    command = [sys.executable, *arguments]
     done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=job_environment(), check=False)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     if done.returncode == 2 and errors:

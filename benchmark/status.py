@@ -33,14 +33,14 @@ STALL_SECONDS = 120.0
 class Pulse:
     """A runner's sign of life; a disk that refuses it does not stop the run."""
 
-    def __init__(self, root: Path, stages: list[tuple[str, str, str]]) -> None:
-        """Prepare the file of a run directory.
+    def __init__(self, path: Path, stages: list[tuple[str, str, str]]) -> None:
+        """Prepare the file.
 
         Args:
-            root: of the run.
+            path: of the sign of life; its folder is there.
             stages: (name, directory's name, key) of each, in order.
         """
-        self.path = root / "run.json"
+        self.path = path
         self.stages = [{"name": name, "directory": place, "key": key} for name, place, key in stages]
         self.current: list[str] = []
         self.since = time.time()

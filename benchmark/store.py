@@ -3,17 +3,20 @@
 OUT/manifest.resolved.yaml, provenance.json
 OUT/stages/<name>-<key>/   stage.json, log.txt, outputs, done.json (written last)
 OUT/report/                report.json, report.md, report.html
+OUT/workers/               signs of life of those that run single stages (on a cluster)
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import socket
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,48 +91,74 @@ class RunDirectory:
         if not os.access(self.root, os.W_OK):
             raise StoreError(f"--out {self.root}: not writable by uid {os.getuid()}")
 
+    @property
+    def pulse(self) -> Path:
+        """Sign of life of the runner that walks the whole plan."""
+        return self.root / "run.json"
+
+    @property
+    def workers(self) -> Path:
+        """Folder of the signs of life of those that run single stages."""
+        return self.root / "workers"
+
     @contextmanager
-    def locked(self) -> Iterator[IO[str]]:
-        """Hold the run directory against a second runner; yields the open lock file.
+    def locked(self, keys: Sequence[str] | None = None) -> Iterator[IO[str]]:
+        """Hold the run directory, or only some of its stages, against other runners; yields the open lock file.
 
         The lock belongs to the open file, not to a process: jobs inherit it as their standard input, whatever launches
         them, and the kernel drops it when the last of them has ended. A run whose runner was killed is thus waited for
-        while its jobs save, and no two jobs ever write to one directory.
+        while its jobs save, and no two jobs ever write to one directory. A stage's part of the file is the byte at the
+        place that its key gives, so that stages of one run can be worked on side by side.
+
+        Args:
+            keys: of the stages; None: the whole run.
 
         Raises:
-            StoreError: another run holds it.
+            StoreError: another runner holds it, or the file system knows no locks.
         """
+        ranges = [(0, 0)] if keys is None else [(int(key[:15], 16), 1) for key in keys]
         with (self.root / ".lock").open("a+") as handle:
-            self._lock(handle)
-            handle.truncate(0)
-            handle.write(f"{os.getpid()} {socket.gethostname()}")
-            handle.flush()
+            for start, length in sorted(ranges):
+                self._lock(handle, start, length)
+            if keys is None:
+                handle.truncate(0)
+                handle.write(f"{os.getpid()} {socket.gethostname()}")
+                handle.flush()
             yield handle
 
-    def _lock(self, handle: IO[str]) -> None:
+    def _lock(self, handle: IO[str], start: int, length: int) -> None:
         deadline = time.monotonic() + DYING_SECONDS
         said = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = self._owner(handle)
-                if owner is None or is_alive(*owner) or time.monotonic() > deadline:
-                    name = f"process {owner[0]} on {owner[1]}" if owner else "unknown process"
-                    raise StoreError(f"--out {self.root}: in use by another run ({name})") from None
-                if not said:
-                    said = True
-                    print(f"the run before (process {owner[0]}) has died: waiting for its jobs to end", flush=True)
-                time.sleep(0.1)
-            else:
-                return
+        while not self._try(handle, start, length):
+            owners = self._owners(handle)
+            living = next((owner for owner in owners if is_alive(*owner)), None)
+            if living or not owners or time.monotonic() > deadline:
+                number, host = living or next(iter(owners), (None, None))
+                name = "unknown process" if number is None else f"process {number} on {host}"
+                raise StoreError(f"--out {self.root}: in use by another run ({name})")
+            if not said:
+                said = True
+                print(f"the run before (process {owners[0][0]}) has died: waiting for its jobs to end", flush=True)
+            time.sleep(0.1)
 
-    @staticmethod
-    def _owner(handle: IO[str]) -> tuple[int, str] | None:
-        """Process and host that a lock file names."""
+    def _try(self, handle: IO[str], start: int, length: int) -> bool:
+        """Lock bytes from `start` (`length` 0: to the end) for this open file; whether nobody else held them."""
+        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+        try:
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, request)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise StoreError(f"--out {self.root}: this file system has no locks ({error.strerror})") from error
+        return True
+
+    def _owners(self, handle: IO[str]) -> list[tuple[int, str]]:
+        """Processes and hosts that may hold the lock: of the whole run, then of single stages."""
         handle.seek(0)
         number, _, host = handle.read().strip().partition(" ")
-        return (int(number), host) if number.isdigit() and host else None
+        owners = [(int(number), host)] if number.isdigit() and host else []
+        signs = [read_json(path) or {} for path in sorted(self.workers.glob("*.json"))]
+        return owners + [(sign["pid"], sign["host"]) for sign in signs if sign.get("state") == "running"]
 
 
 def is_alive(process: int, host: str) -> bool:

@@ -104,7 +104,7 @@ def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     usage = type("usage", (), {"free": 10_000_000})
     monkeypatch.setattr(runner.shutil, "disk_usage", lambda _path: usage)
     with pytest.raises(runner.StageError, match="GB free, about"):
-        runner.run_plan(plan, directory)
+        runner.run_plan(plan, runner.Session(directory=directory))
 
 
 def test_report_of_a_folder_without_one(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.command import command_of
 from benchmark.manifest import load
-from benchmark.plan import Plan, argv, make_plan, state_of
+from benchmark.plan import Plan, make_plan, state_of
 from benchmark.store import RunDirectory, is_done, write_json
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
@@ -130,15 +131,9 @@ def test_one_process_serves_all_samples_and_one_each_tool(tmp_path: Path) -> Non
     assert len({stage.batch for stage in plan.stages if stage.kind == "sample"}) == 1
     assert len({stage.batch for stage in plan.stages if stage.kind == "score"}) == 3
     samples = [stage for stage in plan.stages if stage.kind == "sample"]
-    command = argv(samples, RunDirectory(tmp_path))
-    assert command[1:3] == ["-m", "sra.sample"]
-    assert sum(part.endswith("stage.json") for part in command) == 4
-
-
-def test_several_processes_go_through_torchrun(tmp_path: Path) -> None:
-    train = next(s for s in plan_of(tmp_path).stages if s.kind == "train")
-    command = argv([train], RunDirectory(tmp_path), processes=8)
-    assert command[1:6] == ["-m", "sra.launch", "--standalone", "--nproc-per-node", "8"]
+    command = command_of(samples, RunDirectory(tmp_path))
+    assert command.module == "sra.sample"
+    assert sum(part.endswith("stage.json") for part in command.arguments) == 4
 
 
 @pytest.mark.parametrize("epochs", [2])
@@ -159,9 +154,9 @@ def test_adm_torch_is_a_tool_of_its_own_and_only_where_it_is_asked_for(tmp_path:
     plan = plan_of(tmp_path, "score.tools=[adm,adm-torch]")
     assert keys(plan)["score-adm-sra"] == before["score-adm-sra"]
     stage = next(s for s in plan.stages if s.name == "score-adm-torch-sra")
-    command = argv([stage], RunDirectory(tmp_path))
-    assert command[1:3] == ["-m", "evaluator.adm_torch"]
-    assert command[command.index("--views") + 1] == str(stage.directory / "views")
+    command = command_of([stage], RunDirectory(tmp_path))
+    assert command.module == "evaluator.adm_torch"
+    assert command.arguments[command.arguments.index("--views") + 1] == str(stage.directory / "views")
 
 
 def test_the_extractor_changes_the_tools_that_have_one(tmp_path: Path) -> None:
@@ -169,5 +164,5 @@ def test_the_extractor_changes_the_tools_that_have_one(tmp_path: Path) -> None:
     changed = {name for name, key in keys(plan).items() if key != before[name]}
     assert changed == {f"score-{tool}-{row}" for tool in ("clean-fid", "torch-fidelity") for row in ("baseline", "sra")}
     stage = next(s for s in plan.stages if s.name == "score-clean-fid-sra")
-    command = argv([stage], RunDirectory(tmp_path))
-    assert command[command.index("--extractor") + 1] == "graph"
+    arguments = command_of([stage], RunDirectory(tmp_path)).arguments
+    assert arguments[arguments.index("--extractor") + 1] == "graph"

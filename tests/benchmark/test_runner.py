@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from benchmark import runner
+from benchmark.command import Command
 from benchmark.plan import Plan, Stage
 from benchmark.store import RunDirectory, StoreError, is_done, read_json, write_json
 
@@ -30,14 +32,23 @@ def stage(tmp_path: Path) -> Stage:
     )
 
 
-def run_with(code: str, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [sys.executable, "-c", code, str(stage.directory)]
-    monkeypatch.setattr(runner, "argv", lambda *_: command)
-    runner._run_batch([stage], RunDirectory(tmp_path), 1)
+@dataclass(frozen=True)
+class Script:
+    """An executor whose job is always the same script, with the stage's directory as its argument."""
+
+    code: str
+    stage: Stage
+
+    def argv(self, command: Command) -> list[str]:
+        return [sys.executable, "-c", self.code, str(self.stage.directory)]
 
 
-def test_finished_stage_has_a_log_and_done(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_with(WORK, stage, tmp_path, monkeypatch)
+def run_with(code: str, stage: Stage, tmp_path: Path) -> None:
+    runner._run_batch([stage], runner.Session(directory=RunDirectory(tmp_path), executor=Script(code, stage)))
+
+
+def test_finished_stage_has_a_log_and_done(stage: Stage, tmp_path: Path) -> None:
+    run_with(WORK, stage, tmp_path)
     assert is_done(stage.directory, stage.key)
     assert (stage.directory / "log.txt").read_text() == "working\n"
     document = read_json(stage.directory / "stage.json")
@@ -45,28 +56,28 @@ def test_finished_stage_has_a_log_and_done(stage: Stage, tmp_path: Path, monkeyp
     assert document["key"] == stage.key
 
 
-def test_the_jobs_error_line_is_the_runs(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_jobs_error_line_is_the_runs(stage: Stage, tmp_path: Path) -> None:
     code = "import sys; print('error: x.png: not an image', file=sys.stderr); sys.exit(2)"
     with pytest.raises(runner.StageError, match=r"stage train-x: x\.png: not an image"):
-        run_with(code, stage, tmp_path, monkeypatch)
+        run_with(code, stage, tmp_path)
     assert not is_done(stage.directory, stage.key)
 
 
-def test_missing_output_is_not_done(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_output_is_not_done(stage: Stage, tmp_path: Path) -> None:
     with pytest.raises(runner.StageError, match=r"without its output .*out\.txt"):
-        run_with("pass", stage, tmp_path, monkeypatch)
+        run_with("pass", stage, tmp_path)
     assert not (stage.directory / "done.json").exists()
 
 
-def test_a_crash_names_the_log(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_names_the_log(stage: Stage, tmp_path: Path) -> None:
     with pytest.raises(runner.StageError, match=r"exit code 1; see .*log\.txt"):
-        run_with("raise RuntimeError('bug')", stage, tmp_path, monkeypatch)
+        run_with("raise RuntimeError('bug')", stage, tmp_path)
     assert "RuntimeError: bug" in (stage.directory / "log.txt").read_text()
 
 
-def test_exit_75_means_stopped(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_75_means_stopped(stage: Stage, tmp_path: Path) -> None:
     with pytest.raises(runner.StoppedError):
-        run_with("import sys; sys.exit(75)", stage, tmp_path, monkeypatch)
+        run_with("import sys; sys.exit(75)", stage, tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -80,7 +91,7 @@ import sys
 from pathlib import Path
 from benchmark import runner
 try:
-    runner._stream([sys.executable, "-u", "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
+    runner.stream([sys.executable, "-u", "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
 except runner.StoppedError:
     sys.exit(75)
 """
@@ -100,7 +111,7 @@ def test_jobs_die_with_a_killed_runner(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from benchmark import runner
-runner._stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
+runner.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert process.stdout is not None
@@ -117,20 +128,20 @@ runner._stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")
         assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_killed_job_is_named_by_its_signal(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_job_is_named_by_its_signal(stage: Stage, tmp_path: Path) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGBUS)"
     with pytest.raises(runner.StageError, match=r"was killed by SIGBUS \(the disk is full, or a file was cut short"):
-        run_with(code, stage, tmp_path, monkeypatch)
+        run_with(code, stage, tmp_path)
 
 
-def test_a_damaged_output_is_made_anew(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_output_is_made_anew(stage: Stage, tmp_path: Path) -> None:
     """A job that takes what is there for whole must not bless a truncated file."""
-    run_with(WORK, stage, tmp_path, monkeypatch)
+    run_with(WORK, stage, tmp_path)
     (stage.directory / "out.txt").write_text("")
     (stage.directory / ".out.txt.ab12cd_9").write_text("left by a killed process")
     assert not is_done(stage.directory, stage.key)
     lazy = "import sys, pathlib; p = pathlib.Path(sys.argv[1], 'out.txt'); p.exists() or p.write_text('x')"
-    run_with(lazy, stage, tmp_path, monkeypatch)
+    run_with(lazy, stage, tmp_path)
     assert (stage.directory / "out.txt").read_text() == "x"
     assert sorted(p.name for p in stage.directory.iterdir()) == ["done.json", "log.txt", "out.txt", "stage.json"]
 
@@ -147,13 +158,16 @@ from pathlib import Path
 from benchmark import runner
 from benchmark.store import RunDirectory
 with RunDirectory(Path({str(tmp_path)!r})).locked() as lock:
-    runner._stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job", lock)
+    runner.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job", lock)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert process.stdout is not None
     assert "ready" in process.stdout.readline()
-    with pytest.raises(StoreError, match=rf"in use by another run \(process {process.pid} on "):
-        RunDirectory(tmp_path)._lock((tmp_path / ".lock").open("a+"))
+    with (
+        pytest.raises(StoreError, match=rf"in use by another run \(process {process.pid} on "),
+        RunDirectory(tmp_path).locked(),
+    ):
+        pass
     process.kill()
     process.wait()
     with RunDirectory(tmp_path).locked():
@@ -185,6 +199,6 @@ def test_a_disk_too_full_for_a_report_does_not_hide_the_stages_line(
         raise OSError(errno.ENOSPC, "No space left on device", "report.html")
 
     monkeypatch.setattr(main_job, "run_plan", fail)
-    monkeypatch.setattr(main_job, "_report", full)
+    monkeypatch.setattr(main_job, "write_reports", full)
     with pytest.raises(runner.StageError, match="stage score-adm: no space left"):
         main_job.execute(Path("manifests/smoke.yaml"), tmp_path / "out", None, None, "report", "sra-bench run")

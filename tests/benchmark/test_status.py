@@ -23,7 +23,7 @@ def pulse(tmp_path: Path) -> status.Pulse:
         write_json(tmp_path / "stages" / place / "stage.json", {})
         if key == "k1":
             write_json(tmp_path / "stages" / place / "done.json", {"key": key, "outputs": {}})
-    pulse = status.Pulse(tmp_path, STAGES)
+    pulse = status.Pulse(tmp_path / "run.json", STAGES)
     pulse.now(["train-sra"])
     return pulse
 
@@ -100,6 +100,6 @@ def test_stopped_failed_and_done(pulse: status.Pulse, tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_the_sign_of_life_does_not_stop_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with status.Pulse(tmp_path / "file", STAGES) as pulse:
+    with status.Pulse(tmp_path / "file" / "run.json", STAGES) as pulse:
         pulse.now(["images"])
     Heartbeat(tmp_path / "file", 1, " steps").beat(1, None)

@@ -1,0 +1,119 @@
+"""Single stages of a planned run, as a cluster's jobs run them: side by side, on several nodes, in any order."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark import work
+from benchmark.command import command_of
+from benchmark.executors.local import TENSORFLOW_PYTHON, Local, Node
+from benchmark.main_job import prepare, register
+from benchmark.plan import Plan
+from benchmark.saved import sessions_of
+from benchmark.store import RunDirectory, StoreError, is_done, write_json
+from sra.config import UserError
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = ["train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2", "sample.images=8"]
+SETTINGS += ["sample.steps=2", "sample.batch=4", "sample.shard=4", "train.global_batch=8"]
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> tuple[Plan, RunDirectory]:
+    plan, directory, _ = prepare(ROOT / "manifests" / "smoke.yaml", tmp_path, SETTINGS, ["baseline"], smoke=False)
+    directory.create()
+    register(plan, directory, "sra-bench submit")
+    return plan, directory
+
+
+def name_of(plan: Plan, kind: str) -> str:
+    return next(stage.directory.name for stage in plan.stages if stage.kind == kind)
+
+
+def test_a_planned_stage_is_run_and_recorded(planned: tuple[Plan, RunDirectory]) -> None:
+    plan, directory = planned
+    assert work.work(directory.root, [name_of(plan, "images")]) == "done: images"
+    assert is_done(plan.stages[0].directory, plan.stages[0].key)
+    assert len(sessions_of(directory)) == 1
+    work.work(directory.root, [name_of(plan, "images")])
+    assert len(sessions_of(directory)) == 1
+
+
+def test_an_unknown_stage_and_a_folder_without_a_plan(planned: tuple[Plan, RunDirectory], tmp_path: Path) -> None:
+    plan, directory = planned
+    wrong = name_of(plan, "images")[:-1]
+    with pytest.raises(UserError, match=rf"--stage {wrong}: not in the plan .*did you mean"):
+        work.work(directory.root, [wrong])
+    with pytest.raises(UserError, match=r"no plan\.json"):
+        work.work(tmp_path / "none", ["report"])
+
+
+def test_stages_are_held_one_by_one(planned: tuple[Plan, RunDirectory]) -> None:
+    plan, directory = planned
+    first, second = plan.stages[0].key, plan.stages[1].key
+    with directory.locked([first]):
+        with directory.locked([second]):
+            pass
+        directory.workers.mkdir()
+        write_json(directory.workers / "x.json", {"state": "running", "pid": os.getpid(), "host": os.uname().nodename})
+        for keys in ([first], [second, first], None):
+            with pytest.raises(StoreError, match=rf"process {os.getpid()}"), directory.locked(keys):
+                pass
+    with directory.locked(), pytest.raises(StoreError), directory.locked([second]):
+        pass
+
+
+def test_a_command_on_one_node_and_on_two(planned: tuple[Plan, RunDirectory]) -> None:
+    plan, directory = planned
+    train = next(s for s in plan.stages if s.kind == "train")
+    assert Local().argv(command_of([train], directory))[1:3] == ["-m", "sra.train"]
+    alone = Local().argv(command_of([train], directory, 8))
+    assert alone[1:8] == ["-m", "sra.launch", "--standalone", "--nproc-per-node", "8", "-m", "sra.train"]
+    assert alone[alone.index("--processes") + 1] == "8"
+    shared = Local(Node(count=2, rank=1, address="n0", port=7)).argv(command_of([train], directory, 8))
+    options = dict(zip(shared[3:13:2], shared[4:13:2], strict=True))
+    assert options == {
+        "--nnodes": "2",
+        "--node-rank": "1",
+        "--master-addr": "n0",
+        "--master-port": "7",
+        "--nproc-per-node": "4",
+    }
+
+
+def test_tensorflow_may_have_an_environment_of_its_own(
+    planned: tuple[Plan, RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, directory = planned
+    monkeypatch.setenv(TENSORFLOW_PYTHON, "/opt/tensorflow/bin/python")
+    first = {
+        stage.inputs.get("tool", stage.kind): Local().argv(command_of([stage], directory))[0] for stage in plan.stages
+    }
+    assert first.pop("adm") == "/opt/tensorflow/bin/python"
+    assert set(first.values()) == {sys.executable}
+
+
+@pytest.mark.slow
+def test_two_nodes_train_one_stage(planned: tuple[Plan, RunDirectory]) -> None:
+    """Two runners on this machine, as on two: the second starts first and waits; only the first keeps the books."""
+    plan, directory = planned
+    for kind in ("images", "latents"):
+        work.work(directory.root, [name_of(plan, kind)])
+    command = [sys.executable, "-m", "benchmark.cli", "work", str(directory.root), "--stage", name_of(plan, "train")]
+    command += ["--nodes", "2", "--processes", "2", "--master-port", "29617"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    nodes = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**environment, "SLURM_NODEID": rank}
+        )
+        for rank in ("1", "0")
+    ]
+    texts = [node.communicate(timeout=180)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], texts
+    assert "node 1: done" in texts[0]
+    train = next(s for s in plan.stages if s.kind == "train")
+    assert is_done(train.directory, train.key)
+    assert (train.directory / "log-node1.txt").is_file()
