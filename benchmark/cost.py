@@ -47,6 +47,8 @@ FORWARDS_PER_STEP = 3
 """A backward pass costs two forward passes, so that a training step without alignment is worth three evaluations."""
 STATE_BYTES = 4 * 5
 """Of one parameter on a training device: weight, gradient, two moments of AdamW, average, each in float32."""
+MOMENT_BYTES = 4 * 2
+"""The part of it that `train.shard: optimizer` divides among the processes."""
 CODEC = CodecConfig()
 """The published networks' latents."""
 STRICT = {"extra": "forbid"}
@@ -271,11 +273,12 @@ def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> flo
     if rate.memory_bytes is None:
         return None
     state = parameters(job.model, job.codec, head=job.align is not None) * STATE_BYTES
-    same = ratio == 1
-    measured_state = state if same else parameters(rate.model, CODEC, head=rate.align is not None) * STATE_BYTES
+    measured_state = state if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None) * STATE_BYTES
     images = job.train.global_batch / (processes * job.train.accumulate)
     rest = max(0.0, rate.memory_bytes - measured_state)
-    return state + rest * ratio * images / rate.images_per_device
+    shards = processes if job.train.shard == "optimizer" else 1
+    sharded = state * MOMENT_BYTES / STATE_BYTES
+    return state - sharded + sharded / shards + rest * ratio * images / rate.images_per_device
 
 
 def _sample(job: SampleJob, table: Table) -> Estimate:

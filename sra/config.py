@@ -220,6 +220,8 @@ class TrainConfig:
     """Optimizer steps between sample grids with fixed noise; 0: none."""
     workers: int = 4
     """Loader threads per process."""
+    shard: Literal["none", "optimizer"] = "none"
+    """`optimizer`: each process keeps the moments of its part of the parameters (ZeRO stage 1, arXiv 1910.02054)."""
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from sra.alignment.registry import AlignSettings
 from sra.config import TrainConfig
@@ -45,16 +46,38 @@ class Engine(Protocol):
 
 def make_optimizer(
     module: nn.Module, config: TrainConfig, kind: Literal["fused", "plain"] = "plain"
-) -> torch.optim.AdamW:
-    """AdamW with the manifest's settings, in one kernel or as torch does it when it is not asked."""
-    return torch.optim.AdamW(
-        module.parameters(),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True if kind == "fused" else None,
-    )
+) -> torch.optim.Optimizer:
+    """AdamW with the manifest's settings, in one kernel or as torch does it when it is not asked.
+
+    With `train.shard: optimizer` and several processes, each of them updates its part of the parameters and sends it to
+    the others: AdamW treats every element by itself, so that the numbers are the same.
+    """
+    settings: dict[str, Any] = {
+        "lr": config.lr,
+        "betas": config.betas,
+        "eps": config.eps,
+        "weight_decay": config.weight_decay,
+        "fused": True if kind == "fused" else None,
+    }
+    if config.shard == "optimizer" and dist.is_initialized() and dist.get_world_size() > 1:
+        # Its package scripts kernels when it is imported: a second that other runs need not pay.
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        return ZeroRedundancyOptimizer(module.parameters(), optimizer_class=torch.optim.AdamW, **settings)
+    return torch.optim.AdamW(module.parameters(), **settings)
+
+
+def torchs_own(optimizer: Any) -> Any:
+    """The optimizer within accelerate's wrapper and that of shards, if there are such."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    return getattr(inner, "optim", inner)
+
+
+def gather_state(optimizer: Any) -> None:
+    """Bring the shards of the state to the main process, which can then save it; called by every process."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    if hasattr(inner, "consolidate_state_dict"):
+        inner.consolidate_state_dict(to=0)
 
 
 def with_kernel_of(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
@@ -156,8 +179,7 @@ class Step:
         with self.clock("optimizer"):
             norm = self._clipped()
             totals = [part.total for part in losses]
-            raw = getattr(self.optimizer, "optimizer", self.optimizer)
-            permitted = self.finite.permits(number, totals, norm, raw)
+            permitted = self.finite.permits(number, totals, norm, torchs_own(self.optimizer))
             if permitted:
                 self.optimizer.step()
         if permitted:

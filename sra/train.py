@@ -35,7 +35,7 @@ from sra.network import initialise
 from sra.processes import StopVote, leave, make_accelerator
 from sra.randoms import Randoms
 from sra.speed import chosen
-from sra.step import Step, compile_blocks, make_optimizer, rate_at, teacher_of, to_device, with_kernel_of
+from sra.step import Step, compile_blocks, gather_state, make_optimizer, rate_at, teacher_of, to_device, with_kernel_of
 from sra.trackers import check_trackers, finish_trackers, start_trackers
 
 FREE = (
@@ -51,6 +51,7 @@ FREE = (
     "on_nonfinite",
     "grid_every",
     "workers",
+    "shard",
 )
 """Settings of `train` that do not change what a step computes: a checkpoint may be continued with others."""
 
@@ -100,7 +101,7 @@ class Trainer:
         self.ema = copy.deepcopy(module.network).eval().requires_grad_(False).to(self.accelerator.device)
         optimizer = make_optimizer(module, self.settings, "fused" if self.speed.optimizer == "fused" else "plain")
         self.network = module.network
-        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.module, self.optimizer = self.accelerator.prepare(module, optimizer, device_placement=[True, False])
         self.grid = TrainingGrid(config, out / "grids", self.accelerator.device) if self.settings.grid_every else None
         self.step, self.seconds, self.loss, self.skipped = 0, 0.0, float("nan"), 0
         self.tally, self.book, self.vote = Tally(), LogBook(out, self.accelerator), StopVote()
@@ -196,6 +197,7 @@ class Trainer:
             wait: until it is on the disk, and every process knows.
         """
         self.skipped += self.finite.look()
+        gather_state(self.optimizer)
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {

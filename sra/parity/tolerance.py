@@ -129,7 +129,7 @@ class Amplification:
     symmetry, its rounding error moves the weight as far as a gradient would.
     """
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.AdamW) -> None:
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.network, self.optimizer = network, optimizer
         self.sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in network.named_parameters()}
 

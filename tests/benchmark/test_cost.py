@@ -84,6 +84,10 @@ def test_training_costs_what_the_paper_prints() -> None:
     assert aligned.memory_bytes == pytest.approx(30.24e9)
     assert "Table 7" in plain.how
     assert of(plan, "train-baseline", processes=4).memory_bytes > plain.memory_bytes
+    sharded = of(plan_of("sit_xl_256.yaml", "train.shard=optimizer"), "train-baseline", processes=8).memory_bytes
+    model = plan.loaded.runs[0].model
+    saved = 8 * parameters(model, VAE) * 7 / 8
+    assert of(plan, "train-baseline", processes=8).memory_bytes - sharded == pytest.approx(saved)
 
 
 def test_sampling_is_priced_from_a_training_step_by_the_stated_formula() -> None:

@@ -93,8 +93,9 @@ def same(out, alone):
 
 @pytest.mark.slow
 def test_stopped_on_two_processes_continues_on_one_and_on_four(latents, alone, tmp_path):
+    """The two keep their parts of the optimizer's state; the checkpoint has all of it."""
     two, four = tmp_path / "two", tmp_path / "four"
-    process = start(latents, two, 2)
+    process = start(latents, two, 2, shard="optimizer")
     while process.poll() is None and not (two / "weights").is_dir():
         time.sleep(0.02)
     # To the launcher, as Slurm would; torchrun's own agent dies of this signal.
