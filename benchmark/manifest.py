@@ -133,6 +133,11 @@ class Run:
         return self.train is not None or self.score.reference == "images"
 
     @property
+    def network(self) -> str:
+        """The variant without the seed of its samples: what was trained."""
+        return self.variant.removesuffix(f"-sample{self.sample.seed}")
+
+    @property
     def places(self) -> list[str]:
         """Every place that is read for it, as the manifest writes it."""
         data = (self.data.images, self.data.latents) if self.needs_data else ()
@@ -235,7 +240,7 @@ def _owner(cls: type, location: list[str]) -> tuple[str, list[str]]:
 
 
 def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -> list[Run]:
-    """One run per training seed of one variant."""
+    """One run per training seed and sample seed of one variant."""
     variant = manifest.variants[name]
     prefix = f"variants.{name}."
     sections = {s: _merged(document.get(s), getattr(variant, s)) for s in SECTIONS}
@@ -257,17 +262,28 @@ def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -
         "samples": variant.samples,
         "published": variant.published,
     }
-    sample = full.sample
-    if sample.seed is None:
-        sample = dataclasses.replace(sample, seed=manifest.seed)
     train = None if variant.checkpoint or variant.samples else full.train
     seeds = (train.seeds if train and train.seeds is not None else None) or (seed,)
     if train:
         train = dataclasses.replace(train, seeds=None)
+    samples = _samples(full.sample, manifest.seed)
     return [
-        Run(variant=name if len(seeds) == 1 else f"{name}-seed{s}", seed=s, train=train, sample=sample, **common)
+        Run(
+            variant=name + (f"-seed{s}" if len(seeds) > 1 else "") + (f"-sample{x.seed}" if len(samples) > 1 else ""),
+            seed=s,
+            train=train,
+            sample=x,
+            **common,
+        )
         for s in seeds
+        for x in samples
     ]
+
+
+def _samples(sample: SampleConfig, seed: int) -> list[SampleConfig]:
+    """One a sample seed; `seed` where none is given."""
+    found = sample.seeds or (seed if sample.seed is None else sample.seed,)
+    return [dataclasses.replace(sample, seed=s, seeds=None) for s in found]
 
 
 def _merged(base: Any, changes: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Several training seeds of one variant as one group, and variants beside each other: what changed, what it cost."""
+"""Several seeds of one variant as one group, and variants beside each other: what changed, what it cost."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ NOT_SETTINGS = ("variant", "published", "seed")
 
 
 def base_name(run: Run) -> str:
-    """The variant as the manifest names it, whatever its training seed."""
-    return run.variant.removesuffix(f"-seed{run.seed}")
+    """The variant as the manifest names it, whatever its seeds."""
+    return run.network.removesuffix(f"-seed{run.seed}")
 
 
 def _members(runs: Sequence[Run]) -> dict[str, list[int]]:
@@ -30,7 +30,7 @@ def _members(runs: Sequence[Run]) -> dict[str, list[int]]:
 
 
 def groups_of(registry: Registry, runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Variants that were trained with several seeds: mean, standard deviation, and the verdict on the mean."""
+    """Variants that were trained or sampled with several seeds: mean, deviation, and the verdict on the mean."""
     groups = []
     for name, places in _members(runs).items():
         if len(places) > 1:
@@ -44,7 +44,8 @@ def _group(registry: Registry, name: str, runs: Sequence[Run], rows: Sequence[di
     return {
         "variant": name,
         "runs": [row["variant"] for row in rows],
-        "seeds": [run.seed for run in runs],
+        "seeds": list(dict.fromkeys(run.seed for run in runs)),
+        "sample_seeds": list(dict.fromkeys(run.sample.seed for run in runs)),
         "metrics": {m: {"mean": mean(v), "sd": deviation(v), "n": len(v)} for m, v in known.items() if v},
         "verdict": _group_verdict(registry, runs[0], rows, values),
     }
@@ -53,7 +54,7 @@ def _group(registry: Registry, name: str, runs: Sequence[Run], rows: Sequence[di
 def _group_verdict(
     registry: Registry, run: Run, rows: Sequence[dict[str, Any]], values: Mapping[str, Sequence[float | None]]
 ) -> dict[str, Any]:
-    """Of the mean over seeds; a seed that failed or is not comparable decides for all."""
+    """Of the mean over seeds; one that failed or is not comparable decides for all."""
     for row in rows:
         if row["verdict"]["status"] not in COMPARED:
             reasons = [f"{row['variant']}: {reason}" for reason in row["verdict"]["reasons"]]
@@ -151,18 +152,35 @@ def _differences(
 def _paired(
     runs: Sequence[Run], rows: Sequence[dict[str, Any]], without: Sequence[int], with_: Sequence[int], metric: str
 ) -> list[tuple[float, float, Any, Any]]:
-    """(without, with, their 95 % intervals) of each training seed that both variants have."""
-    seeds = {runs[p].seed: p for p in without}
+    """(without, with, reach of their sampling noise) of each training seed that both variants have.
+
+    Sets of samples from the same weights differ by sampling noise alone: their mean stands for the seed.
+    """
+    first, second = _by_seed(runs, without), _by_seed(runs, with_)
     # Variants with a seed of their own, and checkpoints, are paired as they are.
-    places = [(seeds[runs[p].seed], p) for p in with_ if runs[p].seed in seeds]
-    if not places and len(without) == len(with_) == 1:
-        places = [(without[0], with_[0])]
+    seeds = [(seed, seed) for seed in second if seed in first]
+    if not seeds and len(first) == len(second) == 1:
+        seeds = [(next(iter(first)), next(iter(second)))]
     found = []
-    for a, b in places:
-        before, after = _value(rows[a], metric), _value(rows[b], metric)
+    for a, b in seeds:
+        before, after = _value_of(rows, first[a], metric), _value_of(rows, second[b], metric)
         if before is not None and after is not None:
-            found.append((before, after, _sampling(rows[a], metric), _sampling(rows[b], metric)))
+            found.append((before, after, _sampling(rows, first[a], metric), _sampling(rows, second[b], metric)))
     return found
+
+
+def _by_seed(runs: Sequence[Run], places: Sequence[int]) -> dict[int, list[int]]:
+    """Places of the runs of each training seed."""
+    found: dict[int, list[int]] = {}
+    for place in places:
+        found.setdefault(runs[place].seed, []).append(place)
+    return found
+
+
+def _value_of(rows: Sequence[dict[str, Any]], places: Sequence[int], metric: str) -> float | None:
+    """Mean of a metric over sets of samples; None where one has none."""
+    values = [_value(rows[place], metric) for place in places]
+    return mean([v for v in values if v is not None]) if None not in values else None
 
 
 def _interval(differences: Sequence[float], sampling: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
@@ -181,12 +199,16 @@ def _interval(differences: Sequence[float], sampling: Sequence[tuple[Any, Any]])
     return {"interval": [middle - below, middle + above], "of": "sampling alone: one training seed"}
 
 
-def _sampling(row: dict[str, Any], metric: str) -> tuple[float, float] | None:
-    """How far a row's 95 % interval reaches below and above its value."""
-    pair, value = row["intervals"].get(TOOL, {}).get(metric), _value(row, metric)
-    if pair is None or value is None:
-        return None
-    return max(0.0, value - pair[0]), max(0.0, pair[1] - value)
+def _sampling(rows: Sequence[dict[str, Any]], places: Sequence[int], metric: str) -> tuple[float, float] | None:
+    """How far the 95 % interval of the mean of sets of samples reaches below and above it."""
+    below, above = [], []
+    for place in places:
+        pair, value = rows[place]["intervals"].get(TOOL, {}).get(metric), _value(rows[place], metric)
+        if pair is None or value is None:
+            return None
+        below.append(max(0.0, value - pair[0]))
+        above.append(max(0.0, pair[1] - value))
+    return math.hypot(*below) / len(below), math.hypot(*above) / len(above)
 
 
 def _ratio(

@@ -202,7 +202,7 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
     outputs = tuple(f"weights/step-{step:08d}.safetensors" for step in steps)
     stage = planner.add(
         "train",
-        f"train-{run.variant}",
+        f"train-{run.network}",
         [latents.key, to_plain(train)],
         train,
         outputs,

@@ -266,6 +266,8 @@ class SampleConfig:
     """Number of images at milestones of training; default: `images`."""
     seed: int | None = None
     """Seed of labels and noise; default: the manifest's seed."""
+    seeds: tuple[int, ...] | None = None
+    """Several of them, one set of samples each from the same weights; exclude `seed`."""
     seeding: Literal["per-image", "public-code"] = "per-image"
     """`per-image`: independent of processes and batch. `public-code`: per rank and batch, as the authors' script."""
     labels: Literal["random", "balanced"] = "random"
@@ -291,6 +293,10 @@ class SampleConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, found {value}")
+        if self.seeds is not None and (
+            self.seed is not None or not self.seeds or len(set(self.seeds)) < len(self.seeds)
+        ):
+            raise ConfigError(f"seeds must be different numbers and exclude seed, found {list(self.seeds)}")
         if self.ranks is not None and self.seeding != "public-code":
             raise ConfigError(f"ranks is for seeding 'public-code', found seeding {self.seeding!r}")
         if self.labels != "random" and self.seeding == "public-code":

@@ -11,7 +11,7 @@ from benchmark.report.columns import BY_METRIC, COLUMNS, PROTOCOL, around, digit
 INTERVAL = (
     "A metric is reproduced when zero lies within the interval of its difference, measured minus published. The "
     "interval adds up what both sides leave open: half a unit of the last printed digit; sampling noise, which is this "
-    "run's own 95 % interval widened by the square root of two (of 1 + 1/k for the mean of k training seeds), because "
+    "run's own 95 % interval widened by the square root of two (of 1 + 1/k for the mean of k runs), because "
     "the published number is one draw of the same noise; and, for rows trained here, the largest difference known "
     "between honest trainings of the same row. Where one of these is not known, nothing is allowed for it, and the row "
     "says so."
@@ -80,7 +80,8 @@ def _group_line(report: dict[str, Any], group: dict[str, Any], row: dict[str, An
         cell = _cell(column.metric, known["mean"] if known else None, judged.get(column.metric), printed)
         spread = f"{cell.measured} ± {number(known['sd'], column.digits)}" if known else cell.measured
         cells.append(Cell(cell.title, spread, cell.published, cell.difference, cell.interval, cell.status))
-    name = f"{group['variant']}, mean of {len(group['seeds'])} seeds"
+    counts = [(len(group["seeds"]), "training"), (len(group["sample_seeds"]), "sample")]
+    name = f"{group['variant']}, mean of " + " x ".join(f"{n} {what} seeds" for n, what in counts if n > 1)
     return _made(report, row, name, group["verdict"], tuple(cells), False)
 
 

@@ -111,6 +111,17 @@ def test_training_seeds_give_one_run_each() -> None:
     assert names == ["baseline-seed0", "baseline-seed1", "sra-seed0", "sra-seed1"]
 
 
+def test_sample_seeds_give_one_run_each_and_exclude_the_only_one() -> None:
+    runs = load(SMOKE, ["sample.seeds=[3, 4]"], ["sra"]).runs
+    assert [(run.variant, run.network, run.sample.seed) for run in runs] == [
+        ("sra-sample3", "sra", 3),
+        ("sra-sample4", "sra", 4),
+    ]
+    for wrong in (["sample.seeds=[3, 3]"], ["sample.seeds=[]"], ["sample.seeds=[3, 4]", "sample.seed=1"]):
+        with pytest.raises(ManifestError, match="seeds must be different numbers and exclude seed"):
+            load(SMOKE, wrong)
+
+
 def test_ema_shorthand_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAE_PLACE", "/data")
     run = load(SMOKE, ["train.ema=0.5", "codec.path=$VAE_PLACE/vae"]).runs[0]

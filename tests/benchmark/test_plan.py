@@ -148,6 +148,14 @@ def test_stage_configuration_is_json(tmp_path: Path) -> None:
         json.dumps(stage.config)
 
 
+def test_sets_of_samples_share_their_training(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "sample.seeds=[0, 1]", "train.milestones=[]")
+    names = [stage.name for stage in plan.stages if stage.kind in ("train", "sample")]
+    assert sorted(names) == sorted(
+        ["train-baseline", "train-sra", *(f"sample-{row}-sample{k}" for row in ("baseline", "sra") for k in (0, 1))]
+    )
+
+
 def test_adm_torch_is_a_tool_of_its_own_and_only_where_it_is_asked_for(tmp_path: Path) -> None:
     before = keys(plan_of(tmp_path))
     assert not [name for name in before if "adm-torch" in name]

@@ -100,7 +100,7 @@ def test_an_unfinished_run_says_what_is_missing(finished: Finished) -> None:
 def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmark import runner
 
-    monkeypatch.setattr(runner, "argv", lambda *_: ["python", "-c", "import sys; print('error: no'); sys.exit(2)"])
+    monkeypatch.setattr(runner.Local, "argv", lambda *_: ["python", "-c", "import sys; print('error: no'); sys.exit(2)"])
     manifest = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
     with pytest.raises(runner.StageError):
         execute(manifest, tmp_path / "out", None, None, "report", "sra-bench run smoke.yaml")
@@ -171,6 +171,26 @@ def test_one_seed_has_sampling_noise_only(finished: Finished, registry: Registry
     assert fid["interval"] == pytest.approx([gap - reach, gap + reach])
     assert "sampling alone" in fid["of"]
     assert next(m for m in pair["metrics"] if m["metric"] == "is")["interval"] is None
+
+
+def test_sets_of_samples_are_one_group_whose_mean_is_less_noisy(finished: Finished, registry: Registry) -> None:
+    """By hand: reaches 0.3 and 0.4 of each set, halved by the root of four sets of one training."""
+    values = {name: printed(registry, row, "fid") for name, row in ROWS.items()}
+    names = {f"{name}-sample{k}": value + 0.1 * k for name, value in values.items() for k in range(4)}
+    overrides = [f"variants.{name}.sample.seeds=[0, 1, 2, 3]" for name in ROWS]
+    metrics = {name: {"fid": value} for name, value in names.items()}
+    intervals = {name: {"fid": [value - 0.3, value + 0.4]} for name, value in names.items()}
+    root, _ = finished(ROWS, metrics=metrics, intervals=intervals, overrides=overrides)
+    report = load_report(root)
+    group = next(g for g in report["groups"] if g["variant"] == "sra")
+    assert (group["seeds"], group["sample_seeds"]) == ([0], [0, 1, 2, 3])
+    assert group["metrics"]["fid"]["mean"] == pytest.approx(values["sra"] + 0.15)
+    (pair,) = report["pairs"]
+    fid = next(m for m in pair["metrics"] if m["metric"] == "fid")
+    gap, reach = values["sra"] - values["baseline"], math.hypot(0.3, 0.4) / 2
+    assert fid["interval"] == pytest.approx([gap - reach, gap + reach])
+    assert fid["seeds"] == 1
+    assert "mean of 4 sample seeds" in show_report(root, "md")
 
 
 def test_pairs_name_every_setting_that_differs(finished: Finished) -> None:
