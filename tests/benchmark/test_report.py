@@ -100,7 +100,8 @@ def test_an_unfinished_run_says_what_is_missing(finished: Finished) -> None:
 def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmark import runner
 
-    monkeypatch.setattr(runner.Local, "argv", lambda *_: ["python", "-c", "import sys; print('error: no'); sys.exit(2)"])
+    job = "import sys; print('error: no'); sys.exit(2)"
+    monkeypatch.setattr(runner.Local, "argv", lambda *_: ["python", "-c", job])
     manifest = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
     with pytest.raises(runner.StageError):
         execute(manifest, tmp_path / "out", None, None, "report", "sra-bench run smoke.yaml")
