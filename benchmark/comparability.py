@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.assets import located
 from benchmark.manifest import Run
 from benchmark.registry import Protocol, Registry, Row
+from sra.codec_files import WEIGHTS
 from sra.config import (
     SIZES,
     AlignSettings,
@@ -34,8 +35,6 @@ Effect = Literal["none", "harmless", "moves FID", "not stated"]
 EXACTNESS = ("fp32", "tf32", "fp16", "bf16")
 UNSETTLED = "not settled"
 """Stands for a published setting that nobody has established."""
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""Of an autoencoder in diffusers' folder format."""
 ROUNDED_LENGTH = 1e-3
 """Papers round lengths: 800 epochs, 4,003,200 steps, are printed as 4M."""
 

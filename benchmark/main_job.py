@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmark.assets import Pins, folder, remedy, used_by, verify
+from benchmark.assets import Pins, folder, located, remedy, used_by, verify
 from benchmark.collect import collect_report
 from benchmark.cost import Table, estimate, load_table
 from benchmark.disk import disk_of
@@ -18,6 +18,8 @@ from benchmark.runner import Session, StageError, processes_for, run_plan
 from benchmark.saved import record_session, resolved_manifest, save_plan
 from benchmark.smoke import scaled
 from benchmark.store import RunDirectory
+from sra.codec_files import check_codec_folder
+from sra.errors import DataError
 from sra.files import write_bytes
 
 
@@ -47,7 +49,18 @@ def prepare(
                 f"{manifest}: train.global_batch {run.train.global_batch} is not divisible by "
                 f"{count} processes x accumulate {run.train.accumulate}"
             )
+    _check_codecs(loaded)
     return make_plan(loaded, directory), directory, count
+
+
+def _check_codecs(loaded: Loaded) -> None:
+    """Codec folders that are there and are none, before hours are spent on what comes before them."""
+    for place in dict.fromkeys(located(run.codec.path) for run in loaded.runs if run.samples is None):
+        try:
+            check_codec_folder(Path(place))
+        except DataError as error:
+            how = remedy(place)
+            raise ManifestError(f"{loaded.path}: {error}{f' ({how})' if how else ''}") from error
 
 
 def verify_assets(loaded: Loaded) -> None:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from sra import embedded
+from sra.codec_files import check_codec_folder
 from sra.config import CodecConfig
 from sra.errors import DataError
-
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 
 class Codec:
@@ -46,14 +45,13 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu", dtype: t
     """Load a codec.
 
     Raises:
-        DataError: a folder without weights, or a hub id that is not in the local cache and cannot be fetched.
+        DataError: a folder without its files, or a hub id that is not in the local cache and cannot be fetched.
     """
     # diffusers costs seconds to import; jobs that need no codec do not pay.
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     folder = codec_folder(config)
-    if folder.is_dir() and not any((folder / name).is_file() for name in WEIGHTS):
-        raise DataError(f"codec.path {folder}: found no weights; needed: config.json and {WEIGHTS[0]}")
+    check_codec_folder(folder)
     local = folder.is_dir()
     try:
         module = AutoencoderKL.from_pretrained(

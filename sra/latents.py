@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sra import job
 from sra.codec import Codec, codec_folder, load_codec
+from sra.codec_files import WEIGHTS
 from sra.config import LatentsJob
 from sra.errors import DataError
 from sra.files import sha256_file
@@ -66,7 +67,7 @@ def encode(config: LatentsJob, images: Path, out: Path) -> None:
             job.check_stop()
             writer.write(*_moments(config, codec, pixels))
             progress.update(len(pixels))
-        weights = codec_folder(config.codec) / "diffusion_pytorch_model.safetensors"
+        weights = codec_folder(config.codec) / WEIGHTS
         writer.finish(list(table.values()), {"codec_sha256": sha256_file(weights) if weights.is_file() else None})
 
 

@@ -69,6 +69,30 @@ def test_missing_dataset_is_refused_by_run_and_marked_by_plan(tmp_path: Path) ->
     assert json.loads(done.stdout)["absent"] == ["/no/such/images"]
 
 
+def test_a_codec_that_is_none_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    codec, out = tmp_path / "vae", tmp_path / "out"
+    for make in (codec.mkdir, (codec / "config.json").touch):
+        make()
+        line = refused("run", SMOKE, "--out", str(out), "--set", f"codec.path={codec}")
+        assert f"{SMOKE}: codec.path {codec}: found no " in line
+        assert "needed: a folder with config.json and diffusion_pytorch_model.safetensors" in line
+        assert not out.exists()
+    assert "found a file" in refused("plan", SMOKE, "--set", f"codec.path={codec / 'config.json'}")
+    # What is not there may still come, and a smoke run brings its own.
+    assert str(tmp_path / "none") in call("plan", SMOKE, "--set", f"codec.path={tmp_path / 'none'}").stdout
+    assert call("plan", SMOKE, "--smoke", "--set", f"codec.path={codec}").returncode == 0
+
+
+def test_an_asset_that_was_fetched_in_part_is_refused_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path))
+    (tmp_path / "sd-vae-ft-ema").mkdir()
+    line = refused("plan", "manifests/sit_xl_256.yaml")
+    assert "found no config.json" in line
+    assert "(`sra-bench fetch sd-vae-ft-ema`)" in line
+
+
 def test_out_that_is_a_file(tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.write_text("keep me")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from benchmark.comparability import WEIGHTS, Compared, Evidence, blocking, compare, published_alignment, show
+from benchmark.comparability import Compared, Evidence, blocking, compare, published_alignment, show
 from benchmark.manifest import Run, load
 from benchmark.published import load_registry
 from benchmark.registry import Registry, Row
+from sra.codec_files import WEIGHTS
 from sra.config import SIZES
 
 Matching = Callable[[Row], tuple[Run, Evidence]]
