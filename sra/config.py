@@ -191,7 +191,7 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the gradient; larger ones are scaled down to it."""
     precision: Literal["fp32", "tf32", "fp16", "bf16"] = "fp16"
-    """Autocast of the student's forward pass."""
+    """Of the student's forward pass: `fp16` and `bf16` by autocast; `fp32` forbids a GPU to round products to TF32."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """Average of the weights; a number is read as its decay."""
     label_dropout: float = 0.1
@@ -273,7 +273,7 @@ class SampleConfig:
     labels: Literal["random", "balanced"] = "random"
     """Labels drawn at random, or the same number of each class."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "tf32"
-    """Precision of the network."""
+    """Of the network; `fp32` forbids TF32 in the codec too."""
     weights: Literal["ema", "model"] = "ema"
     """Which weights are sampled."""
     batch: int = 64

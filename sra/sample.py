@@ -24,6 +24,7 @@ from sra.grid import EDGE, write_grid
 from sra.network import DiffusionTransformer
 from sra.npz import Array, write_images, write_shard
 from sra.pipeline import Decoder, behind
+from sra.precision import autocast, set_tf32
 from sra.processes import make_state
 from sra.samplers import sample
 from sra.seeding import Draw, PublicCode, Shard, make_seeding
@@ -100,11 +101,10 @@ class Sampler:
     def _sampled(self, draw: Draw) -> Tensor:
         """Latents (N, C, h, w) of a batch."""
         config, network = self.config, self._network()
-        autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.sample.precision)
-        torch.backends.cuda.matmul.allow_tf32 = config.sample.precision == "tf32"
+        set_tf32(config.sample.precision)
         inputs = draw.labels, draw.initial, draw.step_noise
         always = self.speed.guidance == "always"
-        with torch.autocast(self.state.device.type, dtype=autocast, enabled=autocast is not None):
+        with autocast(config.sample.precision, self.state.device.type):
             return sample(network, config.sample, config.model, *inputs, always_double=always)
 
     def _decoded(self, made: Made) -> tuple[Array, Array]:

@@ -31,7 +31,7 @@ class Engine(Protocol):
     def scaler(self) -> Any:
         """Of fp16, else None."""
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """The student's precision."""
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:

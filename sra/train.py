@@ -32,6 +32,7 @@ from sra.loader import Ahead
 from sra.logbook import LogBook, Tally
 from sra.method import StepLosses, TrainingModule
 from sra.network import initialise
+from sra.precision import set_tf32
 from sra.processes import StopVote, leave, make_accelerator
 from sra.randoms import Randoms
 from sra.speed import chosen
@@ -90,7 +91,7 @@ class Trainer:
             project_dir=out / "trackers",
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=self.speed.buckets == "views")],
         )
-        torch.backends.cuda.matmul.allow_tf32 = self.settings.precision != "fp32"
+        set_tf32(self.settings.precision)
         self.data = PackedLatents(latents)
         self._check_data()
         self.order = DataOrder(config.seed, self.data.count, self.settings.global_batch)

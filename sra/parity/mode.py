@@ -9,8 +9,7 @@ import torch
 
 from sra.network import DiffusionTransformer
 from sra.parity.tolerance import limit_of
-
-AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+from sra.precision import autocast, set_tf32
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,7 @@ class Mode:
 
     def start(self) -> None:
         """Set what holds for the whole process."""
-        torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+        set_tf32(self.precision)
 
     def forget(self) -> None:
         """Before other shapes come: torch compiles a function for few of them, and runs the rest eagerly."""
@@ -41,8 +39,7 @@ class Mode:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Around the network's forward passes."""
-        dtype = AUTOCAST.get(self.precision)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return autocast(self.precision, self.device.type)
 
     def prepared(self, network: DiffusionTransformer) -> DiffusionTransformer:
         """The network on the device, compiled where asked."""

@@ -17,6 +17,7 @@ from sra.network import build, initialise
 from sra.perf.cases import CODEC, Mode
 from sra.perf.clock import Clock
 from sra.pipeline import Decoder, behind
+from sra.precision import autocast, set_tf32
 from sra.randoms import Randoms
 from sra.samplers import sample
 from sra.step import compile_blocks
@@ -113,15 +114,14 @@ class Sampling:
             yield made
 
     def _sample(self) -> Tensor:
-        settings, precision = self.settings, self.settings.precision
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        settings = self.settings
+        set_tf32(settings.precision)
         positions = torch.arange(self.made, self.made + settings.batch, device=self.device)
         self.made += settings.batch
         randoms = Randoms(0, positions)
         side = self.model.resolution // CODEC.factor
         shape = (CODEC.channels, side, side)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with autocast(settings.precision, self.device.type):
             return sample(
                 self.network,
                 settings,

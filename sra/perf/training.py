@@ -24,6 +24,7 @@ from sra.network import DiffusionTransformer, initialise
 from sra.perf.cases import CODEC, Mode
 from sra.perf.clock import Clock
 from sra.perf.loading import Array, make_source
+from sra.precision import autocast, set_tf32
 from sra.randoms import Randoms
 from sra.step import Batch, Step, compile_blocks, make_optimizer, teacher_of, to_device
 
@@ -32,13 +33,12 @@ class LocalEngine:
     """What a step asks of accelerate, from torch alone."""
 
     def __init__(self, precision: str, device: torch.device, optimizer: torch.optim.Optimizer) -> None:
-        self.device, self.optimizer = device, optimizer
-        self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
-        self.scaler = torch.amp.GradScaler(device.type) if self.dtype is torch.float16 else None
+        self.device, self.optimizer, self.precision = device, optimizer, precision
+        self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """See `sra.step.Engine`."""
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+        return autocast(self.precision, self.device.type)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """See `sra.step.Engine`."""
@@ -123,7 +123,7 @@ class Training:
         """
         self.batch, self.device, self.clock, self.number = batch, device, Clock(device), 0
         self.speed, self.align, self.precision = mode.speed, align, precision
-        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+        set_tf32(precision)
         self.source = make_source(
             folder, mode, (2 * CODEC.channels, *[model.resolution // CODEC.factor] * 2), 8 * batch
         )

@@ -1,0 +1,64 @@
+"""What `precision` lets a GPU do to float32 numbers: one meaning for every job. Torch's switches need no GPU."""
+
+import dataclasses
+
+import pytest
+import torch
+from accelerate import PartialState
+
+from sra.codec import load_codec
+from sra.config import SampleConfig, SampleJob, StandInJob
+from sra.parity.mode import Mode
+from sra.perf.__main__ import main as perf
+from sra.sample import Sampler
+from sra.standin import make_weights
+from sra.train import Trainer
+
+ALLOWED = {"fp32": False, "tf32": True}
+
+
+BACKENDS = (torch.backends.cuda.matmul, torch.backends.cudnn)
+
+
+@pytest.fixture(params=ALLOWED)
+def precision(request):
+    """The switches stand on the wrong side when a job starts, and where they stood when the test ends."""
+    before = [backend.allow_tf32 for backend in BACKENDS]
+    for backend in BACKENDS:
+        backend.allow_tf32 = not ALLOWED[request.param]
+    yield request.param
+    for backend, value in zip(BACKENDS, before, strict=True):
+        backend.allow_tf32 = value
+
+
+def check(precision):
+    assert [backend.allow_tf32 for backend in BACKENDS] == [ALLOWED[precision]] * 2
+
+
+def test_training(precision, small, digit_latents, tmp_path):
+    job = dataclasses.replace(small.job, train=dataclasses.replace(small.train, precision=precision))
+    Trainer(job, digit_latents, tmp_path)
+    check(precision)
+
+
+def test_sampling(precision, small, tmp_path):
+    settings = SampleConfig(steps=2, images=2, batch=2, precision=precision)
+    make_weights(StandInJob(seed=0, codec=small.codec, model=small.model), tmp_path)
+    weights = str(tmp_path / "weights.pt")
+    job = SampleJob(seed=0, codec=small.codec, model=small.model, sample=settings, checkpoint=weights)
+    Sampler(job, tmp_path, load_codec(small.codec), PartialState()).run()
+    check(precision)
+
+
+def test_parity(precision):
+    Mode(torch.device("cpu"), precision).start()
+    check(precision)
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["sample", "--codec", "none", "--nfe", "2"]], ids=["train", "sample"])
+def test_perf(precision, arguments, tmp_path):
+    network = ["--model", "2x16x2/2", "--resolution", "64", "--batch", "2", "--steps", "1", "--warmup", "1"]
+    where = ["--folder", str(tmp_path / "data"), "--out", str(tmp_path / "out.json")]
+    align = ["--align", "none"] if arguments == ["train"] else []
+    perf([*arguments, *network, *align, "--precision", precision, *where])
+    check(precision)
