@@ -17,6 +17,20 @@ from sra.method import StepLosses
 NAME = "log.jsonl"
 
 
+def watch_memory(device: torch.device) -> None:
+    """Start `memory_of` anew: a process may train one run after another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def memory_of(device: torch.device) -> dict[str, int]:
+    """`memory_bytes`: the most that tensors have taken up on this process's GPU.
+
+    Nothing on a CPU: the peak of a process counts its libraries, its loader and every run before this one.
+    """
+    return {"memory_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
+
+
 class Tally:
     """Losses of the current step's forward passes; nothing is read from the device before the step is logged."""
 

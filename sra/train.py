@@ -29,7 +29,7 @@ from sra.grid import TrainingGrid
 from sra.guard import NonFiniteError, describe
 from sra.latents import PackedLatents, sample_latent
 from sra.loader import Ahead
-from sra.logbook import LogBook, Tally
+from sra.logbook import LogBook, Tally, memory_of, watch_memory
 from sra.method import StepLosses, TrainingModule
 from sra.network import initialise
 from sra.precision import set_tf32
@@ -92,6 +92,7 @@ class Trainer:
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=self.speed.buckets == "views")],
         )
         set_tf32(self.settings.precision)
+        watch_memory(self.accelerator.device)
         self.data = PackedLatents(latents)
         self._check_data()
         self.order = DataOrder(config.seed, self.data.count, self.settings.global_batch)
@@ -344,6 +345,7 @@ class Trainer:
             "lr": rate_at(self.settings, self.step - 1),
             "skipped": self.skipped,
             "seconds": round(self.seconds, 4),
+            **memory_of(self.accelerator.device),
         }
         if self.accelerator.scaler is not None:
             row["loss_scale"] = self.accelerator.scaler.get_scale()

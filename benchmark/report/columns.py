@@ -87,7 +87,7 @@ COSTS = {
     "training_hours": "training, h",
     "processes": "processes",
     "device_hours": "device hours",
-    "memory_gib": "memory, GiB",
+    "memory_gib": "GPU memory, GiB",
     "sample_seconds": "sampling, s",
     "images_per_second": "images/s",
     "score_seconds": "scoring, s",

@@ -17,7 +17,7 @@ INTERVAL = (
     "says so."
 )
 EFFECTS = {"moves FID": 0, "harmless": 1, "not stated": 2, "none": 3}
-COSTS = {"seconds_per_step": "seconds per step", "memory_gib": "memory, GiB", "device_hours": "device hours"}
+COSTS = {"seconds_per_step": "seconds per step", "memory_gib": "GPU memory, GiB", "device_hours": "device hours"}
 
 
 @dataclass(frozen=True)

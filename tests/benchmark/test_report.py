@@ -18,7 +18,7 @@ from benchmark.main_job import execute
 from benchmark.pairs import mean
 from benchmark.registry import METRICS, Registry
 from benchmark.report import show_report, write_report
-from benchmark.report.columns import around
+from benchmark.report.columns import around, costs
 from benchmark.store import read_json, write_json
 from benchmark.verdict import half_unit
 from sra.errors import UserError
@@ -219,6 +219,7 @@ def test_cost_ratio_and_the_published_one(finished: Finished, registry: Registry
     assert pair["cost"]["seconds_per_step"]["ratio"] == pytest.approx(10 / 8)
     assert pair["cost"]["memory_gib"] is None
     assert report["rows"][1]["cost"]["memory_gib"] == 3
+    assert ("GPU memory, GiB", "3") in costs(report["rows"][1])
     hours, memory, hours_sra, memory_sra = registry.cost["SiT-B"]
     assert pair["published_cost"]["hours"] == hours_sra / hours
     assert pair["published_cost"]["memory"] == memory_sra / memory

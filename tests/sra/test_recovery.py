@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from sra import checkpoint, job
+from sra import checkpoint, job, logbook
 from sra.alignment.sra import Settings
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, TrainConfig, TrainJob
 from sra.errors import DataError, disk_trouble
@@ -242,7 +242,18 @@ def test_trackers_get_every_logged_row(latents, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.accelerator, "log", lambda values, step: seen.append((step, values)))
     trainer.run()
     assert [step for step, _ in seen] == [1, 2]
-    assert set(seen[0][1]) == {"loss", "generation", "alignment", "grad_norm", "lr", "skipped", "seconds"}
+    measured = {"memory_bytes"} if torch.cuda.is_available() else set()
+    assert set(seen[0][1]) == {"loss", "generation", "alignment", "grad_norm", "lr", "skipped", "seconds"} | measured
+
+
+def test_memory_is_that_of_the_runs_own_gpu(monkeypatch):
+    peaks = {torch.device("cuda", 0): 10, torch.device("cuda", 1): 20}
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peaks.__getitem__)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peaks.update({device: 0}))
+    assert logbook.memory_of(torch.device("cuda", 1)) == {"memory_bytes": 20}
+    logbook.watch_memory(torch.device("cuda", 1))
+    assert [logbook.memory_of(device) for device in peaks] == [{"memory_bytes": 10}, {"memory_bytes": 0}]
+    assert logbook.memory_of(torch.device("cpu")) == {}
 
 
 def test_a_job_leaves_a_heartbeat_and_its_end(tmp_path):
