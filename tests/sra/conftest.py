@@ -1,5 +1,6 @@
 """Golden numbers and the small networks they belong to."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,3 +89,14 @@ def digit_latents(small: Any, digit_images: Path, tmp_path_factory: pytest.TempP
     config = LatentsJob(data=DataConfig(images="unused"), codec=small.codec, resolution=32, flipped=True)
     encode(config, digit_images, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def noise_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred packed latents of noise, ten classes: for runs whose images do not matter. Nobody writes to them."""
+    folder = tmp_path_factory.mktemp("noise-latents")
+    random = np.random.default_rng(0)
+    np.save(folder / "moments.npy", np.abs(random.standard_normal((100, 8, 8, 8))).astype(np.float32))
+    np.save(folder / "labels.npy", random.integers(0, 10, 100))
+    (folder / "latents.json").write_text(json.dumps({"count": 100, "classes": 10, "dtype": "float32"}))
+    return folder

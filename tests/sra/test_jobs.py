@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ from sra.config import (
     to_plain,
 )
 from sra.errors import DataError
-from sra.images import center_crop, prepare
+from sra.images import prepare
 from sra.latents import PackedLatents, encode
 from sra.sample import Sampler
 from sra.seeding import labels_of
@@ -69,15 +68,6 @@ def train(latents, out, config=JOB):
 
 def test_configuration_survives_json():
     assert from_plain(TrainJob, json.loads(json.dumps(to_plain(JOB)))) == JOB
-
-
-def test_center_crop_is_adms():
-    with np.load(Path(__file__).parents[1] / "golden" / "center_crop.npz", allow_pickle=False) as arrays:
-        cases = sorted({name.split("/")[0] for name in arrays.files})
-        assert cases
-        for case in cases:
-            found = np.asarray(center_crop(Image.fromarray(arrays[f"{case}/image"]), 32))
-            np.testing.assert_array_equal(found, arrays[f"{case}/crop32"])
 
 
 def test_an_image_that_is_none_is_named(tmp_path):

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -32,20 +31,10 @@ JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=Settings(blo
 
 
 @pytest.fixture(scope="module")
-def latents(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("latents")
-    random = np.random.default_rng(0)
-    np.save(folder / "moments.npy", np.abs(random.standard_normal((100, 8, 8, 8))).astype(np.float32))
-    np.save(folder / "labels.npy", random.integers(0, 10, 100))
-    (folder / "latents.json").write_text(json.dumps({"count": 100, "classes": 10, "dtype": "float32"}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def alone(latents, tmp_path_factory):
+def alone(noise_latents, tmp_path_factory):
     """The uninterrupted run of one process."""
     out = tmp_path_factory.mktemp("alone")
-    Trainer(JOB, latents, out).run()
+    Trainer(JOB, noise_latents, out).run()
     return out
 
 
@@ -92,10 +81,10 @@ def same(out, alone):
 
 
 @pytest.mark.slow
-def test_stopped_on_two_processes_continues_on_one_and_on_four(latents, alone, tmp_path):
+def test_stopped_on_two_processes_continues_on_one_and_on_four(noise_latents, alone, tmp_path):
     """The two keep their parts of the optimizer's state; the checkpoint has all of it."""
     two, four = tmp_path / "two", tmp_path / "four"
-    process = start(latents, two, 2, shard="optimizer")
+    process = start(noise_latents, two, 2, shard="optimizer")
     while process.poll() is None and not (two / "weights").is_dir():
         time.sleep(0.02)
     # To the launcher, as Slurm would; torchrun's own agent dies of this signal.
@@ -107,27 +96,27 @@ def test_stopped_on_two_processes_continues_on_one_and_on_four(latents, alone, t
     assert [p.name for p in (two / "checkpoints").iterdir()] == [f"step-{stopped:08d}"]
     shutil.copytree(two, four)
 
-    Trainer(JOB, latents, two).run()
+    Trainer(JOB, noise_latents, two).run()
     same(two, alone)
 
-    process = start(latents, four, 4, accumulate=2)
+    process = start(noise_latents, four, 4, accumulate=2)
     text = process.communicate(timeout=300)[0]
     assert process.returncode == 0, text
     assert f"continues at step {stopped} of {STEPS}" in text
     same(four, alone)
 
 
-def test_another_number_of_processes_than_planned_is_refused(latents, tmp_path):
+def test_another_number_of_processes_than_planned_is_refused(noise_latents, tmp_path):
     with pytest.raises(ConfigError, match="--processes 2: found 1; start the job with torchrun"):
-        Trainer(JOB, latents, tmp_path, processes=2)
+        Trainer(JOB, noise_latents, tmp_path, processes=2)
     check_processes(None, 3)
     check_processes(3, 3)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(latents, tmp_path):
+def test_a_batch_that_cannot_be_shared_is_refused(noise_latents, tmp_path):
     odd = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, global_batch=15, accumulate=2))
     with pytest.raises(Exception, match="15 is not divisible by 1 processes x accumulate 2"):
-        Trainer(odd, latents, tmp_path)
+        Trainer(odd, noise_latents, tmp_path)
 
 
 @pytest.mark.parametrize(

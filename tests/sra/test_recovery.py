@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -33,16 +32,6 @@ def changed(**changes):
     return dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, **changes))
 
 
-@pytest.fixture(scope="module")
-def latents(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("latents")
-    random = np.random.default_rng(0)
-    np.save(folder / "moments.npy", np.abs(random.standard_normal((40, 8, 8, 8))).astype(np.float32))
-    np.save(folder / "labels.npy", random.integers(0, 10, 40))
-    (folder / "latents.json").write_text(json.dumps({"count": 40, "classes": 10, "dtype": "float32"}))
-    return folder
-
-
 def train(latents, out, config=JOB):
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, latents, out)
@@ -61,8 +50,8 @@ def rows(out):
 # -- checkpoints ------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_and_every_nth_checkpoint_stay(latents, tmp_path):
-    train(latents, tmp_path, changed(keep_every=2))
+def test_the_newest_and_every_nth_checkpoint_stay(noise_latents, tmp_path):
+    train(noise_latents, tmp_path, changed(keep_every=2))
     assert steps(tmp_path) == [2, 4, 5, 6]
     with pytest.raises(ConfigError, match="keep_every must be a multiple of checkpoint_every 4, found 6"):
         dataclasses.replace(TRAIN, checkpoint_every=4, keep_every=6)
@@ -79,45 +68,45 @@ def test_the_state_may_change_once_save_has_returned(tmp_path):
     assert not state["b"]["c"].any()
 
 
-def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(latents, tmp_path):
-    train(latents, tmp_path)
+def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(noise_latents, tmp_path):
+    train(noise_latents, tmp_path)
     with pytest.raises(DataError, match=r"checkpoint of another run: train\.lr 0\.001, here 0\.002; remove"):
-        train(latents, tmp_path, changed(lr=2e-3))
-    assert train(latents, tmp_path, changed(steps=8, log_every=4, accumulate=2)).step == 8
+        train(noise_latents, tmp_path, changed(lr=2e-3))
+    assert train(noise_latents, tmp_path, changed(steps=8, log_every=4, accumulate=2)).step == 8
 
 
-def test_a_checkpoint_of_another_format_is_refused(latents, tmp_path, monkeypatch):
-    train(latents, tmp_path)
+def test_a_checkpoint_of_another_format_is_refused(noise_latents, tmp_path, monkeypatch):
+    train(noise_latents, tmp_path)
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
     with pytest.raises(DataError, match="checkpoint format 1, this version reads 2"):
-        train(latents, tmp_path)
+        train(noise_latents, tmp_path)
 
 
-def test_weights_that_have_gone_are_made_again(latents, tmp_path):
-    one = train(latents, tmp_path, changed(keep_every=1))
+def test_weights_that_have_gone_are_made_again(noise_latents, tmp_path):
+    one = train(noise_latents, tmp_path, changed(keep_every=1))
     files = [one.weights_file(step) for step in (3, 6)]
     before = [path.read_bytes() for path in files]
     for path in files:
         path.unlink()
-    again = train(latents, tmp_path, changed(keep_every=1))
+    again = train(noise_latents, tmp_path, changed(keep_every=1))
     assert [path.read_bytes() for path in files] == before
     files[1].unlink()
-    train(latents, tmp_path, changed(keep_every=1))
+    train(noise_latents, tmp_path, changed(keep_every=1))
     assert files[1].read_bytes() == before[1]
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert again.step == 6
 
 
-def test_every_damaged_checkpoint_is_refused(latents, tmp_path):
-    train(latents, tmp_path)
+def test_every_damaged_checkpoint_is_refused(noise_latents, tmp_path):
+    train(noise_latents, tmp_path)
     for place in (tmp_path / "checkpoints").iterdir():
         (place / "state.pt").write_bytes(b"")
     with pytest.raises(DataError, match="every checkpoint is damaged"):
-        train(latents, tmp_path)
+        train(noise_latents, tmp_path)
 
 
-def test_a_full_disk_ends_in_one_line_and_the_run_continues(latents, tmp_path, monkeypatch):
-    whole = train(latents, tmp_path / "whole")
+def test_a_full_disk_ends_in_one_line_and_the_run_continues(noise_latents, tmp_path, monkeypatch):
+    whole = train(noise_latents, tmp_path / "whole")
     written, write = [], checkpoint._Hashing.write
 
     def full(self, content):
@@ -130,13 +119,13 @@ def test_a_full_disk_ends_in_one_line_and_the_run_continues(latents, tmp_path, m
     size = next((tmp_path / "whole" / "checkpoints").rglob("state.pt")).stat().st_size
     monkeypatch.setattr(checkpoint._Hashing, "write", full)
     with pytest.raises(OSError, match="No space left") as caught:
-        train(latents, tmp_path / "parts")
+        train(noise_latents, tmp_path / "parts")
     assert "no space left on the disk; nothing finished is lost" in disk_trouble(caught.value, "x")
     # Two whole checkpoints, and nothing of the one that failed.
     assert steps(tmp_path / "parts") == [2, 3]
     assert not list((tmp_path / "parts").rglob(".*"))
     monkeypatch.undo()
-    parts = train(latents, tmp_path / "parts")
+    parts = train(noise_latents, tmp_path / "parts")
     for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -179,8 +168,8 @@ def spoil(trainer, step, monkeypatch, part):
         ("gradient", r"gradient is not finite: .*; gradient norm nan, not finite in \d+ of \d+ parameters"),
     ],
 )
-def test_which_part_is_not_finite(part, text, latents, tmp_path, monkeypatch):
-    trainer = Trainer(JOB, latents, tmp_path)
+def test_which_part_is_not_finite(part, text, noise_latents, tmp_path, monkeypatch):
+    trainer = Trainer(JOB, noise_latents, tmp_path)
     before = [p.clone() for p in trainer.network.parameters()]
     spoil(trainer, 0, monkeypatch, part)
     with pytest.raises(NonFiniteError, match=f"training step 1: {text}"):
@@ -188,8 +177,8 @@ def test_which_part_is_not_finite(part, text, latents, tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
 
 
-def test_a_step_that_is_skipped_changes_nothing_and_is_counted(latents, tmp_path, monkeypatch, capsys):
-    trainer = Trainer(changed(on_nonfinite="skip"), latents, tmp_path)
+def test_a_step_that_is_skipped_changes_nothing_and_is_counted(noise_latents, tmp_path, monkeypatch, capsys):
+    trainer = Trainer(changed(on_nonfinite="skip"), noise_latents, tmp_path)
     spoil(trainer, 2, monkeypatch, "gradient")
     trainer.run()
     assert "step 3 is skipped, 1 so far: gradient norm nan" in capsys.readouterr().out
@@ -222,22 +211,22 @@ def test_a_collapsed_loss_scale_is_warned_of_with_its_number():
 # -- logs and signs of life -------------------------------------------------------------------------------------
 
 
-def test_the_log_is_the_mean_over_accumulated_parts(latents, tmp_path):
-    train(latents, tmp_path / "one", changed(steps=2, milestones=()))
-    train(latents, tmp_path / "four", changed(steps=2, milestones=(), accumulate=4))
+def test_the_log_is_the_mean_over_accumulated_parts(noise_latents, tmp_path):
+    train(noise_latents, tmp_path / "one", changed(steps=2, milestones=()))
+    train(noise_latents, tmp_path / "four", changed(steps=2, milestones=(), accumulate=4))
     for name in ("loss", "generation", "alignment"):
         one, four = ([row[name] for row in rows(tmp_path / place)] for place in ("one", "four"))
         assert one == pytest.approx(four, rel=1e-5)
 
 
-def test_a_tracker_without_its_package_is_named(latents, tmp_path, monkeypatch):
+def test_a_tracker_without_its_package_is_named(noise_latents, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"train\.trackers: wandb needs the Python package 'wandb', which is not"):
-        Trainer(changed(trackers=("wandb",)), latents, tmp_path)
+        Trainer(changed(trackers=("wandb",)), noise_latents, tmp_path)
 
 
-def test_trackers_get_every_logged_row(latents, tmp_path, monkeypatch):
-    trainer = Trainer(changed(steps=2, milestones=()), latents, tmp_path)
+def test_trackers_get_every_logged_row(noise_latents, tmp_path, monkeypatch):
+    trainer = Trainer(changed(steps=2, milestones=()), noise_latents, tmp_path)
     seen = []
     monkeypatch.setattr(trainer.accelerator, "log", lambda values, step: seen.append((step, values)))
     trainer.run()
