@@ -31,7 +31,7 @@ def evaluate(
         reference: the same; a reference batch's stored statistics are used.
         graph: a frozen Inception graph, or `embedded:digits`.
         options: more arguments of the tool, such as "--cache", "features".
-        tool: name of its module: adm, cleanfid, fidelity.
+        tool: name of its module: adm, adm_torch, cleanfid, fidelity.
 
     Raises:
         EvaluatorError: what the tool refuses, in one line.
