@@ -28,7 +28,7 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.counts import evaluations, macs, parameters
+from benchmark.counts import evaluations, parameters
 from benchmark.disk import sampled_images
 from benchmark.plan import Plan, Stage, known_count
 from sra.config import (
@@ -42,6 +42,7 @@ from sra.config import (
     from_plain,
 )
 from sra.files import cache_file
+from sra.flops import count as work_of
 
 FORWARDS_PER_STEP = 3
 """A backward pass costs two forward passes, so that a training step without alignment is worth three evaluations."""
@@ -227,9 +228,9 @@ def _closest(
     usable = [r for r in rates if r.size == name or (r.size in SIZES and name in SIZES)]
     if not usable:
         return None
-    wanted = macs(model, codec)
-    shape = (name, model.patch, model.resolution)
-    ratios = [(r, 1.0 if shape == (r.size, r.patch, r.resolution) else wanted / macs(r.model, CODEC)) for r in usable]
+    wanted, shape = work_of(model, codec).forward, (name, model.patch, model.resolution)
+    known = [(r, (r.size, r.patch, r.resolution) == shape) for r in usable]
+    ratios = [(r, 1.0 if same else wanted / work_of(r.model, CODEC).forward) for r, same in known]
     return min(ratios, key=lambda pair: (abs(math.log(pair[1])), pair[0].precision != precision))
 
 

@@ -1,22 +1,9 @@
-"""Sizes that follow from a network's settings: parameters, multiply-accumulates, tokens, evaluations. Torch-free."""
+"""Sizes that follow from settings: parameters and evaluations. Torch-free; work is counted in `sra.flops`."""
 
 from __future__ import annotations
 
 from sra.config import CodecConfig, ModelConfig, SampleConfig
-
-SINUSOIDS = 256
-"""Inputs of the timestep's MLP."""
-
-
-def tokens(model: ModelConfig, codec: CodecConfig) -> int:
-    """Patches of one latent."""
-    return (model.resolution // codec.factor // model.patch) ** 2
-
-
-def _outputs(model: ModelConfig, codec: CodecConfig) -> int:
-    """Channels that the network predicts: only SiT in the convention `sra` predicts no second half."""
-    single = model.family == "sit" and model.convention == "sra"
-    return codec.channels * (1 if single else 2)
+from sra.flops import SINUSOIDS, outputs_of
 
 
 def parameters(model: ModelConfig, codec: CodecConfig, *, head: bool = False) -> int:
@@ -30,22 +17,10 @@ def parameters(model: ModelConfig, codec: CodecConfig, *, head: bool = False) ->
     d, depth = model.dimensions.width, model.dimensions.depth
     area = model.patch**2
     block = 18 * d * d + 15 * d
-    outputs = area * _outputs(model, codec)
+    outputs = area * outputs_of(model, codec)
     final = 2 * d * d + 2 * d + (d + 1) * outputs
     embeddings = d * (area * codec.channels + 1) + d * (SINUSOIDS + 1) + d * (d + 1) + d * (model.classes + 1)
     return depth * block + final + embeddings + (4 * d * d + 3 * d if head else 0)
-
-
-def macs(model: ModelConfig, codec: CodecConfig) -> int:
-    """Multiply-accumulates of one forward pass for one image, attention and adaLN included.
-
-    Per block and token 12 D^2 in the linears and 2 T D in attention, per block 6 D^2 in adaLN.
-    """
-    d, depth, t = model.dimensions.width, model.dimensions.depth, tokens(model, codec)
-    area = model.patch**2
-    block = 12 * d * d * t + 2 * d * t * t + 6 * d * d
-    ends = t * d * area * (codec.channels + _outputs(model, codec))
-    return depth * block + ends + d * (SINUSOIDS + d) + 2 * d * d
 
 
 def evaluations(sample: SampleConfig) -> int:

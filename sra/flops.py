@@ -46,6 +46,12 @@ def tokens_of(model: ModelConfig, codec: CodecConfig) -> int:
     return (model.resolution // codec.factor // model.patch) ** 2
 
 
+def outputs_of(model: ModelConfig, codec: CodecConfig) -> int:
+    """Channels that the network predicts: only SiT in the convention `sra` predicts no second half."""
+    single = model.family == "sit" and model.convention == "sra"
+    return codec.channels * (1 if single else 2)
+
+
 def count(model: ModelConfig, codec: CodecConfig, *, grouped: bool = False, separated: bool = False) -> Work:
     """MACs for one image.
 
@@ -62,14 +68,12 @@ def count(model: ModelConfig, codec: CodecConfig, *, grouped: bool = False, sepa
     conditions = 2 if grouped else 1
     few = tokens // GROUP_PARTS
     pairs = few**2 + (tokens - few) ** 2 if separated else tokens**2
-    single = model.family == "sit" and model.convention == "sra"
-    outputs = codec.channels * (1 if single else 2)
     patch = tokens * d * model.patch**2
     return Work(
         embedding=patch * codec.channels + conditions * (d * SINUSOIDS + d * d),
         block=12 * d * d * tokens + 2 * d * pairs + 2 * d * tokens + conditions * 6 * d * d,
         depth=model.dimensions.depth,
-        final=patch * outputs + d * tokens + conditions * 2 * d * d,
+        final=patch * outputs_of(model, codec) + d * tokens + conditions * 2 * d * d,
     )
 
 

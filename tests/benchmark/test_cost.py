@@ -3,13 +3,12 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmark import main_job
 from benchmark.cost import Estimate, estimate, load_table
-from benchmark.counts import evaluations, macs, parameters, tokens
+from benchmark.counts import evaluations, parameters
 from benchmark.manifest import load
 from benchmark.plan import Plan, make_plan
 from benchmark.store import RunDirectory
@@ -40,20 +39,13 @@ def test_parameters_are_those_of_the_golden_state(family: str, section: str) -> 
     )
     counted = sum(math.prod(shape) for name, shape in GOLDEN[section] if name != "pos_embed")
     assert parameters(model, codec, head=True) == counted
-    assert tokens(model, codec) == 16
 
 
-@pytest.mark.parametrize(
-    ("size", "edge", "giga"),
-    [("S", 256, 6.06), ("B", 256, 23.01), ("L", 256, 80.71), ("XL", 256, 118.64), ("XL", 512, 524.6)],
-)
-def test_macs_are_those_that_the_papers_count(size: Any, edge: int, giga: float) -> None:
-    model = ModelConfig(size=size, resolution=edge, convention="sra")
-    assert macs(model, VAE) / 1e9 == pytest.approx(giga, rel=1e-3)
-    if size == "XL":
-        assert parameters(model, VAE) / 1e6 == pytest.approx(675, rel=1e-3)
-        extra = parameters(model, VAE, head=True) - parameters(model, VAE)
-        assert extra / 1e6 == pytest.approx(5.3, rel=1e-2)
+def test_parameters_are_those_that_the_papers_print() -> None:
+    model = ModelConfig(size="XL", convention="sra")
+    assert parameters(model, VAE) / 1e6 == pytest.approx(675, rel=1e-3)
+    extra = parameters(model, VAE, head=True) - parameters(model, VAE)
+    assert extra / 1e6 == pytest.approx(5.3, rel=1e-2)
 
 
 def test_evaluations_count_guidance_only_inside_its_interval() -> None:
