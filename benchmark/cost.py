@@ -22,15 +22,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.counts import evaluations, parameters
 from benchmark.disk import sampled_images
 from benchmark.plan import Plan, Stage, known_count
+from benchmark.published import load_registry
 from sra.config import (
     SIZES,
     CodecConfig,
@@ -52,6 +51,7 @@ MOMENT_BYTES = 4 * 2
 """The part of it that `train.shard: optimizer` divides among the processes."""
 CODEC = CodecConfig()
 """The published networks' latents."""
+FAMILIES: dict[str, Literal["sit", "dit"]] = {"SiT": "sit", "DiT": "dit"}
 STRICT = {"extra": "forbid"}
 
 
@@ -160,28 +160,26 @@ def load_table() -> Table:
 @cache
 def _published() -> Table:
     """Hours per epoch, the last incomplete batch dropped, at 256 px and patch 2; GB of one device."""
-    text = (Path(__file__).parent / "published.yaml").read_text(encoding="utf-8")
-    document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    facts = document["cost_source"]
-    batch, devices = facts["global_batch"], facts["devices"]
-    images = document["data"]["images"] // batch * batch
+    registry = load_registry()
+    facts = registry.cost_source
+    images = registry.data.images // facts.global_batch * facts.global_batch
     rates = []
-    for name, (hours, memory, hours_sra, memory_sra) in document["cost"].items():
+    for name, (hours, memory, hours_sra, memory_sra) in registry.cost.items():
         family, _, size = name.partition("-")
         for align, spent, gigabytes in ((None, hours, memory), ("sra", hours_sra, memory_sra)):
             rate = TrainRate(
-                family=family.lower(),
+                family=FAMILIES[family],
                 size=size,
                 patch=2,
                 resolution=256,
                 align=align,
                 precision="fp16",
-                images_per_device=batch // devices,
-                seconds_per_image=spent * 3600 * devices / images,
+                images_per_device=facts.global_batch // facts.devices,
+                seconds_per_image=spent * 3600 * facts.devices / images,
                 memory_bytes=gigabytes * 1e9,
             )
             rates.append(rate)
-    return Table(device=facts["device"], train=tuple(rates), source=f"published ({facts['source']})")
+    return Table(device=facts.device, train=tuple(rates), source=f"published ({facts.source})")
 
 
 def estimate(stage: Stage, plan: Plan, table: Table, processes: int) -> Estimate:

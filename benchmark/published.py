@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -29,9 +29,7 @@ def load_registry(path: Path = REGISTRY) -> Registry:
 def _load(path: Path) -> Registry:
     try:
         text = path.read_text(encoding="utf-8")
-        # A SafeLoader, told to leave numbers as text.
-        document = yaml.load(text, _Printed)  # noqa: S506
-        lines = _row_lines(text)
+        document, lines = _parsed(text)
     except (OSError, yaml.YAMLError) as error:
         raise RegistryError(f"{path}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(document, dict):
@@ -50,14 +48,17 @@ def _load(path: Path) -> Registry:
     return registry
 
 
-class _Printed(yaml.SafeLoader):
+# In C where libyaml is there: a plan waits for it.
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Printed(_Safe):  # type: ignore[misc]
     """Decimal numbers stay text: 29.10 keeps its last digit."""
 
-
-_Printed.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _settings(value: Any) -> Any:
@@ -70,9 +71,18 @@ def _settings(value: Any) -> Any:
         return value
 
 
-def _row_lines(text: str) -> list[int]:
+def _parsed(text: str) -> tuple[Any, list[int]]:
+    """The document, and the line of each of its rows."""
+    loader = _Printed(text)
+    try:
+        root = loader.get_single_node()
+        return (loader.construct_document(root) if root is not None else None), _row_lines(root)
+    finally:
+        loader.dispose()
+
+
+def _row_lines(root: yaml.Node | None) -> list[int]:
     """Line of each row, counted from 1."""
-    root = yaml.compose(text, _Printed)
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     rows = next((value for key, value in pairs if key.value == "rows"), None)
     return [node.start_mark.line + 1 for node in rows.value] if isinstance(rows, yaml.SequenceNode) else []
