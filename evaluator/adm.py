@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from evaluator import protocol, tool
+from evaluator import graphs, protocol, tool
 from evaluator.cache import folder_name
 from evaluator.errors import EvaluatorError
-from evaluator.graphs import Graph
+from evaluator.graphs import BLANK, LOGITS, Graph
 from evaluator.protocol import SPATIAL_CHANNELS
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]
-INPUT, POOL, SPATIAL, LOGITS = "ExpandDims:0", "pool_3:0", "mixed_6/conv:0", "softmax/logits/MatMul"
+INPUT, POOL, SPATIAL = (f"{name}:0" for name in (graphs.INPUT, graphs.POOL, graphs.SPATIAL))
+"""Tensors: the first output of each operation."""
 
 
 class InceptionGraph:
@@ -59,7 +60,7 @@ class InceptionGraph:
 
     def _widths(self, graph: Graph) -> tuple[int, int]:
         """Seen on one black image: the shapes of a frozen graph need not be complete."""
-        pool, spatial = self.session.run(self.outputs, {self.images: np.zeros((1, 64, 64, 3), np.float32)})
+        pool, spatial = self.session.run(self.outputs, {self.images: np.zeros(BLANK, np.float32)})
         where = f"--graph {graph.path}:"
         if pool.shape[:3] != (1, 1, 1) or pool.shape[3] != len(self.weights):
             raise EvaluatorError(

@@ -12,10 +12,8 @@ import torch
 from evaluator import convert, extractor, protocol, tool
 from evaluator.cache import folder_name
 from evaluator.extractor import Array
-from evaluator.graphs import Graph
+from evaluator.graphs import BLANK, Graph
 from evaluator.protocol import SPATIAL_CHANNELS
-
-BLANK = (1, 64, 64, 3)
 
 
 class TorchInception:

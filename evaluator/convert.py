@@ -23,16 +23,14 @@ from evaluator.errors import EvaluatorError
 from evaluator.files import replacing
 from evaluator.folding import fold
 from evaluator.graphdef import Node
-from evaluator.graphs import Graph, resolve
+from evaluator.graphs import BLANK, INPUT, LOGITS, POOL, SPATIAL, Graph, resolve
 from evaluator.inception import OPERATIONS, Inception, Network
 from evaluator.tool import BAD_INPUT
 
-INPUT, POOL, SPATIAL, LOGITS = "ExpandDims", "pool_3", "mixed_6/conv", "softmax/logits/MatMul"
 PASSED = ("Identity", "CheckNumerics")
 """Operations that hand their first input on."""
 FORMAT = "sra-bench inception 1"
 SUFFIX = ".safetensors"
-BLANK = (1, 64, 64, 3)
 
 
 def load(graph: Graph) -> Inception:

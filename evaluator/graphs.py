@@ -1,4 +1,4 @@
-"""Inception graphs: where they lie, and which one the published numbers used."""
+"""Frozen Inception graphs: where they lie, and what every one of them must have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 
 from evaluator import embedded
 from evaluator.errors import EvaluatorError
+
+INPUT, POOL, SPATIAL, LOGITS = "ExpandDims", "pool_3", "mixed_6/conv", "softmax/logits/MatMul"
+"""Operations of images, pooled features, spatial features, and the classifier without its bias."""
+BLANK = (1, 64, 64, 3)
+"""Shape of an image on which a graph shows its widths, which its file need not say."""
 
 
 @dataclass(frozen=True)
