@@ -61,8 +61,8 @@ class Asset:
     folder: bool = False
     """Whether `asset:NAME` means the folder of its files rather than its only file."""
     files: dict[str, Facts] = field(default_factory=dict)
-    tool: str | None = None
-    """Scoring tool that needs it."""
+    tools: tuple[str, ...] = ()
+    """Scoring tools that need it."""
     variable: str | None = None
     """Environment variable that names its place, for what is too large to be copied."""
     manual: str | None = None
@@ -142,7 +142,14 @@ def remedy(place: str) -> str:
 
 def used_by(places: list[str], tools: list[str]) -> list[Asset]:
     """Assets that places and scoring tools mean, in the catalogue's order."""
-    return [a for a in catalogue().values() if a.tool in tools or any(_means(place, a) for place in places)]
+    return [a for a in catalogue().values() if set(a.tools) & set(tools) or any(_means(place, a) for place in places)]
+
+
+def weights_of(tool: str) -> list[Path]:
+    """A scoring tool's own weights that are there: in their asset's folder, or in the assets folder itself."""
+    root = folder()
+    files = [(asset.name, file) for asset in catalogue().values() if tool in asset.tools for file in asset.files]
+    return [path for name, file in files for path in (root / name / file, root / file) if path.is_file()]
 
 
 def _means(place: str, asset: Asset) -> bool:

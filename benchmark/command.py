@@ -57,6 +57,9 @@ def _score(stages: list[Stage], directory: RunDirectory) -> list[str]:
         arguments += ["--extractor", inputs["extractor"]]
     if inputs["tool"] in PROTOCOL_TOOLS:
         arguments += ["--views", *(str(s.directory / "views") for s in stages)]
+    counts = [s.config.get("images") for s in stages]
+    if None not in counts:
+        arguments += ["--expect-images", *map(str, counts)]
     return [*arguments, "--cache", str(directory.root / "cache")]
 
 

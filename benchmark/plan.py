@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.assets import located
-from benchmark.manifest import Loaded, ManifestError, Run
+from benchmark.assets import located, weights_of
+from benchmark.manifest import Loaded, ManifestError, Run, ScoreConfig
 from benchmark.store import RunDirectory, fingerprint, is_done, key_of, read_json
 from sra.config import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
@@ -156,7 +156,8 @@ def _maybe(place: str | None) -> str | None:
 def _plan_run(planner: _Planner, run: Run) -> None:
     images = _images(planner, run) if run.needs_data and run.data.images is not None else None
     if run.samples is not None:
-        _score(planner, run, images, *_given(planner, run, run.samples, "samples.npz"))
+        count = run.sample.images if planner.smoke else None
+        _score(planner, run, images, *_given(planner, run, run.samples, "samples.npz"), count=count)
         return
     if run.checkpoint is not None:
         _sample_and_score(planner, run, images, None, *_given(planner, run, run.checkpoint, "weights.pt"))
@@ -263,7 +264,8 @@ def _sample_and_score(
         variant=run.variant,
         step=step,
     )
-    _score(planner, run, images, str(sample.directory / "samples.npz"), sample.key, step=step, early=early)
+    place, count = str(sample.directory / "samples.npz"), settings.images
+    _score(planner, run, images, place, sample.key, count=count, step=step, early=early)
 
 
 def _score(
@@ -273,10 +275,11 @@ def _score(
     samples: str,
     identity: Any,
     *,
+    count: int | None,
     step: int | None = None,
     early: bool = False,
 ) -> None:
-    """Score one sample set, with every tool or, at a milestone, the first of the protocol."""
+    """Score one sample set, of `count` images where that is known; at a milestone only with the protocol's tool."""
     reference, reference_identity = _reference(planner, run, images)
     graph_identity = planner.place(run.score.graph)
     suffix = f"-step{step}" if early else ""
@@ -285,8 +288,8 @@ def _score(
         planner.add(
             "score",
             f"score-{tool}-{run.variant}{suffix}",
-            [identity, tool, reference_identity, graph_identity, *([extractor] if extractor == "graph" else [])],
-            {},
+            [identity, tool, reference_identity, graph_identity, *_network_of(run.score, tool)],
+            {"images": count},
             ("scores.json",),
             inputs={
                 "tool": tool,
@@ -298,6 +301,16 @@ def _score(
             variant=run.variant,
             step=step,
         )
+
+
+def _network_of(score: ScoreConfig, tool: str) -> list[Any]:
+    """What besides the graph decides the network that a tool sees: its own weights, as far as they are there."""
+    if tool not in EXTRACTING:
+        return []
+    if score.extractor == "graph":
+        return ["graph"]
+    own = not score.graph.startswith("embedded:")
+    return [fingerprint(str(path)) for path in weights_of(tool)] if own else []
 
 
 def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, Any]:

@@ -84,15 +84,19 @@ def _parse(tool: str, extend: Callable[[argparse.ArgumentParser], None] | None) 
     parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--graph", required=True)
     parser.add_argument("--cache", type=Path, help="folder of cached features")
-    parser.add_argument("--expect-images", type=int, help="refuse sample sets of another number of images")
+    help_expect = "refuse sample sets of another number of images: one for all, or one each"
+    parser.add_argument("--expect-images", type=int, nargs="+", help=help_expect)
     parser.add_argument("--trust-statistics", action="store_true", help="accept samples that bring statistics")
     parser.add_argument("--allow-other-size", action="store_true", help="accept a reference of another resolution")
     parser.add_argument("--no-intervals", action="store_true", help="do not estimate intervals")
     if extend:
         extend(parser)
     options = parser.parse_args()
-    if len(options.samples) != len(options.json):
-        parser.error(f"{len(options.samples)} sample sets, {len(options.json)} records: one each")
+    sets, expected = len(options.samples), options.expect_images
+    if sets != len(options.json):
+        parser.error(f"{sets} sample sets, {len(options.json)} records: one each")
+    if expected and len(expected) not in (1, sets):
+        parser.error(f"{sets} sample sets, {len(expected)} --expect-images: one for all, or one each")
     return options
 
 
@@ -101,8 +105,9 @@ def _score(tool: str, version: str | None, score: Callable[[Task], list[Result]]
     graph = resolve(options.graph)
     samples = [open_images(path) for path in options.samples]
     reference = open_images(options.reference)
-    for images in samples:
-        _check(images, reference, options)
+    expected = options.expect_images or [None]
+    for images, count in zip(samples, expected * (len(samples) // len(expected)), strict=True):
+        _check(images, reference, count, options)
     task = Task(reference, samples, graph, options.cache, options)
     error: str | None = None
     results: list[Result] = [({}, {}) for _ in samples]
@@ -136,9 +141,9 @@ def _views(settings: Settings) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _check(images: ImageSet, reference: ImageSet, options: argparse.Namespace) -> None:
-    if options.expect_images not in (None, images.count):
-        raise EvaluatorError(f"{images.path}: {images.count} images, --expect-images {options.expect_images}")
+def _check(images: ImageSet, reference: ImageSet, expected: int | None, options: argparse.Namespace) -> None:
+    if expected not in (None, images.count):
+        raise EvaluatorError(f"{images.path}: {images.count} images, --expect-images {expected}")
     if images.shape != reference.shape and not options.allow_other_size:
         raise EvaluatorError(
             f"--reference {reference.path}: images are {_size(reference)}, those of {images.path} {_size(images)}; "

@@ -174,3 +174,40 @@ def test_the_extractor_changes_the_tools_that_have_one(tmp_path: Path) -> None:
     stage = next(s for s in plan.stages if s.name == "score-clean-fid-sra")
     arguments = command_of([stage], RunDirectory(tmp_path)).arguments
     assert arguments[arguments.index("--extractor") + 1] == "graph"
+
+
+def test_tools_are_told_how_many_images_were_sampled(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    plan = plan_of(tmp_path, "sample.images=500", "sample.milestone_images=100")
+    stages = [s for s in plan.stages if s.kind == "score" and s.inputs["tool"] == "adm"]
+    arguments = command_of(stages, directory).arguments
+    start = arguments.index("--expect-images") + 1
+    counts = dict(zip((s.name for s in stages), arguments[start : start + len(stages)], strict=True))
+    assert {counts.pop(f"score-adm-{row}") for row in ("baseline", "sra")} == {"500"}
+    assert set(counts.values()) == {"100"}
+    given = tmp_path / "given.npz"
+    given.write_bytes(b"x")
+    plan = plan_of(tmp_path, f"variants.given.samples={given}", f"score.reference={given}", variants=["given"])
+    assert "--expect-images" not in command_of([plan.stages[0]], directory).arguments
+
+
+def test_scores_depend_on_the_weights_of_their_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path / "assets"))
+    graph = tmp_path / "graph.pb"
+    graph.write_bytes(b"x")
+
+    def found(*overrides: str) -> dict[str, str]:
+        return keys(plan_of(tmp_path, f"score.graph={graph}", *overrides, variants=["sra"]))
+
+    def changed(place: str, *overrides: str) -> set[str]:
+        before, file = found(*overrides), tmp_path / "assets" / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(file.read_bytes() + b"x" if file.exists() else b"x")
+        return {name for name, key in found(*overrides).items() if key != before[name]}
+
+    script, state = "inception-2015-12-05.pt", "weights-inception-2015-12-05-6726825d.pth"
+    for place in (f"clean-fid-inception/{script}", f"clean-fid-inception/{script}", script):
+        assert changed(place) == {"score-clean-fid-sra"}
+    assert changed(f"torch-fidelity-inception/{state}") == {"score-clean-fid-sra", "score-torch-fidelity-sra"}
+    # Both tools see another network then.
+    assert changed(script, "score.extractor=graph") == changed(state, "score.graph=embedded:digits") == set()

@@ -48,6 +48,20 @@ def test_another_number_of_images(run_tool, files):
     assert run_tool(scores, *files, "--expect-images", 100)[0] == 0
 
 
+def test_every_sample_set_has_its_own_number(run_tool, files, tmp_path):
+    np.savez(tmp_path / "few.npz", arr_0=np.load(files[1])["arr_0"][:60])
+    sets = ["--samples", files[1], tmp_path / "few.npz", "--json", tmp_path / "a.json", tmp_path / "b.json"]
+    both = [*sets, *files[2:], "--expect-images"]
+    results = [({"fid": 1.0}, {})] * 2
+    assert run_tool(lambda task: results, *both, 100, 60)[0] == 0
+    code, _, line = run_tool(lambda task: results, *both, 100, 100)
+    assert code == 2
+    assert line.endswith("few.npz: 60 images, --expect-images 100")
+    code, _, line = run_tool(lambda task: results, *both, 100, 60, 100)
+    assert code == 2
+    assert "2 sample sets, 3 --expect-images" in line
+
+
 def test_a_reference_of_another_resolution(run_tool, files, tmp_path):
     np.savez(tmp_path / "large.npz", arr_0=np.zeros((20, 16, 16, 3), np.uint8) + 7)
     wrong = [*files[:3], tmp_path / "large.npz"]
