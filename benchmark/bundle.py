@@ -25,23 +25,24 @@ from sra.files import replacing, sha256_file
 
 SCHEMA = 1
 CONTENTS = "bundle.json"
-STATISTICS = "statistics"
+STATISTICS, FEATURES = "statistics", "features"
 RUN_FILES = ("manifest.resolved.yaml", PLAN, PROVENANCE)
 STAGE_FILES = (
     *("stage.json", "done.json", "failed.json", "scores.json", "log.txt", "log.jsonl"),
     *("latents.json", "images.json", "labels.npy", "grid.png"),
 )
-LARGE = (".npz", ".png")
+LARGE = (".npz", ".npy", ".png")
 """Not worth compressing."""
 
 
-def make_bundle(run_directory: Path, out: Path | None, *, samples: bool) -> str:
+def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, features: bool = False) -> str:
     """Write the archive of a run; returns what to print.
 
     Args:
         run_directory: a finished or failed run.
         out: the archive; None: beside the run directory.
         samples: whether to put the samples in.
+        features: whether to put pooled features in, of which IS, precision and recall can be made again.
 
     Raises:
         UserError: no run there, or one without its stages.
@@ -56,9 +57,11 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         files = _files(directory, saved[0], samples=samples)
         files |= _report(run_directory, Path(folder))
-        statistics, left_out = _statistics(directory, saved[0], Path(folder))
+        statistics, left_out = _statistics(directory, saved[0], Path(folder), features=features)
         digest = _write(place, files | statistics, saved[0].loaded.name, left_out)
-    lines = [f"{place}: {len(files) + len(statistics)} files, {place.stat().st_size / 1e6:,.1f} MB"]
+        large = sum(file.stat().st_size for name, file in statistics.items() if name.startswith(FEATURES))
+    size = f"{place.stat().st_size / 1e6:,.1f} MB" + (f", features {large / 1e6:,.1f} MB of them" if features else "")
+    lines = [f"{place}: {len(files) + len(statistics)} files, {size}"]
     return "\n".join([*lines, *left_out, f"SHA-256 of its contents: {digest}"])
 
 
@@ -77,28 +80,43 @@ def _report(run_directory: Path, folder: Path) -> dict[str, Path]:
     return {f"run/report/{path.name}": path for path in sorted((folder / "report").iterdir())}
 
 
-def _statistics(directory: RunDirectory, plan: Plan, folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Feature statistics of every scored set and its reference, and what to say of those that are not there."""
-    wanted: dict[tuple[str, ...], dict[str, Path]] = {}
+Images = tuple[str, str]
+"""SHA-256 of pixels, and of the graph that looked at them."""
+
+
+def _statistics(
+    directory: RunDirectory, plan: Plan, folder: Path, *, features: bool
+) -> tuple[dict[str, Path], list[str]]:
+    """Feature statistics, and features, of every scored set and its reference, and what to say of absent ones."""
+    wanted: dict[tuple[str, ...], dict[Images, Path]] = {}
     for stage in plan.stages:
         record = read_json(stage.directory / "scores.json") if stage.kind == "score" else None
         if record is not None and stage.inputs["tool"] == "adm" and not record.get("error"):
             widths = record.get("settings", {}).get("widths", {})
-            source = (stage.inputs["graph"], *(str(widths.get(name, 0)) for name in ("pool", "spatial")))
+            sizes = [str(widths.get(name, 0)) for name in ("pool", "spatial")]
+            source = (stage.inputs["graph"], record["graph"]["sha256"], *sizes)
             wanted.setdefault(source, {}).update(_sets(stage, record))
     kept: dict[str, Path] = {}
     for source, sets in wanted.items():
-        kept |= _keep(source, {name: path for name, path in sets.items() if path.exists()}, directory, folder)
-    missing = [path for sets in wanted.values() for name, path in sets.items() if name not in kept]
-    return kept, [f"without the feature statistics of {path}: its features are not in the cache" for path in missing]
+        there = {images: path for images, path in sets.items() if path.exists()}
+        kept |= _keep(source, there, directory, folder, features=features)
+    names = [("feature statistics", statistics_name), *([("features", features_name)] if features else [])]
+    left_out = [
+        f"without the {what} of {path}: its features are not in the cache"
+        for what, name in names
+        for sets in wanted.values()
+        for images, path in sets.items()
+        if name(*images) not in kept
+    ]
+    absent = [path for path, graph, *_ in wanted if features and classifier_name(graph) not in kept]
+    left_out += [f"without the classifier of {path}: the cache does not have it; score once more" for path in absent]
+    return kept, left_out
 
 
-def _sets(stage: Stage, record: dict[str, Any]) -> dict[str, Path]:
-    """Archive path to image set, of the samples and the reference of one score."""
+def _sets(stage: Stage, record: dict[str, Any]) -> dict[Images, Path]:
+    """The samples and the reference of one score, and where they lie."""
     graph = record["graph"]["sha256"]
-    return {
-        statistics_name(record[side]["sha256"], graph): Path(stage.inputs[side]) for side in ("samples", "reference")
-    }
+    return {(record[side]["sha256"], graph): Path(stage.inputs[side]) for side in ("samples", "reference")}
 
 
 def statistics_name(images: str, graph: str) -> str:
@@ -106,18 +124,35 @@ def statistics_name(images: str, graph: str) -> str:
     return f"{STATISTICS}/{images[:32]}-{graph[:32]}.npz"
 
 
-def _keep(source: tuple[str, ...], sets: dict[str, Path], directory: RunDirectory, folder: Path) -> dict[str, Path]:
+def features_name(images: str, graph: str) -> str:
+    """The same of their pooled features."""
+    return f"{FEATURES}/{images[:32]}-{graph[:32]}.npz"
+
+
+def classifier_name(graph: str) -> str:
+    """The same of the weights of a graph's classifier."""
+    return f"{FEATURES}/classifier-{graph[:32]}.npy"
+
+
+def _keep(
+    source: tuple[str, ...], sets: dict[Images, Path], directory: RunDirectory, folder: Path, *, features: bool
+) -> dict[str, Path]:
     if not sets:
         return {}
-    graph, *widths = source
-    command = [sys.executable, "-m", "evaluator.statistics", "keep", "--graph", graph, "--widths", *widths]
+    path, graph, *widths = source
+    statistics, pools = ([name(*images) for images in sets] for name in (statistics_name, features_name))
+    classifier = classifier_name(graph)
+    command = [sys.executable, "-m", "evaluator.statistics", "keep", "--graph", path, "--widths", *widths]
     command += ["--cache", str(directory.root / "cache")]
-    command += ["--images", *map(str, sets.values()), "--out", *(str(folder / name) for name in sets)]
+    command += ["--images", *map(str, sets.values()), "--out", *(str(folder / name) for name in statistics)]
+    if features:
+        command += ["--features", *(str(folder / name) for name in pools)]
+        command += ["--classifier", str(folder / classifier)]
     done = subprocess.run(command, capture_output=True, text=True, env=job_environment(), check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"]
         raise UserError(lines[-1].removeprefix("error: "))
-    return {name: folder / name for name in sets if (folder / name).is_file()}
+    return {name: folder / name for name in (*statistics, *pools, classifier) if (folder / name).is_file()}
 
 
 def _write(place: Path, files: dict[str, Path], name: str, left_out: list[str]) -> str:

@@ -269,11 +269,12 @@ def bundle(
     run_directory: RunDir,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Archive; default: RUN_DIR.zip.")] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Put the samples in, too.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="Put Inception features in, 8 KB an image.")] = False,
 ) -> None:
     """Pack what proves a result: manifest, scores, statistics, provenance, hashes, grids."""
     from benchmark.bundle import make_bundle
 
-    typer.echo(make_bundle(run_directory, out, samples=samples))
+    typer.echo(make_bundle(run_directory, out, samples=samples, features=features))
 
 
 @app.command()

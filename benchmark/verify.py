@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from benchmark.bundle import CONTENTS, SCHEMA, digest_of, statistics_name
+from benchmark.bundle import CONTENTS, SCHEMA, classifier_name, digest_of, features_name, statistics_name
 from benchmark.collect import collect_report
 from benchmark.published import REGISTRY
 from benchmark.runner import job_environment
@@ -22,6 +22,10 @@ from sra.files import sha256_file
 
 TOLERANCE = 1e-6
 """Relative, of a distance made anew from the same statistics: summation order."""
+SOFTMAX = 1e-5
+"""Relative, of an Inception score: sums in float32."""
+COUNTED, FEW = 5e-4, 2.5
+"""Absolute, of precision and recall: this share of images, or so many images, that rounding moves over a border."""
 SAME = ("metrics", "intervals", "errors", "verdict", "curve", "published")
 """What a row's report must say again when it is made from the files beside it."""
 
@@ -116,6 +120,7 @@ def _reports(folder: Path, contents: dict[str, Any], findings: Findings) -> None
     for row in made["rows"]:
         _row(row, rows.get(row["variant"], {}), findings)
     _distances(folder, made, findings)
+    _features(folder, made, findings)
     _pixels(folder, made, findings)
 
 
@@ -145,16 +150,46 @@ def _distances(folder: Path, report: dict[str, Any], findings: Findings) -> None
             continue
         pairs.append(files)
         names.append(row)
-    findings.unknown += [f"{row['variant']}: IS, precision, recall: features are not inside" for row in names]
     if not pairs:
         return
     arguments = ["--samples", *(str(p[0]) for p in pairs), "--reference", *(str(p[1]) for p in pairs)]
-    for row, found in zip(names, _evaluator("distance", arguments), strict=True):
+    for row, found in zip(names, _evaluator("statistics", "distance", *arguments), strict=True):
         for metric, value in found.items():
-            printed = row["metrics"]["adm"][metric]
-            same = abs(value - printed) <= TOLERANCE * max(abs(value), abs(printed))
-            line = f"{row['variant']}: {metric} {value:.8g} from feature statistics"
-            (findings.good if same else findings.bad).append(line if same else f"{line}, {printed:.8g} in its scores")
+            _number(row, metric, value, TOLERANCE * abs(value), "feature statistics", findings)
+
+
+def _number(row: dict[str, Any], metric: str, value: float, room: float, source: str, findings: Findings) -> None:
+    """One metric made anew beside the one in the scores."""
+    printed, line = row["metrics"]["adm"].get(metric), f"{row['variant']}: {metric} {value:.8g} from {source}"
+    if isinstance(printed, (int, float)) and abs(value - printed) <= room:
+        findings.good.append(line)
+    else:
+        findings.bad.append(f"{line}, {printed} in its scores")
+
+
+def _features(folder: Path, report: dict[str, Any], findings: Findings) -> None:
+    """IS, precision and recall of every row from pooled features."""
+    rows, files = [], []
+    for row in report["rows"]:
+        facts = [row["provenance"][side] for side in ("samples", "reference", "graph")]
+        if not all(facts) or not row["metrics"].get("adm"):
+            continue
+        samples, reference, graph = (fact["sha256"] for fact in facts)
+        names = features_name(samples, graph), features_name(reference, graph), classifier_name(graph)
+        if all((folder / name).is_file() for name in names):
+            rows.append(row)
+            files.append([str(folder / name) for name in names])
+        else:
+            findings.unknown.append(f"{row['variant']}: IS, precision, recall: features are not inside")
+    if not rows:
+        return
+    options = zip(("--samples", "--reference", "--classifier"), zip(*files, strict=True), strict=True)
+    arguments = [part for option, paths in options for part in (option, *paths)]
+    for row, found in zip(rows, _evaluator("kept", *arguments), strict=True):
+        few = FEW / min(found.pop("samples"), found.pop("reference"))
+        for metric, value in found.items():
+            room = SOFTMAX * abs(value) if metric == "is" else max(COUNTED, few)
+            _number(row, metric, value, room, "features", findings)
 
 
 def _pixels(folder: Path, report: dict[str, Any], findings: Findings) -> None:
@@ -164,7 +199,7 @@ def _pixels(folder: Path, report: dict[str, Any], findings: Findings) -> None:
     if not files:
         findings.unknown.append("the samples are not inside")
         return
-    found = dict(zip(files, _evaluator("pixels", ["--images", *map(str, files)]), strict=True))
+    found = dict(zip(files, _evaluator("statistics", "pixels", "--images", *map(str, files)), strict=True))
     for digest in scored:
         places = [file.parent.name for file, value in found.items() if value == digest]
         line = f"{digest[:16]}: the samples that were scored"
@@ -173,8 +208,8 @@ def _pixels(folder: Path, report: dict[str, Any], findings: Findings) -> None:
         )
 
 
-def _evaluator(command: str, arguments: list[str]) -> list[Any]:
-    argv = [sys.executable, "-m", "evaluator.statistics", command, *arguments]
+def _evaluator(module: str, *arguments: str) -> list[Any]:
+    argv = [sys.executable, "-m", f"evaluator.{module}", *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, env=job_environment(), check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"]

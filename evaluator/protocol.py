@@ -13,6 +13,7 @@ import numpy as np
 from evaluator import coverage, intervals, metrics, references, tool, views
 from evaluator.cache import FeatureCache, Features, feature_cache
 from evaluator.errors import EvaluatorError
+from evaluator.kept import CLASSIFIER, write_weights
 from evaluator.metrics import NEIGHBOURS, Gaussian, frechet_distance, gaussian
 from evaluator.references import Statistics
 from evaluator.samples import ImageSet
@@ -68,6 +69,7 @@ def score(task: tool.Task, extractor: Extractor, name: str) -> list[tool.Result]
         if images.count <= NEIGHBOURS:
             raise EvaluatorError(f"{images.path}: {images.count} images, more than {NEIGHBOURS} are needed")
     with feature_cache(task.cache, name) as cache:
+        write_weights(extractor.weights, cache.folder / CLASSIFIER)
         found = cache.features(task.reference, extractor, extractor.widths)
         against = Against(found, references.of_reference(task.reference, found, cache.folder))
         return [_one(task, images, extractor, cache, against) for images in task.samples]

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.cache import FeatureCache, folder_name
+from evaluator.cache import FeatureCache, Features, folder_name
 from evaluator.errors import EvaluatorError
 from evaluator.files import replacing
 from evaluator.graphs import resolve
+from evaluator.kept import CLASSIFIER, write_pool, write_weights
 from evaluator.metrics import Gaussian, frechet_distance, gaussian
 from evaluator.samples import STATISTICS, open_images, statistics
 
@@ -29,7 +30,9 @@ class NotKept(Exception):  # noqa: N818 - not an error: the cache need not have 
     """Features that a cache does not hold."""
 
 
-def keep(images: Path, graph: str, cache: Path, widths: tuple[int, int], out: Path) -> bool:
+def keep(
+    images: Path, graph: str, cache: Path, widths: tuple[int, int], out: Path, features: Path | None = None
+) -> bool:
     """Write the statistics of one image set; False where its features are not in the cache.
 
     Args:
@@ -38,23 +41,37 @@ def keep(images: Path, graph: str, cache: Path, widths: tuple[int, int], out: Pa
         cache: folder of cached features.
         widths: of pooled and spatial features.
         out: the file, overwritten.
+        features: file of its pooled features; None: they are not written.
 
     Raises:
         EvaluatorError: images or graph cannot be read, or the file cannot be written.
     """
     stored = statistics(images)
+    found = _cached(images, folder(cache, graph), widths) if stored is None or features is not None else None
     if stored is None:
-        try:
-            kept = FeatureCache(cache / folder_name("adm", resolve(graph).sha256))
-            features = kept.features(open_images(images), _absent, widths)
-        except NotKept:
+        if found is None:
             return False
-        pool, spatial = gaussian(features.pool), gaussian(features.spatial)
+        pool, spatial = gaussian(found.pool), gaussian(found.spatial)
         stored = dict(zip(STATISTICS, (pool.mean, pool.covariance, spatial.mean, spatial.covariance), strict=True))
+    if found is not None and features is not None:
+        write_pool(found.pool, features)
     mu, sigma, mu_s, sigma_s = (stored[name] for name in STATISTICS)
     with replacing(out) as temporary, temporary.open("wb") as handle:
         np.savez(handle, mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s)
     return True
+
+
+def folder(cache: Path, graph: str) -> Path:
+    """Where a cache has what the frozen graph made."""
+    return cache / folder_name("adm", resolve(graph).sha256)
+
+
+def _cached(images: Path, place: Path, widths: tuple[int, int]) -> Features | None:
+    """None where they are not all there."""
+    try:
+        return FeatureCache(place).features(open_images(images), _absent, widths)
+    except NotKept:
+        return None
 
 
 def _absent(_images: Array) -> Array:
@@ -89,6 +106,8 @@ def main() -> None:
     measuring = commands.add_parser("distance", help="FID and sFID as JSON, one object a pair")
     measuring.add_argument("--samples", type=Path, nargs="+", required=True)
     measuring.add_argument("--reference", type=Path, nargs="+", required=True)
+    keeping.add_argument("--features", type=Path, nargs="+", help="write pooled features too, one file a set")
+    keeping.add_argument("--classifier", type=Path, help="write the classifier's weights too, where the cache has them")
     hashing = commands.add_parser("pixels", help="SHA-256 of the pixels of each image set")
     hashing.add_argument("--images", type=Path, nargs="+", required=True)
     options = parser.parse_args()
@@ -101,9 +120,13 @@ def main() -> None:
 
 def _run(options: argparse.Namespace) -> None:
     if options.command == "keep":
-        for images, out in zip(options.images, options.out, strict=True):
-            if keep(images, options.graph, options.cache, tuple(options.widths), out):
+        features = options.features or [None] * len(options.images)
+        for images, out, pool in zip(options.images, options.out, features, strict=True):
+            if keep(images, options.graph, options.cache, tuple(options.widths), out, pool):
                 print(out)
+        kept = folder(options.cache, options.graph) / CLASSIFIER
+        if options.classifier and kept.is_file():
+            write_weights(np.load(kept, allow_pickle=False), options.classifier)
     elif options.command == "distance":
         pairs = zip(options.samples, options.reference, strict=True)
         print(json.dumps([distance(samples, reference) for samples, reference in pairs]))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,12 @@ import pytest
 from benchmark.bundle import CONTENTS, make_bundle, statistics_name
 from benchmark.store import read_json, write_json
 from benchmark.verify import verify_bundle
+from evaluator import fid, inception_score, precision_recall
+from evaluator.cache import FeatureCache
+from evaluator.kept import CLASSIFIER, write_weights
 from evaluator.metrics import Gaussian, frechet_distance
+from evaluator.samples import ImageSet, open_images
+from evaluator.statistics import folder as kept_by
 from sra.errors import UserError
 
 Finished = Callable[..., tuple[Path, Any]]
@@ -237,3 +243,83 @@ def test_a_fid_that_its_statistics_do_not_give_is_wrong(run: Path, tmp_path: Pat
     text, sound = verify_bundle(with_statistics(run, tmp_path / "b.zip", wrong=0.01))
     assert not sound
     assert "WRONG: sra: fid" in text
+
+
+# -- features -------------------------------------------------------------------------------------------------------
+
+COUNT, WIDTHS = 40, (6, 3)
+
+
+def images_in_cache(run: Path, folder: Path, graph: Path) -> tuple[dict[str, ImageSet], dict[str, float]]:
+    """Both image sets, their features and the classifier in the run's cache; and the metrics of these features."""
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(48, sum(WIDTHS))).astype(np.float32) / 50
+    classifier = random.normal(size=(WIDTHS[0], 4)).astype(np.float32)
+    cache = FeatureCache(kept_by(run / "cache", str(graph)))
+    images, pools, spatial = {}, {}, {}
+    for side in ("samples", "reference"):
+        np.savez(folder / f"{side}.npz", arr_0=random.integers(0, 256, (COUNT, 4, 4, 3), dtype=np.uint8))
+        images[side] = open_images(folder / f"{side}.npz")
+        found = cache.features(images[side], lambda x: x.reshape(len(x), -1).astype(np.float32) @ matrix, WIDTHS)
+        pools[side], spatial[side] = found.pool[0:COUNT], found.spatial[0:COUNT]
+    write_weights(classifier, cache.folder / CLASSIFIER)
+    metrics = {"fid": fid(**pools), "sfid": fid(**spatial), "is": inception_score(pools["samples"] @ classifier)}
+    for suffix, half in (("", True), ("_exact", False)):
+        precision, recall = precision_recall(pools["samples"], pools["reference"], half=half)
+        metrics |= {f"precision{suffix}": precision, f"recall{suffix}": recall}
+    return images, metrics
+
+
+def with_features(run: Path, folder: Path, wrong: str = "") -> Path:
+    """A run whose cache has the features of its images, and whose scores are theirs, but for one that is wrong."""
+    graph = folder / "graph.pb"
+    graph.write_bytes(b"a graph")
+    images, metrics = images_in_cache(run, folder, graph)
+    metrics |= {wrong: metrics[wrong] + 0.2} if wrong else {}
+    plan = read_json(run / "plan.json") or {}
+    for stage in plan["stages"]:
+        path = run / "stages" / stage["directory"] / "scores.json"
+        if not path.is_file():
+            continue
+        stage["inputs"] |= {"graph": str(graph), **{side: str(found.path) for side, found in images.items()}}
+        record = read_json(path) or {}
+        record["metrics"] |= metrics
+        record["graph"]["sha256"] = hashlib.sha256(b"a graph").hexdigest()
+        record["settings"]["widths"] = dict(zip(("pool", "spatial"), WIDTHS, strict=True))
+        for side, found in images.items():
+            record[side]["sha256"] = found.examine()
+        write_json(path, record)
+    write_json(run / "plan.json", plan)
+    return run
+
+
+def test_every_metric_is_made_again_from_features(run: Path, tmp_path: Path) -> None:
+    text = make_bundle(with_features(run, tmp_path), tmp_path / "b.zip", samples=False, features=True)
+    assert "without" not in text
+    assert "features 0.0 MB of them" in text
+    shutil.rmtree(run)
+    text, sound = verify_bundle(tmp_path / "b.zip")
+    assert sound, text
+    for row in ROWS:
+        for metric in ("fid", "sfid", "is", "precision", "recall", "precision_exact", "recall_exact"):
+            assert f"ok: {row}: {metric} " in text
+    assert "features are not inside" not in text
+
+
+@pytest.mark.parametrize("metric", ["is", "recall"])
+def test_a_metric_that_its_features_do_not_give_is_wrong(run: Path, tmp_path: Path, metric: str) -> None:
+    make_bundle(with_features(run, tmp_path, metric), tmp_path / "b.zip", samples=False, features=True)
+    text, sound = verify_bundle(tmp_path / "b.zip")
+    assert not sound
+    assert f"WRONG: sra: {metric} " in text
+    assert "ok: sra: precision " in text
+
+
+def test_features_are_inside_where_they_are_asked_for_and_known(run: Path, tmp_path: Path) -> None:
+    make_bundle(with_features(run, tmp_path), tmp_path / "b.zip", samples=False)
+    assert "IS, precision, recall: features are not inside" in verify_bundle(tmp_path / "b.zip")[0]
+    for path in (run / "cache").rglob("*.npy"):
+        path.unlink()
+    text = make_bundle(run, tmp_path / "b.zip", samples=False, features=True)
+    assert text.count("without the features of /") == 2
+    assert f"without the classifier of {tmp_path / 'graph.pb'}: the cache does not have it; score once more" in text
