@@ -78,11 +78,10 @@ CUDA = Speed(
     writing="overlapped",
     codec="channels-last",
 )
-# On a CPU there is nothing to wait for, and torch's own optimizer keeps the losses of earlier versions to the bit.
+# On a CPU there is nothing to wait for.
 OTHER = dataclasses.replace(
     CUDA,
     compile="off",
-    optimizer="plain",
     losses="every-step",
     transfer="plain",
     writing="in-line",
