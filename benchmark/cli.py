@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.cli_cluster import cluster_app
+from benchmark.cli_options import Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke
 from sra.errors import UserError, disk_trouble
 
 app = typer.Typer(
@@ -24,17 +26,7 @@ app = typer.Typer(
 
 latents_app = typer.Typer(help="Latents in the packed format and in the authors' layout.", no_args_is_help=True)
 app.add_typer(latents_app, name="latents")
-
-ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key, e.g. train.lr=2e-4.")]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Scaled down to digits on a CPU; default out: runs/NAME-smoke.")]
-Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
-Processes = Annotated[
-    int | None, typer.Option("--processes", metavar="N", help="Of training and sampling; default: one a GPU, or 1.")
-]
+app.add_typer(cluster_app)
 
 
 class Until(StrEnum):
@@ -117,26 +109,6 @@ def plan(
     from benchmark.main_job import show_plan
 
     typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json, smoke=smoke, processes=processes))
-
-
-@app.command()
-def work(
-    run_directory: RunDir,
-    stage: Annotated[list[str], typer.Option(metavar="DIRECTORY", help="A stage's directory name, or report.")],
-    nodes: Annotated[int, typer.Option(min=1, help="Machines that share the job.")] = 1,
-    node_rank: Annotated[
-        int, typer.Option(min=0, envvar=["SLURM_NODEID", "JOB_COMPLETION_INDEX"], help="Of this machine.")
-    ] = 0,
-    address: Annotated[str, typer.Option("--master-addr", help="Of the machine of rank 0.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--master-port", help="Free on that machine.")] = 29500,
-    processes: Annotated[int, typer.Option(min=1, help="Of training and sampling, over all machines.")] = 1,
-) -> None:
-    """Run one batch of stages of a planned run on this machine: what a job of a cluster calls."""
-    from benchmark.executors.local import Node
-    from benchmark.work import work as work_on
-
-    node = Node(count=nodes, rank=node_rank, address=address, port=port)
-    typer.echo(work_on(run_directory, stage, node, processes))
 
 
 @app.command()

@@ -61,11 +61,20 @@ def _latents(config: dict[str, Any]) -> int | None:
 
 
 def _train(config: dict[str, Any]) -> int:
-    """Weights, average and AdamW's two moments in each kept checkpoint and in the one being written; exports."""
+    """Every kept checkpoint and the one being written; exports."""
     job = from_plain(TrainJob, config)
-    count = parameters(job.model, job.codec, head=job.align is not None)
     forever = job.train.steps // job.train.keep_every if job.train.steps and job.train.keep_every else 0
-    return count * FLOAT * (4 * (job.train.keep + 1 + forever) + len(job.train.milestones) + 1)
+    states = job.train.keep + 1 + forever
+    return states * state_bytes(job) + _trained(job) * FLOAT * (len(job.train.milestones) + 1)
+
+
+def state_bytes(job: TrainJob) -> int:
+    """One checkpoint: weights, average and AdamW's two moments."""
+    return 4 * _trained(job) * FLOAT
+
+
+def _trained(job: TrainJob) -> int:
+    return parameters(job.model, job.codec, head=job.align is not None)
 
 
 def _standin(config: dict[str, Any]) -> int:

@@ -31,8 +31,18 @@ def prepare(
     *,
     smoke: bool,
     processes: int | None = None,
+    elsewhere: int | None = None,
 ) -> tuple[Plan, RunDirectory, int]:
     """The plan of a manifest or of its smoke form, its run directory, and how many processes a job gets.
+
+    Args:
+        manifest: YAML file.
+        out: run directory.
+        overrides: `a.b=value` items.
+        variants: names to keep.
+        smoke: its smoke form.
+        processes: of training and sampling; checked against the GPUs of this machine.
+        elsewhere: of training and sampling on other machines, whose GPUs cannot be counted here.
 
     Raises:
         UserError: bad input, in one line.
@@ -40,7 +50,7 @@ def prepare(
     loaded = load(manifest, overrides, variants)
     loaded = scaled(loaded) if smoke else loaded
     directory = RunDirectory((out or Path("runs") / loaded.name).absolute())
-    count = processes_for(1 if smoke and processes is None else processes)
+    count = elsewhere or processes_for(1 if smoke and processes is None else processes)
     for run in loaded.runs:
         if run.published:
             load_registry().row(run.published)

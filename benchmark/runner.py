@@ -63,6 +63,8 @@ class Session:
     lock: IO[str] | None = None
     """The open lock file, which the jobs inherit."""
     pulse: Pulse | None = None
+    grace: float = GRACE_SECONDS
+    """Seconds that a job may take to save when it is asked to stop."""
 
 
 def run_plan(plan: Plan, session: Session, until: str = "report", pulse: Path | None = None) -> None:
@@ -78,9 +80,7 @@ def run_plan(plan: Plan, session: Session, until: str = "report", pulse: Path | 
         UserError: a missing input, too little disk, a stage that refused its input or died.
         StoppedError: on SIGINT, SIGTERM or SIGUSR1.
     """
-    if plan.absent:
-        absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
-        raise StageError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
+    check_inputs(plan)
     directory = session.directory
     _check_disk(plan, directory)
     wanted = [s for s in plan.stages if STAGES.index(s.kind) <= STAGES.index(until)]
@@ -96,6 +96,17 @@ def run_plan(plan: Plan, session: Session, until: str = "report", pulse: Path | 
             if pending:
                 living.now([stage.name for stage in pending])
                 _run_batch(pending, dataclasses.replace(session, pulse=living))
+
+
+def check_inputs(plan: Plan) -> None:
+    """Refuse a plan whose inputs are not all there.
+
+    Raises:
+        StageError: which, and where they come from.
+    """
+    if plan.absent:
+        absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
+        raise StageError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
 
 
 def _clear(stage: Stage) -> None:
@@ -118,9 +129,8 @@ def _run_batch(stages: list[Stage], session: Session) -> None:
         document = {"schema": 1, "kind": stage.kind, "name": stage.name, "key": stage.key, "config": stage.config}
         write_json(stage.directory / "stage.json", {**document, "inputs": stage.inputs, "argv": command})
     started = time.monotonic()
-    code, last_error = stream(
-        command, [s.directory / "log.txt" for s in stages], label_of(stages), session.lock, session.pulse
-    )
+    logs = [stage.directory / "log.txt" for stage in stages]
+    code, last_error = stream(command, logs, label_of(stages), session.lock, session.pulse, session.grace)
     seconds = time.monotonic() - started
     if code == STOPPED:
         raise StoppedError
@@ -180,7 +190,12 @@ def _die_with_parent() -> None:
 
 
 def stream(
-    command: list[str], logs: list[Path], label: str, lock: IO[str] | None = None, pulse: Pulse | None = None
+    command: list[str],
+    logs: list[Path],
+    label: str,
+    lock: IO[str] | None = None,
+    pulse: Pulse | None = None,
+    grace: float = GRACE_SECONDS,
 ) -> tuple[int, str | None]:
     """Run a job; copy its lines to the terminal and the logs. Returns (exit code, its last `error:` line)."""
     last_error = None
@@ -198,7 +213,7 @@ def stream(
             preexec_fn=_die_with_parent,
         )
         stack.callback(_end, process)
-        stop = stack.enter_context(_forwarding(process))
+        stop = stack.enter_context(_forwarding(process, grace))
         if pulse is not None:
             stack.enter_context(pulse.beating())
         assert process.stdout is not None
@@ -220,7 +235,7 @@ def _show(line: str, label: str, handles: Sequence[IO[str]]) -> None:
 
 
 @contextlib.contextmanager
-def _forwarding(process: subprocess.Popen[str]) -> Iterator[Callable[[], bool]]:
+def _forwarding(process: subprocess.Popen[str], grace: float) -> Iterator[Callable[[], bool]]:
     """Pass a signal to stop on to the job as SIGTERM, once; a second one kills it, and so does too long a wait."""
     received = 0
 
@@ -233,7 +248,7 @@ def _forwarding(process: subprocess.Popen[str]) -> Iterator[Callable[[], bool]]:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, grace)
 
     def expire(_number: int, _frame: FrameType | None) -> None:
         kill_tree(process.pid)

@@ -11,7 +11,9 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator
 
 from benchmark.document import read
 from benchmark.validation import validated
@@ -55,6 +57,13 @@ class SiteError(UserError):
     """A site file that cannot be used: which key, what was found, what is allowed."""
 
 
+def _quoted(value: Any) -> Any:
+    """YAML reads 12:00:00 as a number to the base of sixty."""
+    if isinstance(value, int):
+        raise ValueError(f'found the number {value}; write the time in quotes, such as "12:00:00"')
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """What Slurm is asked for by the jobs of one group of stages."""
@@ -79,9 +88,9 @@ class Group:
     """Such as a100, where the cluster distinguishes."""
     cpus_per_task: int = 1
     """CPU cores on each node."""
-    memory: str | None = None
-    """On each node, as --mem takes it."""
-    time: str
+    memory: str | int | None = None
+    """On each node, as --mem takes it, such as 200G; 0: all."""
+    time: Annotated[str, BeforeValidator(_quoted)]
     """Time limit as Slurm writes it, in quotes: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
     options: tuple[str, ...] = ()
     """Further options of sbatch, such as --exclusive."""

@@ -1,6 +1,7 @@
 """How far a run is, for whoever looks from elsewhere: the runner's sign of life, and `sra-bench status`.
 
 OUT/run.json                              stages, those that are running, the runner's process and last sign of life
+OUT/workers/<name>-<key>.json             the same of a runner of single stages (on a cluster)
 OUT/stages/<name>-<key>/heartbeat.json    written by the job: step, total, rate, time left
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from benchmark.cluster_status import add_queue
 from benchmark.store import RunDirectory, is_alive, is_done, read_json
 from sra.errors import UserError
 from sra.files import replacing
@@ -101,7 +103,7 @@ def show(root: Path, *, as_json: bool) -> str:
     document = examine(root, time.time())
     if as_json:
         return json.dumps(document, indent=2)
-    lines = [f"{root}: {document['state']}, {document['done']} of {len(document['stages'])} stages done"]
+    lines = [f"{root}: {document['state']}, {document['done']} of {document['planned']} stages done"]
     if document["message"]:
         lines.append(f"  {document['message']}")
     lines += [f"  {row['state']:11} {row['stage']:36} {_progress(row)}".rstrip() for row in document["stages"]]
@@ -114,22 +116,61 @@ def examine(root: Path, now: float) -> dict[str, Any]:
     Raises:
         UserError: no run was ever started there.
     """
-    run = read_json(root / "run.json")
-    if run is None:
+    run, workers = read_json(root / "run.json"), _workers(root)
+    on_cluster = bool(workers) or (root / "cluster" / "jobs.json").is_file()
+    if run is None and not on_cluster:
         raise UserError(f"{root}: no run.json; start it with `sra-bench run MANIFEST --out {root}`")
-    state = _run_state(run, now)
-    rows = [_stage(RunDirectory(root).stages / s["directory"], s, run, state, now) for s in run["stages"]]
-    done = sum(row["state"] == "done" for row in rows)
-    return {
+    signs = [sign for sign in (run, *workers) if sign is not None]
+    stages = _planned(root) if on_cluster else signs[0]["stages"]
+    last = {stage["directory"]: _newest(stage, signs) for stage in stages}
+    rows = [_stage(RunDirectory(root).stages / s["directory"], s, last[s["directory"]], now) for s in stages]
+    newest = max(signs, key=lambda sign: float(sign["time"]), default=NOBODY)
+    document = {
         "schema": 1,
-        "state": state,
-        "message": run["message"],
-        "process": run["pid"],
-        "host": run["host"],
-        "seen": _clock(run["time"]),
-        "done": done,
+        "state": _run_state(newest, now),
+        "message": newest["message"],
+        "process": newest["pid"],
+        "host": newest["host"],
+        "seen": _clock(newest["time"]),
+        "done": sum(row["state"] == "done" for row in rows),
+        "planned": len(rows),
         "stages": rows,
     }
+    if on_cluster:
+        add_queue(root, rows)
+        unfinished = [
+            last[stage["directory"]] for stage, row in zip(stages, rows, strict=False) if row["state"] == "failed"
+        ]
+        messages = (sign["message"] for sign in unfinished)
+        document |= {"state": _joint_state(rows), "message": next((m for m in messages if m), None)}
+    return document
+
+
+NOBODY: dict[str, Any] = {"state": "stopped", "message": None, "current": [], "pid": None, "host": None, "time": 0.0}
+"""The sign of life of a stage that nobody has begun."""
+JOINT = ("failed", "stalled", "cancelled", "running", "queued", "stopped", "waiting")
+"""States of which the first that any stage has is that of a run on a cluster."""
+
+
+def _workers(root: Path) -> list[dict[str, Any]]:
+    documents = [read_json(path) for path in sorted(RunDirectory(root).workers.glob("*.json"))]
+    return [document for document in documents if document is not None and "current" in document]
+
+
+def _planned(root: Path) -> list[dict[str, str]]:
+    """The stages of the saved plan."""
+    return list((read_json(root / "plan.json") or {}).get("stages", []))
+
+
+def _newest(stage: dict[str, str], signs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last sign of life of whoever works on a stage."""
+    own = [sign for sign in signs if any(other["key"] == stage["key"] for other in sign["stages"])]
+    return max(own, key=lambda sign: float(sign["time"]), default=NOBODY)
+
+
+def _joint_state(rows: list[dict[str, Any]]) -> str:
+    states = {row["state"] for row in rows}
+    return next((state for state in JOINT if state in states), "done")
 
 
 def _run_state(run: dict[str, Any], now: float) -> str:
@@ -141,9 +182,10 @@ def _run_state(run: dict[str, Any], now: float) -> str:
     return "running" if now - run["time"] < SILENT_SECONDS else "silent"
 
 
-def _stage(directory: Path, stage: dict[str, str], run: dict[str, Any], state: str, now: float) -> dict[str, Any]:
+def _stage(directory: Path, stage: dict[str, str], run: dict[str, Any], now: float) -> dict[str, Any]:
+    state = _run_state(run, now)
     heart = read_json(directory / "heartbeat.json") or {}
-    row = {"stage": stage["name"], "directory": str(directory), "since": None}
+    row = {"stage": stage["name"], "directory": str(directory), "since": None, "job": None}
     row |= {
         name: heart.get(name) for name in ("step", "total", "unit", "rate", "eta_seconds", "pid", "host", "message")
     }
@@ -175,6 +217,8 @@ def _progress(row: dict[str, Any]) -> str:
         parts.append(f"{row['eta_seconds']:,.0f} s left")
     if row["state"] == "failed" and row["message"]:
         parts.append(row["message"])
+    if row["job"]:
+        parts.append(row["job"])
     return ", ".join(parts)
 
 

@@ -4,6 +4,7 @@ OUT/manifest.resolved.yaml, provenance.json
 OUT/stages/<name>-<key>/   stage.json, log.txt, outputs, done.json (written last)
 OUT/report/                report.json, report.md, report.html
 OUT/workers/               signs of life of those that run single stages (on a cluster)
+OUT/cluster/               jobs.json, and each job's batch script and log
 """
 
 from __future__ import annotations
@@ -101,8 +102,13 @@ class RunDirectory:
         """Folder of the signs of life of those that run single stages."""
         return self.root / "workers"
 
+    @property
+    def cluster(self) -> Path:
+        """Folder of what a cluster's jobs are submitted from."""
+        return self.root / "cluster"
+
     @contextmanager
-    def locked(self, keys: Sequence[str] | None = None) -> Iterator[IO[str]]:
+    def locked(self, keys: Sequence[str] | None = None, *, patient: bool = False) -> Iterator[IO[str]]:
         """Hold the run directory, or only some of its stages, against other runners; yields the open lock file.
 
         The lock belongs to the open file, not to a process: jobs inherit it as their standard input, whatever launches
@@ -112,6 +118,7 @@ class RunDirectory:
 
         Args:
             keys: of the stages; None: the whole run.
+            patient: wait for a living holder, too: a cluster may start a job again while it still ends elsewhere.
 
         Raises:
             StoreError: another runner holds it, or the file system knows no locks.
@@ -119,26 +126,28 @@ class RunDirectory:
         ranges = [(0, 0)] if keys is None else [(int(key[:15], 16), 1) for key in keys]
         with (self.root / ".lock").open("a+") as handle:
             for start, length in sorted(ranges):
-                self._lock(handle, start, length)
+                self._lock(handle, start, length, patient)
             if keys is None:
                 handle.truncate(0)
                 handle.write(f"{os.getpid()} {socket.gethostname()}")
                 handle.flush()
             yield handle
 
-    def _lock(self, handle: IO[str], start: int, length: int) -> None:
+    def _lock(self, handle: IO[str], start: int, length: int, patient: bool) -> None:
         deadline = time.monotonic() + DYING_SECONDS
         said = False
         while not self._try(handle, start, length):
             owners = self._owners(handle)
             living = next((owner for owner in owners if is_alive(*owner)), None)
-            if living or not owners or time.monotonic() > deadline:
-                number, host = living or next(iter(owners), (None, None))
-                name = "unknown process" if number is None else f"process {number} on {host}"
+            number, host = living or next(iter(owners), (None, None))
+            name = "unknown process" if number is None else f"process {number} on {host}"
+            given_up = not patient and (living or not owners)
+            if given_up or time.monotonic() > deadline:
                 raise StoreError(f"--out {self.root}: in use by another run ({name})")
             if not said:
                 said = True
-                print(f"the run before (process {owners[0][0]}) has died: waiting for its jobs to end", flush=True)
+                holder = name if living or not owners else f"the run before (process {number}) has died"
+                print(f"{holder}: waiting for its jobs to end", flush=True)
             time.sleep(0.1)
 
     def _try(self, handle: IO[str], start: int, length: int) -> bool:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
+from benchmark.cluster_jobs import REPORT
 from benchmark.command import command_of
 from benchmark.executors.local import ALONE, Local, Node
 from benchmark.main_job import write_reports
 from benchmark.plan import Plan, Stage, state_of
-from benchmark.runner import STOPPED, Session, StageError, StoppedError, label_of, run_plan, stream
+from benchmark.runner import (
+    GRACE_SECONDS,
+    STOP_SIGNALS,
+    STOPPED,
+    Session,
+    StageError,
+    StoppedError,
+    label_of,
+    run_plan,
+    stream,
+)
 from benchmark.saved import load_plan, record_session
 from benchmark.store import RunDirectory, is_done, read_json
 from sra.errors import UserError, nearest
 
-REPORT = "report"
 FOLLOW_SECONDS = 600.0
 """How long another node waits for the first one to prepare the stage."""
 
 
-def work(root: Path, names: Sequence[str], node: Node = ALONE, processes: int = 1) -> str:
+def work(root: Path, names: Sequence[str], node: Node = ALONE, processes: int = 1, grace: float = GRACE_SECONDS) -> str:
     """Run stages of a planned run, or `report`; on several nodes each calls it, and the first keeps the books.
 
     Args:
@@ -29,12 +42,35 @@ def work(root: Path, names: Sequence[str], node: Node = ALONE, processes: int = 
         names: directory names of stages of one batch, or `report`.
         node: this machine's place.
         processes: of training and sampling, over all nodes.
+        grace: seconds that a job may take to save when it is asked to stop.
 
     Raises:
         UserError: no plan, no such stage, or what a run raises.
         StoppedError: asked to stop, the work is saved.
     """
-    directory = RunDirectory(root.absolute())
+    with _stoppable():
+        return _work(
+            root, names, Session(directory=RunDirectory(root.absolute()), processes=processes, grace=grace), node
+        )
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """A signal to stop while no job runs yet, as during the wait for another node: there is nothing to save."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise StoppedError
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _work(root: Path, names: Sequence[str], session: Session, node: Node) -> str:
+    directory = session.directory
     saved = load_plan(directory)
     if saved is None:
         raise UserError(f"{root}: no plan.json; `sra-bench submit` or `sra-bench run` writes it")
@@ -42,14 +78,14 @@ def work(root: Path, names: Sequence[str], node: Node = ALONE, processes: int = 
     if list(names) == [REPORT]:
         return write_reports(plan, directory, command)
     stages = chosen(plan, names)
-    executor = Local(node)
+    session = dataclasses.replace(session, executor=Local(node))
     if node.rank > 0:
-        return _follow(stages, Session(directory=directory, executor=executor, processes=processes), node)
+        return _follow(stages, session, node)
     directory.workers.mkdir(exist_ok=True)
-    with directory.locked([stage.key for stage in stages]) as lock:
+    with directory.locked([stage.key for stage in stages], patient=True) as lock:
         if not all(is_done(stage.directory, stage.key) for stage in stages):
             record_session(plan, directory, stages[0])
-        session = Session(directory=directory, executor=executor, processes=processes, lock=lock)
+        session = dataclasses.replace(session, lock=lock)
         part = dataclasses.replace(plan, stages=tuple(stages))
         run_plan(part, session, pulse=directory.workers / f"{stages[0].directory.name}.json")
     return f"done: {', '.join(stage.name for stage in stages)}"
@@ -76,7 +112,7 @@ def _follow(stages: list[Stage], session: Session, node: Node) -> str:
     _await(pending)
     argv = session.executor.argv(command_of(pending, session.directory, session.processes))
     log = pending[0].directory / f"log-node{node.rank}.txt"
-    code, last_error = stream(argv, [log], f"{label_of(pending)} node {node.rank}")
+    code, last_error = stream(argv, [log], f"{label_of(pending)} node {node.rank}", grace=session.grace)
     if code == STOPPED:
         raise StoppedError
     if code != 0:

@@ -1,6 +1,7 @@
 """Resumable checkpoints: complete, atomic, checked on reading, written in the background, kept by a policy.
 
 FOLDER/step-<00000000>/state.pt, sha256    a step's state and the checksum of its file
+FOLDER/saving.json                         how long the last save took, for whoever plans the time before a limit
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -17,9 +19,10 @@ import torch
 from torch import Tensor
 
 from sra.errors import DataError
-from sra.files import sha256_file, sync_folder, write_bytes
+from sra.files import sha256_file, sync_folder, write_bytes, write_json
 from sra.job import say
 
+SAVING = "saving.json"
 FORMAT = 1
 """Raised when older checkpoints can no longer be read."""
 
@@ -67,8 +70,9 @@ class Writer:
             OSError: the write before this one failed.
         """
         self.join()
+        started = time.monotonic()
         content = to_host({"format": FORMAT, "settings": self.settings, **state})
-        self._thread = threading.Thread(target=self._write, args=(step, content), name="checkpoint")
+        self._thread = threading.Thread(target=self._write, args=(step, content, started), name="checkpoint")
         self._thread.start()
 
     def join(self) -> None:
@@ -88,9 +92,12 @@ class Writer:
         if error is not None:
             raise error
 
-    def _write(self, step: int, content: dict[str, Any]) -> None:
+    def _write(self, step: int, content: dict[str, Any], started: float) -> None:
         try:
             write(self.folder, step, content)
+            size = (_place(self.folder, step) / "state.pt").stat().st_size
+            took = {"step": step, "bytes": size, "seconds": round(time.monotonic() - started, 3)}
+            write_json(self.folder / SAVING, {"schema": 1, **took})
             for old in self.policy.removable([_step(place) for place in _all(self.folder)]):
                 shutil.rmtree(_place(self.folder, old))
         except BaseException as error:  # raised again where the run waits for this thread

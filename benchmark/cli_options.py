@@ -1,0 +1,19 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key, e.g. train.lr=2e-4.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Scaled down to digits on a CPU; default out: runs/NAME-smoke.")]
+Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
+Processes = Annotated[
+    int | None, typer.Option("--processes", metavar="N", help="Of training and sampling; default: one a GPU, or 1.")
+]

@@ -1,0 +1,67 @@
+"""What a cluster's queue says of a run's stages, beside what the stages say themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmark import slurm_queue
+from benchmark.cluster_jobs import THE_REPORT
+from benchmark.cluster_record import Ticket, load_tickets
+from benchmark.slurm_queue import Entry, SlurmError
+from benchmark.store import RunDirectory
+
+BUSY = ("running", "stalled")
+"""States that a stage's own signs of life tell better than the queue."""
+
+
+def add_queue(root: Path, rows: list[dict[str, Any]]) -> None:
+    """Give each row its job, in place, and the state that follows; one more row for a report that is submitted.
+
+    Args:
+        root: the run directory.
+        rows: of the stages, with `directory` and `state`; those without a job stay as they are.
+    """
+    tickets = load_tickets(RunDirectory(root))
+    if not tickets:
+        return
+    try:
+        queue: dict[int, Entry] | None = slurm_queue.entries()
+    except SlurmError:
+        queue = None
+    jobs = {name: ticket for ticket in tickets for name in ticket.directories}
+    report = jobs.get(THE_REPORT.name)
+    if report is not None:
+        rows.append(_report_row(root, rows))
+    for row in rows:
+        ticket = jobs.get(Path(row["directory"]).name)
+        if ticket is not None and row["state"] != "done":
+            row |= _seen(row["state"], ticket, queue)
+
+
+def _report_row(root: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    place = RunDirectory(root).report
+    ends = [Path(row["directory"], "done.json") for row in rows]
+    written = place / "report.json"
+    fresh = written.is_file() and written.stat().st_mtime >= max(
+        (end.stat().st_mtime for end in ends if end.is_file()), default=0.0
+    )
+    nothing = dict.fromkeys(("since", "job", "step", "total", "unit", "rate", "eta_seconds", "pid", "host", "message"))
+    return {"stage": THE_REPORT.name, "directory": str(place), **nothing, "state": "done" if fresh else "waiting"}
+
+
+def _seen(state: str, ticket: Ticket, queue: dict[int, Entry] | None) -> dict[str, Any]:
+    """State and job of a stage that is not done."""
+    if queue is None:
+        return {"job": f"job {ticket.number}, no squeue on this machine"}
+    entry = queue.get(ticket.number)
+    if entry is None or entry.name != ticket.label:
+        ended = "stopped" if state in BUSY else state
+        return {"state": ended, "job": f"job {ticket.number} has left the queue"}
+    reason = "" if entry.reason == "None" else f" ({entry.reason})"
+    job = f"job {entry.number} {entry.state}{reason}" + (f" on {entry.nodes}" if entry.nodes else "")
+    if entry.waiting:
+        return {"state": "queued", "job": job}
+    if entry.living:
+        return {"state": state if state in BUSY else "running", "job": job}
+    return {"state": "cancelled" if entry.state == "CANCELLED" else "failed", "job": job}

@@ -1,0 +1,42 @@
+"""What `submit` does: plan here, hand the jobs to a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark.main_job import prepare
+from benchmark.runner import check_inputs
+from benchmark.site import SlurmSite, section, site_path
+from benchmark.slurm_submit import Cluster, processes_of, show, submit_slurm
+from sra.errors import UserError
+
+
+def submit(
+    manifest: Path,
+    out: Path | None,
+    overrides: list[str] | None,
+    variants: list[str] | None,
+    command: str,
+    *,
+    executor: str,
+    site: Path | None,
+    smoke: bool = False,
+    processes: int | None = None,
+    dry_run: bool = False,
+) -> str:
+    """Hand every stage that is not done to a cluster; the same command again continues. Returns what to print.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
+    path = site_path(site)
+    if executor != "slurm":
+        raise UserError(f"--executor {executor}: not there yet; allowed: slurm")
+    settings = section(path, "slurm", SlurmSite)
+    count = processes_of(settings, path, processes)
+    plan, directory, _ = prepare(manifest, out, overrides, variants, smoke=smoke, elsewhere=count)
+    check_inputs(plan)
+    cluster = Cluster(site=settings, path=path, processes=count)
+    if dry_run:
+        return show(plan, directory, cluster)
+    return submit_slurm(plan, directory, cluster, command)
