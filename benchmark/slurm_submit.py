@@ -194,7 +194,10 @@ def _write(batch: Batch, text: str) -> None:
 
 def _check(batches: list[Batch], cluster: Cluster) -> None:
     """Let Slurm look at one script of each kind before the first is submitted."""
-    kinds = {tuple(o for o in options(b) if not o.startswith(("--job-name=", "--output="))): b for b in batches}
+    kinds: dict[tuple[str, ...], Batch] = {}
+    for batch in batches:
+        own = ("--job-name=", "--output=")
+        kinds.setdefault(tuple(option for option in options(batch) if not option.startswith(own)), batch)
     for batch in kinds.values():
         try:
             slurm_queue.check(batch.file("sh"))

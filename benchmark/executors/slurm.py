@@ -181,7 +181,7 @@ pass_on() {{
 trap pass_on USR1
 {command} &
 step=$!
-[ "$asked" -eq 0 ] || kill -USR1 "$step"
+[ "$asked" -eq 0 ] || kill -USR1 "$step" || true
 while :; do
   again=0
   code=0

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,58 @@ def _finish(registry: Registry, plan: Plan, stage: Any, metrics: dict[str, Any],
             stage.directory / "scores.json", {"schema": 1, "tool": stage.inputs["tool"], "version": "1", **record}
         )
     write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}, "seconds": 10.0})
+
+
+# A fake Slurm on PATH: it notes what is asked of it in a folder, and says what the folder holds.
+COMMANDS = {
+    "sinfo": 'printf "gpu\\ncpu\\n"',
+    "squeue": 'cat "$FAKE/queue" 2>/dev/null || true',
+    "scancel": 'echo "$*" >>"$FAKE/scancel"',
+    "sbatch": """\
+if [ "$1" = --test-only ]; then
+  if [ -e "$FAKE/lint" ]; then cat "$FAKE/lint" >&2; exit 1; fi
+  exit 0
+fi
+count=$(($(wc -l <"$FAKE/sbatch") + 1))
+if [ "$count" = "$(cat "$FAKE/refused" 2>/dev/null)" ]; then
+  echo "sbatch: error: Batch job submission failed: too many" >&2; exit 1
+fi
+echo "$*" >>"$FAKE/sbatch"
+echo $((100 + count))""",
+    "srun": """\
+while [ $# -gt 0 ]; do case "$1" in --*) shift ;; *) break ;; esac; done
+exec "$@\"""",
+    "scontrol": 'echo "$*" >>"$FAKE/scontrol"',
+}
+
+
+class FakeSlurm:
+    """The folder of the fake, and what was asked of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "bin").mkdir(parents=True)
+        (root / "sbatch").touch()
+        for name, body in COMMANDS.items():
+            path = root / "bin" / name
+            path.write_text(f"#!/bin/bash\n{body}\n")
+            path.chmod(0o755)
+
+    def asked(self, command: str) -> list[str]:
+        path = self.root / command
+        return path.read_text().splitlines() if path.is_file() else []
+
+    def queue(self, *rows: tuple[int, str, str, str]) -> None:
+        """Rows of number, state, reason, name; a running job is on n0."""
+        nodes = {"RUNNING": "n0"}
+        lines = [f"{number}|{state}|{nodes.get(state, '')}|{why}|{name}" for number, state, why, name in rows]
+        (self.root / "queue").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """Its commands stand before any real ones."""
+    fake = FakeSlurm(tmp_path / "fake")
+    monkeypatch.setenv("PATH", f"{fake.root / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE", str(fake.root))
+    return fake

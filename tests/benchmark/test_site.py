@@ -1,0 +1,76 @@
+"""Site files: what they mean, and what is refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.site import SlurmSite, seconds_of, section, site_path
+from sra.config import UserError
+
+ROOT = Path(__file__).parents[2]
+SMALL = "slurm: {gpu: {time: '5'}, cpu: {time: '1'}%s}"
+
+
+def load(tmp_path: Path, text: str) -> SlurmSite:
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    return section(path, "slurm", SlurmSite)
+
+
+def test_the_example_is_a_site() -> None:
+    site = section(ROOT / "containers" / "slurm" / "site.example.yaml", "slurm", SlurmSite)
+    assert site.group("train").processes == 16
+    assert site.group("score", "adm") is site.cpu
+    assert site.group("latents") is site.gpu
+
+
+def test_places_of_kinds_and_of_tools(tmp_path: Path) -> None:
+    site = load(tmp_path, SMALL % ", stages: {score: gpu, adm: cpu, images: gpu}")
+    tools = {tool: site.place("score", tool) for tool in ("adm", "clean-fid")}
+    assert tools == {"adm": "cpu", "clean-fid": "gpu"}
+    assert [site.place(kind) for kind in ("images", "train", "report")] == ["gpu", "gpu", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (SMALL % ", prot: 1", r"slurm: unknown key 'prot' in section 'slurm'; did you mean 'port'\?"),
+        ("slurm: {gpu: {time: '5', partion: x}, cpu: {time: '1'}}", r"'gpu.partion' in gpu; did you mean 'partition'"),
+        ("slurn: {}", r"unknown key 'slurn'; did you mean 'slurm'\?; allowed: slurm, kubernetes"),
+        ("kubernetes: {}", "no section 'slurm'"),
+        ("slurm: {gpu: {time: 12:00:00}, cpu: {time: '1'}}", r"number 43200; write the time in quotes"),
+        ("slurm: {gpu: {time: soon}, cpu: {time: '1'}}", r"gpu: time: found 'soon', allowed"),
+        ("slurm: {gpu: {time: '5'}}", r"cpu: missing"),
+        ("slurm: {gpu: {time: '5', nodes: 0}, cpu: {time: '1'}}", "nodes and cpus_per_task are 1 or more"),
+        ("slurm: {gpu: {time: '5', options: [exclusive]}, cpu: {time: '1'}}", "found 'exclusive'"),
+        (SMALL % ", stages: {training: gpu}", r"stages.training: input should be 'images'"),
+        (SMALL % ", container: {kind: pyxis}", "kind 'pyxis' needs an image"),
+        (SMALL % ", container: {image: x}", "kind 'none' takes no image"),
+        (SMALL % ", environment: ['A=1']", "names of variables, found 'A=1'"),
+        (SMALL % ", checkpoint_rate: 0", "more than 0 GB/s"),
+        ("slurm: [", "not YAML"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(UserError, match=line) as error:
+        load(tmp_path, text)
+    assert str(tmp_path / "site.yaml") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_where_the_site_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SRA_BENCH_SITE", raising=False)
+    assert site_path(None) == Path("site.yaml")
+    monkeypatch.setenv("SRA_BENCH_SITE", "/etc/site.yaml")
+    assert site_path(None) == Path("/etc/site.yaml")
+    assert site_path(tmp_path) == tmp_path
+    with pytest.raises(UserError, match=r"no such site file; name it with --site or \$SRA_BENCH_SITE"):
+        section(tmp_path / "none.yaml", "slurm", SlurmSite)
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("5", 300), ("5:30", 330), ("1:05:30", 3930), ("1-2", 93600), ("1-2:3", 93780), ("1-2:3:4", 93784)],
+)
+def test_times_are_slurms(time: str, seconds: int) -> None:
+    assert seconds_of(time) == seconds
