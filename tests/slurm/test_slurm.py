@@ -1,0 +1,139 @@
+"""A run through a real Slurm: told to stop, a node lost, queued again; it ends with the numbers of a local run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = [
+    "train.steps=240",
+    "train.milestones=[60]",
+    "train.checkpoint_every=20",
+    "train.log_every=5",
+    "sample.steps=6",
+    "sample.images=150",
+    "sample.milestone_images=100",
+    "sample.shard=25",
+    "sample.batch=25",
+    "score.tools=[adm]",
+]
+SITE = """\
+slurm:
+  gpu: {{partition: gpu, nodes: 2, time: "20"}}
+  cpu: {{partition: cpu, time: "20"}}
+  environment: [PYTHONPATH, OMP_NUM_THREADS]
+  command: {command}
+"""
+
+
+def call(slurm, *arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "benchmark.cli", *arguments]
+    environment = {**slurm.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def submit(slurm, out: Path, *extra: str, code: int = 0) -> str:
+    site = out.parent / "site.yaml"
+    site.write_text(SITE.format(command=Path(sys.executable).parent / "sra-bench"))
+    return call(slurm, "submit", *manifest(out), "--executor", "slurm", "--site", str(site), *extra, code=code)
+
+
+def manifest(out: Path) -> list[str]:
+    return ["manifests/smoke.yaml", "--out", str(out), *(part for item in SETTINGS for part in ("--set", item))]
+
+
+def stage(out: Path, name: str) -> Path:
+    return next(out.glob(f"stages/{name}-????????"))
+
+
+def logged(out: Path, name: str) -> int:
+    """Lines of a training log."""
+    return sum(len(path.read_text().splitlines()) for path in out.glob(f"stages/{name}-????????/log.jsonl"))
+
+
+def all_logs(out: Path) -> str:
+    return "\n".join(f"{path.name}: {path.read_text()[-3000:]}" for path in out.glob("cluster/*.log"))
+
+
+@pytest.fixture(scope="module")
+def local(slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("local") / "run"
+    call(slurm, "run", *manifest(out), "--processes", "2")
+    return out
+
+
+def test_stopped_and_bereft_of_a_node_it_ends_like_a_local_run(slurm, local: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert "9 jobs submitted" in submit(slurm, out)
+    slurm.wait(lambda: min(logged(out, "train-baseline"), logged(out, "train-sra")) >= 1, 180)
+    baseline, sra = (slurm.queue()[f"smoke-train-{variant}"]["id"] for variant in ("baseline", "sra"))
+    assert "0 jobs submitted, 7 in the queue before, 2 of 10 stages done" in submit(slurm, out)
+    slurm.run("scancel", "--batch", "--signal=USR1", baseline)
+    slurm.wait(lambda: slurm.queue()["smoke-train-baseline"]["restarts"] == "1", 60)
+    assert json.loads((stage(out, "train-baseline") / "heartbeat.json").read_text())["state"] == "stopped"
+
+    assert slurm.queue()["smoke-train-sra"]["state"] == "RUNNING", all_logs(out)
+    slurm.run("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
+    slurm.wait(lambda: slurm.queue()["smoke-train-sra"]["restarts"] == "1", 60)
+    slurm.run("scontrol", "update", "NodeName=n1", "State=RESUME")
+    text = call(slurm, "status", str(out))
+    assert f"job {sra} PENDING" in text or f"job {sra} RUNNING" in text, text
+
+    def over() -> bool:
+        states = {row["state"] for row in slurm.queue().values()}
+        assert not states & {"FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}, all_logs(out)
+        return states == {"COMPLETED"}
+
+    slurm.wait(over, 400)
+    assert f"{out}: done, 10 of 10 stages done" in call(slurm, "status", str(out))
+    assert "continues at step" in (stage(out, "train-baseline") / "log.txt").read_text()
+    assert (stage(out, "train-sra") / "log-node1.txt").is_file()
+    assert numbers(out) == numbers(local)
+    for path in sorted(local.glob("stages/train-*/weights/*")):
+        assert path.read_bytes() == (out / path.relative_to(local)).read_bytes(), path
+    assert submit(slurm, out).startswith("nothing to submit: 10 of 10 stages done")
+
+
+def numbers(out: Path) -> dict[str, object]:
+    """What the report says of each variant's samples."""
+    document = json.loads((out / "report" / "report.json").read_text())
+    assert document["rows"]
+    return document["rows"]
+
+
+def test_cancelled_it_saves_and_continues_when_submitted_again(slurm, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    extra = ("--variant", "sra", "--set", "name=again")
+    submit(slurm, out, *extra)
+    slurm.wait(lambda: logged(out, "train-sra") >= 5, 180)
+    text = call(slurm, "cancel", str(out))
+    assert text.count("cancelled: job") == 3, text
+    assert "(train-sra)" in text.splitlines()[-1]
+    slurm.wait(lambda: slurm.queue()["again-train-sra"]["state"] == "FAILED", 60)
+    status = call(slurm, "status", str(out))
+    assert "cancelled" in status, status
+    assert "stopped by sra-bench cancel; the work is saved" in (out / "cluster" / "train-sra.log").read_text()
+    assert submit(slurm, out, *extra).startswith("again: 4 jobs submitted, 0 in the queue before, 2 of 6 stages done")
+    slurm.wait(lambda: "continues at step" in (out / "cluster" / "train-sra.log").read_text(), 120)
+    call(slurm, "cancel", str(out), "--now")
+    slurm.wait(lambda: not slurm.run("squeue", "-h"), 60)
+    assert "none of its 6 jobs waits or runs" in call(slurm, "cancel", str(out))
+
+
+def test_a_partition_that_is_not_there(slurm, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    site = tmp_path / "site.yaml"
+    site.write_text("slurm: {gpu: {partition: gpus, time: '9'}, cpu: {time: '9'}, command: x}")
+    text = call(slurm, "submit", *manifest(out), "--site", str(site), code=2)
+    assert text == (
+        f"error: {site}: slurm: gpu.partition: this cluster has no 'gpus'; allowed: cpu, gpu; did you mean 'gpu'?\n"
+    )
+    site.write_text("slurm: {gpu: {time: '9'}, cpu: {time: '9', nodes: 1, options: [--constraint=x]}, command: x}")
+    text = call(slurm, "submit", *manifest(out), "--site", str(site), code=2)
+    assert "would be refused: sbatch: allocation failure: Invalid feature specification" in text
+    assert not (out / "cluster" / "jobs.json").exists()
