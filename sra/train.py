@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import gc
 import math
 import time
 from pathlib import Path
@@ -256,6 +257,7 @@ class Trainer:
             self.step += 1
             self.seconds += time.monotonic() - started
             self._after_step(parts[-1], norm, progress)
+        self.vote.finish()
 
     def _after_step(self, losses: StepLosses, norm: Tensor, progress: job.Progress) -> None:
         last = self.step == self.total
@@ -275,6 +277,7 @@ class Trainer:
         if last or stopping or self.step % self.settings.checkpoint_every == 0:
             self.save(wait=last or stopping)
         if stopping and not last:
+            self.vote.finish()
             leave()
             raise job.Stopped
 
@@ -364,6 +367,8 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("--config, --latents and --out name different numbers of places: one of each a run")
     for config, latents, out in zip(options.config, options.latents, options.out, strict=True):
         Trainer(job.read_config(config, TrainJob), latents, out, options.processes).run()
+    # Process groups that a cycle keeps would end their threads in the interpreter's last moments, and abort it.
+    gc.collect()
     leave()
 
 
