@@ -34,8 +34,10 @@ def cancel(root: Path, *, now: bool = False) -> str:
     gone = [ticket for ticket in living if ticket not in running]
     slurm_queue.cancel([ticket.number for ticket in gone])
     for ticket in running:
-        (directory.cluster / f"{ticket.name}.cancel").touch()
-        slurm_queue.ask_to_save(ticket.number)
+        mark = directory.cluster / f"{ticket.name}.cancel"
+        if not mark.exists():
+            mark.touch()
+            slurm_queue.ask_to_save(ticket.number)
     lines = [f"cancelled: job {ticket.number} ({ticket.name})" for ticket in gone]
     lines += [f"saves its work and ends: job {ticket.number} ({ticket.name})" for ticket in running]
     return "\n".join(lines or [f"{root}: none of its {len(tickets)} jobs waits or runs"])

@@ -36,7 +36,7 @@ def add_queue(root: Path, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         ticket = jobs.get(Path(row["directory"]).name)
         if ticket is not None and row["state"] != "done":
-            row |= _seen(row["state"], ticket, queue)
+            row |= _seen(row["state"], ticket, queue, RunDirectory(root).cluster)
 
 
 def _report_row(root: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _report_row(root: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"stage": THE_REPORT.name, "directory": str(place), **nothing, "state": "done" if fresh else "waiting"}
 
 
-def _seen(state: str, ticket: Ticket, queue: dict[int, Entry] | None) -> dict[str, Any]:
+def _seen(state: str, ticket: Ticket, queue: dict[int, Entry] | None, cluster: Path) -> dict[str, Any]:
     """State and job of a stage that is not done."""
     if queue is None:
         return {"job": f"job {ticket.number}, no squeue on this machine"}
@@ -64,4 +64,6 @@ def _seen(state: str, ticket: Ticket, queue: dict[int, Entry] | None) -> dict[st
         return {"state": "queued", "job": job}
     if entry.living:
         return {"state": state if state in BUSY else "running", "job": job}
-    return {"state": "cancelled" if entry.state == "CANCELLED" else "failed", "job": job}
+    if entry.state == "CANCELLED" or (cluster / f"{ticket.name}.cancel").exists():
+        return {"state": "cancelled", "job": job}
+    return {"state": "failed", "job": f"{job}; see {cluster / ticket.name}.log"}

@@ -173,15 +173,20 @@ _START = """
 set -euo pipefail
 step=
 asked=0
+told=0
 pass_on() {{
   asked=1
   again=1
-  kill -USR1 "$step" 2>/dev/null || true
+  # A second signal would end the step while it saves.
+  if [ -n "$step" ] && [ "$told" -eq 0 ]; then
+    told=1
+    kill -USR1 "$step" 2>/dev/null || true
+  fi
 }}
 trap pass_on USR1
 {command} &
 step=$!
-[ "$asked" -eq 0 ] || kill -USR1 "$step" || true
+[ "$asked" -eq 0 ] || pass_on
 while :; do
   again=0
   code=0

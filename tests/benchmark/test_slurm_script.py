@@ -160,9 +160,11 @@ class Running:
             time.sleep(0.02)
         return process
 
-    def told(self) -> tuple[int, str]:
+    def told(self, times: int = 1) -> tuple[int, str]:
         process = self.start()
-        process.send_signal(signal.SIGUSR1)
+        for _ in range(times):
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(0.1)
         text = process.communicate(timeout=20)[1]
         return process.returncode, text
 
@@ -171,7 +173,7 @@ def test_told_to_stop_it_waits_for_the_save_and_queues_itself_again(
     planned: tuple[Plan, RunDirectory], fake_slurm: Any
 ) -> None:
     running = Running(batch_of(planned, "train-sra"), fake_slurm, WORKER.format(code=75))
-    assert running.told()[0] == 0
+    assert running.told(times=2)[0] == 0
     assert fake_slurm.asked("worker") == ["started", "saved"]
     assert fake_slurm.asked("scontrol") == ["requeue 7"]
 

@@ -213,9 +213,17 @@ def test_cancel_asks_those_that_run_to_save(run: Submission, fake_slurm: Any) ->
     assert fake_slurm.asked("scancel") == ["103 104 105 106", "--batch --signal=USR1 102"]
     assert "saves its work and ends: job 102 (latents)" in text
     assert (run.out / "cluster" / "latents.cancel").exists()
+    fake_slurm.queue(entry("latents", "RUNNING"))
+    assert "saves its work" in cancel(run.out)
+    assert len(fake_slurm.asked("scancel")) == 2, "a second signal would end it while it saves"
     with pytest.raises(UserError, match=r"job 102 \(latents\) still saves its work"):
         run.submit()
     assert fake_slurm.asked("sbatch")[6:] == []
+    fake_slurm.queue(entry("latents", "FAILED", "NonZeroExitCode"))
+    rows = {row["stage"]: row["state"] for row in status.examine(run.out, 0.0)["stages"]}
+    assert rows["latents"] == "cancelled"
+    assert "6 jobs submitted" in run.submit()
+    assert not (run.out / "cluster" / "latents.cancel").exists()
 
 
 def test_cancel_at_once_and_with_nothing_to_cancel(run: Submission, fake_slurm: Any) -> None:
@@ -260,4 +268,4 @@ def test_status_says_why_a_worker_failed(run: Submission, fake_slurm: Any) -> No
     fake_slurm.queue(entry("images", "FAILED", "NonZeroExitCode"))
     text = status.show(run.out, as_json=False)
     assert "failed, 0 of 7 stages done\n  stage images: no such folder" in text
-    assert "job 101 FAILED (NonZeroExitCode)" in text
+    assert f"job 101 FAILED (NonZeroExitCode); see {run.out}/cluster/images.log" in text

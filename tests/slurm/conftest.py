@@ -1,5 +1,6 @@
 """A real Slurm of this machine's own: munge, the controller and two virtual nodes in a private folder."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -98,8 +99,8 @@ class Slurm:
 
     def stop(self) -> None:
         """Take everything out of the queue, then end the daemons: their end does not stop jobs."""
-        subprocess.run(["scancel", "--user=root"], env=self.environment, timeout=30)
         try:
+            self.run("scancel", "--user=root")
             self.wait(lambda: not self.run("squeue", "-h"), 30)
         finally:
             for daemon in reversed(self.daemons):
@@ -110,6 +111,15 @@ class Slurm:
                 except subprocess.TimeoutExpired:
                     daemon.kill()
                     daemon.wait()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Kill what still runs under this cluster's configuration."""
+        mark = f"SLURM_CONF={self.root}/slurm.conf".encode()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
 
     def run(self, *argv: str) -> str:
         done = subprocess.run(argv, capture_output=True, text=True, env=self.environment, timeout=60)
