@@ -1,4 +1,4 @@
-"""What a cluster's site is like: one YAML file, a section for each kind of cluster.
+"""What a Slurm cluster's site is like: a section of the site file.
 
 slurm:
   gpu: {partition: gpu, nodes: 2, gpus_per_node: 8, cpus_per_task: 64, time: "24:00:00"}
@@ -11,20 +11,16 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from benchmark.document import read
-from benchmark.validation import validated
 from sra.config import STRICT
-from sra.errors import UserError, nearest
+from sra.errors import UserError
 
 SITE = "SRA_BENCH_SITE"
 """Environment variable: the site file, where it is not `site.yaml` of the working directory."""
-SECTIONS = ("slurm", "kubernetes")
 
-T = TypeVar("T")
 Place = Literal["gpu", "cpu"]
 Work = Literal[
     "images",
@@ -188,27 +184,3 @@ def seconds_of(time: str) -> int:
 def site_path(given: Path | None) -> Path:
     """As asked, else $SRA_BENCH_SITE, else ./site.yaml."""
     return given or Path(os.environ.get(SITE) or "site.yaml")
-
-
-def section(path: Path, name: str, cls: type[T]) -> T:
-    """One section of a site file.
-
-    Args:
-        path: the file.
-        name: of the section.
-        cls: its frozen model.
-
-    Raises:
-        UserError: no such file or section, an unknown key, a value that is not allowed.
-    """
-    if not path.is_file():
-        raise SiteError(
-            f"{path}: no such site file; name it with --site or ${SITE} (containers/slurm/site.example.yaml)"
-        )
-    document = read(path)
-    for key in document:
-        if key not in SECTIONS:
-            raise SiteError(f"{path}: unknown key {key!r}{nearest(str(key), SECTIONS)}; allowed: {', '.join(SECTIONS)}")
-    if not isinstance(document.get(name), dict):
-        raise SiteError(f"{path}: no section {name!r} with settings")
-    return validated(cls, document[name], f"{path}: {name}", f"section {name!r}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmark.executors.site_file import section
 from benchmark.main_job import prepare
 from benchmark.runner import check_inputs
-from benchmark.site import SlurmSite, section, site_path
+from benchmark.site import SlurmSite, site_path
 from benchmark.slurm_submit import Cluster, processes_of, show, submit_slurm
 from sra.errors import UserError
 
@@ -31,7 +32,7 @@ def submit(
     """
     path = site_path(site)
     if executor != "slurm":
-        raise UserError(f"--executor {executor}: not there yet; allowed: slurm")
+        raise UserError(f"--executor {executor}: `sra-bench render {executor}` writes its jobs, for kubectl to apply")
     settings = section(path, "slurm", SlurmSite)
     count = processes_of(settings, path, processes)
     plan, directory, _ = prepare(manifest, out, overrides, variants, smoke=smoke, elsewhere=count)

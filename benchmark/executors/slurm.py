@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmark.assets import folder as assets_folder
 from benchmark.cluster_jobs import SHARED, Job
 from benchmark.command import command_of
+from benchmark.executors.local import TENSORFLOW_PYTHON
 from benchmark.lead import Lead, lead_of
 from benchmark.runner import STOPPED
 from benchmark.site import ENVIRONMENT, Group, SiteError, SlurmSite, seconds_of
@@ -95,9 +96,17 @@ def options(batch: Batch) -> list[str]:
     asked |= {"mem": group.memory, "time": group.time, **_gpus(batch)}
     log = str(batch.directory.cluster / f"{batch.job.name}.log").replace("%", "%%")
     asked |= {"job-name": batch.label, "output": log, "open-mode": "append", "signal": f"B:USR1@{lead.seconds}"}
-    asked |= {"export": ",".join(name for name in (*ENVIRONMENT, *batch.site.environment) if name in os.environ)}
+    asked |= {"export": ",".join(_environment(batch.site))}
     given = [f"--{name}={value}" for name, value in asked.items() if value is not None]
     return [*given, "--requeue", *group.options]
+
+
+def _environment(site: SlurmSite) -> list[str]:
+    """Names of the variables that jobs get; an image knows its own interpreters."""
+    names = dict.fromkeys((*ENVIRONMENT, *site.environment))
+    if site.container.kind != "none":
+        names.pop(TENSORFLOW_PYTHON, None)
+    return [name for name in names if name in os.environ]
 
 
 def _gpus(batch: Batch) -> dict[str, str]:

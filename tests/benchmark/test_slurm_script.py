@@ -89,6 +89,7 @@ def test_other_jobs_take_one_node(planned: tuple[Plan, RunDirectory]) -> None:
 
 def test_containers(planned: tuple[Plan, RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path))
+    monkeypatch.setenv("SRA_BENCH_TENSORFLOW_PYTHON", "/of/this/machine")
     root = planned[1].root
     boxes = {
         kind: Container(kind=kind, image="i.sqsh", mounts=("/data:/data:ro",))  # type: ignore[arg-type]
@@ -99,6 +100,8 @@ def test_containers(planned: tuple[Plan, RunDirectory], tmp_path: Path, monkeypa
         for kind, box in boxes.items()
     }
     mounts = f"{root}:{root},{tmp_path}:{tmp_path}:ro,/data:/data:ro"
+    assert not any("TENSORFLOW_PYTHON" in text for text in texts.values())
+    assert "TENSORFLOW_PYTHON" in script(batch_of(planned, "train-sra"))
     assert f"--container-image=i.sqsh '--container-mounts={mounts}' sra-bench work" in texts["pyxis"]
     assert f"apptainer exec --nv --bind '{mounts}' i.sqsh sra-bench work" in texts["apptainer"]
 

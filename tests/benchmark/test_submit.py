@@ -175,7 +175,7 @@ def test_no_slurm_and_no_site(run: Submission, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(UserError, match="no sinfo on this machine; a login node"):
         run.submit()
     run.site.unlink()
-    with pytest.raises(UserError, match="no such site file"):
+    with pytest.raises(UserError, match="No such file"):
         run.submit()
 
 

@@ -68,6 +68,16 @@ def test_the_state_may_change_once_save_has_returned(tmp_path):
     assert not state["b"]["c"].any()
 
 
+def test_a_save_leaves_what_it_took(tmp_path):
+    writer = checkpoint.Writer(tmp_path, {}, checkpoint.Policy(keep=1))
+    writer.save(3, {"a": torch.zeros(1000)})
+    writer.join()
+    took = json.loads((tmp_path / "saving.json").read_text())
+    assert took["step"] == 3
+    assert took["bytes"] == (tmp_path / "step-00000003" / "state.pt").stat().st_size
+    assert took["seconds"] > 0
+
+
 def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(noise_latents, tmp_path):
     train(noise_latents, tmp_path)
     with pytest.raises(DataError, match=r"checkpoint of another run: train\.lr 0\.001, here 0\.002; remove"):
