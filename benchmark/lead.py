@@ -53,7 +53,7 @@ def _step(stages: Sequence[Stage]) -> tuple[float, str]:
 
 def _save(stage: Stage, rate: float) -> tuple[float, str]:
     """Seconds of one save of a training stage, and how they are known."""
-    measured = (read_json(stage.directory / "checkpoints" / "saving.json") or {}).get("seconds")
+    measured = (read_json(stage.directory / "checkpoints.json") or {}).get("seconds")
     if measured is not None:
         return float(measured), f"save {measured:.1f} s (measured)"
     size = state_bytes(from_plain(TrainJob, stage.config)) / 1e9

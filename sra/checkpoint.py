@@ -1,7 +1,7 @@
 """Resumable checkpoints: complete, atomic, checked on reading, written in the background, kept by a policy.
 
 FOLDER/step-<00000000>/state.pt, sha256    a step's state and the checksum of its file
-FOLDER/saving.json                         how long the last save took, for whoever plans the time before a limit
+FOLDER.json                                how long the last save took, for whoever plans the time before a limit
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from sra.errors import DataError
 from sra.files import sha256_file, sync_folder, write_bytes, write_json
 from sra.job import say
 
-SAVING = "saving.json"
 FORMAT = 1
 """Raised when older checkpoints can no longer be read."""
 
@@ -97,7 +96,7 @@ class Writer:
             write(self.folder, step, content)
             size = (_place(self.folder, step) / "state.pt").stat().st_size
             took = {"step": step, "bytes": size, "seconds": round(time.monotonic() - started, 3)}
-            write_json(self.folder / SAVING, {"schema": 1, **took})
+            write_json(self.folder.with_suffix(".json"), {"schema": 1, **took})
             for old in self.policy.removable([_step(place) for place in _all(self.folder)]):
                 shutil.rmtree(_place(self.folder, old))
         except BaseException as error:  # raised again where the run waits for this thread

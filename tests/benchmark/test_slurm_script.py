@@ -120,7 +120,7 @@ def test_the_lead(planned: tuple[Plan, RunDirectory]) -> None:
     batch = batch_of(planned, "train-sra")
     stage = batch.job.stages[0]
     assert lead_of([stage], 1e-4).seconds > lead_of([stage], 1.0).seconds == 60 + 30 + 1
-    write_json(stage.directory / "checkpoints" / "saving.json", {"seconds": 21.0})
+    write_json(stage.directory / "checkpoints.json", {"seconds": 21.0})
     write_json(stage.directory / "heartbeat.json", {"rate": 0.5})
     lead = lead_of([stage], 1e-4)
     assert lead.seconds == 60 + 2 + 2 * 21

@@ -69,12 +69,12 @@ def test_the_state_may_change_once_save_has_returned(tmp_path):
 
 
 def test_a_save_leaves_what_it_took(tmp_path):
-    writer = checkpoint.Writer(tmp_path, {}, checkpoint.Policy(keep=1))
+    writer = checkpoint.Writer(tmp_path / "checkpoints", {}, checkpoint.Policy(keep=1))
     writer.save(3, {"a": torch.zeros(1000)})
     writer.join()
-    took = json.loads((tmp_path / "saving.json").read_text())
+    took = json.loads((tmp_path / "checkpoints.json").read_text())
     assert took["step"] == 3
-    assert took["bytes"] == (tmp_path / "step-00000003" / "state.pt").stat().st_size
+    assert took["bytes"] == (tmp_path / "checkpoints" / "step-00000003" / "state.pt").stat().st_size
     assert took["seconds"] > 0
 
 
