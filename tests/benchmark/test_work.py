@@ -1,8 +1,11 @@
 """Single stages of a planned run, as a cluster's jobs run them: side by side, on several nodes, in any order."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,31 @@ def test_two_nodes_train_one_stage(planned: tuple[Plan, RunDirectory]) -> None:
     train = next(s for s in plan.stages if s.kind == "train")
     assert is_done(train.directory, train.key)
     assert (train.directory / "log-node1.txt").is_file()
+
+
+def test_a_node_that_waits_for_the_first_one_stops_when_it_is_told(planned: tuple[Plan, RunDirectory]) -> None:
+    plan, directory = planned
+    code = "import sys; from benchmark import cli, work; await_ = work._await; "
+    code += "work._await = lambda stages: (print('waits', flush=True), await_(stages)); cli.main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "work", str(directory.root), "--stage", name_of(plan, "train")]
+    command += ["--nodes", "2", "--node-rank", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=20) == 75
+
+
+def test_a_job_that_starts_again_waits_for_its_predecessor(
+    planned: tuple[Plan, RunDirectory], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Elsewhere, say on a node that Slurm has given up, it may still be saving."""
+    plan, directory = planned
+    stage = plan.stages[0]
+    directory.workers.mkdir()
+    write_json(directory.workers / "x.json", {"state": "running", "pid": 1, "host": "another-host"})
+    with contextlib.ExitStack() as held:
+        held.enter_context(directory.locked([stage.key]))
+        threading.Timer(0.5, held.pop_all().close).start()
+        assert work.work(directory.root, [stage.directory.name]) == "done: images"
+    assert "process 1 on another-host: waiting for its jobs to end" in capsys.readouterr().out
