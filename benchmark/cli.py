@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.cli_images import images_app
 from sra.errors import UserError, disk_trouble
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 
 latents_app = typer.Typer(help="Latents in the packed format and in the authors' layout.", no_args_is_help=True)
 app.add_typer(latents_app, name="latents")
+app.add_typer(images_app, name="images")
 
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]

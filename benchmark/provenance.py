@@ -29,7 +29,7 @@ def collect() -> dict[str, Any]:
     """Commit and dirtiness of the suite's checkout, package versions, machine."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": _source(),
+        "source": source(Path(__file__).resolve().parent.parent),
         "versions": {"python": platform.python_version(), **versions()},
         "hardware": hardware(),
     }
@@ -67,8 +67,8 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def _source() -> dict[str, Any]:
-    root = Path(__file__).resolve().parent.parent
+def source(root: Path) -> dict[str, Any]:
+    """Commit of a checkout, and whether something in it is not committed; in an image, what it was built from."""
     if not (root / ".git").exists():
         return {"commit": os.environ.get("SRA_BENCH_REVISION"), "dirty": None}
     git = ["git", "-C", str(root)]
