@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmark.executors.local import TENSORFLOW_PYTHON
+
 PACKAGES = (
     "sra-bench",
     "torch",
@@ -37,13 +39,18 @@ def collect() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Installed version of each package that can change a number; None where it is absent."""
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    interpreter = os.environ.get(TENSORFLOW_PYTHON)
+    if name == "tensorflow" and interpreter:
+        sites = [str(site) for site in Path(interpreter).parents[1].glob("lib/python*/site-packages")]
+        return next((d.version for d in metadata.distributions(name=name, path=sites)), None)
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def hardware() -> dict[str, Any]:

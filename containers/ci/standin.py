@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -57,9 +58,11 @@ def configure(root: Path) -> dict[str, str]:
 
 def _share_downloads(place: Path) -> None:
     """What uv has fetched for this machine need not be fetched again for the images: a build's cache mount is its."""
-    done = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=False)
-    cache = Path(done.stdout.strip())
-    if done.returncode == 0 and cache.is_dir() and not place.exists():
+    if shutil.which("uv") is None or place.exists():
+        return
+    cache = Path(subprocess.run(["uv", "cache", "dir"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+    if cache.is_dir():
+        place.unlink(missing_ok=True)
         place.symlink_to(cache)
 
 

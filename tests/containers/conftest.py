@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.images import reference_of
+
 ROOT = Path(__file__).parents[2]
-NEEDED = ("podman", "runc", "mmdebstrap", "uv")
+NEEDED = ("podman", "buildah", "runc", "mmdebstrap")
 CLOSED = [
     *("--network", "none", "--read-only", "--tmpfs", "/tmp"),
     *("--cap-drop", "all", "--security-opt", "no-new-privileges"),
@@ -50,8 +52,6 @@ class Engine:
 
 
 def image(name: str) -> str:
-    from benchmark.images import reference_of
-
     return reference_of(name, "ci")
 
 
