@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,20 @@ DRIVERS = {11: 450, 12: 525, 13: 580}
 RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
 SHARED_MEMORY = 2**30
 """Bytes of /dev/shm below which NCCL between several GPUs is known to run out; docker gives 64 MB."""
+
+FRAMEWORKS = {"torch": "trainer", "tensorflow": "evaluator"}
+"""And the image that has it, beside `all`."""
+ABSENT = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
+
+
+def absent_framework(errors: str) -> str | None:
+    """One line for a job that ended for want of torch or TensorFlow; None where it did not.
+
+    Args:
+        errors: what the job printed as it ended.
+    """
+    found = next((name for name in ABSENT.findall(errors) if name in FRAMEWORKS), None)
+    return found and f"no {found} in this environment; the images {FRAMEWORKS[found]} and all have it"
 
 
 def warnings(gpus: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a container or driver withholds."""
 
+import venv
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,10 @@ import pytest
 
 from benchmark import provenance, surroundings
 from benchmark.executors.local import TENSORFLOW_PYTHON
+from benchmark.scoring import score_samples
+from sra.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 OLD, NEW = "NVIDIA A100, 535.104.05, 81920 MiB", "NVIDIA H100, 580.65.06, 81559 MiB"
 
@@ -49,6 +54,20 @@ def test_too_little_shared_memory_for_several_gpus(inside: None, monkeypatch: py
 
 def test_the_generation_is_that_of_the_installed_libraries() -> None:
     assert surroundings.cuda_generation() == int(metadata.version("nvidia-cuda-runtime").split(".")[0])
+
+
+def test_a_tool_without_its_framework_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The interpreter that was named for TensorFlow has none."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setenv(TENSORFLOW_PYTHON, str(tmp_path / "bare" / "bin" / "python"))
+    site = tmp_path / "site" / "numpy"
+    site.mkdir(parents=True)
+    (site / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{site.parent}")
+    (tmp_path / "samples").mkdir()
+    with pytest.raises(UserError, match="adm: no tensorflow in this environment; the images evaluator and all have it"):
+        score_samples(tmp_path / "samples", tmp_path / "samples", "embedded:digits", ["adm"])
+    assert surroundings.absent_framework("ModuleNotFoundError: No module named 'benchmark'") is None
 
 
 def test_tensorflow_of_the_other_environment_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
