@@ -13,7 +13,8 @@ DRIVERS = {11: 450, 12: 525, 13: 580}
 """Oldest major version of NVIDIA's Linux driver that runs a generation of CUDA (CUDA's release notes)."""
 RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
 SHARED_MEMORY = 2**30
-"""Bytes of /dev/shm below which NCCL between several GPUs is known to run out; docker gives 64 MB."""
+"""Bytes of /dev/shm that NCCL's guide advises for several GPUs; docker gives 64 MB."""
+NO_GPU = "no GPU is visible in this container: docker run --gpus all; podman run --device nvidia.com/gpu=all"
 
 FRAMEWORKS = {"torch": "trainer", "tensorflow": "evaluator"}
 """And the image that has it, beside `all`."""
@@ -36,15 +37,12 @@ def warnings(gpus: list[str]) -> list[str]:
     Args:
         gpus: what the driver lists: name, version of the driver, memory.
     """
-    cuda = cuda_generation()
+    cuda, inside = cuda_generation(), contained()
     found = [_driver(gpus[0], cuda)] if gpus and cuda else []
-    if contained():
-        found += (
-            []
-            if gpus or not cuda
-            else ["no GPU is visible in this container: docker run --gpus all; podman run --device nvidia.com/gpu=all"]
-        )
-        found += [_shared_memory()] if len(gpus) > 1 else []
+    if inside and cuda and not gpus:
+        found.append(NO_GPU)
+    if inside and len(gpus) > 1:
+        found.append(_shared_memory())
     return [line for line in found if line]
 
 
