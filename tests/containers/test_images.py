@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmark.images import checkout, reference_of
+from benchmark.surroundings import NO_GPU
 
 SETTINGS = [
     "train.steps=40",
@@ -73,10 +74,16 @@ def test_a_spoilt_image_is_seen(built) -> None:
 def test_doctor_knows_its_environment(built, name: str) -> None:
     done = built.run(name, "sra-bench", "doctor")
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if len(line.split(maxsplit=1)) == 2)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    versions = {line[0]: line[1] for line in reversed(lines) if len(line) == 2}
+    devices = {line[0]: " ".join(line[2:]) for line in lines if line[1:2] == ["devices"]}
     own, other = ("torch", "tensorflow") if name == "trainer" else ("tensorflow", "torch")
-    assert lines[own] != "absent"
-    assert lines[other] == "absent"
+    assert versions[own] != "absent"
+    assert devices[own] == "cpu only"
+    assert versions[other] == "absent"
+    assert "No module named" in devices[other]
+    # Only torch brings CUDA, and no GPU can be seen here.
+    assert (f"warning: {NO_GPU}" in done.stdout) == (name == "trainer")
 
 
 def test_the_trainer_trains_as_any_user(built, mounted) -> None:
