@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import types
 import typing
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.document import ManifestError, normalised, override, read
+from benchmark.validation import one_line
 from sra.config import (
     STRICT,
     AlignSettings,
@@ -208,35 +207,9 @@ def _validated(cls: type, document: dict[str, Any], path: Path, prefix: str = ""
     try:
         return _adapter(cls).validate_python(document)
     except ValidationError as error:
-        raise ManifestError(f"{path}: {prefix}{_one_line(cls, error)}") from error
-
-
-def _one_line(cls: type, error: ValidationError) -> str:
-    """The first problem: key, what is wrong, what was found, the nearest name of an unknown key."""
-    problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"] if re.fullmatch(r"[\w-]+", str(part))]
-    owner, keys = _owner(cls, [str(part) for part in problem["loc"]])
-    key = ".".join(location)
-    if problem["type"] == "unexpected_keyword_argument":
-        unknown = location[-1]
-        return f"unknown key {key!r} in {owner}{nearest(unknown, keys)}; allowed: {', '.join(keys)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "missing":
-        return f"{key or owner}: missing, it has no default"
-    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
-    return f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}{found}"
-
-
-def _owner(cls: type, location: list[str]) -> tuple[str, list[str]]:
-    """The settings that a key stands in: their name in the manifest, and their keys."""
-    name, current = "the manifest" if cls is Manifest else cls.__name__, cls
-    for part in location[:-1]:
-        hint = typing.get_type_hints(current).get(part) if dataclasses.is_dataclass(current) else None
-        options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType, dict) else (hint,)
-        found = [o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)]
-        if found:
-            name, current = part, found[0]
-    return name, [f.name for f in dataclasses.fields(current)]
+        raise ManifestError(
+            f"{path}: {prefix}{one_line(cls, error, 'the manifest' if cls is Manifest else cls.__name__)}"
+        ) from error
 
 
 def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -> list[Run]:
@@ -307,7 +280,7 @@ def _align(value: str | dict[str, Any] | None, model: ModelConfig, codec: CodecC
         # mypy takes the hash of the instances for that of the class.
         checked: AlignSettings = _adapter(settings).validate_python(plain)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise ConfigError(f"align: {_one_line(settings, error)}") from error
+        raise ConfigError(f"align: {one_line(settings, error, settings.__name__)}") from error
     return checked.resolved(network_facts(model, codec))
 
 
