@@ -39,6 +39,20 @@ Processes = Annotated[
 ]
 
 
+class Backend(StrEnum):
+    """Where the stages of a run are started."""
+
+    local = "local"
+    container = "container"
+
+
+On = Annotated[Backend, typer.Option("--executor", help="Start stages as local processes, or in containers.")]
+InContainer = Annotated[
+    list[str] | None,
+    typer.Option("--container", metavar="K=V", help="Of containers: engine, prefix, tag, one, shared_memory."),
+]
+
+
 class Until(StrEnum):
     """Kinds of stages, in order."""
 
@@ -94,15 +108,20 @@ def run(
     processes: Processes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     smoke: Smoke = False,
+    executor: On = Backend.local,
+    containers: InContainer = None,
 ) -> None:
     """Prepare, train, sample, score and report; the same command again continues."""
-    from benchmark.main_job import execute, show_plan
+    from benchmark.executors.choice import choose
+    from benchmark.main_job import execute
 
     if dry_run:
-        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False, smoke=smoke, processes=processes))
+        plan(manifest, out, overrides, variant, processes, False, smoke, executor, containers)
         return
     command = "sra-bench " + shlex.join(sys.argv[1:])
-    typer.echo(execute(manifest, out, overrides, variant, until.value, command, smoke=smoke, processes=processes))
+    chosen = choose(executor.value, containers)
+    options: dict[str, Any] = {"smoke": smoke, "processes": processes, "executor": chosen}
+    typer.echo(execute(manifest, out, overrides, variant, until.value, command, **options))
 
 
 @app.command()
@@ -114,11 +133,17 @@ def plan(
     processes: Processes = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     smoke: Smoke = False,
+    executor: On = Backend.local,
+    containers: InContainer = None,
 ) -> None:
     """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
+    from benchmark.executors.choice import choose
     from benchmark.main_job import show_plan
 
-    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json, smoke=smoke, processes=processes))
+    chosen = choose(executor.value, containers)
+    shown = chosen if executor is Backend.container else None
+    options: dict[str, Any] = {"as_json": as_json, "smoke": smoke, "processes": processes, "executor": shown}
+    typer.echo(show_plan(manifest, out, overrides, variant, **options))
 
 
 @app.command()

@@ -42,6 +42,9 @@ class Script:
     def argv(self, command: Command) -> list[str]:
         return [sys.executable, "-c", self.code, str(self.stage.directory)]
 
+    def ready(self, _command: Command) -> None:
+        pass
+
 
 def run_with(code: str, stage: Stage, tmp_path: Path) -> None:
     runner._run_batch([stage], runner.Session(directory=RunDirectory(tmp_path), executor=Script(code, stage)))
