@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.cli_images import images_app
+from benchmark.cli_render import render_app
 from sra.errors import UserError, disk_trouble
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 latents_app = typer.Typer(help="Latents in the packed format and in the authors' layout.", no_args_is_help=True)
 app.add_typer(latents_app, name="latents")
 app.add_typer(images_app, name="images")
+app.add_typer(render_app, name="render")
 
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
@@ -164,6 +166,18 @@ def work(
 
     node = Node(count=nodes, rank=node_rank, address=address, port=port)
     typer.echo(work_on(run_directory, stage, node, processes))
+
+
+@app.command("await")
+def await_stages(
+    run_directory: RunDir,
+    stage: Annotated[list[str], typer.Option(metavar="DIRECTORY", help="A stage's directory name (repeatable).")],
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds.")] = 86400.0,
+) -> None:
+    """Wait until stages of a planned run are done: what a job of a cluster without an order of its own calls first."""
+    from benchmark.waiting import await_stages as wait
+
+    typer.echo(wait(run_directory, stage, timeout))
 
 
 @app.command()

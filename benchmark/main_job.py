@@ -48,13 +48,23 @@ def prepare(
     for run in loaded.runs:
         if run.published:
             load_registry().row(run.published)
-        if run.train and run.train.global_batch % (count * run.train.accumulate):
-            raise ManifestError(
-                f"{manifest}: train.global_batch {run.train.global_batch} is not divisible by "
-                f"{count} processes x accumulate {run.train.accumulate}"
-            )
+    check_split(loaded, count)
     _check_codecs(loaded)
     return make_plan(loaded, directory), directory, count
+
+
+def check_split(loaded: Loaded, processes: int) -> None:
+    """Refuse a batch that so many processes cannot share evenly.
+
+    Raises:
+        ManifestError: of a run that is trained.
+    """
+    for run in loaded.runs:
+        if run.train and run.train.global_batch % (processes * run.train.accumulate):
+            raise ManifestError(
+                f"{loaded.path}: train.global_batch {run.train.global_batch} is not divisible by "
+                f"{processes} processes x accumulate {run.train.accumulate}"
+            )
 
 
 def _check_codecs(loaded: Loaded) -> None:

@@ -266,6 +266,7 @@ def test_the_plan_shows_the_command_lines(tmp_path: Path, engine: Path) -> None:
     assert not (engine / "calls.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_run_in_containers_stops_continues_and_ends(tmp_path: Path, engine: Path) -> None:
     """SIGTERM reaches the job in the container, whose exit code 75 comes back; the same command continues."""
     out, settings = tmp_path / "run", [*SETTINGS, "train.steps=60"]
