@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmark.assets import FOLDER_VARIABLE, folder
 from benchmark.command import Command
+from benchmark.engine import EngineError, find_engine
 from benchmark.executors.local import ALONE, TENSORFLOW_PYTHON, Local
 from benchmark.executors.preflight import Preflight
 from benchmark.executors.settings import ContainerSettings
@@ -23,7 +24,7 @@ from benchmark.runner import GRACE_SECONDS, visible_gpus
 from benchmark.store import key_of
 from sra.errors import UserError
 
-ENGINES = ("docker", "podman", "apptainer")
+APPTAINER = "apptainer"
 PASSED = re.compile(r"CUDA_VISIBLE_DEVICES|OMP_NUM_THREADS|NCCL_DEBUG|SRA_BENCH_\w+")
 """Environment variables that a job in a container gets from outside."""
 KEPT_BACK = (TENSORFLOW_PYTHON, "SRA_BENCH_REVISION", FOLDER_VARIABLE)
@@ -51,23 +52,21 @@ class Container:
         Raises:
             UserError: the container could not work.
         """
-        role = self.settings.role(command.module)
-        name = name_of(command.writes)
-        check = Preflight(self.engine, self.image(command), role)
-        check.image_is_there()
-        if self.engine == "apptainer":
+        check = Preflight(self.engine, self.image(command))
+        labels = check.image_is_there()
+        if self.engine == APPTAINER:
             scratch_of(command.writes).mkdir(parents=True, exist_ok=True)
         else:
-            check.no_leftover(name, GRACE_SECONDS)
+            check.no_leftover(name_of(command.writes), GRACE_SECONDS)
         gpus = visible_gpus()
         if gpus:
-            check.driver_fits()
+            check.driver_fits(labels)
         check.inside(self.start(command, None), command.writes, gpus, command.processes)
 
     def image(self, command: Command) -> str:
         """The image that a job runs in."""
         role = self.settings.role(command.module)
-        return self.settings.file(role) if self.engine == "apptainer" else self.settings.reference(role)
+        return self.settings.file(role) if self.engine == APPTAINER else self.settings.reference(role)
 
     def start(self, command: Command, name: str | None) -> list[str]:
         """The engine's command line up to the image.
@@ -79,7 +78,7 @@ class Container:
         Raises:
             UserError: a place that cannot be mounted.
         """
-        options = self._apptainer(command) if self.engine == "apptainer" else self._docker(command, name)
+        options = self._apptainer(command) if self.engine == APPTAINER else self._docker(command, name)
         return [self.engine, *options, self.image(command)]
 
     def _docker(self, command: Command, name: str | None) -> list[str]:
@@ -125,17 +124,18 @@ def container(settings: ContainerSettings) -> Container:
     """The executor for settings, with the engine of this machine where they leave it open.
 
     Raises:
-        UserError: no engine is installed, or not the one that was named.
+        EngineError: no engine is installed and answers, or not the one that was named.
     """
-    found = [engine for engine in ENGINES if shutil.which(engine)]
-    if settings.engine == "auto":
-        if not found:
-            raise UserError(f"--executor container: none of {', '.join(ENGINES)} is installed; install one")
-        return Container(settings, found[0])
-    if settings.engine not in found:
-        others = f"; installed: {', '.join(found)}" if found else ""
-        raise UserError(f"--container engine={settings.engine}: not installed{others}")
-    return Container(settings, settings.engine)
+    if settings.engine == APPTAINER:
+        if shutil.which(APPTAINER) is None:
+            raise EngineError("--container engine=apptainer: apptainer is not on PATH")
+        return Container(settings, APPTAINER)
+    try:
+        return Container(settings, find_engine(None if settings.engine == "auto" else settings.engine))
+    except EngineError:
+        if settings.engine != "auto" or shutil.which(APPTAINER) is None:
+            raise
+        return Container(settings, APPTAINER)
 
 
 def name_of(directory: Path) -> str:

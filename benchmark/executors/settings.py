@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmark.images import REPOSITORY, installed_version, reference_of
 from benchmark.plan import MODULES
 from benchmark.validation import validated
 from sra.errors import UserError
@@ -17,16 +19,21 @@ EVALUATOR_PYTHON = "/opt/evaluator/bin/python"
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """The project's images, `PREFIX/ROLE:TAG`."""
+    """The project's images, `REPOSITORY/ROLE:TAG`."""
 
     __pydantic_config__ = STRICT
 
-    prefix: str = "localhost/sra-bench"
+    repository: str = REPOSITORY
     """Registry and path."""
-    tag: str = "latest"
-    """Tag."""
+    tag: str | None = None
+    """Tag; none: the suite's version."""
     one: bool = False
     """Whether the image `all` runs everything, rather than `trainer` and `evaluator` each its own."""
+
+    def __post_init__(self) -> None:
+        for key in ("repository", "tag"):
+            if not re.fullmatch(r"[\w./:-]+", value := getattr(self, key) or "-"):
+                raise ValueError(f"{key}: found {value!r}; allowed: letters, digits and . / : _ -")
 
     def role(self, module: str) -> Role:
         """Image that runs a module."""
@@ -40,7 +47,7 @@ class Images:
 
     def reference(self, role: Role) -> str:
         """Name of an image, as an engine or a cluster takes it."""
-        return f"{self.prefix}/{role}:{self.tag}"
+        return reference_of(role, self.tag, self.repository)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,30 +56,19 @@ class ContainerSettings(Images):
 
     engine: Literal["auto", "docker", "podman", "apptainer"] = "auto"
     """Engine; auto: the first of docker, podman and apptainer that is installed."""
-    shared_memory: str = "2g"
+    shared_memory: str = "8g"
     """Size of /dev/shm, where the processes of a multi-GPU job meet (docker and podman)."""
 
     def __post_init__(self) -> None:
-        size_of(self.shared_memory)
+        super().__post_init__()
+        if not re.fullmatch(r"\d+[kmg]", self.shared_memory):
+            raise ValueError(
+                f"shared_memory: found {self.shared_memory!r}; expected a number with k, m or g, such as 8g"
+            )
 
     def file(self, role: Role) -> str:
         """Apptainer's image: a file."""
-        return f"{self.prefix}/{role}-{self.tag}.sif"
-
-
-UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
-
-
-def size_of(text: str) -> int:
-    """Bytes of a size such as `512m` or `2g`.
-
-    Raises:
-        UserError: not a size.
-    """
-    number, unit = text[:-1], text[-1:].lower()
-    if not number.isdigit() or unit not in UNITS:
-        raise UserError(f"--container shared_memory: found {text!r}; expected a number with k, m or g, such as 2g")
-    return int(number) * UNITS[unit]
+        return f"{self.repository}/{role}-{self.tag or installed_version()}.sif"
 
 
 def parsed(items: list[str]) -> ContainerSettings:

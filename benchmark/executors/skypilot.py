@@ -30,7 +30,7 @@ class SkyPilot:
     """Where the bucket is mounted."""
     data: dict[str, str] = field(default_factory=dict)
     """Buckets that are only read, by absolute path, such as /data/imagenet: s3://imagenet."""
-    images: Images = field(default_factory=lambda: Images(prefix="ghcr.io/OWNER/sra-bench"))
+    images: Images = field(default_factory=lambda: Images(one=True))
     """Where the image `all` can be pulled."""
     accelerators: str = "H100:8"
     """GPU and number."""

@@ -43,6 +43,8 @@ def main(arguments: list[str]) -> None:
         calls.write(json.dumps(arguments) + "\n")
     if (PLACE / "down").exists():
         fail("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
+    if arguments == ["version"]:
+        return
     if arguments[:2] == ["image", "inspect"]:
         images = json.loads((PLACE / "images.json").read_text())
         if arguments[2] not in images:

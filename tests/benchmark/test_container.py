@@ -16,6 +16,7 @@ from benchmark.executors import preflight
 from benchmark.executors.choice import choose
 from benchmark.executors.container import Container, name_of
 from benchmark.executors.settings import EVALUATOR_PYTHON, ContainerSettings, parsed
+from benchmark.images import CUDA_LABEL, installed_version
 from benchmark.main_job import prepare, show_plan
 from benchmark.runner import GRACE_SECONDS, STOPPED
 from benchmark.store import is_done
@@ -24,6 +25,7 @@ from sra.errors import UserError
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2", "sample.images=8"]
 SETTINGS += ["sample.steps=2", "sample.batch=4", "sample.shard=4", "train.global_batch=8"]
+VERSION = installed_version()
 HEALTHY = {"gpus": 0, "shared_memory": 2**31, "writable": True, "uid": 1000}
 
 
@@ -44,7 +46,7 @@ def engine(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         (place / "bin" / name).write_text(script)
         (place / "bin" / name).chmod(0o755)
     (place / "images.json").write_text(
-        json.dumps({f"localhost/sra-bench/{role}:latest": {} for role in ("trainer", "evaluator", "all")})
+        json.dumps({f"localhost/sra-bench/{role}:{VERSION}": {} for role in ("trainer", "evaluator", "all")})
     )
     (place / "probe.json").write_text(json.dumps(HEALTHY))
     monkeypatch.setenv("FAKE_ENGINE", str(place))
@@ -74,9 +76,9 @@ def test_each_stage_runs_in_its_image(tmp_path: Path, assets: Path) -> None:
     first = {stage.inputs.get("tool", stage.kind): command_of([stage], directory) for stage in plan.stages}
     apart, one = Container(ContainerSettings(), "docker"), Container(ContainerSettings(one=True), "docker")
     images = {kind: apart.image(command) for kind, command in first.items()}
-    assert images.pop("adm") == "localhost/sra-bench/evaluator:latest"
-    assert set(images.values()) == {"localhost/sra-bench/trainer:latest"}
-    assert {one.image(command) for command in first.values()} == {"localhost/sra-bench/all:latest"}
+    assert images.pop("adm") == f"localhost/sra-bench/evaluator:{VERSION}"
+    assert set(images.values()) == {f"localhost/sra-bench/trainer:{VERSION}"}
+    assert {one.image(command) for command in first.values()} == {f"localhost/sra-bench/all:{VERSION}"}
     # Where both environments lie in one image, TensorFlow's is named.
     assert EVALUATOR_PYTHON in one.argv(first["adm"])
     assert EVALUATOR_PYTHON not in [*one.argv(first["train"]), *apart.argv(first["adm"])]
@@ -91,7 +93,7 @@ def test_the_container_is_shut_in(
     argv = Container(ContainerSettings(), engine_name).argv(make(tmp_path))
     assert argv[:3] == [engine_name, "run", "--rm"]
     assert {"--init", "--read-only"} <= set(argv)
-    exact = {"--network": "none", "--cap-drop": "all", "--pull": "never", "--user": "1234:99", "--shm-size": "2g"}
+    exact = {"--network": "none", "--cap-drop": "all", "--pull": "never", "--user": "1234:99", "--shm-size": "8g"}
     exact |= {"--stop-signal": "SIGTERM", "--stop-timeout": str(int(GRACE_SECONDS)), "--workdir": f"{tmp_path}/run"}
     for name, value in exact.items():
         assert options(argv, name) == [value], name
@@ -107,12 +109,12 @@ def test_inputs_are_mounted_read_only_and_the_run_writable(tmp_path: Path, asset
     writable = f"type=bind,source={tmp_path}/run,target={tmp_path}/run"
     read_only = [f"type=bind,source={place},target={place},readonly" for place in (assets, data)]
     assert options(argv, "--mount") == [*read_only, writable]
-    apptainer = Container(ContainerSettings(prefix="/sif"), "apptainer").argv(make(tmp_path, reads=reads))
+    apptainer = Container(ContainerSettings(repository="/sif"), "apptainer").argv(make(tmp_path, reads=reads))
     assert options(apptainer, "--bind") == [f"{p}:{p}:ro" for p in (assets, data)] + [
         f"{tmp_path}/run:{tmp_path}/run:rw"
     ]
     assert apptainer[:2] == ["apptainer", "exec"]
-    assert "/sif/trainer-latest.sif" in apptainer
+    assert f"/sif/trainer-{VERSION}.sif" in apptainer
 
 
 def test_relative_inputs_keep_their_names(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +161,7 @@ def test_gpus_are_given_only_where_there_are_some(
 
 def test_several_processes_go_through_the_launcher(tmp_path: Path, assets: Path) -> None:
     argv = Container(ContainerSettings(), "docker").argv(make(tmp_path, processes=8))
-    job = argv[argv.index("localhost/sra-bench/trainer:latest") + 1 :]
+    job = argv[argv.index(f"localhost/sra-bench/trainer:{VERSION}") + 1 :]
     assert job[:7] == ["python", "-m", "sra.launch", "--standalone", "--nproc-per-node", "8", "-m"]
 
 
@@ -184,11 +186,11 @@ def test_settings_without_containers_and_engines_that_are_absent(
     with pytest.raises(UserError, match="only with --executor container"):
         choose("local", ["engine=docker"])
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="none of docker, podman, apptainer is installed"):
+    with pytest.raises(UserError, match="docker or podman is not on PATH"):
         choose("container", None)
     (tmp_path / "podman").write_text("#!/bin/sh\n")
     (tmp_path / "podman").chmod(0o755)
-    with pytest.raises(UserError, match="engine=docker: not installed; installed: podman"):
+    with pytest.raises(UserError, match="docker is not on PATH"):
         choose("container", ["engine=docker"])
 
 
@@ -200,39 +202,45 @@ def troubled(engine: Path, probe: dict[str, Any]) -> None:
 def test_what_is_refused_before_a_job(tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docker = Container(ContainerSettings(), "docker")
     docker.ready(make(tmp_path))
-    with pytest.raises(UserError, match=r"trainer:v9: docker does not have it; `sra-bench images build trainer`"):
+    with pytest.raises(UserError, match="trainer:v9: docker has no such image; `sra-bench images build trainer`"):
         Container(ContainerSettings(tag="v9"), "docker").ready(make(tmp_path))
     troubled(engine, {"writable": False})
     with pytest.raises(UserError, match="not writable inside the container by uid 1000"):
         docker.ready(make(tmp_path))
     troubled(engine, {"shared_memory": 64 * 2**20})
-    docker.ready(make(tmp_path))
-    with pytest.raises(UserError, match="64 MiB inside the container, 4 processes need 256"):
-        docker.ready(make(tmp_path, processes=4))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    troubled(engine, {})
-    with pytest.raises(UserError, match="1 GPUs on this machine, none inside a container; install the NVIDIA"):
+    docker.ready(make(tmp_path, processes=4))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(UserError, match="2 GPUs on this machine, none inside a container; install the NVIDIA"):
         docker.ready(make(tmp_path))
+    troubled(engine, {"shared_memory": 64 * 2**20, "gpus": 2})
+    docker.ready(make(tmp_path))
+    with pytest.raises(UserError, match="64 MiB inside the container, 2 GPUs need 1024"):
+        docker.ready(make(tmp_path, processes=2))
     (engine / "down").touch()
-    with pytest.raises(UserError, match="docker: Cannot connect to the Docker daemon"):
+    with pytest.raises(UserError, match="docker image inspect: Cannot connect to the Docker daemon"):
         docker.ready(make(tmp_path))
 
 
 def test_apptainers_image_is_a_file(tmp_path: Path, assets: Path) -> None:
-    with pytest.raises(UserError, match=r"trainer-latest\.sif: no such file; `apptainer build"):
-        Container(ContainerSettings(prefix=str(tmp_path)), "apptainer").ready(make(tmp_path))
+    with pytest.raises(UserError, match=r"\.sif: no such file; `apptainer build` makes it"):
+        Container(ContainerSettings(repository=str(tmp_path)), "apptainer").ready(make(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("driver", "generation", "fits"),
-    [("550.54.15", "cu130", False), ("580.65.06", "cu130", True), ("525.60.13", "cu128", True), ("470.1", None, True)],
+    [
+        ("550.54.15", "cu130", False),
+        ("580.65.06", "cu130", True),
+        ("525.60.13", "cu128", True),
+        ("470.1", "none", True),
+    ],
 )
 def test_the_driver_must_be_new_enough(
-    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch, driver: str, generation: str | None, fits: bool
+    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch, driver: str, generation: str, fits: bool
 ) -> None:
-    image = "localhost/sra-bench/trainer:latest"
-    (engine / "images.json").write_text(json.dumps({image: {preflight.CUDA_LABEL: generation} if generation else None}))
-    (engine / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\necho {driver}\n")
+    image = f"localhost/sra-bench/trainer:{VERSION}"
+    (engine / "images.json").write_text(json.dumps({image: {CUDA_LABEL: generation}}))
+    (engine / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\necho NVIDIA H100, {driver}, 81559 MiB\n")
     (engine / "bin" / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     troubled(engine, {"gpus": 1})
@@ -240,7 +248,7 @@ def test_the_driver_must_be_new_enough(
     if fits:
         docker.ready(make(tmp_path))
         return
-    with pytest.raises(UserError, match=r"CUDA 13 needs driver 580\.65\.06 or newer, this machine has 550\.54\.15"):
+    with pytest.raises(UserError, match=r"driver of this machine is 550\.54\.15, CUDA 13 needs 580 or newer"):
         docker.ready(make(tmp_path))
 
 
@@ -263,7 +271,7 @@ def test_the_plan_shows_the_command_lines(tmp_path: Path, engine: Path) -> None:
     shown = json.loads(show_plan(*arguments, as_json=True, executor=executor))["commands"]
     assert [c["batch"] for c in shown][:3] == ["images", "latents", "train-baseline"]
     assert "commands" not in json.loads(show_plan(*arguments, as_json=True))
-    assert not (engine / "calls.jsonl").exists()
+    assert {tuple(call) for call in calls(engine)} == {("version",)}
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ VERSIONS = ("1.29", "1.33", "1.37")
 LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 FULL = {
     "namespace": "research",
-    "images": {"prefix": "registry.example/sra-bench", "tag": "v1"},
+    "images": {"repository": "registry.example/sra-bench", "tag": "v1"},
     "pull_secrets": ["registry"],
     "data": [{"claim": "imagenet", "mount": "/data/imagenet", "sub_path": "train"}],
     "nodes": 2,
