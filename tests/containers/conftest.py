@@ -11,7 +11,7 @@ import pytest
 from benchmark.images import reference_of
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("podman", "buildah", "runc", "mmdebstrap")
+NEEDED = ("podman", "buildah", "runc", "mmdebstrap", "catatonit")
 CLOSED = [
     *("--network", "none", "--read-only", "--tmpfs", "/tmp"),
     *("--cap-drop", "all", "--security-opt", "no-new-privileges"),
@@ -59,7 +59,7 @@ def image(name: str) -> str:
 def engine() -> Engine:
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)} not installed (Debian: apt-get install podman buildah runc mmdebstrap)")
+        pytest.skip(f"{', '.join(missing)} not installed (Debian: apt-get install {' '.join(NEEDED)})")
     if os.getuid() != 0:
         pytest.skip("the stand-in for the base image is made as root")
     done = subprocess.run([sys.executable, "containers/ci/standin.py"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
