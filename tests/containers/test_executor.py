@@ -1,4 +1,4 @@
-"""`run --executor container` with podman: each stage in its own image, nothing left when the engine's client is killed."""
+"""`run --executor container` with podman: each stage in its image, nothing left of a run that was killed."""
 
 import json
 import signal
