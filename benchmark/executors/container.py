@@ -25,7 +25,7 @@ from benchmark.store import key_of
 from sra.errors import UserError
 
 APPTAINER = "apptainer"
-PASSED = re.compile(r"CUDA_VISIBLE_DEVICES|OMP_NUM_THREADS|NCCL_DEBUG|SRA_BENCH_\w+")
+PASSED = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_\w+")
 """Environment variables that a job in a container gets from outside."""
 KEPT_BACK = (TENSORFLOW_PYTHON, "SRA_BENCH_REVISION", FOLDER_VARIABLE)
 """Those that the image or this executor sets."""

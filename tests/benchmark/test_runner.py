@@ -135,6 +135,13 @@ def test_a_killed_job_is_named_by_its_signal(stage: Stage, tmp_path: Path) -> No
     code = "import os, signal; os.kill(os.getpid(), signal.SIGBUS)"
     with pytest.raises(runner.StageError, match=r"was killed by SIGBUS \(the disk is full, or a file was cut short"):
         run_with(code, stage, tmp_path)
+    # Through an engine or a shell.
+    with pytest.raises(
+        runner.StageError, match=r"was killed by SIGKILL \(out of memory\?\); the same command continues"
+    ):
+        run_with("raise SystemExit(137)", stage, tmp_path)
+    with pytest.raises(runner.StageError, match="ended with exit code 128"):
+        run_with("raise SystemExit(128)", stage, tmp_path)
 
 
 def test_a_damaged_output_is_made_anew(stage: Stage, tmp_path: Path) -> None:
