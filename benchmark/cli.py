@@ -51,7 +51,9 @@ class Backend(StrEnum):
 On = Annotated[Backend, typer.Option("--executor", help="Start stages as local processes, or in containers.")]
 InContainer = Annotated[
     list[str] | None,
-    typer.Option("--container", metavar="K=V", help="Of containers: engine, repository, tag, one, shared_memory."),
+    typer.Option(
+        "--container", metavar="K=V", help="Of containers: engine, repository, tag, one, shared_memory, other_revision."
+    ),
 ]
 
 

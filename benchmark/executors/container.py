@@ -47,13 +47,15 @@ class Container:
         return [*self.start(command, name_of(command.writes)), *job]
 
     def ready(self, command: Command) -> None:
-        """End what a run before has left, and check image, driver, GPUs, shared memory and the mounts' owner.
+        """End what a run before has left, and check image, revision, driver, GPUs, shared memory and the mounts' owner.
 
         Raises:
             UserError: the container could not work.
         """
         check = Preflight(self.engine, self.image(command))
         labels = check.image_is_there()
+        if not self.settings.other_revision:
+            check.revision_fits(labels)
         if self.engine == APPTAINER:
             scratch_of(command.writes).mkdir(parents=True, exist_ok=True)
         else:

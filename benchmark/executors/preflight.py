@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.engine import EngineError, labels_of
-from benchmark.images import CUDA_LABEL, present
-from benchmark.provenance import hardware
+from benchmark.images import CUDA_LABEL, LABEL, SHORT, present
+from benchmark.provenance import hardware, source
 from benchmark.surroundings import DRIVERS, SHARED_MEMORY
 
 PROBE = (
@@ -50,6 +50,20 @@ class Preflight:
         if not Path(self.image).is_file():
             raise EngineError(f"{self.image}: no such file; `apptainer build` makes it, see containers/apptainer.def")
         return {}
+
+    def revision_fits(self, labels: dict[str, str]) -> None:
+        """Refuse an image made from other source than this suite, where both are known: they would not agree.
+
+        Raises:
+            EngineError: they differ.
+        """
+        found, here = labels.get(f"{LABEL}.revision", "unknown"), revision()
+        if "unknown" not in (found, here) and found != here:
+            name = self.image.rpartition("/")[2].partition(":")[0]
+            raise EngineError(
+                f"{self.image}: made from revision {found[:SHORT]}, this suite is {here[:SHORT]}; "
+                f"`sra-bench images build {name}` makes it anew, --container other_revision=true takes it as it is"
+            )
 
     def no_leftover(self, name: str, grace: float) -> None:
         """Have the container of a run that died save its work, and remove it.
@@ -111,6 +125,12 @@ class Preflight:
                 f"shared memory: {size / 2**20:.0f} MiB inside the container, {processes} GPUs need "
                 f"{SHARED_MEMORY / 2**20:.0f}; give --container shared_memory=8g"
             )
+
+
+def revision() -> str:
+    """This suite's, as `images build` writes it into an image."""
+    known = source(Path(__file__).resolve().parents[2])
+    return (known["commit"] or "unknown") + ("-dirty" if known["dirty"] else "")
 
 
 def call(command: list[str], timeout: float = START_SECONDS) -> subprocess.CompletedProcess[str]:

@@ -58,6 +58,8 @@ class ContainerSettings(Images):
     """Engine; auto: the first of docker, podman and apptainer that is installed."""
     shared_memory: str = "8g"
     """Size of /dev/shm, where the processes of a multi-GPU job meet (docker and podman)."""
+    other_revision: bool = False
+    """Whether images may be made from another revision than this suite's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -221,6 +221,17 @@ def test_what_is_refused_before_a_job(tmp_path: Path, engine: Path, monkeypatch:
         docker.ready(make(tmp_path))
 
 
+def test_an_image_of_other_source_is_refused(tmp_path: Path, engine: Path) -> None:
+    image, label = f"localhost/sra-bench/trainer:{VERSION}", "org.opencontainers.image.revision"
+    docker = Container(ContainerSettings(), "docker")
+    (engine / "images.json").write_text(json.dumps({image: {label: preflight.revision()}}))
+    docker.ready(make(tmp_path))
+    (engine / "images.json").write_text(json.dumps({image: {label: "0" * 40}}))
+    with pytest.raises(UserError, match=r"made from revision 000000000000, this suite is .*images build trainer"):
+        docker.ready(make(tmp_path))
+    Container(parsed(["other_revision=true"]), "docker").ready(make(tmp_path))
+
+
 def test_apptainers_image_is_a_file(tmp_path: Path, assets: Path) -> None:
     with pytest.raises(UserError, match=r"\.sif: no such file; `apptainer build` makes it"):
         Container(ContainerSettings(repository=str(tmp_path)), "apptainer").ready(make(tmp_path))
