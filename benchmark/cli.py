@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from enum import StrEnum
@@ -13,7 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.cli_cluster import cluster_app
+from benchmark.cli_images import images_app
+from benchmark.cli_jobs import jobs_app, latents_app
 from benchmark.cli_options import Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke
+from benchmark.cli_render import render_app
 from sra.errors import UserError, disk_trouble
 
 app = typer.Typer(
@@ -24,9 +26,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-latents_app = typer.Typer(help="Latents in the packed format and in the authors' layout.", no_args_is_help=True)
-app.add_typer(latents_app, name="latents")
 app.add_typer(cluster_app)
+app.add_typer(jobs_app)
+app.add_typer(latents_app, name="latents")
+app.add_typer(images_app, name="images")
+app.add_typer(render_app, name="render")
+
+
+class Backend(StrEnum):
+    """Where the stages of a run are started."""
+
+    local = "local"
+    container = "container"
+
+
+On = Annotated[Backend, typer.Option("--executor", help="Start stages as local processes, or in containers.")]
+InContainer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--container", metavar="K=V", help="Of containers: engine, repository, tag, one, shared_memory, other_revision."
+    ),
+]
 
 
 class Until(StrEnum):
@@ -84,15 +104,20 @@ def run(
     processes: Processes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     smoke: Smoke = False,
+    executor: On = Backend.local,
+    containers: InContainer = None,
 ) -> None:
     """Prepare, train, sample, score and report; the same command again continues."""
-    from benchmark.main_job import execute, show_plan
+    from benchmark.executors.choice import choose
+    from benchmark.main_job import execute
 
     if dry_run:
-        typer.echo(show_plan(manifest, out, overrides, variant, as_json=False, smoke=smoke, processes=processes))
+        plan(manifest, out, overrides, variant, processes, False, smoke, executor, containers)
         return
     command = "sra-bench " + shlex.join(sys.argv[1:])
-    typer.echo(execute(manifest, out, overrides, variant, until.value, command, smoke=smoke, processes=processes))
+    chosen = choose(executor.value, containers)
+    options: dict[str, Any] = {"smoke": smoke, "processes": processes, "executor": chosen}
+    typer.echo(execute(manifest, out, overrides, variant, until.value, command, **options))
 
 
 @app.command()
@@ -104,11 +129,17 @@ def plan(
     processes: Processes = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     smoke: Smoke = False,
+    executor: On = Backend.local,
+    containers: InContainer = None,
 ) -> None:
     """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
+    from benchmark.executors.choice import choose
     from benchmark.main_job import show_plan
 
-    typer.echo(show_plan(manifest, out, overrides, variant, as_json=as_json, smoke=smoke, processes=processes))
+    chosen = choose(executor.value, containers)
+    shown = chosen if executor is Backend.container else None
+    options: dict[str, Any] = {"as_json": as_json, "smoke": smoke, "processes": processes, "executor": shown}
+    typer.echo(show_plan(manifest, out, overrides, variant, **options))
 
 
 @app.command()
@@ -303,48 +334,6 @@ def clean(
     from benchmark.clean import clean as clean_run
 
     typer.echo(clean_run(run_directory, delete=yes))
-
-
-# These jobs have parsers of their own, which need neither torch nor a second list of their options here.
-JOB: Any = {"add_help_option": False, "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
-
-
-@app.command(**JOB)
-def pca(context: typer.Context) -> None:
-    """Draw the first principal components of block outputs on one image (blocks x noise levels) as PNG."""
-    become("sra.pca", context.args)
-
-
-@app.command(**JOB)
-def probe(context: typer.Context) -> None:
-    """Train linear classifiers on block outputs; JSON and a plot of accuracy by block."""
-    become("sra.probe", context.args)
-
-
-@app.command(**JOB)
-def export(context: typer.Context) -> None:
-    """Write a train stage's newest checkpoint in the authors' layout."""
-    become("sra.export", context.args)
-
-
-@app.command(**JOB)
-def perf(context: typer.Context) -> None:
-    """Measure this machine's speed: perf {latents,train,sample,evaluate,all,scaling} [--compare] [--json]."""
-    from benchmark.perf import measure
-
-    sys.exit(measure(context.args))
-
-
-@latents_app.command(**JOB)
-def convert(context: typer.Context) -> None:
-    """Convert latents between the packed format and the authors' layout."""
-    become("sra.convert", context.args)
-
-
-def become(module: str, arguments: list[str]) -> None:
-    """Turn this process into a job: it gets the signals, and its exit code is this command's."""
-    command = [sys.executable, "-m", module, *arguments]
-    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 
 
 @app.command("from-sra", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

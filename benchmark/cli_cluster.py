@@ -80,3 +80,15 @@ def cancel(
     from benchmark.cancel import cancel as cancel_jobs
 
     typer.echo(cancel_jobs(run_directory, now=now))
+
+
+@cluster_app.command("await")
+def await_stages(
+    run_directory: RunDir,
+    stage: Annotated[list[str], typer.Option(metavar="DIRECTORY", help="A stage's directory name (repeatable).")],
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds.")] = 86400.0,
+) -> None:
+    """Wait until stages of a planned run are done: what a job of a cluster without an order of its own calls first."""
+    from benchmark.waiting import await_stages as wait
+
+    typer.echo(wait(run_directory, stage, timeout))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmark.command import command_of
-from benchmark.plan import Plan, Stage
+from benchmark.plan import STAGES, Plan, Stage
 from benchmark.store import RunDirectory
 
 REPORT = "report"
@@ -34,6 +34,11 @@ class Job:
     def directories(self) -> tuple[str, ...]:
         """What `sra-bench work --stage` calls its stages."""
         return tuple(stage.directory.name for stage in self.stages) or (REPORT,)
+
+    @property
+    def level(self) -> int:
+        """Jobs of one level do not wait for each other."""
+        return STAGES.index(self.kind)
 
 
 THE_REPORT = Job(name=REPORT, kind=REPORT)

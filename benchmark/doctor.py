@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-import sys
 from pathlib import Path
 
-from benchmark import provenance
+from benchmark import provenance, surroundings
 from benchmark.assets import Asset, AssetError, Pins, catalogue, folder, mismatch, remedy
+from benchmark.executors.local import interpreter_of
 from benchmark.fetch import needed_by
 from benchmark.manifest import load
-from benchmark.plan import make_plan
+from benchmark.plan import MODULES, make_plan
 from benchmark.runner import job_environment
 from benchmark.store import RunDirectory
 
@@ -21,6 +21,8 @@ PROBES = {
     "tensorflow": "import tensorflow as tf; "
     "print([d.name for d in tf.config.list_physical_devices('GPU')] or 'cpu only')",
 }
+USERS = {"torch": "sra.train", "tensorflow": MODULES["adm"]}
+"""Of each framework, a module whose interpreter has it."""
 EMBEDDED = {
     "embedded digits codec": ("sra", "embedded/digits-codec/diffusion_pytorch_model.safetensors"),
     "embedded digits graph": ("evaluator", "embedded/digits.pb"),
@@ -39,7 +41,8 @@ def examine(manifest: Path | None = None) -> tuple[str, bool]:
     machine = provenance.hardware()
     lines = [f"{name:16} {version or 'absent'}" for name, version in provenance.versions().items()]
     lines += [f"{name:16} {value if value else 'none'}" for name, value in machine.items()]
-    lines += [f"{name + ' devices':20} {_probe(code)}" for name, code in PROBES.items()]
+    lines += [f"{name + ' devices':20} {_probe(USERS[name], code)}" for name, code in PROBES.items()]
+    lines += [f"warning: {line}" for line in surroundings.warnings(machine["gpus"])]
     shipped, whole = _embedded()
     lines += [*shipped, f"assets in {folder()}:"]
     if manifest is None:
@@ -104,8 +107,7 @@ def _present(asset: Asset, file: str, pins: Pins) -> str:
     return f"  present  {path} ({path.stat().st_size:,} bytes, {pinned})"
 
 
-def _probe(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=job_environment(), check=False
-    )
+def _probe(module: str, code: str) -> str:
+    command = [interpreter_of(module), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=job_environment(), check=False)
     return done.stdout.strip() or f"cannot be imported: {(done.stderr.strip().splitlines() or ['?'])[-1]}"

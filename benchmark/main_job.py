@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from benchmark.assets import Pins, folder, located, remedy, used_by, verify
 from benchmark.collect import collect_report
+from benchmark.command import command_of
 from benchmark.cost import Table, estimate, load_table
 from benchmark.disk import disk_of
+from benchmark.executors import Executor
 from benchmark.manifest import Loaded, ManifestError, load
 from benchmark.plan import Plan, make_plan, state_of
 from benchmark.published import load_registry
-from benchmark.runner import Session, StageError, processes_for, run_plan
+from benchmark.runner import HERE, Session, StageError, label_of, processes_for, run_plan
 from benchmark.saved import record_session, resolved_manifest, save_plan
 from benchmark.smoke import scaled
 from benchmark.store import RunDirectory
@@ -54,13 +58,23 @@ def prepare(
     for run in loaded.runs:
         if run.published:
             load_registry().row(run.published)
-        if run.train and run.train.global_batch % (count * run.train.accumulate):
-            raise ManifestError(
-                f"{manifest}: train.global_batch {run.train.global_batch} is not divisible by "
-                f"{count} processes x accumulate {run.train.accumulate}"
-            )
+    check_split(loaded, count)
     _check_codecs(loaded)
     return make_plan(loaded, directory), directory, count
+
+
+def check_split(loaded: Loaded, processes: int) -> None:
+    """Refuse a batch that so many processes cannot share evenly.
+
+    Raises:
+        ManifestError: of a run that is trained.
+    """
+    for run in loaded.runs:
+        if run.train and run.train.global_batch % (processes * run.train.accumulate):
+            raise ManifestError(
+                f"{loaded.path}: train.global_batch {run.train.global_batch} is not divisible by "
+                f"{processes} processes x accumulate {run.train.accumulate}"
+            )
 
 
 def _check_codecs(loaded: Loaded) -> None:
@@ -106,6 +120,7 @@ def execute(
     *,
     smoke: bool = False,
     processes: int | None = None,
+    executor: Executor = HERE,
 ) -> str:
     """Run a manifest, or its smoke form, up to a kind of stage; returns what to print at the end.
 
@@ -120,7 +135,7 @@ def execute(
         if not plan.absent and any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
             record_session(plan, directory)
         try:
-            run_plan(plan, Session(directory=directory, processes=count, lock=lock), until)
+            run_plan(plan, Session(directory=directory, executor=executor, processes=count, lock=lock), until)
         except StageError:
             # What failed, and where, is a result: the report says it. Without a started stage there is none.
             if any((stage.directory / "failed.json").is_file() for stage in plan.stages):
@@ -152,11 +167,16 @@ def show_plan(
     as_json: bool,
     smoke: bool = False,
     processes: int | None = None,
+    executor: Executor | None = None,
 ) -> str:
-    """The stages of a manifest and their cost, as text or JSON; absent inputs are marked, none is refused."""
+    """The stages of a manifest and their cost, as text or JSON; absent inputs are marked, none is refused.
+
+    With an executor, the command line of each batch that is to run, too.
+    """
     plan, directory, count = prepare(manifest, out, overrides, variants, smoke=smoke, processes=processes)
     costs = load_table()
     rows = [_plan_row(plan, index, directory, costs, count) for index in range(len(plan.stages))]
+    commands = _commands(plan, directory, count, executor) if executor else []
     if as_json:
         document = {
             "schema": 1,
@@ -166,9 +186,21 @@ def show_plan(
             "remedies": {place: how for place in plan.absent if (how := remedy(place))},
             "cost": {"source": costs.source, "device": costs.device, **_totals(rows)},
             "stages": rows,
+            **({"commands": [{"batch": label, "argv": argv} for label, argv in commands]} if executor else {}),
         }
         return json.dumps(document, indent=2)
-    return "\n".join(_plan_lines(plan, directory, costs, rows, count))
+    lines = [f"[{label}] {shlex.join(argv)}" for label, argv in commands]
+    return "\n".join([*_plan_lines(plan, directory, costs, rows, count), *lines])
+
+
+def _commands(plan: Plan, directory: RunDirectory, processes: int, executor: Executor) -> list[tuple[str, list[str]]]:
+    """Label and command line of each batch that is to run."""
+    found = []
+    for _, group in itertools.groupby(plan.stages, key=lambda stage: stage.batch):
+        pending = [stage for stage in group if state_of(stage, directory)[0] != "done"]
+        if pending:
+            found.append((label_of(pending), executor.argv(command_of(pending, directory, processes))))
+    return found
 
 
 def _plan_row(plan: Plan, index: int, directory: RunDirectory, costs: Table, processes: int) -> dict[str, Any]:

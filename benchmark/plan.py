@@ -236,11 +236,15 @@ def _total_steps(run: Run) -> int:
     return run.train.epochs * (count // run.train.global_batch)
 
 
+def is_hub_id(place: str) -> bool:
+    """Whether a codec's place names a repository of the hub rather than a file or folder."""
+    return not place.startswith(("embedded:", "/", ".", "~", "$")) and not Path(place).exists()
+
+
 def _codec_identity(planner: _Planner, run: Run) -> Any:
     """A hub id names its content by its revision; a folder by what is in it."""
     path = run.codec.path
-    is_place = path.startswith(("embedded:", "/", ".", "~", "$")) or Path(path).exists()
-    return planner.place(path) if is_place else [path, run.codec.revision]
+    return [path, run.codec.revision] if is_hub_id(path) else planner.place(path)
 
 
 def _sample_and_score(

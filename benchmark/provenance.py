@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmark.executors.local import TENSORFLOW_PYTHON
+
 PACKAGES = (
     "sra-bench",
     "torch",
@@ -29,7 +31,7 @@ def collect() -> dict[str, Any]:
     """Commit and dirtiness of the suite's checkout, package versions, machine."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": _source(),
+        "source": source(Path(__file__).resolve().parent.parent),
         "versions": {"python": platform.python_version(), **versions()},
         "hardware": hardware(),
     }
@@ -37,13 +39,18 @@ def collect() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Installed version of each package that can change a number; None where it is absent."""
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    interpreter = os.environ.get(TENSORFLOW_PYTHON)
+    if name == "tensorflow" and interpreter:
+        sites = [str(site) for site in Path(interpreter).parents[1].glob("lib/python*/site-packages")]
+        return next((d.version for d in metadata.distributions(name=name, path=sites)), None)
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def hardware() -> dict[str, Any]:
@@ -67,8 +74,8 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def _source() -> dict[str, Any]:
-    root = Path(__file__).resolve().parent.parent
+def source(root: Path) -> dict[str, Any]:
+    """Commit of a checkout, and whether something in it is not committed; in an image, what it was built from."""
     if not (root / ".git").exists():
         return {"commit": os.environ.get("SRA_BENCH_REVISION"), "dirty": None}
     git = ["git", "-C", str(root)]

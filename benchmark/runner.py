@@ -123,7 +123,9 @@ def _clear(stage: Stage) -> None:
 
 
 def _run_batch(stages: list[Stage], session: Session) -> None:
-    command = session.executor.argv(command_of(stages, session.directory, session.processes))
+    job = command_of(stages, session.directory, session.processes)
+    session.executor.ready(job)
+    command = session.executor.argv(job)
     for stage in stages:
         _clear(stage)
         document = {"schema": 1, "kind": stage.kind, "name": stage.name, "key": stage.key, "config": stage.config}
@@ -146,8 +148,10 @@ def _run_batch(stages: list[Stage], session: Session) -> None:
 
 def _ending(code: int, log: Path) -> str:
     """How a job ended that said nothing about it."""
-    if code < 0:
-        number = signal.Signals(-code)
+    # An engine, like a shell, reports a signal as 128 and its number.
+    killed = -code if code < 0 else code - 128
+    if killed in set(signal.Signals):
+        number = signal.Signals(killed)
         return f"was killed by {number.name}{HINTS.get(number, '')}; the same command continues; see {log}"
     return f"ended with exit code {code}; see {log}"
 

@@ -15,6 +15,7 @@ from benchmark.manifest import TOOLS
 from benchmark.plan import MODULES
 from benchmark.runner import job_environment
 from benchmark.store import read_json
+from benchmark.surroundings import absent_framework
 from benchmark.tool_options import ToolOptions
 from sra.config import UserError
 
@@ -84,6 +85,8 @@ def _job(name: str, command: list[str], output: int | None = None) -> str:
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     if done.returncode == 2 and errors:
         raise UserError(errors[-1].removeprefix("error: "))
+    if done.returncode != 0 and (why := absent_framework(done.stderr)):
+        raise UserError(f"{name}: {why}")
     if done.returncode != 0:
         sys.stderr.write(done.stderr)
         raise UserError(f"{name} ended with exit code {done.returncode}")

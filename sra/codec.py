@@ -62,8 +62,10 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu", dtype: t
             use_safetensors=True,
         )
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"codec.path {config.path}: cannot be loaded: {reason}") from error
+        reason = None if local else _absence(config)
+        raise DataError(
+            f"codec.path {config.path}: {reason or f'cannot be loaded: {str(error).splitlines()[0]}'}"
+        ) from error
     channels = int(module.config.latent_channels)
     factor = 2 ** (len(module.config.block_out_channels) - 1)
     if (channels, factor) != (config.channels, config.factor):
@@ -72,3 +74,20 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu", dtype: t
             f"the manifest says {config.channels} and {config.factor}"
         )
     return Codec(module, config.scale, device)
+
+
+def _absence(config: CodecConfig) -> str | None:
+    """Why a hub id gave no codec, where it is not in the cache: diffusers' own words are about a file it lacks."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
+    except ValueError:
+        return "neither a folder nor an id of the hub"
+    if isinstance(found, str):
+        return None
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub did not give it"
+    return (
+        f"not in the hub's cache {constants.HF_HUB_CACHE}, and {why}; "
+        "name its folder, or an asset that `sra-bench fetch` gets, such as asset:sd-vae-ft-ema"
+    )

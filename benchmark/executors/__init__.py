@@ -22,3 +22,11 @@ class Executor(Protocol):
             UserError: it cannot be started here.
         """
         ...
+
+    def ready(self, command: Command) -> None:
+        """Check, before the job is started, what would make it fail.
+
+        Raises:
+            UserError: it would fail; with the remedy.
+        """
+        ...

@@ -33,13 +33,18 @@ class Local:
     """Processes of this machine; on several nodes they meet at the address of the first."""
 
     node: Node = ALONE
+    python: str | None = None
+    """Interpreter of the jobs; None: this process's, and TensorFlow's own where it has one."""
 
     def argv(self, command: Command) -> list[str]:
         """`python -m MODULE ...`, through the launcher where several processes share the job."""
         job = ["-m", command.module, *command.arguments]
         if command.processes == 1:
-            return [interpreter_of(command.module), *job]
-        return [sys.executable, "-m", "sra.launch", *self._rendezvous(command.processes), *job]
+            return [self.python or interpreter_of(command.module), *job]
+        return [self.python or sys.executable, "-m", "sra.launch", *self._rendezvous(command.processes), *job]
+
+    def ready(self, _command: Command) -> None:
+        """Nothing to check: the job says what it lacks."""
 
     def _rendezvous(self, processes: int) -> list[str]:
         if self.node.count == 1:

@@ -15,7 +15,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path))
     monkeypatch.delenv("IMAGENET", raising=False)
     # Importing torch and TensorFlow to ask for GPUs is theirs to test.
-    monkeypatch.setattr(doctor, "_probe", lambda _code: "cpu only")
+    monkeypatch.setattr(doctor, "_probe", lambda _module, _code: "cpu only")
     return tmp_path
 
 

@@ -42,6 +42,9 @@ class Script:
     def argv(self, command: Command) -> list[str]:
         return [sys.executable, "-c", self.code, str(self.stage.directory)]
 
+    def ready(self, _command: Command) -> None:
+        pass
+
 
 def run_with(code: str, stage: Stage, tmp_path: Path) -> None:
     runner._run_batch([stage], runner.Session(directory=RunDirectory(tmp_path), executor=Script(code, stage)))
@@ -132,6 +135,13 @@ def test_a_killed_job_is_named_by_its_signal(stage: Stage, tmp_path: Path) -> No
     code = "import os, signal; os.kill(os.getpid(), signal.SIGBUS)"
     with pytest.raises(runner.StageError, match=r"was killed by SIGBUS \(the disk is full, or a file was cut short"):
         run_with(code, stage, tmp_path)
+    # Through an engine or a shell.
+    with pytest.raises(
+        runner.StageError, match=r"was killed by SIGKILL \(out of memory\?\); the same command continues"
+    ):
+        run_with("raise SystemExit(137)", stage, tmp_path)
+    with pytest.raises(runner.StageError, match="ended with exit code 128"):
+        run_with("raise SystemExit(128)", stage, tmp_path)
 
 
 def test_a_damaged_output_is_made_anew(stage: Stage, tmp_path: Path) -> None:
@@ -149,8 +159,9 @@ def test_a_damaged_output_is_made_anew(stage: Stage, tmp_path: Path) -> None:
 def test_a_new_run_waits_for_the_jobs_of_one_that_was_killed(tmp_path: Path, capsys) -> None:
     """The job inherits the lock, so that two jobs never write to one directory."""
     job = (
-        "import signal, time, pathlib; signal.signal(signal.SIGTERM, lambda *_: None); print('ready', flush=True); "
-        f"signal.pause(); time.sleep(1); pathlib.Path({str(tmp_path / 'saved')!r}).touch()"
+        "import signal, time, pathlib; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); "
+        "print('ready', flush=True); signal.sigwait([signal.SIGTERM]); "
+        f"time.sleep(1); pathlib.Path({str(tmp_path / 'saved')!r}).touch()"
     )
     code = f"""
 import sys

@@ -1,0 +1,50 @@
+"""`sra-bench await`: until stages of a run are done, for jobs of a cluster that knows no order of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.plan import Stage
+from benchmark.runner import StageError
+from benchmark.saved import load_plan
+from benchmark.store import RunDirectory, is_done, read_json
+from benchmark.work import chosen
+from sra.errors import UserError
+
+POLL_SECONDS = 5.0
+
+
+def await_stages(root: Path, names: Sequence[str], timeout: float) -> str:
+    """Wait until every named stage is done.
+
+    Args:
+        root: the run directory.
+        names: of the stages' directories.
+        timeout: seconds.
+
+    Raises:
+        UserError: no plan, no such stage, one that failed, or too long a wait.
+    """
+    directory = RunDirectory(root.absolute())
+    saved = load_plan(directory)
+    if saved is None:
+        raise UserError(f"{root}: no plan.json; `sra-bench render` or `sra-bench run` writes it")
+    deadline = time.monotonic() + timeout
+    for stage in chosen(saved[0], names):
+        while not _is_over(stage):
+            failed = read_json(stage.directory / "failed.json")
+            if failed and failed.get("key") == stage.key:
+                raise StageError(f"stage {stage.name}: {failed.get('message')}")
+            if time.monotonic() >= deadline:
+                raise StageError(f"stage {stage.name}: not done within {timeout:.0f} s")
+            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+    return f"done: {', '.join(names)}"
+
+
+def _is_over(stage: Stage) -> bool:
+    """Done, or a tool that could not run: the report says so, and the job has ended."""
+    if is_done(stage.directory, stage.key):
+        return True
+    return stage.kind == "score" and bool((read_json(stage.directory / "scores.json") or {}).get("error"))

@@ -1,0 +1,369 @@
+"""Rendered Kubernetes manifests: valid by the API's schemas and rules, in the right order, and what their pods run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark import waiting
+from benchmark.cluster_jobs import Job
+from benchmark.executors import kubernetes
+from benchmark.executors.kubernetes_site import Claim, Kubernetes
+from benchmark.executors.site_file import section
+from benchmark.main_job import prepare, register
+from benchmark.plan import Stage
+from benchmark.render import pending_jobs, render_kubernetes
+from benchmark.runner import GRACE_SECONDS, STOPPED
+from benchmark.store import RunDirectory, is_done, write_json
+from sra.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = ROOT / "manifests" / "smoke.yaml"
+SETTINGS = ["train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2", "sample.images=8"]
+SETTINGS += ["sample.steps=2", "sample.batch=4", "sample.shard=4", "train.global_batch=8"]
+VERSIONS = ("1.29", "1.33", "1.37")
+LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+FULL = {
+    "namespace": "research",
+    "images": {"repository": "registry.example/sra-bench", "tag": "v1"},
+    "pull_secrets": ["registry"],
+    "data": [{"claim": "imagenet", "mount": "/data/imagenet", "sub_path": "train"}],
+    "nodes": 2,
+    "gpus": 4,
+    "node_selector": {"gpu": "h100"},
+    "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
+    "priority_class": "low",
+    "queue": "team-a",
+    "deadline": 604800,
+    "env": {"NCCL_SOCKET_IFNAME": "eth0"},
+}
+
+
+def site(folder: Path, **changes: Any) -> Path:
+    path = folder / "site.yaml"
+    path.write_text(yaml.safe_dump({"kubernetes": {"runs": {"claim": "runs", "mount": str(folder)}, **changes}}))
+    return path
+
+
+def rendered(folder: Path, **changes: Any) -> list[dict[str, Any]]:
+    place = site(folder, **changes)
+    text = render_kubernetes(MANIFEST, folder / "run", SETTINGS, ["sra"], "render", site=place, to=None)
+    return list(yaml.safe_load_all(text))
+
+
+def jobs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By kind of stage, the first of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        if document["kind"] == "Job":
+            found.setdefault(document["metadata"]["labels"][kubernetes.LEVEL_LABEL], document)
+    names = {"01": "images", "02": "latents", "03": "train", "05": "sample", "06": "score", "07": "report"}
+    return {names[level]: job for level, job in found.items()}
+
+
+def pod(job: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = job["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("changes", [{}, {"gpus": 0}, FULL], ids=["default", "cpu", "full"])
+def test_the_api_takes_them(tmp_path: Path, changes: dict[str, Any]) -> None:
+    documents = rendered(tmp_path, **changes)
+    for document in documents:
+        for version in VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+    # What the schemas do not say.
+    for job in (d for d in documents if d["kind"] == "Job"):
+        assert job["spec"]["completionMode"] == "Indexed"
+        assert job["spec"]["completions"] == job["spec"]["parallelism"]
+        assert job["spec"]["podReplacementPolicy"] in ("Failed", "TerminatingOrFailed")
+        assert pod(job)["restartPolicy"] == "Never"
+        assert {rule["action"] for rule in job["spec"]["podFailurePolicy"]["rules"]} <= {"Ignore", "Count", "FailJob"}
+        containers = [*pod(job).get("initContainers", []), *pod(job)["containers"]]
+        volumes = {volume["name"] for volume in pod(job)["volumes"]}
+        for one in containers:
+            assert {mount["name"] for mount in one["volumeMounts"]} == volumes
+            assert one["imagePullPolicy"] in ("IfNotPresent", "Always", "Never")
+        assert len({one["name"] for one in containers}) == len(containers)
+        labels = {**job["metadata"]["labels"], **job["spec"]["template"]["metadata"]["labels"]}
+        assert all(re.fullmatch(r"([A-Za-z0-9][\w.-]{0,61})?[A-Za-z0-9]", value) for value in labels.values())
+    names = [(d["kind"], d["metadata"]["name"]) for d in documents]
+    assert len(set(names)) == len(names)
+
+
+@given(run=st.text(max_size=80), label=st.text(max_size=80))
+def test_names_are_dns_labels(run: str, label: str) -> None:
+    name = kubernetes.job_name(run, Job(kind="train", name=label), RunDirectory(Path("/runs/x")))
+    assert LABEL.fullmatch(f"{name}-1023")
+    assert re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,61})?[A-Za-z0-9]", kubernetes.run_label(run))
+
+
+def test_nodes_meet_at_the_first(tmp_path: Path) -> None:
+    documents = rendered(tmp_path, nodes=2, gpus=4)
+    train = jobs(documents)["train"]
+    name = train["metadata"]["name"]
+    service = next(d for d in documents if d["kind"] == "Service" and d["metadata"]["name"] == name)
+    template = train["spec"]["template"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    assert service["spec"]["publishNotReadyAddresses"]
+    assert pod(train)["subdomain"] == name
+    assert train["spec"]["completions"] == 2
+    command = pod(train)["containers"][0]["command"]
+    options = dict(zip(command[3::2], command[4::2], strict=True))
+    assert options["--master-addr"] == f"{name}-0.{name}"
+    assert (options["--nodes"], options["--processes"]) == ("2", "8")
+    images = jobs(documents)["images"]
+    assert images["spec"]["completions"] == 1
+    assert "subdomain" not in pod(images)
+
+
+def test_gpus_go_to_the_stages_that_use_them(tmp_path: Path) -> None:
+    found = jobs(rendered(tmp_path, gpus=4, score_gpus=1, node_selector={"gpu": "h100"}))
+    limits = {kind: pod(job)["containers"][0]["resources"]["limits"] for kind, job in found.items()}
+    gpus = {kind: limit.get("nvidia.com/gpu", 0) for kind, limit in limits.items()}
+    assert gpus == {"images": 0, "latents": 1, "train": 4, "sample": 4, "score": 1, "report": 0}
+    assert {kind for kind, job in found.items() if "nodeSelector" in pod(job)} == {k for k, n in gpus.items() if n}
+
+
+def test_pods_are_shut_in_and_time_to_save_is_granted(tmp_path: Path) -> None:
+    for job in jobs(rendered(tmp_path, **FULL)).values():
+        spec = pod(job)
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["terminationGracePeriodSeconds"] > GRACE_SECONDS
+        assert not spec["automountServiceAccountToken"]
+        for one in [*spec.get("initContainers", []), *spec["containers"]]:
+            context = one["securityContext"]
+            assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in one["volumeMounts"]}
+            assert mounts == {str(tmp_path): False, "/data/imagenet": True, "/tmp": False, "/dev/shm": False}
+        shared = next(volume for volume in spec["volumes"] if volume["name"] == "shared")
+        assert shared["emptyDir"]["medium"] == "Memory"
+
+
+def test_saved_work_and_preemption_are_no_failures(tmp_path: Path) -> None:
+    rules = jobs(rendered(tmp_path))["train"]["spec"]["podFailurePolicy"]["rules"]
+    codes = {c: r["action"] for r in rules if "onExitCodes" in r for c in r["onExitCodes"]["values"]}
+    # The crash of one pod ends its fellows with code 2: a job must not be given up for it.
+    assert codes == {STOPPED: "Ignore"}
+    conditions = {c["type"]: r["action"] for r in rules for c in r.get("onPodConditions", ())}
+    assert conditions == {"DisruptionTarget": "Ignore"}
+
+
+def test_a_queue_starts_the_jobs(tmp_path: Path) -> None:
+    for job in jobs(rendered(tmp_path, queue="team-a")).values():
+        assert job["spec"]["suspend"]
+        assert job["metadata"]["labels"][kubernetes.QUEUE_LABEL] == "team-a"
+    assert not any("suspend" in job["spec"] for job in jobs(rendered(tmp_path)).values())
+
+
+def test_each_job_waits_for_what_it_reads(tmp_path: Path) -> None:
+    found = jobs(rendered(tmp_path))
+
+    def awaited(kind: str) -> set[str]:
+        waiting_container = pod(found[kind]).get("initContainers", [{"command": []}])[0]
+        words = waiting_container["command"]
+        return {words[n + 1].rpartition("-")[0] for n, word in enumerate(words) if word == "--stage"}
+
+    assert awaited("images") == set()
+    assert awaited("latents") == {"images"}
+    assert awaited("train") == {"latents"}
+    assert awaited("sample") == {"train-sra"}
+    assert awaited("score") == {"images", "sample-sra"}
+    plan, _, _ = prepare(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], smoke=False)
+    assert awaited("report") == {stage.name for stage in plan.stages}
+
+
+def test_jobs_keep_their_names_while_others_end(tmp_path: Path) -> None:
+    before = {d["metadata"]["name"]: d for d in rendered(tmp_path)}
+    plan, _, _ = prepare(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], smoke=False)
+    first = plan.stages[0]
+    for name in first.outputs:
+        (first.directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (first.directory / name).write_text("x")
+    write_json(first.directory / "done.json", {"key": first.key, "outputs": dict.fromkeys(first.outputs, 1)})
+    assert is_done(first.directory, first.key)
+    after = {d["metadata"]["name"]: d for d in rendered(tmp_path)}
+    assert len(after) == len(before) - 1
+    assert all(before[name] == job for name, job in after.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"gpu": 4}, "unknown key 'gpu' in kubernetes; did you mean 'gpus'"),
+        ({"tolerations": [{"keys": "x"}]}, "unknown key 'tolerations.0.keys' in tolerations; did you mean 'key'"),
+        ({"tolerations": [{"effect": "Never"}]}, "effect: input should be 'NoSchedule'"),
+        ({"namespace": "My_Space"}, "namespace: found 'My_Space'"),
+        ({"runs": {"claim": "runs", "mount": "runs"}}, "mount: found 'runs'; expected an absolute path"),
+        ({"runs": {"claim": "runs", "mount": "/elsewhere"}}, "not below kubernetes.runs.mount /elsewhere"),
+        ({"memory": "lots"}, "memory: found 'lots'; expected a quantity"),
+        ({"nodes": 0}, "nodes: found 0; allowed: 1 or more"),
+        ({"nodes": 3}, "train.global_batch 8 is not divisible by 3 processes"),
+    ],
+)
+def test_bad_settings_are_one_line(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=re.escape(problem)) as error:
+        rendered(tmp_path, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_site_files_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    for text, problem in {
+        None: "No such file",
+        "kubernetis: {}": "unknown section 'kubernetis'; did you mean 'kubernetes'",
+        "skypilot: {}": "no section 'kubernetes'",
+        "[": "not YAML",
+        "x": "found str, expected sections",
+        "kubernetes: {}": "runs: missing, it has no default",
+    }.items():
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(UserError, match=re.escape(problem)):
+            section(path, "kubernetes", Kubernetes)
+
+
+def test_inputs_must_lie_in_volumes() -> None:
+    cluster = Kubernetes(runs=Claim(claim="runs", mount="/runs"), data=(Claim(claim="data", mount="/data"),))
+    directory = RunDirectory(Path("/runs/x"))
+
+    def check(place: str, **env: str) -> None:
+        stage = Stage(
+            kind="train",
+            name="x",
+            key="0" * 16,
+            directory=directory.stages / "x",
+            config={},
+            inputs={"latents": place},
+            outputs=(),
+        )
+        job = Job(kind="train", name="x", stages=(stage,))
+        kubernetes.check_places([job], directory, Kubernetes(**{**vars(cluster), "env": env}))
+
+    for place in ("embedded:digits", "/data/imagenet", "/runs/x/stages/y"):
+        check(place)
+    with pytest.raises(UserError, match=r"/database/x: below no mount of kubernetes\.data"):
+        check("/database/x")
+    with pytest.raises(UserError, match="HF_HUB_CACHE"):
+        check("stabilityai/sd-vae-ft-ema")
+    check("stabilityai/sd-vae-ft-ema", HF_HUB_CACHE="/data/hub")
+
+
+def test_inputs_must_be_there(tmp_path: Path) -> None:
+    settings = [*SETTINGS, f"data.images={tmp_path}/none"]
+    with pytest.raises(UserError, match=r"input not found: .*render where the volumes are mounted"):
+        render_kubernetes(MANIFEST, tmp_path / "run", settings, ["sra"], "x", site=site(tmp_path), to=None)
+
+
+KUBECTL = """#!/bin/sh
+# Remembers what is applied; a job is complete unless it is the one that $FAILING names.
+echo "$*" >> "$CALLS"
+case "$1" in
+  get)
+    case "$*" in
+      *jsonpath*) [ -z "$FAILING" ] || echo "$FAILING=True" ;;
+      *) file=$(echo "$*" | sed 's/.*-f //'); grep -q "apply.* $file" "$CALLS" ;;
+    esac ;;
+  wait) case "$*" in *level="$FAILING"*) exit 1 ;; esac ;;
+esac
+"""
+
+
+def test_files_are_applied_level_by_level(tmp_path: Path) -> None:
+    to, calls = tmp_path / "jobs", tmp_path / "calls"
+    render_kubernetes(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], "x", site=site(tmp_path), to=to)
+    (tmp_path / "kubectl").write_text(KUBECTL)
+    (tmp_path / "kubectl").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "FAILING": "none"}
+
+    def apply(failing: str) -> tuple[int, list[str]]:
+        done = subprocess.run(
+            [to / "apply.sh"], env={**environment, "FAILING": failing}, capture_output=True, check=False
+        )
+        lines = calls.read_text().splitlines()
+        return done.returncode, [line.split()[-1] for line in lines if line.startswith("apply")]
+
+    calls.touch()
+    assert apply("03") == (1, ["01-images.yaml", "02-latents.yaml", "03-train.yaml"])
+    # The same command goes on, and applies nothing twice.
+    files = sorted(path.name for path in to.glob("*.yaml"))
+    assert apply("none") == (0, files)
+    waits = [line for line in calls.read_text().splitlines() if line.startswith("wait")]
+    assert all("--for=condition=complete" in line and "-l sra-bench/set=" in line for line in waits)
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    to = tmp_path / "jobs"
+    to.mkdir()
+    (to / "04-standin.yaml").touch()
+    with pytest.raises(UserError, match=r"holds 04-standin\.yaml of another run"):
+        render_kubernetes(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], "x", site=site(tmp_path), to=to)
+
+
+def test_waiting_ends_with_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, directory, _ = prepare(MANIFEST, tmp_path, SETTINGS, ["sra"], smoke=False)
+    directory.create()
+    with pytest.raises(UserError, match=r"no plan\.json"):
+        waiting.await_stages(tmp_path, ["x"], 0)
+    register(plan, directory, "x")
+    first = plan.stages[0]
+    with pytest.raises(UserError, match="images: not done within 0 s"):
+        waiting.await_stages(tmp_path, [first.directory.name], 0)
+    write_json(first.directory / "failed.json", {"key": first.key, "message": "no such folder"})
+    with pytest.raises(UserError, match="images: no such folder"):
+        waiting.await_stages(tmp_path, [first.directory.name], 60)
+    # A failure of other settings is none of these.
+    write_json(first.directory / "failed.json", {"key": "other", "message": "no such folder"})
+
+    def finish(_seconds: float) -> None:
+        write_json(first.directory / "done.json", {"key": first.key, "outputs": {}})
+
+    monkeypatch.setattr(waiting.time, "sleep", finish)
+    assert waiting.await_stages(tmp_path, [first.directory.name], 60) == f"done: {first.directory.name}"
+
+
+def test_a_tool_that_could_not_run_is_not_waited_for(tmp_path: Path) -> None:
+    """The table says so; its stage is never done, and its job has ended."""
+    plan, directory, _ = prepare(MANIFEST, tmp_path, SETTINGS, ["sra"], smoke=False)
+    directory.create()
+    register(plan, directory, "x")
+    score = next(stage for stage in plan.stages if stage.kind == "score")
+    write_json(score.directory / "scores.json", {"error": "no weights"})
+    assert waiting.await_stages(tmp_path, [score.directory.name], 0) == f"done: {score.directory.name}"
+
+
+@pytest.mark.slow
+def test_what_the_pods_run(tmp_path: Path) -> None:
+    """Containers' commands as processes of this machine; the second job is started first, and waits."""
+    found = jobs(rendered(tmp_path, gpus=0))
+    environment = {**os.environ, "JOB_COMPLETION_INDEX": "0", "OMP_NUM_THREADS": "1"}
+
+    def start(job: dict[str, Any]) -> subprocess.Popen[str]:
+        containers = [*pod(job).get("initContainers", []), *pod(job)["containers"]]
+        words = [[sys.executable, "-m", "benchmark.cli", *one["command"][1:]] for one in containers]
+        script = " && ".join(shlex.join(line) for line in words)
+        return subprocess.Popen(["sh", "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+    running = [start(found[kind]) for kind in ("latents", "images")]
+    texts = [process.communicate(timeout=180)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], texts
+    plan, directory, _ = prepare(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], smoke=False)
+    assert [job.kind for job in pending_jobs(plan, directory)] == [
+        "train",
+        "sample",
+        "score",
+        "score",
+        "score",
+        "report",
+    ]

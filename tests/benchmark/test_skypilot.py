@@ -1,0 +1,76 @@
+"""A run as a SkyPilot task: what its machine mounts and runs, and that nothing of it can be a shell's."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmark.executors.skypilot import MANIFEST
+from benchmark.render import render_skypilot
+from benchmark.runner import STOPPED
+from sra.errors import UserError
+
+SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
+
+
+def rendered(folder: Path, overrides: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+    path = folder / "site.yaml"
+    path.write_text(yaml.safe_dump({"skypilot": {"bucket": "runs-of-mine", **changes}}))
+    document: dict[str, Any] = yaml.safe_load(render_skypilot(SMOKE, overrides, ["sra"], site=path))
+    return document
+
+
+def options(words: list[str], name: str) -> list[str]:
+    return [words[n + 1] for n, word in enumerate(words) if word == name]
+
+
+def test_the_run_is_kept_in_a_bucket_and_continued(tmp_path: Path) -> None:
+    task = rendered(tmp_path, store="s3", infra="aws/us-east-1", data={"/data/imagenet": "s3://imagenet"})
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [STOPPED]
+    assert task["file_mounts"] == {
+        MANIFEST: str(SMOKE),
+        "/runs": {"name": "runs-of-mine", "store": "s3", "mode": "MOUNT_CACHED"},
+        "/data/imagenet": {"source": "s3://imagenet", "mode": "MOUNT"},
+    }
+    words = shlex.split(task["run"])
+    assert {"/runs:/runs", "/data/imagenet:/data/imagenet:ro"} <= set(options(words, "--volume"))
+    assert words[words.index("sra-bench") :] == [
+        *("sra-bench", "run", MANIFEST, "--out", "/runs/smoke", "--processes", "8", "--variant", "sra")
+    ]
+
+
+def test_only_the_setup_has_a_network(tmp_path: Path) -> None:
+    task = rendered(tmp_path, env={"IMAGENET": "/data/imagenet"})
+    fetch = shlex.split(task["setup"].splitlines()[1])
+    run = shlex.split(task["run"])
+    assert "--network" not in fetch
+    assert options(run, "--network") == ["none"]
+    assert "HF_HUB_OFFLINE=1" in options(run, "--env")
+    for words in (fetch, run):
+        assert {"IMAGENET=/data/imagenet", "SRA_BENCH_ASSETS=/runs/assets"} <= set(options(words, "--env"))
+        assert {"--read-only", "--init", "--rm"} <= set(words)
+
+
+def test_what_a_user_writes_is_not_the_shells(tmp_path: Path) -> None:
+    task = rendered(tmp_path, ["data.images=$(touch /x)"], env={"IMAGENET": "/a; true"})
+    words = shlex.split(task["run"])
+    assert "data.images=$(touch /x)" in words
+    assert "IMAGENET=/a; true" in words
+    assert "'data.images=$(touch /x)'" in task["run"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"accelerators": "H100"}, "accelerators: found 'H100'; expected NAME:NUMBER"),
+        ({"accelerators": "H100:3"}, "train.global_batch 32 is not divisible by 3 processes"),
+        ({"disk": 1}, "unknown key 'disk' in skypilot; did you mean 'disk_size'"),
+        ({"images": {"tag": "a b"}}, "tag: found 'a b'"),
+        ({"mount": "runs"}, "found 'runs'; expected an absolute path"),
+    ],
+)
+def test_bad_settings_are_one_line(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        rendered(tmp_path, **changes)

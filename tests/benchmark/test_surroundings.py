@@ -1,0 +1,79 @@
+"""What a container or driver withholds."""
+
+import venv
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmark import provenance, surroundings
+from benchmark.executors.local import TENSORFLOW_PYTHON
+from benchmark.scoring import score_samples
+from sra.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+OLD, NEW = "NVIDIA A100, 535.104.05, 81920 MiB", "NVIDIA H100, 580.65.06, 81559 MiB"
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mark").touch()
+    monkeypatch.setattr(surroundings, "MARKS", (tmp_path / "none", tmp_path / "mark"))
+    monkeypatch.setattr(surroundings, "cuda_generation", lambda: 13)
+
+
+def shared_memory(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(surroundings.os, "statvfs", lambda _place: SimpleNamespace(f_frsize=1, f_blocks=size))
+
+
+def test_no_gpu_visible_inside(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = surroundings.warnings([])
+    assert "docker run --gpus all" in line
+    monkeypatch.setattr(surroundings, "MARKS", ())
+    assert surroundings.warnings([]) == []
+
+
+def test_a_driver_older_than_cuda(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert surroundings.warnings([NEW]) == []
+    (line,) = surroundings.warnings([OLD])
+    assert "535.104.05" in line
+    assert "580" in line
+    monkeypatch.setattr(surroundings, "cuda_generation", lambda: 12)
+    assert surroundings.warnings([OLD]) == []
+
+
+def test_too_little_shared_memory_for_several_gpus(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared_memory(monkeypatch, 64 * 10**6)
+    assert surroundings.warnings([NEW]) == []
+    assert surroundings.warnings([NEW, NEW]) == ["/dev/shm holds 64 MB: run with --shm-size 8g"]
+    shared_memory(monkeypatch, 8 * 2**30)
+    assert surroundings.warnings([NEW, NEW]) == []
+
+
+def test_the_generation_is_that_of_the_installed_libraries() -> None:
+    assert surroundings.cuda_generation() == int(metadata.version("nvidia-cuda-runtime").split(".")[0])
+
+
+def test_a_tool_without_its_framework_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The interpreter that was named for TensorFlow has none."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setenv(TENSORFLOW_PYTHON, str(tmp_path / "bare" / "bin" / "python"))
+    site = tmp_path / "site" / "numpy"
+    site.mkdir(parents=True)
+    (site / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{site.parent}")
+    (tmp_path / "samples").mkdir()
+    with pytest.raises(UserError, match="adm: no tensorflow in this environment; the images evaluator and all have it"):
+        score_samples(tmp_path / "samples", tmp_path / "samples", "embedded:digits", ["adm"])
+    assert surroundings.absent_framework("ModuleNotFoundError: No module named 'benchmark'") is None
+
+
+def test_tensorflow_of_the_other_environment_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    facts = tmp_path / "lib" / "python3.11" / "site-packages" / "tensorflow-9.8.7.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorflow\nVersion: 9.8.7\n")
+    monkeypatch.setenv(TENSORFLOW_PYTHON, str(tmp_path / "bin" / "python"))
+    assert provenance.versions()["tensorflow"] == "9.8.7"
+    assert provenance.versions()["torch"] == metadata.version("torch")
