@@ -21,7 +21,7 @@ SETTINGS = [
 ]
 SET = [part for item in SETTINGS for part in ("--set", item)]
 # Of a row of the report: what a clock, a machine or a place says, not a number of the result.
-ABOUT_THE_MACHINE = {"cost", "provenance", "seconds", "created"}
+ABOUT_THE_MACHINE = {"commands", "cost", "hours", "provenance"}
 
 
 def numbers(value):
