@@ -48,7 +48,8 @@ def warnings(gpus: list[str]) -> list[str]:
 
 def contained() -> bool:
     """Whether this runs in a container of docker or podman."""
-    return any(mark.exists() for mark in MARKS)
+    # With a read-only root podman hides its file, but says so in the environment.
+    return "container" in os.environ or any(mark.exists() for mark in MARKS)
 
 
 def cuda_generation() -> int | None:

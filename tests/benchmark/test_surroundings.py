@@ -19,6 +19,7 @@ OLD, NEW = "NVIDIA A100, 535.104.05, 81920 MiB", "NVIDIA H100, 580.65.06, 81559 
 
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("container", raising=False)
     (tmp_path / "mark").touch()
     monkeypatch.setattr(surroundings, "MARKS", (tmp_path / "none", tmp_path / "mark"))
     monkeypatch.setattr(surroundings, "cuda_generation", lambda: 13)
@@ -33,6 +34,8 @@ def test_no_gpu_visible_inside(inside: None, monkeypatch: pytest.MonkeyPatch) ->
     assert "docker run --gpus all" in line
     monkeypatch.setattr(surroundings, "MARKS", ())
     assert surroundings.warnings([]) == []
+    monkeypatch.setenv("container", "podman")
+    assert surroundings.warnings([]) == [line]
 
 
 def test_a_driver_older_than_cuda(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
