@@ -35,6 +35,9 @@ GRACE_SECONDS = 300.0
 """How long a job may take to save after SIGTERM."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, `kill`, and what Slurm is told to send before a time limit."""
+SPOKEN = {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+"""Jobs print at once; TensorFlow keeps to itself what it takes for errors, such as a machine without a GPU. What it
+cannot do, it raises."""
 HINTS = {
     signal.SIGKILL: " (out of memory?)",
     signal.SIGBUS: " (the disk is full, or a file was cut short while it was read)",
@@ -183,8 +186,8 @@ def _check_disk(plan: Plan, directory: RunDirectory) -> None:
 
 
 def job_environment() -> dict[str, str]:
-    """The environment of a job: unbuffered, quiet TensorFlow."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    """The environment of a job."""
+    return {**os.environ, **SPOKEN}
 
 
 def _die_with_parent() -> None:

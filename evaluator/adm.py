@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from evaluator import graphs, protocol, tool
 from evaluator.cache import folder_name
 from evaluator.errors import EvaluatorError
 from evaluator.graphs import BLANK, LOGITS, Graph
 from evaluator.protocol import SPATIAL_CHANNELS
+from evaluator.quiet import silent
+
+with silent():
+    import tensorflow as tf
 
 v1 = tf.compat.v1
 Array = np.ndarray[Any, Any]

@@ -20,7 +20,7 @@ from benchmark.executors.local import ALONE, TENSORFLOW_PYTHON, Local
 from benchmark.executors.preflight import Preflight
 from benchmark.executors.settings import ContainerSettings
 from benchmark.plan import is_hub_id
-from benchmark.runner import GRACE_SECONDS, visible_gpus
+from benchmark.runner import GRACE_SECONDS, SPOKEN, visible_gpus
 from benchmark.store import key_of
 from sra.errors import UserError
 
@@ -29,7 +29,7 @@ PASSED = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_\w+
 """Environment variables that a job in a container gets from outside."""
 KEPT_BACK = (TENSORFLOW_PYTHON, "SRA_BENCH_REVISION", FOLDER_VARIABLE)
 """Those that the image or this executor sets."""
-FIXED = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}  # noqa: S108
+FIXED = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **SPOKEN}  # noqa: S108
 SCRATCH = "/tmp:rw,exec,nosuid,nodev,mode=1777"  # noqa: S108
 """Of the job's own; torch.compile loads what it has built there."""
 
