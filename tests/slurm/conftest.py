@@ -140,6 +140,17 @@ class Slurm:
             assert time.monotonic() < deadline, f"not within {seconds} s: {self.logs()}"
             time.sleep(0.2)
 
+    def bring_back(self, node: str) -> None:
+        """A node that was set down, unless it has come back by itself: its daemon registers again in its own time."""
+
+        def is_up() -> bool:
+            if "down" not in self.run("sinfo", "--noheader", "--Node", f"--nodes={node}", "--format=%T"):
+                return True
+            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+            return False
+
+        self.wait(is_up, 60)
+
     def logs(self) -> str:
         return "\n".join(
             f"{p.name}: {p.read_text(errors='replace')[-1500:]}" for p in sorted(self.root.glob("*.output"))

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
     "model.size={depth: 4, width: 48, heads: 3}",
-    "train.steps=240",
+    "train.steps=400",
     "train.milestones=[]",
     "train.checkpoint_every=20",
     "train.log_every=5",
@@ -79,7 +79,7 @@ def test_stopped_and_bereft_of_a_node_it_ends_like_a_local_run(slurm, local: Pat
     assert slurm.queue()["smoke-train-sra"]["state"] == "RUNNING", all_logs(out)
     slurm.run("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
     slurm.wait(lambda: slurm.queue()["smoke-train-sra"]["restarts"] == "1", 60)
-    slurm.run("scontrol", "update", "NodeName=n1", "State=RESUME")
+    slurm.bring_back("n1")
     assert "0 jobs submitted, 7 in the queue before, 2 of 8 stages done" in submit(slurm, out)
     text = call(slurm, "status", str(out))
     assert f"job {baseline} " in text, text
