@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from benchmark.assets import remedy
 from benchmark.cluster_jobs import THE_REPORT, Job, jobs_of
 from benchmark.executors import kubernetes, skypilot
 from benchmark.executors.documents import dump
@@ -14,6 +13,7 @@ from benchmark.executors.site_file import section
 from benchmark.main_job import check_split, prepare, register
 from benchmark.manifest import load
 from benchmark.plan import Plan, state_of
+from benchmark.runner import StageError, check_inputs
 from benchmark.smoke import scaled
 from benchmark.store import RunDirectory
 from sra.errors import UserError
@@ -44,9 +44,10 @@ def render_kubernetes(
     """
     cluster = section(site, "kubernetes", Kubernetes)
     plan, directory, _ = prepare(manifest, out, overrides, variants, smoke=smoke, elsewhere=cluster.processes)
-    if plan.absent:
-        absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
-        raise UserError(f"{manifest}: input not found: {', '.join(absent)}; render where the volumes are mounted")
+    try:
+        check_inputs(plan)
+    except StageError as error:
+        raise UserError(f"{error}; render where the volumes are mounted") from error
     jobs = pending_jobs(plan, directory)
     files = kubernetes.render(jobs, directory, plan.loaded.name, cluster)
     directory.create()
