@@ -9,7 +9,7 @@ from benchmark import slurm_queue
 from benchmark.cluster_jobs import THE_REPORT
 from benchmark.cluster_record import Ticket, load_tickets
 from benchmark.slurm_queue import Entry, SlurmError
-from benchmark.store import RunDirectory
+from benchmark.store import RunDirectory, is_reported
 
 BUSY = ("running", "stalled")
 """States that a stage's own signs of life tell better than the queue."""
@@ -40,14 +40,10 @@ def add_queue(root: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _report_row(root: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    place = RunDirectory(root).report
-    ends = [Path(row["directory"], "done.json") for row in rows]
-    written = place / "report.json"
-    fresh = written.is_file() and written.stat().st_mtime >= max(
-        (end.stat().st_mtime for end in ends if end.is_file()), default=0.0
-    )
+    directory = RunDirectory(root)
+    state = "done" if is_reported(directory, [Path(row["directory"]) for row in rows]) else "waiting"
     nothing = dict.fromkeys(("since", "job", "step", "total", "unit", "rate", "eta_seconds", "pid", "host", "message"))
-    return {"stage": THE_REPORT.name, "directory": str(place), **nothing, "state": "done" if fresh else "waiting"}
+    return {"stage": THE_REPORT.name, "directory": str(directory.report), **nothing, "state": state}
 
 
 def _seen(state: str, ticket: Ticket, queue: dict[int, Entry] | None, cluster: Path) -> dict[str, Any]:

@@ -63,9 +63,7 @@ def checkout(root: Path | None = None) -> Checkout:
     if found is None:
         raise EngineError(f"{places[-1]}: no containers/trainer.Containerfile; images need a checkout of the suite")
     document = tomllib.loads((found / "pyproject.toml").read_text(encoding="utf-8"))
-    source = provenance.source(found)
-    revision = (source["commit"] or "unknown") + ("-dirty" if source["dirty"] else "")
-    return Checkout(found, document["project"]["version"], revision)
+    return Checkout(found, document["project"]["version"], provenance.revision(found))
 
 
 def installed_version() -> str:

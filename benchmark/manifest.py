@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from benchmark.document import ManifestError, normalised, override, read
-from benchmark.validation import one_line
+from benchmark.validation import adapter, one_line
 from sra.config import (
     STRICT,
     AlignSettings,
@@ -194,18 +193,12 @@ def load(path: Path, overrides: list[str] | None = None, variants: list[str] | N
 
 def schema() -> dict[str, Any]:
     """JSON schema of a manifest, for editors."""
-    return TypeAdapter(Manifest).json_schema()
-
-
-@cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
-    """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
-    return TypeAdapter(cls)
+    return adapter(Manifest).json_schema()
 
 
 def _validated(cls: type, document: dict[str, Any], path: Path, prefix: str = "") -> Any:
     try:
-        return _adapter(cls).validate_python(document)
+        return adapter(cls).validate_python(document)
     except ValidationError as error:
         raise ManifestError(
             f"{path}: {prefix}{one_line(cls, error, 'the manifest' if cls is Manifest else cls.__name__)}"
@@ -278,7 +271,7 @@ def _align(value: str | dict[str, Any] | None, model: ModelConfig, codec: CodecC
     settings = settings_class(str(plain["kind"]))
     try:
         # mypy takes the hash of the instances for that of the class.
-        checked: AlignSettings = _adapter(settings).validate_python(plain)  # type: ignore[arg-type]
+        checked: AlignSettings = adapter(settings).validate_python(plain)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigError(f"align: {one_line(settings, error, settings.__name__)}") from error
     return checked.resolved(network_facts(model, codec))

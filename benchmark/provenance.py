@@ -83,6 +83,12 @@ def source(root: Path) -> dict[str, Any]:
     return {"commit": commit[0] if commit else None, "dirty": bool(_lines([*git, "status", "--porcelain"]))}
 
 
+def revision(root: Path) -> str:
+    """The commit of a checkout as images name it: `-dirty` after it where something is not committed."""
+    found = source(root)
+    return (found["commit"] or "unknown") + ("-dirty" if found["dirty"] else "")
+
+
 def _lines(command: list[str]) -> list[str]:
     """Output lines of a command; none where it is absent or fails."""
     if shutil.which(command[0]) is None:

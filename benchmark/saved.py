@@ -60,6 +60,18 @@ def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
         raise UserError(f"{directory.root / PLAN}: not a plan of this version: {error}") from error
 
 
+def planned(directory: RunDirectory) -> tuple[Plan, str]:
+    """The saved plan and its command, for who cannot work without.
+
+    Raises:
+        UserError: none was saved, or by a version with other settings.
+    """
+    saved = load_plan(directory)
+    if saved is None:
+        raise UserError(f"{directory.root}: no {PLAN}; `sra-bench run`, `submit` or `render` writes it")
+    return saved
+
+
 def _plain(value: Any) -> dict[str, Any]:
     return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
 

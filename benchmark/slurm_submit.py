@@ -16,7 +16,7 @@ from benchmark.main_job import register
 from benchmark.plan import Plan, Stage
 from benchmark.site import SiteError, SlurmSite
 from benchmark.slurm_queue import Entry, SlurmError
-from benchmark.store import RunDirectory, is_done, key_of
+from benchmark.store import RunDirectory, is_done, is_reported, key_of
 from sra.errors import UserError, nearest
 from sra.files import write_bytes
 
@@ -87,7 +87,7 @@ def selection(plan: Plan, directory: RunDirectory, tickets: Sequence[Ticket], qu
     reports = [t for t in living if t.directories == THE_REPORT.directories]
     if reports and not new:
         return Selection(new=(), kept=(*kept, *reports), stale=tuple(stale))
-    if new or kept or not _is_reported(plan, directory):
+    if new or kept or not is_reported(directory, [stage.directory for stage in plan.stages]):
         new = [*new, THE_REPORT]
     return Selection(new=tuple(new), kept=tuple(kept), stale=(*stale, *reports))
 
@@ -117,13 +117,6 @@ def _check_living(living: list[Ticket], plan: Plan, directory: RunDirectory) -> 
             raise UserError(
                 f"job {ticket.number} ({ticket.name}) still saves its work for `cancel`; submit when it has ended"
             )
-
-
-def _is_reported(plan: Plan, directory: RunDirectory) -> bool:
-    """Whether the report is newer than every stage."""
-    report = directory.report / "report.json"
-    ends = [(stage.directory / "done.json").stat().st_mtime for stage in plan.stages]
-    return report.is_file() and report.stat().st_mtime >= max(ends, default=0.0)
 
 
 def submit_slurm(plan: Plan, directory: RunDirectory, cluster: Cluster, command: str) -> str:

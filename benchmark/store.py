@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +193,13 @@ def is_done(directory: Path, key: str) -> bool:
         return False
     outputs: dict[str, int] = done.get("outputs", {})
     return all((directory / n).is_file() and (directory / n).stat().st_size == s for n, s in outputs.items())
+
+
+def is_reported(directory: RunDirectory, stages: Iterable[Path]) -> bool:
+    """Whether the report is there and newer than every one of these stage directories that is done."""
+    ends = [end.stat().st_mtime for stage in stages if (end := stage / "done.json").is_file()]
+    report = directory.report / "report.json"
+    return report.is_file() and report.stat().st_mtime >= max(ends, default=0.0)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -19,7 +19,8 @@ CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
 
 
 @cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
+def adapter(cls: type) -> TypeAdapter[Any]:
+    """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
     return TypeAdapter(cls)
 
 
@@ -37,7 +38,7 @@ def validated(cls: type[T], document: Any, where: str, name: str) -> T:
     """
     try:
         # mypy takes the hash of the instances for that of the class.
-        checked: T = _adapter(cls).validate_python(document)  # type: ignore[arg-type]
+        checked: T = adapter(cls).validate_python(document)  # type: ignore[arg-type]
     except ValidationError as error:
         raise UserError(f"{where}: {one_line(cls, error, name)}") from error
     return checked

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from benchmark.plan import Stage
 from benchmark.runner import StageError
-from benchmark.saved import load_plan
+from benchmark.saved import planned
 from benchmark.store import RunDirectory, is_done, read_json
 from benchmark.work import chosen
-from sra.errors import UserError
 
 POLL_SECONDS = 5.0
 
@@ -27,12 +26,9 @@ def await_stages(root: Path, names: Sequence[str], timeout: float) -> str:
     Raises:
         UserError: no plan, no such stage, one that failed, or too long a wait.
     """
-    directory = RunDirectory(root.absolute())
-    saved = load_plan(directory)
-    if saved is None:
-        raise UserError(f"{root}: no plan.json; `sra-bench render` or `sra-bench run` writes it")
+    plan, _ = planned(RunDirectory(root.absolute()))
     deadline = time.monotonic() + timeout
-    for stage in chosen(saved[0], names):
+    for stage in chosen(plan, names):
         while not _is_over(stage):
             failed = read_json(stage.directory / "failed.json")
             if failed and failed.get("key") == stage.key:

@@ -26,7 +26,7 @@ from benchmark.runner import (
     run_plan,
     stream,
 )
-from benchmark.saved import load_plan, record_session
+from benchmark.saved import planned, record_session
 from benchmark.store import RunDirectory, is_done, read_json
 from sra.errors import UserError, nearest
 
@@ -49,9 +49,7 @@ def work(root: Path, names: Sequence[str], node: Node = ALONE, processes: int = 
         StoppedError: asked to stop, the work is saved.
     """
     with _stoppable():
-        return _work(
-            root, names, Session(directory=RunDirectory(root.absolute()), processes=processes, grace=grace), node
-        )
+        return _work(names, Session(directory=RunDirectory(root.absolute()), processes=processes, grace=grace), node)
 
 
 @contextlib.contextmanager
@@ -69,12 +67,9 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _work(root: Path, names: Sequence[str], session: Session, node: Node) -> str:
+def _work(names: Sequence[str], session: Session, node: Node) -> str:
     directory = session.directory
-    saved = load_plan(directory)
-    if saved is None:
-        raise UserError(f"{root}: no plan.json; `sra-bench submit` or `sra-bench run` writes it")
-    plan, command = saved
+    plan, command = planned(directory)
     if list(names) == [REPORT]:
         return write_reports(plan, directory, command)
     stages = chosen(plan, names)

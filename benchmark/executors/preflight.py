@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark import provenance
 from benchmark.engine import EngineError, labels_of
 from benchmark.images import CUDA_LABEL, LABEL, SHORT, present
-from benchmark.provenance import hardware, source
 from benchmark.surroundings import DRIVERS, SHARED_MEMORY
 
 PROBE = (
@@ -91,7 +91,7 @@ class Preflight:
             EngineError: the driver is too old.
         """
         cuda = re.fullmatch(r"cu(\d\d)\d*", labels.get(CUDA_LABEL) or "")
-        gpus = hardware()["gpus"]
+        gpus = provenance.hardware()["gpus"]
         if cuda is None or not gpus:
             return
         needed, driver = DRIVERS.get(int(cuda[1])), gpus[0].split(", ")[1]
@@ -129,8 +129,7 @@ class Preflight:
 
 def revision() -> str:
     """This suite's, as `images build` writes it into an image."""
-    known = source(Path(__file__).resolve().parents[2])
-    return (known["commit"] or "unknown") + ("-dirty" if known["dirty"] else "")
+    return provenance.revision(Path(__file__).resolve().parents[2])
 
 
 def call(command: list[str], timeout: float = START_SECONDS) -> subprocess.CompletedProcess[str]:
