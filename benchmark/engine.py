@@ -12,7 +12,9 @@ from sra.errors import UserError, nearest
 ENGINES = ("docker", "podman")
 ANSWER_SECONDS = 30.0
 """How long an engine may take to say that it is there."""
-CLOSED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "all", "--security-opt", "no-new-privileges")  # noqa: S108
+HARDENED = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
+"""Options of `run` under which a container changes nothing but its mounts, and gains no rights."""
+CLOSED = (*HARDENED, "--tmpfs", "/tmp")  # noqa: S108
 """Options of `run` under which the suite's images work: nothing but mounts and /tmp can be written."""
 
 

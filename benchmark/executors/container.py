@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmark.assets import FOLDER_VARIABLE, folder
 from benchmark.command import Command
-from benchmark.engine import EngineError, find_engine
+from benchmark.engine import HARDENED, EngineError, find_engine
 from benchmark.executors.local import ALONE, TENSORFLOW_PYTHON, Local
 from benchmark.executors.preflight import Preflight
 from benchmark.executors.settings import ContainerSettings
@@ -87,8 +87,7 @@ class Container:
         options = ["run", "--rm", "--init", "--pull", "never", *(["--name", name] if name else [])]
         # Without a network only this name resolves, and processes that share a job look their own host up.
         options += ["--network", "none", "--hostname", "localhost"]
-        options += ["--read-only", "--tmpfs", SCRATCH, "--shm-size", self.settings.shared_memory]
-        options += ["--cap-drop", "all", "--security-opt", "no-new-privileges"]
+        options += [*HARDENED, "--tmpfs", SCRATCH, "--shm-size", self.settings.shared_memory]
         # The run's log has every line; the engine's copy would fill the root's disk.
         options += ["--log-driver", "none", "--stop-signal", "SIGTERM", "--stop-timeout", f"{GRACE_SECONDS:.0f}"]
         options += self._user()
