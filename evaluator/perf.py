@@ -94,9 +94,7 @@ def measure_ours(folder: Path, counts: Pair, widths: Pair, watch: Stopwatch) -> 
     sides = _rows(folder, counts, widths)
     (pool_r, _), (pool, spatial) = sides
     reference, samples = watch.time("statistics", lambda: [[metrics.gaussian(r) for r in side] for side in sides])
-    fids = watch.time(
-        "fid_sfid", lambda: [metrics.frechet_distance(*pair) for pair in zip(samples, reference, strict=True)]
-    )
+    fids = watch.time("fid_sfid", lambda: metrics.frechet_distances(*zip(samples, reference, strict=True)))
     inception = watch.time("inception_score", lambda: metrics.score_of_pool(pool, _weights(widths[0])))
     shares = watch.time("precision_recall", lambda: metrics.precision_recall(pool_r, pool, half=True))
     peak = watch.gigabytes()

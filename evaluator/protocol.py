@@ -14,7 +14,7 @@ from evaluator import coverage, intervals, metrics, references, tool, views
 from evaluator.cache import FeatureCache, Features, feature_cache
 from evaluator.errors import EvaluatorError
 from evaluator.kept import CLASSIFIER, write_weights
-from evaluator.metrics import NEIGHBOURS, Gaussian, frechet_distance, gaussian
+from evaluator.metrics import NEIGHBOURS, Gaussian, frechet_distance, frechet_distances, gaussian
 from evaluator.references import Statistics
 from evaluator.samples import ImageSet
 
@@ -80,11 +80,8 @@ def _one(task: tool.Task, images: ImageSet, extractor: Extractor, cache: Feature
     _say(images, "statistics, FID, sFID and Inception score")
     own = references.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
     inception = metrics.score_of_pool(features.pool, extractor.weights)
-    found: dict[str, float | None] = {
-        "fid": frechet_distance(own.pool, against.statistics.pool),
-        "sfid": frechet_distance(own.spatial, against.statistics.spatial),
-        "is": inception.value,
-    }
+    fid, sfid = frechet_distances((own.pool, against.statistics.pool), (own.spatial, against.statistics.spatial))
+    found: dict[str, float | None] = {"fid": fid, "sfid": sfid, "is": inception.value}
     _say(images, "precision and recall")
     both = against.features.pool, features.pool
     found["precision"], found["recall"] = metrics.precision_recall(*both, half=True)

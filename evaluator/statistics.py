@@ -19,7 +19,7 @@ from evaluator.errors import EvaluatorError
 from evaluator.files import replacing
 from evaluator.graphs import resolve
 from evaluator.kept import CLASSIFIER, write_pool, write_weights
-from evaluator.metrics import Gaussian, frechet_distance, gaussian
+from evaluator.metrics import Gaussian, frechet_distances, gaussian
 from evaluator.samples import STATISTICS, open_images, statistics
 
 BAD_INPUT = 2
@@ -90,7 +90,7 @@ def distance(samples: Path, reference: Path) -> dict[str, float]:
         if found is None:
             raise EvaluatorError(f"{path}: without the arrays {', '.join(STATISTICS)}")
         sides.append([Gaussian(found[m], found[s]) for m, s in (("mu", "sigma"), ("mu_s", "sigma_s"))])
-    return {name: frechet_distance(*pair) for name, pair in zip(("fid", "sfid"), zip(*sides, strict=True), strict=True)}
+    return dict(zip(("fid", "sfid"), frechet_distances(*zip(*sides, strict=True)), strict=True))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from evaluator import oracle
 from evaluator.metrics import (
     Gaussian,
     frechet_distance,
+    frechet_distances,
     gaussian,
     inception_score,
     precision_recall,
@@ -53,6 +54,12 @@ def test_singular_covariances():
     regular = trace_of_root(q.T @ a @ q, q.T @ b @ q)
     assert trace_of_root(a, b) == pytest.approx(regular, rel=1e-5)
     assert small[0].shape == (4, 4)
+
+
+def test_distances_at_the_same_time_are_the_distances():
+    sets = [gaussian(features(200, width, 0.1 * width)) for width in (5, 5, 9, 9)]
+    pairs = list(zip(sets[::2], sets[1::2], strict=True))
+    assert frechet_distances(*pairs) == [frechet_distance(*pair) for pair in pairs]
 
 
 def test_inception_score_of_one_hot_classes_is_their_number():
