@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluator import coverage, neighbours, oracle
-from evaluator.arithmetic import Exact
+from evaluator.arithmetic import Exact, _rounded
 from evaluator.neighbours import HALF, SINGLE, Distances, Nearest, Points, nearest, precision_recall
 
 
@@ -80,6 +80,22 @@ def test_no_distance_is_farther_from_the_product_than_the_slack(scale, shift):
         found = arithmetic.distances(x, y, products[i, j], i, j)
         line = x.norm[i].astype(float) + y.norm[j] - 2.0 * products[i, j]
         assert (np.abs(found - np.maximum(line, 0)) <= x.slack[i] + y.slack[j]).all()
+
+
+def test_rounding_to_halves_is_numpys():
+    """Every half, the middle between it and the next, and what is next to these; those in range, then all."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    with np.errstate(over="ignore"):
+        following = np.nextafter(finite, np.float16(np.inf)).astype(np.float32)
+    middle = (finite.astype(np.float32) + following) / 2
+    edges = [x for m in (finite.astype(np.float32), middle) for x in (m, np.nextafter(m, -9e9), np.nextafter(m, 9e9))]
+    fine = np.random.default_rng(0).normal(size=5000) * 2.0**-20
+    everything = np.concatenate([*edges, fine, [1e-30, -1e-44, 1e30, -1e30, np.inf, np.nan]], dtype=np.float32)
+    for some in (everything[np.abs(everything) < 65000], everything):
+        with np.errstate(over="ignore"):
+            expected = some.astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(_rounded(some), expected)
 
 
 def test_float16_moves_the_result_as_the_plain_numerics_do():
