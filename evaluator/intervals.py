@@ -11,13 +11,15 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from evaluator.coverage import Coverage
-from evaluator.metrics import Gaussian, InceptionScore, Rows, blocks, one_thread, symmetric_factor
+from evaluator.metrics import Gaussian, InceptionScore, Rows, blocks, side_by_side, symmetric_factor
 
 Array = np.ndarray[Any, Any]
 Interval = list[float]
+Root = tuple[Array, Array]
+Case = tuple[float, Rows, Gaussian, Gaussian]
+"""A Frechet distance of features (N, D) with their statistics to those of a reference."""
 QUANTILE = 1.959963984540054
 """Of the normal distribution at 97.5 %."""
 CHOSEN, SHIFTS = 512, 4
@@ -26,21 +28,26 @@ SUBSETS, KEPT = 100, 0.6
 """Random parts of the samples for recall, and the share that each keeps."""
 
 
-def frechet_interval(value: float, features: Rows, own: Gaussian, reference: Gaussian) -> Interval:
-    """Of a Frechet distance `value` of features (N, D) with statistics `own` to `reference`."""
-    low, high = _around(value, math.sqrt(frechet_variance(features, own, reference)))
+def frechet_intervals(*cases: Case) -> list[Interval]:
+    """Of each Frechet distance; what is alike in them is computed at the same time."""
+    roots = side_by_side(root_of, [(own.covariance, reference.covariance) for _, _, own, reference in cases])
+    return [_frechet_interval(case, root) for case, root in zip(cases, roots, strict=True)]
+
+
+def _frechet_interval(case: Case, root: Root) -> Interval:
+    value, features, own, reference = case
+    low, high = _around(value, math.sqrt(frechet_variance(features, own, reference, root)))
     return [max(low, 0.0), high]
 
 
-def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian) -> float:
+def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian, root: Root) -> float:
     """Variance of a Frechet distance over sample sets of N images.
 
-    The empirical influence of an image x, with y = (x - m) A and A as `_root_of` has it, is
+    The empirical influence of an image x, with y = (x - m) A and (A, w) as `root_of` has them, is
     2 (m - m_r).(x - m) + |x - m|^2 - sum_k y_k^2 / sqrt(w_k). The variance of its mean counts the second-order part
     of the distance twice; that part, `_second_order`, is all there is when the two distributions are equal.
     """
-    with one_thread():
-        axes, values = _root_of(own.covariance, reference.covariance)
+    axes, values = root
     mean = own.mean.astype(np.float64)
     slope = 2 * (mean - reference.mean)
     influence = []
@@ -52,13 +59,13 @@ def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian) -> floa
     return max(once - _second_order(features, mean, axes, values), once / 2)
 
 
-def _root_of(covariance: Array, reference: Array) -> tuple[Array, Array]:
+def root_of(covariance: Array, reference: Array) -> Root:
     """A (D, r) and w (r,), with A^T S A = diag(w) and A A^T = S_r in the directions that both have."""
     try:
-        factor = scipy.linalg.cholesky(reference, lower=True)
-    except scipy.linalg.LinAlgError:
+        factor = np.linalg.cholesky(reference)
+    except np.linalg.LinAlgError:
         factor = symmetric_factor(reference)
-    values, vectors = scipy.linalg.eigh(factor.T @ covariance @ factor)
+    values, vectors = np.linalg.eigh(factor.T @ covariance @ factor)
     kept = values > len(values) * np.finfo(np.float64).eps * max(float(values[-1]), 0.0)
     return factor @ vectors[:, kept], values[kept]
 

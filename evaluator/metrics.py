@@ -6,13 +6,12 @@ arrays, or anything that gives their slices: they are read a block at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import scipy.linalg
 from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dsygst
 from threadpoolctl import threadpool_limits
@@ -28,10 +27,12 @@ __all__ = [
     "inception_score",
     "precision_recall",
     "score_of_pool",
+    "side_by_side",
     "trace_of_root",
 ]
 
 Array = np.ndarray[Any, Any]
+T = TypeVar("T")
 IS_SPLIT = 5000
 BLOCK = 1024
 """Rows that are held in float64 at a time."""
@@ -79,10 +80,13 @@ def gaussian(features: Rows) -> Gaussian:
         centred = block - shift
         sum64 += centred.sum(axis=0)
         scatter = dsyrk(1.0, centred.T, beta=1.0, c=scatter, overwrite_c=True)
-    scatter -= np.outer(sum64, sum64 / count)
-    upper = np.triu(scatter / (count - 1))
+    # The upper triangle so far.
+    diagonal = scatter.diagonal().copy()
+    scatter = scatter + scatter.T
+    np.fill_diagonal(scatter, diagonal)
+    scatter -= np.outer(sum64, sum64) / count
     mean = np.true_divide(total[0], np.intp(count)).astype(total.dtype)
-    return Gaussian(mean, upper + np.triu(upper, 1).T)
+    return Gaussian(mean, scatter / (count - 1))
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
@@ -94,8 +98,13 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 def frechet_distances(*pairs: tuple[Gaussian, Gaussian]) -> list[float]:
     """Of each pair, at the same time: FID beside sFID."""
-    with one_thread(), ThreadPoolExecutor(len(pairs)) as pool:
-        return list(pool.map(lambda pair: frechet_distance(*pair), pairs))
+    return side_by_side(frechet_distance, pairs)
+
+
+def side_by_side(work: Callable[..., T], cases: Sequence[tuple[Any, ...]]) -> list[T]:
+    """Work on each case in a thread of its own, with LAPACK on one: numpy's functions let other threads run."""
+    with one_thread(), ThreadPoolExecutor(max(len(cases), 1)) as pool:
+        return list(pool.map(lambda case: work(*case), cases))
 
 
 def one_thread() -> threadpool_limits:
@@ -119,7 +128,7 @@ def _trace_of_root(a: Array, b: Array) -> float:
         except np.linalg.LinAlgError:
             continue
         # LAPACK's reduction of A B x = lambda x: L^T B L in half the products. Arrays are handed over transposed, which
-        # saves the copy into LAPACK's order; numpy's functions, unlike scipy's, let other threads run.
+        # saves the copy into LAPACK's order.
         product, info = dsygst(second.T, factor.T, itype=2, lower=False)
         assert info == 0, info
         return _root_sum(product.T)
@@ -130,7 +139,7 @@ def _trace_of_root(a: Array, b: Array) -> float:
 
 def symmetric_factor(covariance: Array) -> Array:
     """H (D, r) with H H^T = S, of the r directions whose variance is not rounding."""
-    values, vectors = scipy.linalg.eigh(covariance)
+    values, vectors = np.linalg.eigh(covariance)
     kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
     return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
 

@@ -17,11 +17,13 @@ from evaluator.arithmetic import Arithmetic, Block, Exact, Half, Single
 
 Array = np.ndarray[Any, Any]
 NEIGHBOURS = 3
-TILE = 1000
-GROUP = 10
+TILE = 2000
+GROUP = 5
 """Tiles of the blocks of 10,000 rows in which the public evaluator looks for overflow."""
-HELD = 64
+HELD = 32
 """Prepared blocks that stay in memory: 64 x 8 MB at 2,048 features."""
+WORTH = 0.1
+"""Share of pairs from which leaving them out makes up for copying the rest together."""
 HALF, SINGLE = Half(), Single()
 ROOM = 2.0**-20
 """For the rounding of sums and differences of norms in float32."""
@@ -61,6 +63,11 @@ class Tile:
     a: Block
     b: Block
     products: Array
+
+    @classmethod
+    def of(cls, arithmetic: Arithmetic, a: Block, b: Block) -> Tile:
+        """Of two blocks."""
+        return cls(arithmetic, a, b, a.x @ b.x.T)
 
     def transposed(self) -> Tile:
         """The same pairs from the other side; float16 distances are not symmetric."""
@@ -109,11 +116,14 @@ class Distances:
 
     def tile(self, i: int, j: int) -> Tile:
         """The tile of a block of `a` and one of `b`."""
+        return Tile.of(*self.blocks(i, j))
+
+    def blocks(self, i: int, j: int) -> tuple[Arithmetic, Block, Block]:
+        """A block of `a` and one of `b`, prepared for the arithmetic of their distances."""
         arithmetic: Arithmetic | None = self.exact
         if arithmetic is None:
             arithmetic = SINGLE if self._overflowing(i // GROUP, j // GROUP) else HALF
-        x, y = self.a.prepared(arithmetic, i), self.b.prepared(arithmetic, j)
-        return Tile(arithmetic, x, y, x.x @ y.x.T)
+        return arithmetic, self.a.prepared(arithmetic, i), self.b.prepared(arithmetic, j)
 
     def _overflows(self, group_a: int, group_b: int) -> bool:
         """Whether any distance between two blocks of 10,000 is not finite in float16."""
@@ -167,11 +177,17 @@ def nearest(distances: Distances, k: int) -> Nearest:
 
 
 def _order(a: range, b: range) -> Iterator[tuple[int, int]]:
-    """All pairs of blocks, so that those of a while are few: they are prepared once for many tiles."""
+    """All pairs of blocks, so that those of a while are few: they are prepared once for many tiles.
+
+    Diagonals follow each other: every block soon has met some of the others.
+    """
     step = HELD // 2
     for first_a in a[::step]:
         for first_b in b[::step]:
-            yield from ((i, j) for i in a[first_a : first_a + step] for j in b[first_b : first_b + step])
+            some_a, some_b = a[first_a : first_a + step], b[first_b : first_b + step]
+            yield from (
+                (i, some_b[(n + turn) % len(some_b)]) for turn in range(len(some_b)) for n, i in enumerate(some_a)
+            )
 
 
 def _collect(found: Nearest, tile: Tile, i: int, j: int, thresholds: Array | None = None) -> None:
@@ -201,8 +217,34 @@ def precision_recall(reference: Rows, samples: Rows, *, half: bool) -> tuple[flo
     a, b = Points(reference), Points(samples)
     exact = None if half else Exact(np.asarray(reference[:TILE]).mean(axis=0))
     radii = [nearest(Distances(points, points, exact), NEIGHBOURS + 1).values[:, -1] for points in (a, b)]
-    in_reference, in_samples = np.zeros(len(b.rows), bool), np.zeros(len(a.rows), bool)
-    for i, j, distance in close_pairs(Distances(a, b, exact), radii[0], radii[1]):
-        in_reference[j[distance <= radii[0][i]]] = True
-        in_samples[i[distance <= radii[1][j]]] = True
+    in_samples, in_reference = _covered(Distances(a, b, exact), radii[0], radii[1])
     return float(in_reference.mean()), float(in_samples.mean())
+
+
+def _covered(distances: Distances, radii_a: Array, radii_b: Array) -> tuple[Array, Array]:
+    """Which points of `a` lie in any ball of `b`, and which of `b` in any ball of `a`.
+
+    A pair of points that are both known to be covered can tell nothing more: it is left out.
+    """
+    covered_a, covered_b = np.zeros(len(radii_a), bool), np.zeros(len(radii_b), bool)
+    for i, j in _order(distances.a.blocks, distances.b.blocks):
+        arithmetic, a, b = distances.blocks(i, j)
+        rows, columns = (slice(n * TILE, n * TILE + len(block.x)) for n, block in ((i, a), (j, b)))
+        for part_a, part_b in _open(covered_a[rows], covered_b[columns]):
+            of_a, of_b = radii_a[rows][part_a], radii_b[columns][part_b]
+            tile = Tile.of(arithmetic, a.part(part_a), b.part(part_b))
+            x, y, distance = tile.within(of_a, of_b)
+            covered_b[columns.start + part_b[y[distance <= of_a[x]]]] = True
+            covered_a[rows.start + part_a[x[distance <= of_b[y]]]] = True
+    return covered_a, covered_b
+
+
+def _open(covered_a: Array, covered_b: Array) -> Iterator[tuple[Array, Array]]:
+    """Places of rows and of columns, in one or two rectangles, that hold each pair of which one is not covered."""
+    all_a, all_b = np.arange(len(covered_a)), np.arange(len(covered_b))
+    if covered_a.mean() * covered_b.mean() < WORTH:
+        yield all_a, all_b
+        return
+    for part_a, part_b in ((all_a[~covered_a], all_b), (all_a[covered_a], all_b[~covered_b])):
+        if len(part_a) and len(part_b):
+            yield part_a, part_b

@@ -102,8 +102,7 @@ def measure_ours(folder: Path, counts: Pair, widths: Pair, watch: Stopwatch) -> 
     watch.time(
         "intervals",
         lambda: (
-            intervals.frechet_interval(fids[0], pool, samples[0], reference[0]),
-            intervals.frechet_interval(fids[1], spatial, samples[1], reference[1]),
+            intervals.frechet_intervals(*zip(fids, (pool, spatial), samples, reference, strict=True)),
             intervals.recall_interval(recall, covered),
         ),
     )

@@ -121,9 +121,11 @@ def _intervals(
     """By metric; statistics that were trusted say nothing of their spread."""
     result = {"is": intervals.inception_interval(inception)}
     kinds = (("fid", "pool"), ("sfid", "spatial")) if not own.stored else ()
-    for metric, kind in kinds:
-        rows, mine, other = (getattr(side, kind) for side in (features, own, against.statistics))
-        result[metric] = intervals.frechet_interval(_value(found, metric), rows, mine, other)
+    cases = [
+        (_value(found, metric), *(getattr(side, kind) for side in (features, own, against.statistics)))
+        for metric, kind in kinds
+    ]
+    result |= zip((metric for metric, _ in kinds), intervals.frechet_intervals(*cases), strict=True)
     for metric in ("precision", "precision_exact"):
         result[metric] = intervals.precision_interval(_value(found, metric), len(features.pool))
     for metric in ("recall", "recall_exact"):

@@ -62,7 +62,7 @@ def _measure(samples: Array, reference: Array, weights: Array) -> list[list[floa
     score = metrics.score_of_pool(samples, weights)
     precision, recall, covered = coverage.exact(reference, samples)
     return [
-        [fid, *intervals.frechet_interval(fid, samples, own, other)],
+        [fid, *intervals.frechet_intervals((fid, samples, own, other))[0]],
         [score.value, *intervals.inception_interval(score)],
         [precision, *intervals.precision_interval(precision, len(samples))],
         [recall, *intervals.recall_interval(recall, covered)],

@@ -47,7 +47,7 @@ def test_fid_interval_is_about_the_value_and_shrinks_with_images():
         x = (1.2 * generator.normal(size=(count, 12)) + 0.1).astype(np.float32)
         own = metrics.gaussian(x)
         value = metrics.frechet_distance(own, reference)
-        low, high = intervals.frechet_interval(value, x, own, reference)
+        [[low, high]] = intervals.frechet_intervals((value, x, own, reference))
         assert low < value < high
         widths.append(high - low)
     assert widths[1] == pytest.approx(widths[0] / 4, rel=0.3)
@@ -60,7 +60,9 @@ def test_influence_is_the_derivative_of_the_distance():
     reference = metrics.Gaussian(np.zeros(4), np.diag([1.0, 2.0, 0.5, 1.0]))
     left_out = [metrics.frechet_distance(metrics.gaussian(np.delete(x, i, 0)), reference) for i in range(len(x))]
     jackknife = (len(x) - 1) ** 2 / len(x) * np.var(left_out, ddof=1)
-    found = intervals.frechet_variance(x, metrics.gaussian(x), reference)
+    own = metrics.gaussian(x)
+    root = intervals.root_of(own.covariance, reference.covariance)
+    found = intervals.frechet_variance(x, own, reference, root)
     assert found == pytest.approx(jackknife, rel=0.1)
 
 
@@ -68,7 +70,7 @@ def test_singular_covariances_have_finite_intervals():
     x = np.random.default_rng(2).normal(size=(20, 40)).astype(np.float32)
     x[:, :5] = 0
     own, reference = metrics.gaussian(x), metrics.gaussian(x[:10] + 1)
-    low, high = intervals.frechet_interval(5.0, x, own, reference)
+    [[low, high]] = intervals.frechet_intervals((5.0, x, own, reference))
     assert 0 <= low < 5 < high < np.inf
 
 
