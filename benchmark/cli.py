@@ -248,11 +248,15 @@ def check(run_directory: RunDir) -> None:
 def published(
     model: Annotated[str | None, typer.Option(help="Only this model, e.g. SiT-XL/2.")] = None,
     as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table with links.")] = False,
 ) -> None:
     """List the published rows: numbers, settings, protocol, source."""
     from benchmark.listing import list_published
+    from benchmark.registry import RegistryError
 
-    typer.echo(list_published(model, as_json=as_json))
+    if as_json and markdown:
+        raise RegistryError("--json, --markdown: one of the two")
+    typer.echo(list_published(model, "json" if as_json else "markdown" if markdown else "text"))
 
 
 @app.command()

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from benchmark.comparability import show
 from benchmark.published import load_registry
-from benchmark.registry import METRICS, Registry, RegistryError, Row, Spread
+from benchmark.registry import METRICS, NO_ADDRESS, Registry, RegistryError, Row, Spread
 from sra.config import ConfigError, settings_class
 from sra.errors import nearest
 
+Form = Literal["text", "json", "markdown"]
 TITLES = {"fid": "FID", "sfid": "sFID", "is": "IS", "precision": "Prec.", "recall": "Rec."}
 
 
-def list_published(model: str | None, *, as_json: bool) -> str:
+def list_published(model: str | None, form: Form = "text") -> str:
     """Rows with source, protocol and settings.
 
     Args:
         model: only rows of this model, such as `SiT-XL/2`; None: all.
-        as_json: as JSON rather than text.
+        form: Markdown is one table in which every number's source is a link.
 
     Raises:
         RegistryError: no row of that model.
@@ -33,7 +34,9 @@ def list_published(model: str | None, *, as_json: bool) -> str:
             f"--model {model!r}: no published row; allowed: {', '.join(models)}{nearest(model, models)}"
         )
     rows = [row for row in registry.rows if model is None or row.model.lower() == model.lower()]
-    return json.dumps(_document(registry, rows), indent=2) if as_json else "\n".join(_lines(registry, rows))
+    if form == "json":
+        return json.dumps(_document(registry, rows), indent=2)
+    return "\n".join(_markdown(registry, rows) if form == "markdown" else _lines(registry, rows))
 
 
 def _document(registry: Registry, rows: list[Row]) -> dict[str, Any]:
@@ -108,6 +111,20 @@ def _lines(registry: Registry, rows: list[Row]) -> list[str]:
     return lines + _section("papers", _papers(registry, rows))
 
 
+def _markdown(registry: Registry, rows: list[Row]) -> list[str]:
+    titles = ["row", "model", "alignment", "length", "px", "images", *TITLES.values(), "kind", "protocol", "printed in"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        name, *cells, _ = _cells(registry, row)
+        lines.append(f"| `{name}` | {' | '.join([*cells, _linked(registry, row)])} |")
+    return lines
+
+
+def _linked(registry: Registry, row: Row) -> str:
+    address = registry.address(row)
+    return f"[{row.source}]({address})" if address else f"{row.source} ({NO_ADDRESS})"
+
+
 def _cells(registry: Registry, row: Row) -> list[str]:
     align = row.align_kind or "-"
     if isinstance(row.align, dict):
@@ -138,7 +155,7 @@ def _papers(registry: Registry, rows: list[Row]) -> list[str]:
     lines = []
     for key in dict.fromkeys(key for row in rows for key in row.papers):
         paper = registry.papers[key]
-        places = [place for place in (paper.url, paper.code) if place] or ["no address could be confirmed"]
+        places = [place for place in (paper.url, paper.code) if place] or [NO_ADDRESS]
         lines.append(f"{key}: {paper.title}: {', '.join(places)}")
     return lines
 

@@ -11,6 +11,8 @@ from sra.errors import UserError, nearest
 
 METRICS = ("fid", "sfid", "is", "precision", "recall")
 LOWER_IS_BETTER = ("fid", "sfid")
+NO_ADDRESS = "no address could be confirmed"
+"""Of a source that is known by its name only."""
 
 
 class RegistryError(UserError):
@@ -311,6 +313,11 @@ class Registry:
                 f"published row {name!r}: not in the registry{nearest(name, known)}; see sra-bench published"
             )
         return known[name]
+
+    def address(self, row: Row) -> str | None:
+        """Page of the paper that prints a row, or of the repository whose README does; None where none is known."""
+        paper = self.papers[row.papers[0]]
+        return paper.code if row.kind == "readme" else paper.url
 
     def images(self, row: Row) -> int:
         """Number of images behind a row's scores."""

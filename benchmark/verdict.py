@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from benchmark.comparability import Compared, Evidence, blocking, compare
 from benchmark.manifest import Run
-from benchmark.registry import LOWER_IS_BETTER, METRICS, Registry, Row, Spread
+from benchmark.registry import LOWER_IS_BETTER, METRICS, NO_ADDRESS, Registry, Row, Spread
 
 Status = Literal["reproduced", "better", "worse", "not comparable", "no published value", "failed"]
 COMPARED: tuple[Status, ...] = ("reproduced", "better", "worse")
@@ -265,6 +265,8 @@ def sentence(verdict: MetricVerdict) -> str:
 def _notes(registry: Registry, row: Row, metrics: Sequence[MetricVerdict], *, trained: bool) -> list[str]:
     """What a reader must know of a row that is no reason against it."""
     notes = [note] if (note := registry.protocols[row.protocol].note) else []
+    if not registry.address(row):
+        notes.append(f"published numbers from {row.source}: {NO_ADDRESS}")
     compared = [m for m in metrics if m.difference is not None]
     without = [m.metric for m in compared if m.sampling is None]
     if without:

@@ -1,6 +1,6 @@
 """Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991): distances a tile at a time, in one place.
 
-A tile is the product of two blocks of 1,000 rows. Thresholds on the product pick the few pairs that can matter; those
+A tile is the product of two blocks of 2,000 rows. Thresholds on the product pick the few pairs that can matter; those
 are computed in the protocol's arithmetic. A set's distances to itself take each tile once, for both of its sides.
 """
 
@@ -21,7 +21,7 @@ TILE = 2000
 GROUP = 5
 """Tiles of the blocks of 10,000 rows in which the public evaluator looks for overflow."""
 HELD = 32
-"""Prepared blocks that stay in memory: 64 x 8 MB at 2,048 features."""
+"""Prepared blocks that stay in memory: 32 x 16 MB at 2,048 features."""
 WORTH = 0.1
 """Share of pairs from which leaving them out makes up for copying the rest together."""
 HALF, SINGLE = Half(), Single()

@@ -147,6 +147,7 @@ def test_published_lists_and_refuses() -> None:
     assert "SRA paper, Table 1" in done.stdout
     assert json.loads(call("published", "--json").stdout)["rows"]
     assert "did you mean" in refused("published", "--model", "SiT-B2")
+    assert "--json, --markdown: one of the two" in refused("published", "--json", "--markdown")
 
 
 def test_an_unknown_published_row_is_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_spread_is_the_largest_difference(registry: Registry) -> None:
 
 
 def test_listing_shows_source_protocol_and_everything_else(registry: Registry) -> None:
-    text = list_published("SiT-XL/2", as_json=False)
+    text = list_published("SiT-XL/2")
     row = registry.row("sit-xl2-256-7m-cfg1.5")
     assert row.source in text
     assert f"{row.protocol}: family sit, sampler euler-maruyama, steps 250" in text
@@ -124,7 +124,7 @@ def test_listing_shows_source_protocol_and_everything_else(registry: Registry) -
 
 
 def test_listing_as_json(registry: Registry) -> None:
-    document = json.loads(list_published(None, as_json=True))
+    document = json.loads(list_published(None, "json"))
     assert [row["id"] for row in document["rows"]] == [row.id for row in registry.rows]
     for row in document["rows"]:
         assert row["source"]
@@ -140,4 +140,4 @@ def test_listing_as_json(registry: Registry) -> None:
 
 def test_listing_of_an_unknown_model() -> None:
     with pytest.raises(RegistryError, match=r"did you mean 'SiT-XL/2'"):
-        list_published("SiT-XXL/2", as_json=False)
+        list_published("SiT-XXL/2")

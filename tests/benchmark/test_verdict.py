@@ -121,6 +121,14 @@ def test_missing_sampling_noise_is_said_and_not_made_up(registry: Registry, matc
     assert any("no sampling interval was estimated for fid" in note for note in found.notes)
 
 
+def test_a_source_without_an_address_is_named(registry: Registry, matching: Matching) -> None:
+    without = [row for row in registry.rows if registry.address(row) is None]
+    assert [row.kind for row in without] == ["rerun", "rerun"]
+    for row in (*without, registry.row("sit-b2-256-400k")):
+        notes = verdict(registry, matching, row, measured(row)).notes
+        assert (f"published numbers from {row.source}: no address could be confirmed" in notes) == (row in without)
+
+
 def test_training_noise_is_allowed_on_trained_rows_and_named(registry: Registry, matching: Matching) -> None:
     row = registry.row("sit-b2-256-400k")
     entry = next(s for s in registry.spread if s.what == "training" and (s.model, s.align) == (row.model, None))

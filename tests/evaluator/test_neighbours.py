@@ -112,7 +112,7 @@ def test_blocks_that_overflow_are_computed_in_float32():
     assert precision_recall(reference, samples, half=True) == pytest.approx(expected, abs=1 / 250)
 
 
-def test_overflow_counts_by_blocks_of_10_tiles(monkeypatch):
+def test_overflow_counts_by_groups_of_tiles(monkeypatch):
     """One huge sample changes the arithmetic of its block of references and samples, not of the others."""
     monkeypatch.setattr(neighbours, "TILE", 10)
     x = features(250, 8)
