@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.assets import folder as assets_folder
 from benchmark.cluster_jobs import SHARED, Job
 from benchmark.command import command_of
+from benchmark.executors.container import read_places
 from benchmark.executors.local import TENSORFLOW_PYTHON
 from benchmark.lead import Lead, lead_of
 from benchmark.runner import STOPPED
@@ -151,9 +151,8 @@ def _container(batch: Batch) -> list[str]:
 def _mounts(batch: Batch) -> list[str]:
     """The run directory, what the stages read outside of it, and what the site names."""
     root, stages = batch.directory.root, list(batch.job.stages)
-    reads = [Path(place).absolute() for place in command_of(stages, batch.directory).reads] if stages else []
-    outside = [place for place in (*reads, assets_folder()) if place.exists() and root not in (place, *place.parents)]
-    readable = [f"{place}:{place}:ro" for place in dict.fromkeys(outside)]
+    reads = read_places(command_of(stages, batch.directory)) if stages else []
+    readable = [f"{place}:{place}:ro" for place in reads if place.exists()]
     return [f"{root}:{root}", *readable, *batch.site.container.mounts]
 
 
