@@ -40,7 +40,7 @@ SPOKEN = {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 cannot do, it raises."""
 HINTS = {
     signal.SIGKILL: " (out of memory?)",
-    signal.SIGBUS: " (the disk is full, or a file was cut short while it was read)",
+    signal.SIGBUS: " (the disk or /dev/shm is full, or a file was cut short while it was read)",
 }
 
 
