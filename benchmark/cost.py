@@ -12,8 +12,7 @@ times devices), `size` is S, B, L, XL or DEPTHxWIDTHxHEADS, `align` a kind or nu
                   "seconds_per_image", "memory_bytes"}],
      "sample":  [{"family", "size", "patch", "resolution", "precision", "seconds_per_evaluation",
                   "seconds_per_decode", "memory_bytes"}],
-     "latents": [{"resolution", "seconds_per_image"}],
-     "score":   [{"tool", "seconds_per_image"}]}
+     "latents": [{"resolution", "seconds_per_image"}]}
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from typing import Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.counts import evaluations, parameters
-from benchmark.disk import sampled_images
-from benchmark.plan import Plan, Stage, known_count
+from benchmark.plan import Stage, known_count
 from benchmark.published import load_registry
 from sra.config import (
     SIZES,
@@ -106,25 +104,16 @@ class LatentsRate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreRate:
-    """Scoring of one image by one tool."""
-
-    __pydantic_config__ = STRICT
-
-    tool: str
-    seconds_per_image: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Table:
     """Everything that was measured on one device."""
 
-    schema: int = 1
+    __pydantic_config__ = STRICT
+
+    schema: Literal[1] = 1
     device: str
     train: tuple[TrainRate, ...] = ()
     sample: tuple[SampleRate, ...] = ()
     latents: tuple[LatentsRate, ...] = ()
-    score: tuple[ScoreRate, ...] = ()
     source: str = "measured by sra-bench perf"
 
 
@@ -182,12 +171,11 @@ def _published() -> Table:
     return Table(device=facts.device, train=tuple(rates), source=f"published ({facts.source})")
 
 
-def estimate(stage: Stage, plan: Plan, table: Table, processes: int) -> Estimate:
+def estimate(stage: Stage, table: Table, processes: int) -> Estimate:
     """What one stage costs.
 
     Args:
         stage: of any kind.
-        plan: that it belongs to.
         table: of rates.
         processes: devices that share a training batch.
     """
@@ -199,17 +187,12 @@ def estimate(stage: Stage, plan: Plan, table: Table, processes: int) -> Estimate
         job = from_plain(LatentsJob, stage.config)
         images = known_count(job.data)
         rate = next((r.seconds_per_image for r in table.latents if r.resolution == job.resolution), None)
-        return _counted(images, rate, table, "encoding")
+        if images is None or rate is None:
+            return Estimate(how="encoding is not in the table" if rate is None else "the number of images is not known")
+        return Estimate(gpu_hours=images * rate / 3600, how=table.source)
     if stage.kind == "score":
-        rate = next((r.seconds_per_image for r in table.score if r.tool == stage.inputs["tool"]), None)
-        return _counted(sampled_images(stage, plan), rate, table, "scoring")
+        return Estimate(how="scoring is not in the table")
     return Estimate(gpu_hours=0.0, how="no network is run")
-
-
-def _counted(images: int | None, seconds: float | None, table: Table, what: str) -> Estimate:
-    if images is None or seconds is None:
-        return Estimate(how=f"{what} is not in the table" if seconds is None else "the number of images is not known")
-    return Estimate(gpu_hours=images * seconds / 3600, how=table.source)
 
 
 Rate = TypeVar("Rate", bound=Network)

@@ -29,6 +29,8 @@ def disk_of(stage: Stage, plan: Plan) -> tuple[int | None, bool]:
         return SMALL, True
     if stage.kind == "score":
         return _times(sampled_images(stage, plan), FEATURES * FLOAT), stage.inputs["graph"].startswith("embedded:")
+    if stage.kind == "train":
+        return _train(from_plain(TrainJob, stage.config), stage.step), False
     return _DISK[stage.kind](stage.config), False
 
 
@@ -60,10 +62,9 @@ def _latents(config: dict[str, Any]) -> int | None:
     return _times(known_count(job.data), cells * each * (2 if job.flipped else 1))
 
 
-def _train(config: dict[str, Any]) -> int:
+def _train(job: TrainJob, steps: int | None) -> int:
     """Every kept checkpoint and the one being written; exports."""
-    job = from_plain(TrainJob, config)
-    forever = job.train.steps // job.train.keep_every if job.train.steps and job.train.keep_every else 0
+    forever = steps // job.train.keep_every if steps and job.train.keep_every else 0
     states = job.train.keep + 1 + forever
     return states * state_bytes(job) + _trained(job) * FLOAT * (len(job.train.milestones) + 1)
 
@@ -92,7 +93,6 @@ def _sample(config: dict[str, Any]) -> int:
 
 _DISK: dict[str, Callable[[dict[str, Any]], int | None]] = {
     "latents": _latents,
-    "train": _train,
     "standin": _standin,
     "sample": _sample,
 }

@@ -207,7 +207,7 @@ def _plan_row(plan: Plan, index: int, directory: RunDirectory, costs: Table, pro
     stage = plan.stages[index]
     state, why = state_of(stage, directory)
     size, at_most = disk_of(stage, plan)
-    cost = estimate(stage, plan, costs, processes)
+    cost = estimate(stage, costs, processes)
     return {
         "stage": stage.name,
         "kind": stage.kind,

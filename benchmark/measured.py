@@ -12,6 +12,8 @@ from benchmark.plan import Stage
 from benchmark.store import read_json
 
 HOUR = 3600.0
+POINTS = 1000
+"""Of a curve, about."""
 LOSSES = ("step", "loss", "generation", "alignment", "grad_norm")
 
 
@@ -52,12 +54,12 @@ def log_rows(stages: list[Stage]) -> list[dict[str, Any]]:
 
 
 def processes_of(stages: list[Stage]) -> int | None:
-    """How many processes trained, as the stage's command line says."""
+    """How many processes trained, over all nodes, as the stage's command line says."""
     directory = next((s.directory for s in stages if s.kind == "train"), None)
     argv = (read_json(directory / "stage.json") or {}).get("argv", []) if directory else []
     if not argv:
         return None
-    option = "--nproc-per-node"
+    option = "--processes"
     return int(argv[argv.index(option) + 1]) if option in argv else 1
 
 
@@ -69,10 +71,10 @@ def seconds_per_step(rows: list[dict[str, Any]]) -> float | None:
     return rates[len(rates) // 2] if rates else None
 
 
-def losses_of(stages: list[Stage], most: int = 1000) -> list[dict[str, Any]]:
-    """Losses by step, thinned evenly to about `most` points: a report shows a curve, the log holds every line."""
+def losses_of(stages: list[Stage]) -> list[dict[str, Any]]:
+    """Losses by step, thinned evenly: a report shows a curve, the log holds every line."""
     rows = log_rows(stages)
-    stride = max(1, len(rows) // most)
+    stride = max(1, len(rows) // POINTS)
     return [{key: row.get(key) for key in LOSSES} for row in rows[:-1:stride] + rows[-1:]]
 
 

@@ -38,7 +38,7 @@ def warnings(gpus: list[str]) -> list[str]:
         gpus: what the driver lists: name, version of the driver, memory.
     """
     cuda, inside = cuda_generation(), contained()
-    found = [_driver(gpus[0], cuda)] if gpus and cuda else []
+    found = [driver_trouble(gpus[0].split(", ")[1], cuda)] if gpus and cuda else []
     if inside and cuda and not gpus:
         found.append(NO_GPU)
     if inside and len(gpus) > 1:
@@ -62,14 +62,14 @@ def cuda_generation() -> int | None:
     return None
 
 
-def _driver(gpu: str, cuda: int) -> str:
-    version = gpu.split(", ")[1]
+def driver_trouble(driver: str, cuda: int) -> str:
+    """One line where a driver is too old for a generation of CUDA; empty where it is not."""
     needed = DRIVERS.get(cuda, max(DRIVERS.values()))
-    if int(version.partition(".")[0]) >= needed:
+    if int(driver.partition(".")[0]) >= needed:
         return ""
     return (
-        f"the driver is {version}, CUDA {cuda} needs {needed} or newer: update it, or build an image for an older "
-        "generation (sra-bench images build --cuda, docs/containers.md)"
+        f"the driver of this machine is {driver}, CUDA {cuda} needs {needed} or newer: update it, or build an image "
+        "for an older generation (sra-bench images build --cuda, docs/containers.md)"
     )
 
 

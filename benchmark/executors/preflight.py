@@ -13,7 +13,7 @@ from typing import Any
 from benchmark import provenance
 from benchmark.engine import EngineError, labels_of
 from benchmark.images import CUDA_LABEL, LABEL, SHORT, present
-from benchmark.surroundings import DRIVERS, SHARED_MEMORY
+from benchmark.surroundings import SHARED_MEMORY, driver_trouble
 
 PROBE = (
     "import glob, json, os, shutil, sys; "
@@ -94,12 +94,9 @@ class Preflight:
         gpus = provenance.hardware()["gpus"]
         if cuda is None or not gpus:
             return
-        needed, driver = DRIVERS.get(int(cuda[1])), gpus[0].split(", ")[1]
-        if needed and int(driver.partition(".")[0]) < needed:
-            raise EngineError(
-                f"{self.image}: the driver of this machine is {driver}, CUDA {cuda[1]} needs {needed} or newer: update "
-                "it, or build an image for an older generation (sra-bench images build --cuda, docs/containers.md)"
-            )
+        trouble = driver_trouble(gpus[0].split(", ")[1], int(cuda[1]))
+        if trouble:
+            raise EngineError(f"{self.image}: {trouble}")
 
     def inside(self, start: list[str], directory: Path, gpus: int, processes: int) -> None:
         """Start a container like the job's and look around in it.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from benchmark.report import view
 
-SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+PLAIN = {c: f"\\{c}" for c in "&%$#_{}"}
+NAMED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+TYPESET = str.maketrans(PLAIN | NAMED | {"–": "--", "±": r"$\pm$", "−": "$-$"})
 ARROWS = {"FID": r"$\downarrow$", "sFID": r"$\downarrow$", "IS": r"$\uparrow$", "Prec.": r"$\uparrow$"}
 ARROWS["Rec."] = ARROWS["Prec."]
 
@@ -41,6 +42,4 @@ def _line(cells: list[str]) -> str:
 
 
 def _text(text: str) -> str:
-    escaped = "".join(SPECIAL.get(c, c) for c in text)
-    escaped = re.sub(r"([&%$#_])", r"\\\1", escaped) if "\\" not in text else escaped
-    return escaped.replace("–", "--").replace("±", r"$\pm$").replace("−", "$-$")
+    return text.translate(TYPESET)

@@ -9,6 +9,7 @@ import pytest
 from benchmark import main_job
 from benchmark.cost import Estimate, estimate, load_table
 from benchmark.counts import evaluations, parameters
+from benchmark.disk import disk_of
 from benchmark.manifest import load
 from benchmark.plan import Plan, make_plan
 from benchmark.store import RunDirectory
@@ -63,7 +64,7 @@ def plan_of(manifest: str, *overrides: str) -> Plan:
 
 def of(plan: Plan, name: str, processes: int = 8) -> Estimate:
     stage = next(s for s in plan.stages if s.name == name)
-    return estimate(stage, plan, load_table(), processes)
+    return estimate(stage, load_table(), processes)
 
 
 def test_training_costs_what_the_paper_prints() -> None:
@@ -115,7 +116,6 @@ MEASURED = {
     ],
     "sample": [{**NETWORK, "seconds_per_evaluation": 1e-4, "seconds_per_decode": 0.01, "memory_bytes": 5e8}],
     "latents": [{"resolution": 32, "seconds_per_image": 0.001}],
-    "score": [{"tool": "adm", "seconds_per_image": 0.004}],
 }
 
 
@@ -128,15 +128,27 @@ def test_a_measured_table_comes_first(no_measured_table: Path) -> None:
     assert of(plan, "train-sra", 1).memory_bytes is None
     assert of(plan, "sample-sra").gpu_hours == pytest.approx(2000 * (50 * 1e-4 + 0.01) / 3600)
     assert of(plan, "latents").gpu_hours == pytest.approx(1797 * 0.001 / 3600)
-    assert of(plan, "score-adm-sra").gpu_hours == pytest.approx(2000 * 0.004 / 3600)
-    assert of(plan, "score-clean-fid-sra").gpu_hours is None
+    assert of(plan, "score-adm-sra").gpu_hours is None
     assert of(plan, "train-sra").how == "measured by sra-bench perf"
 
 
-def test_a_damaged_table_is_refused(no_measured_table: Path) -> None:
-    no_measured_table.write_text(json.dumps({**MEASURED, "train": [{"family": "sit"}]}))
-    with pytest.raises(UserError, match=r"perf\.json: not a cost table: train\.0"):
+@pytest.mark.parametrize("wrong", [{"train": [{"family": "sit"}]}, {"trian": []}, {"schema": 2}])
+def test_a_damaged_table_is_refused(no_measured_table: Path, wrong: dict[str, object]) -> None:
+    no_measured_table.write_text(json.dumps({**MEASURED, **wrong}))
+    with pytest.raises(UserError, match=rf"perf\.json: not a cost table: {next(iter(wrong))}"):
         load_table()
+
+
+def test_checkpoints_that_are_kept_for_good_take_disk_whatever_the_length_is_given_in() -> None:
+    sizes = []
+    for length in ("train.steps=5600", "train.epochs=100"):
+        plan = plan_of(
+            "smoke.yaml", length, "train.keep_every=100", *(["train.steps=null"] if "epochs" in length else [])
+        )
+        stage = next(s for s in plan.stages if s.name == "train-sra")
+        sizes.append(disk_of(stage, plan)[0])
+    assert stage.step == 5600
+    assert sizes[0] == sizes[1]
 
 
 def test_plan_shows_it(tmp_path: Path) -> None:

@@ -46,12 +46,7 @@ def refusal(*overrides: str, path: Path = SMOKE) -> str:
     ],
 )
 def test_refusals_name_the_key_and_what_is_allowed(override: str, expected: list[str]) -> None:
-    try:
-        text = refusal(override)
-    except AssertionError:
-        with pytest.raises(ManifestError) as caught:
-            load(SMOKE, [override])
-        text = str(caught.value)
+    text = refusal(override)
     for part in expected:
         assert part in text
 

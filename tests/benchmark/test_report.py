@@ -17,7 +17,7 @@ from benchmark.diff import compare_runs
 from benchmark.main_job import execute
 from benchmark.pairs import mean
 from benchmark.registry import METRICS, Registry
-from benchmark.report import show_report, write_report
+from benchmark.report import latex, show_report, write_report
 from benchmark.report.columns import around, costs
 from benchmark.store import read_json, write_json
 from benchmark.verdict import half_unit
@@ -228,7 +228,8 @@ def test_cost_ratio_and_the_published_one(finished: Finished, registry: Registry
 def test_device_hours_count_every_process(finished: Finished) -> None:
     root, plan = finished(ROWS)
     stage = next(s for s in plan.stages if s.name == "train-sra").directory / "stage.json"
-    argv = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "8", "-m", "sra.train"]
+    # Two nodes of four.
+    argv = ["python", "-m", "sra.launch", "--nproc-per-node", "4", "-m", "sra.train", "--processes", "8"]
     write_json(stage, {**(read_json(stage) or {}), "argv": argv})
     baseline, sra = (row["cost"] for row in load_report(root)["rows"])
     assert (baseline["processes"], sra["processes"]) == (1, 8)
@@ -380,3 +381,7 @@ def test_diff_names_settings_and_numbers(finished: Finished, registry: Registry)
 def test_diff_of_a_run_with_itself_is_empty(finished: Finished) -> None:
     root, _ = finished(ROWS)
     assert compare_runs(root, root, as_json=False) == "no difference"
+
+
+def test_no_sign_of_latex_survives_unescaped() -> None:
+    assert latex._text(r"x\y_z & {q} ± 5%") == r"x\textbackslash{}y\_z \& \{q\} $\pm$ 5\%"

@@ -133,7 +133,9 @@ runner.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!
 
 def test_a_killed_job_is_named_by_its_signal(stage: Stage, tmp_path: Path) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGBUS)"
-    with pytest.raises(runner.StageError, match=r"was killed by SIGBUS \(the disk or /dev/shm is full, or a file was cut short"):
+    with pytest.raises(
+        runner.StageError, match=r"was killed by SIGBUS \(the disk or /dev/shm is full, or a file was cut short"
+    ):
         run_with(code, stage, tmp_path)
     # Through an engine or a shell.
     with pytest.raises(
