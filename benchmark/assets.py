@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from benchmark.environment import ASSETS_FOLDER
 from sra.errors import UserError, nearest
 from sra.files import sha256_file, write_json
 
 PREFIX = "asset:"
-FOLDER_VARIABLE = "SRA_BENCH_ASSETS"
 DEFAULT_FOLDER = "~/.cache/sra-bench/assets"
 STRICT = {"extra": "forbid"}
 
@@ -105,7 +105,7 @@ def catalogue() -> dict[str, Asset]:
 
 def folder() -> Path:
     """Where assets lie: $SRA_BENCH_ASSETS, or the default below the home folder."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser().absolute()
+    return Path(os.environ.get(ASSETS_FOLDER) or DEFAULT_FOLDER).expanduser().absolute()
 
 
 def find(name: str) -> Asset:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.cli_options import ManifestPath, Only, Out, RunDir, Set, Smoke
+from benchmark.environment import GRACE_SECONDS, MASTER_PORT, PATIENCE_SECONDS
 
 cluster_app = typer.Typer()
 
@@ -31,9 +32,11 @@ def work(
         int, typer.Option(min=0, envvar=["SLURM_NODEID", "JOB_COMPLETION_INDEX"], help="Of this machine.")
     ] = 0,
     address: Annotated[str, typer.Option("--master-addr", help="Of the machine of rank 0.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--master-port", help="Free on that machine.")] = 29500,
+    port: Annotated[int, typer.Option("--master-port", help="Free on that machine.")] = MASTER_PORT,
     processes: Annotated[int, typer.Option(min=1, help="Of training and sampling, over all machines.")] = 1,
-    grace: Annotated[float, typer.Option(min=1, help="Seconds that a job may take to save when asked to stop.")] = 300,
+    grace: Annotated[
+        float, typer.Option(min=1, help="Seconds that a job may take to save when asked to stop.")
+    ] = GRACE_SECONDS,
 ) -> None:
     """Run one batch of stages of a planned run on this machine: what a job of a cluster calls."""
     from benchmark.executors.local import Node
@@ -86,7 +89,7 @@ def cancel(
 def await_stages(
     run_directory: RunDir,
     stage: Annotated[list[str], typer.Option(metavar="DIRECTORY", help="A stage's directory name (repeatable).")],
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds.")] = 86400.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds.")] = PATIENCE_SECONDS,
 ) -> None:
     """Wait until stages of a planned run are done: what a job of a cluster without an order of its own calls first."""
     from benchmark.waiting import await_stages as wait

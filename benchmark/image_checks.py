@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from benchmark import inside
 from benchmark.engine import CLOSED, EngineError, find_engine, labels_of, last_line
+from benchmark.environment import REVISION
 from benchmark.images import CUDA_LABEL, LABEL, REPOSITORY, Checkout, checkout, chosen, present, reference_of
 
 ENVIRONMENTS = {"trainer": ("trainer",), "evaluator": ("evaluator",), "all": ("trainer", "evaluator")}
@@ -59,7 +60,7 @@ def _checks(engine: str, name: str, reference: str, source: Checkout) -> list[Ch
     return [
         Check("made from this checkout", _other("revision", labels.get(f"{LABEL}.revision"), source.revision)),
         Check("of this version", _other("version", labels.get(f"{LABEL}.version"), source.version)),
-        Check("its runs name the revision", _other("SRA_BENCH_REVISION", first["revision"], source.revision)),
+        Check("its runs name the revision", _other(REVISION, first["revision"], source.revision)),
         Check("runs as a user that is not root", "" if first["uid"] else "it runs as root"),
         Check("no build tools beyond those needed", f"found {', '.join(tools)}" if tools else ""),
         *(

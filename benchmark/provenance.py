@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmark.executors.local import TENSORFLOW_PYTHON
+from benchmark.environment import REVISION, TENSORFLOW_PYTHON
 
 PACKAGES = (
     "sra-bench",
@@ -77,7 +77,7 @@ def _cpu_model() -> str:
 def source(root: Path) -> dict[str, Any]:
     """Commit of a checkout, and whether something in it is not committed; in an image, what it was built from."""
     if not (root / ".git").exists():
-        return {"commit": os.environ.get("SRA_BENCH_REVISION"), "dirty": None}
+        return {"commit": os.environ.get(REVISION), "dirty": None}
     git = ["git", "-C", str(root)]
     commit = _lines([*git, "rev-parse", "HEAD"])
     return {"commit": commit[0] if commit else None, "dirty": bool(_lines([*git, "status", "--porcelain"]))}

@@ -21,6 +21,7 @@ from typing import IO
 from benchmark.assets import remedy
 from benchmark.command import command_of
 from benchmark.disk import needed as disk_needed
+from benchmark.environment import GRACE_SECONDS
 from benchmark.executors import Executor
 from benchmark.executors.local import Local
 from benchmark.plan import STAGES, Plan, Stage, state_of
@@ -31,8 +32,6 @@ from sra.files import sweep
 
 STOPPED = 75
 """Exit code of a job that was asked to stop and saved its work (EX_TEMPFAIL); the same command continues."""
-GRACE_SECONDS = 300.0
-"""How long a job may take to save after SIGTERM."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, `kill`, and what Slurm is told to send before a time limit."""
 SPOKEN = {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}

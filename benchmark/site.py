@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from benchmark.environment import ASSETS_FOLDER, MASTER_PORT, TENSORFLOW_PYTHON
 from sra.config import STRICT
 from sra.errors import UserError
 
@@ -45,7 +46,7 @@ DEFAULT_PLACES: dict[Work, Place] = {
     "score": "cpu",
     "report": "cpu",
 }
-ENVIRONMENT = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER", "SRA_BENCH_ASSETS", "SRA_BENCH_TENSORFLOW_PYTHON")
+ENVIRONMENT = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER", ASSETS_FOLDER, TENSORFLOW_PYTHON)
 """Variables that every job gets, where they are set; a site adds to them."""
 
 
@@ -143,7 +144,7 @@ class SlurmSite:
     """What the jobs run in."""
     command: str | None = None
     """`sra-bench` on the nodes; default: the one that submits, or the image's."""
-    port: int = 29500
+    port: int = MASTER_PORT
     """First of a thousand ports; a job over several nodes takes one by its number."""
     checkpoint_rate: float = 0.1
     """GB/s to the disk of the run directory, for the time of a save until one was measured."""

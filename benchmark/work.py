@@ -12,11 +12,11 @@ from types import FrameType
 
 from benchmark.cluster_jobs import REPORT
 from benchmark.command import command_of
+from benchmark.environment import GRACE_SECONDS
 from benchmark.executors.local import ALONE, Local, Node
 from benchmark.main_job import write_reports
 from benchmark.plan import Plan, Stage, state_of
 from benchmark.runner import (
-    GRACE_SECONDS,
     STOP_SIGNALS,
     STOPPED,
     Session,

@@ -13,21 +13,22 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.assets import FOLDER_VARIABLE, folder
+from benchmark.assets import folder
 from benchmark.command import Command
 from benchmark.engine import HARDENED, EngineError, find_engine
-from benchmark.executors.local import ALONE, TENSORFLOW_PYTHON, Local
+from benchmark.environment import ASSETS_FOLDER, GRACE_SECONDS, REVISION, TENSORFLOW_PYTHON
+from benchmark.executors.local import ALONE, Local
 from benchmark.executors.preflight import Preflight
 from benchmark.executors.settings import ContainerSettings
 from benchmark.plan import is_hub_id
-from benchmark.runner import GRACE_SECONDS, SPOKEN, visible_gpus
+from benchmark.runner import SPOKEN, visible_gpus
 from benchmark.store import key_of
 from sra.errors import UserError
 
 APPTAINER = "apptainer"
 PASSED = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_\w+")
 """Environment variables that a job in a container gets from outside."""
-KEPT_BACK = (TENSORFLOW_PYTHON, "SRA_BENCH_REVISION", FOLDER_VARIABLE)
+KEPT_BACK = (TENSORFLOW_PYTHON, REVISION, ASSETS_FOLDER)
 """Those that the image or this executor sets."""
 FIXED = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **SPOKEN}  # noqa: S108
 SCRATCH = "/tmp:rw,exec,nosuid,nodev,mode=1777"  # noqa: S108
@@ -182,7 +183,7 @@ def environment(command: Command) -> dict[str, str]:
     """The whole environment that a job gets beside the image's own."""
     passed = {k: v for k, v in sorted(os.environ.items()) if PASSED.fullmatch(k) and k not in KEPT_BACK}
     hub = {"HF_HUB_CACHE": str(hub_cache())} if any(map(_is_hub, command.reads)) else {}
-    return {**FIXED, FOLDER_VARIABLE: str(folder()), **hub, **passed}
+    return {**FIXED, ASSETS_FOLDER: str(folder()), **hub, **passed}
 
 
 def work_directory(command: Command) -> Path:

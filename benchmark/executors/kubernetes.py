@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from benchmark.assets import FOLDER_VARIABLE, folder
+from benchmark.assets import folder
 from benchmark.cluster_jobs import SHARED, Job
 from benchmark.command import command_of
+from benchmark.environment import ASSETS_FOLDER, GRACE_SECONDS, MASTER_PORT
 from benchmark.executors.kubernetes_site import Claim, Kubernetes
-from benchmark.executors.local import DEFAULT_PORT
 from benchmark.plan import is_hub_id
-from benchmark.runner import GRACE_SECONDS, STOPPED
+from benchmark.runner import STOPPED
 from benchmark.store import RunDirectory, key_of
 from sra.errors import UserError
 
@@ -118,7 +118,7 @@ def _gpus(job: Job, site: Kubernetes) -> int:
 def _service(name: str, labels: dict[str, str], site: Kubernetes) -> Document:
     """Names of the pods, before they are ready: they meet in order to become so."""
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {JOB_LABEL: name}}
-    spec["ports"] = [{"name": "rendezvous", "port": DEFAULT_PORT}]
+    spec["ports"] = [{"name": "rendezvous", "port": MASTER_PORT}]
     metadata = {"name": name, "namespace": site.namespace, "labels": labels}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 
@@ -203,7 +203,7 @@ def _working(job: Job, directory: RunDirectory, name: str, site: Kubernetes) -> 
     nodes = _nodes(job, site)
     if nodes > 1:
         # Kubernetes gives each pod of an Indexed Job its rank in JOB_COMPLETION_INDEX, which `work` reads.
-        command += ["--nodes", str(nodes), "--master-addr", f"{name}-0.{name}", "--master-port", str(DEFAULT_PORT)]
+        command += ["--nodes", str(nodes), "--master-addr", f"{name}-0.{name}", "--master-port", str(MASTER_PORT)]
     gpus = {site.gpu_resource: _gpus(job, site)} if _gpus(job, site) else {}
     requests = {"cpu": str(site.cpus), "memory": site.memory, **gpus}
     limits = {"memory": site.memory, **gpus}
@@ -232,7 +232,7 @@ def _container(name: str, job: Job, directory: RunDirectory, command: list[str],
 
 
 def _environment(site: Kubernetes) -> dict[str, str]:
-    return {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", FOLDER_VARIABLE: str(folder()), **site.env}  # noqa: S108
+    return {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", ASSETS_FOLDER: str(folder()), **site.env}  # noqa: S108
 
 
 def _mount(claim: Claim) -> Document:

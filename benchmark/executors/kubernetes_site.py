@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
+from benchmark.environment import PATIENCE_SECONDS
 from benchmark.executors.settings import STRICT, Images
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -112,7 +113,7 @@ class Kubernetes:
     """Gid of the jobs, and of the volumes."""
     retries: int = 6
     """Failures of a job for each of its nodes; pre-emptions and stops on request are not counted."""
-    patience: int = 86400
+    patience: int = PATIENCE_SECONDS
     """Seconds that a job waits for its inputs."""
     deadline: int | None = None
     """Seconds after which a job is ended for good."""

@@ -7,11 +7,8 @@ import sys
 from dataclasses import dataclass
 
 from benchmark.command import Command
+from benchmark.environment import MASTER_PORT, TENSORFLOW_PYTHON
 from benchmark.plan import MODULES
-
-TENSORFLOW_PYTHON = "SRA_BENCH_TENSORFLOW_PYTHON"
-"""Environment variable: interpreter of an environment with TensorFlow, where it is not the suite's own."""
-DEFAULT_PORT = 29500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +19,7 @@ class Node:
     rank: int = 0
     address: str = "127.0.0.1"
     """Of the node of rank 0, as the others reach it."""
-    port: int = DEFAULT_PORT
+    port: int = MASTER_PORT
 
 
 ALONE = Node()

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmark.environment import ASSETS_FOLDER, GRACE_SECONDS
 from benchmark.executors.settings import STRICT, Images
-from benchmark.runner import GRACE_SECONDS, STOPPED
+from benchmark.runner import STOPPED
 
 MANIFEST = "/tmp/sra-bench/manifest.yaml"  # noqa: S108 - of the cloud's machine
 ASSETS = "assets"
@@ -99,7 +100,7 @@ def _docker(site: SkyPilot, words: list[str], *, network: bool) -> str:
     if not network:
         options += ["--network", "none", "--hostname", "localhost", "--gpus", "all", "--shm-size", site.shared_memory]
         options += ["--env", "HF_HUB_OFFLINE=1"]
-    options += ["--env", "HOME=/tmp", "--env", f"SRA_BENCH_ASSETS={site.mount}/{ASSETS}"]
+    options += ["--env", "HOME=/tmp", "--env", f"{ASSETS_FOLDER}={site.mount}/{ASSETS}"]
     options += [word for name, value in site.env.items() for word in ("--env", f"{name}={value}")]
     options += ["--volume", f"{site.mount}:{site.mount}", "--volume", f"{MANIFEST}:{MANIFEST}:ro"]
     for place in site.data:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmark.cluster_jobs import SHARED, Job
 from benchmark.command import command_of
+from benchmark.environment import TENSORFLOW_PYTHON
 from benchmark.executors.container import read_places
-from benchmark.executors.local import TENSORFLOW_PYTHON
 from benchmark.lead import Lead, lead_of
 from benchmark.runner import STOPPED
 from benchmark.site import ENVIRONMENT, Group, SiteError, SlurmSite, seconds_of

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from benchmark.command import Command, command_of
+from benchmark.environment import GRACE_SECONDS
 from benchmark.executors import preflight
 from benchmark.executors.choice import choose
 from benchmark.executors.container import Container, name_of
 from benchmark.executors.settings import EVALUATOR_PYTHON, ContainerSettings, parsed
 from benchmark.images import CUDA_LABEL, installed_version
 from benchmark.main_job import prepare, show_plan
-from benchmark.runner import GRACE_SECONDS, STOPPED
+from benchmark.runner import STOPPED
 from benchmark.store import is_done
 from sra.errors import UserError
 

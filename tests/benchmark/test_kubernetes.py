@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from benchmark import waiting
 from benchmark.cluster_jobs import Job
+from benchmark.environment import GRACE_SECONDS
 from benchmark.executors import kubernetes
 from benchmark.executors.kubernetes_site import Claim, Kubernetes
 from benchmark.executors.site_file import section
 from benchmark.main_job import prepare, register
 from benchmark.plan import Stage
 from benchmark.render import pending_jobs, render_kubernetes
-from benchmark.runner import GRACE_SECONDS, STOPPED
+from benchmark.runner import STOPPED
 from benchmark.store import RunDirectory, is_done, write_json
 from sra.errors import UserError
 

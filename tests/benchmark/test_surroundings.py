@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmark import provenance, surroundings
-from benchmark.executors.local import TENSORFLOW_PYTHON
+from benchmark.environment import TENSORFLOW_PYTHON
 from benchmark.scoring import score_samples
 from sra.errors import UserError
 

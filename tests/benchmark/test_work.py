@@ -12,7 +12,8 @@ import pytest
 
 from benchmark import work
 from benchmark.command import command_of
-from benchmark.executors.local import TENSORFLOW_PYTHON, Local, Node
+from benchmark.environment import TENSORFLOW_PYTHON
+from benchmark.executors.local import Local, Node
 from benchmark.main_job import prepare, register
 from benchmark.plan import Plan
 from benchmark.saved import sessions_of
