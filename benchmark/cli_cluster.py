@@ -1,4 +1,4 @@
-"""`sra-bench submit`, `cancel` and `work`: parse, call, print."""
+"""`sra-bench submit`, `cancel`, `work` and `await`: parse, call, print."""
 
 from __future__ import annotations
 

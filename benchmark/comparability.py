@@ -129,11 +129,11 @@ def _item(name: str, published: Any, ours: Any, effect: Effect = "moves FID", wh
     return Compared(field=name, published=published, ours=ours, effect=effect, why=why)
 
 
-def _stated(name: str, published: Any, ours: Any, effect: Effect = "moves FID", why: str = "") -> Compared:
+def _stated(name: str, published: Any, ours: Any) -> Compared:
     """As `_item`, for a setting that the source may leave out."""
     if published is None:
         return Compared(field=name, published="not stated", ours=ours, effect="not stated")
-    return _item(name, published, ours, effect, why)
+    return _item(name, published, ours)
 
 
 def _precision(name: str, published: str | None, ours: str) -> Compared:

@@ -14,6 +14,8 @@ ANSWER_SECONDS = 30.0
 """How long an engine may take to say that it is there."""
 HARDENED = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
 """Options of `run` under which a container changes nothing but its mounts, and gains no rights."""
+SCRATCH = "/tmp:rw,exec,nosuid,nodev,mode=1777"  # noqa: S108
+"""Of the job's own; torch.compile loads what it has built there."""
 CLOSED = (*HARDENED, "--tmpfs", "/tmp")  # noqa: S108
 """Options of `run` under which the suite's images work: nothing but mounts and /tmp can be written."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from benchmark.manifest import Run
@@ -46,7 +47,7 @@ def _group(registry: Registry, name: str, runs: Sequence[Run], rows: Sequence[di
         "runs": [row["variant"] for row in rows],
         "seeds": list(dict.fromkeys(run.seed for run in runs)),
         "sample_seeds": list(dict.fromkeys(run.sample.seed for run in runs)),
-        "metrics": {m: {"mean": mean(v), "sd": deviation(v), "n": len(v)} for m, v in known.items() if v},
+        "metrics": {m: {"mean": fmean(v), "sd": deviation(v), "n": len(v)} for m, v in known.items() if v},
         "verdict": _group_verdict(registry, runs[0], rows, values),
     }
 
@@ -140,9 +141,9 @@ def _differences(
         differences = [after - before for before, after, *_ in paired]
         entry: dict[str, Any] = {
             "metric": metric,
-            "without": mean([p[0] for p in paired]),
-            "with": mean([p[1] for p in paired]),
-            "difference": mean(differences),
+            "without": fmean([p[0] for p in paired]),
+            "with": fmean([p[1] for p in paired]),
+            "difference": fmean(differences),
             "seeds": len(paired),
         }
         found.append({**entry, **_interval(differences, [(p[2], p[3]) for p in paired])})
@@ -180,12 +181,12 @@ def _by_seed(runs: Sequence[Run], places: Sequence[int]) -> dict[int, list[int]]
 def _value_of(rows: Sequence[dict[str, Any]], places: Sequence[int], metric: str) -> float | None:
     """Mean of a metric over sets of samples; None where one has none."""
     values = [_value(rows[place], metric) for place in places]
-    return mean([v for v in values if v is not None]) if None not in values else None
+    return fmean([v for v in values if v is not None]) if None not in values else None
 
 
 def _interval(differences: Sequence[float], sampling: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
     """95 % interval of the mean difference: Student's t over seeds; of one seed, sampling noise alone."""
-    middle = mean(differences)
+    middle = fmean(differences)
     if len(differences) > 1:
         from scipy import stats  # a second of imports that only several seeds pay
 
@@ -220,7 +221,7 @@ def _ratio(
         found = [rows[p]["cost"].get(name) for p in places]
         if any(value is None for value in found):
             return None
-        costs.append(mean([float(value) for value in found]))
+        costs.append(fmean([float(value) for value in found]))
     return {"without": costs[0], "with": costs[1], "ratio": costs[1] / costs[0]} if costs[0] > 0 else None
 
 
@@ -245,14 +246,6 @@ def _value(row: dict[str, Any], metric: str) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean."""
-    return sum(values) / len(values)
-
-
 def deviation(values: Sequence[float]) -> float:
     """Standard deviation (n - 1); zero for a single value."""
-    if len(values) < 2:
-        return 0.0
-    middle = mean(values)
-    return math.sqrt(sum((v - middle) ** 2 for v in values) / (len(values) - 1))
+    return stdev(values) if len(values) > 1 else 0.0

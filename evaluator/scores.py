@@ -17,7 +17,7 @@ class Scores:
     """Numbers of one tool on one sample set, or why there are none."""
 
     tool: str
-    """`adm`, `clean_fid` or `torch_fidelity`."""
+    """`adm`, `adm_torch`, `clean_fid` or `torch_fidelity`."""
     version: str | None
     """Version of the package that computed them."""
     metrics: dict[str, float | None] = field(default_factory=dict)

@@ -41,7 +41,7 @@ def codec_folder(config: CodecConfig) -> Path:
     return embedded.CODEC if config.path == "embedded:digits" else Path(config.path)
 
 
-def load_codec(config: CodecConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Codec:
+def load_codec(config: CodecConfig, device: str | torch.device = "cpu") -> Codec:
     """Load a codec.
 
     Raises:
@@ -58,7 +58,7 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu", dtype: t
             folder if local else config.path,
             revision=None if local else config.revision,
             local_files_only=local,
-            torch_dtype=dtype,
+            torch_dtype=torch.float32,
             use_safetensors=True,
         )
     except (OSError, ValueError) as error:

@@ -16,6 +16,8 @@ from sra.config import from_plain
 from sra.errors import ConfigError, UserError, disk_trouble
 from sra.heartbeat import Heartbeat
 
+SHOWN_SECONDS = 2.0
+"""Between two lines of progress."""
 T = TypeVar("T")
 BAD_INPUT = 2
 STOPPED = 75
@@ -129,10 +131,10 @@ def read_config(path: Path, cls: type[T]) -> T:
 
 
 class Progress:
-    """Lines with count, rate and time left, at most one every `every` seconds, and the job's heartbeat file."""
+    """Lines with count, rate and time left, at most one every two seconds, and the job's heartbeat file."""
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0, every: float = 2.0) -> None:
-        self.label, self.total, self.unit, self.every = label, total, unit, every
+    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
+        self.label, self.total, self.unit = label, total, unit
         self.done = self.initial = done
         self.started = self.shown = time.monotonic()
         self.heartbeat = self._start_heartbeat()
@@ -154,7 +156,7 @@ class Progress:
         now = time.monotonic()
         if self.heartbeat is not None:
             self.heartbeat.beat(self.done, (self.done - self.initial) / max(now - self.started, 1e-9))
-        if now - self.shown >= self.every or self.done >= self.total:
+        if now - self.shown >= SHOWN_SECONDS or self.done >= self.total:
             self.shown = now
             self._show(now - self.started, values)
 

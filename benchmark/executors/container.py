@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmark.assets import folder
 from benchmark.command import Command
-from benchmark.engine import HARDENED, EngineError, find_engine
+from benchmark.engine import HARDENED, SCRATCH, EngineError, find_engine
 from benchmark.environment import ASSETS_FOLDER, GRACE_SECONDS, REVISION, TENSORFLOW_PYTHON
 from benchmark.executors.local import ALONE, Local
 from benchmark.executors.preflight import Preflight
@@ -31,8 +31,6 @@ PASSED = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_\w+
 KEPT_BACK = (TENSORFLOW_PYTHON, REVISION, ASSETS_FOLDER)
 """Those that the image or this executor sets."""
 FIXED = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **SPOKEN}  # noqa: S108
-SCRATCH = "/tmp:rw,exec,nosuid,nodev,mode=1777"  # noqa: S108
-"""Of the job's own; torch.compile loads what it has built there."""
 
 
 @dataclass(frozen=True)

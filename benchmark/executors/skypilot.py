@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmark.engine import HARDENED, SCRATCH
 from benchmark.environment import ASSETS_FOLDER, GRACE_SECONDS
 from benchmark.executors.settings import STRICT, Images
 from benchmark.runner import STOPPED
@@ -95,8 +96,7 @@ def task(manifest: Path, name: str, options: list[str], site: SkyPilot) -> dict[
 
 def _docker(site: SkyPilot, words: list[str], *, network: bool) -> str:
     """A command in the image, as its machine's shell reads it; files belong to the machine's user."""
-    options = ["--rm", "--init", "--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777"]  # noqa: S108
-    options += ["--cap-drop", "all", "--security-opt", "no-new-privileges", "--stop-timeout", f"{GRACE_SECONDS:.0f}"]
+    options = ["--rm", "--init", *HARDENED, "--tmpfs", SCRATCH, "--stop-timeout", f"{GRACE_SECONDS:.0f}"]
     if not network:
         options += ["--network", "none", "--hostname", "localhost", "--gpus", "all", "--shm-size", site.shared_memory]
         options += ["--env", "HF_HUB_OFFLINE=1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmark.registry import NO_ADDRESS
 from benchmark.report import view
 from benchmark.report.columns import costs
 
@@ -96,7 +97,7 @@ def _sources(run: dict[str, Any]) -> list[str]:
         return []
     parts = ["", "## Sources", ""]
     for paper in run["papers"].values():
-        places = [place for place in (paper["url"], paper["code"]) if place] or ["no address could be confirmed"]
+        places = [place for place in (paper["url"], paper["code"]) if place] or [NO_ADDRESS]
         parts.append(f"- {paper['title']}: {', '.join(places)}")
     entries = [paper["bibtex"] for paper in run["papers"].values() if paper["bibtex"]]
     return [*parts, "", "```bibtex", "\n\n".join(entries), "```"] if entries else parts

@@ -243,6 +243,8 @@ def _hours(value: float | None) -> str:
     return number(None, 0) if value is None else f"{value:.3g}"
 
 
+REASONS = 4
+"""That a row shows where it has many."""
 CURVE = ["step", "hours", "images", "FID", "IS"]
 
 
@@ -262,12 +264,12 @@ def against(report: dict[str, Any], row: dict[str, Any]) -> str | None:
     return f"{shown} ({', '.join(places)})" if places else shown
 
 
-def reasons(row: dict[str, Any], most: int = 4) -> list[str]:
+def reasons(row: dict[str, Any]) -> list[str]:
     """Why a row has its status: of many differences the first few, as the table of settings has them all."""
     found: list[str] = row["verdict"]["reasons"]
-    if not row["verdict"]["settings"] or len(found) <= most + 1:
+    if not row["verdict"]["settings"] or len(found) <= REASONS + 1:
         return found
-    return [*found[:most], f"{len(found) - most} more settings differ: see the report"]
+    return [*found[:REASONS], f"{len(found) - REASONS} more settings differ: see the report"]
 
 
 def remarks(row: dict[str, Any]) -> list[str]:

@@ -71,7 +71,6 @@ class Configuration:
         self,
         family: Literal["sit", "dit"],
         convention: Literal["sra", "vanilla-sit"] = "sra",
-        interpolant: Literal["linear", "cosine"] = "linear",
     ) -> ModelConfig:
         """The network of one file."""
         return ModelConfig(
@@ -81,7 +80,6 @@ class Configuration:
             resolution=self.input_size * self.codec.factor,
             classes=self.num_classes,
             convention=convention,
-            interpolant=interpolant,
         )
 
 

@@ -37,7 +37,7 @@ def mode_of(text: str, device: str) -> Mode:
     return Mode(name=text, speed=parse(switches, start).resolved(device), reference=name == "reference")
 
 
-def model_of(text: str, family: Literal["sit", "dit"], resolution: int, classes: int = 1000) -> ModelConfig:
+def model_of(text: str, family: Literal["sit", "dit"], resolution: int) -> ModelConfig:
     """A network from `SIZE/PATCH`, where SIZE is S, B, L, XL or DEPTHxWIDTHxHEADS.
 
     Raises:
@@ -56,7 +56,7 @@ def model_of(text: str, family: Literal["sit", "dit"], resolution: int, classes:
         size=size,
         patch=int(patch),
         resolution=resolution,
-        classes=classes,
+        classes=1000,
         convention="sra" if family == "sit" else "vanilla-dit",
     )
 

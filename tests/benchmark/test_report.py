@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from benchmark.check import check
 from benchmark.collect import load_report
 from benchmark.diff import compare_runs
 from benchmark.main_job import execute
-from benchmark.pairs import mean
 from benchmark.registry import METRICS, Registry
 from benchmark.report import latex, show_report, write_report
 from benchmark.report.columns import around, costs
@@ -133,7 +133,7 @@ def test_seeds_are_one_group_with_mean_deviation_and_verdict(finished: Finished,
     group = next(g for g in report["groups"] if g["variant"] == "sra")
     assert group["seeds"] == [0, 1, 2]
     values = [printed(registry, ROWS["sra"], "fid") + shift for shift in SHIFTS]
-    assert group["metrics"]["fid"]["mean"] == pytest.approx(mean(values))
+    assert group["metrics"]["fid"]["mean"] == pytest.approx(fmean(values))
     assert group["metrics"]["fid"]["sd"] == pytest.approx(0.1)
     assert group["verdict"]["status"] == "reproduced"
 
@@ -156,8 +156,8 @@ def test_pairs_over_seeds_have_students_interval(finished: Finished, registry: R
     gap = printed(registry, ROWS["sra"], "fid") - printed(registry, ROWS["baseline"], "fid")
     differences = [gap - shift for shift in SHIFTS]
     half = 4.302652729911275 * 0.1 / math.sqrt(3)
-    assert fid["difference"] == pytest.approx(mean(differences))
-    assert fid["interval"] == pytest.approx([mean(differences) - half, mean(differences) + half])
+    assert fid["difference"] == pytest.approx(fmean(differences))
+    assert fid["interval"] == pytest.approx([fmean(differences) - half, fmean(differences) + half])
     assert fid["seeds"] == 3
 
 
