@@ -18,12 +18,12 @@ import yaml
 from pydantic import TypeAdapter
 
 from benchmark.environment import ASSETS_FOLDER
+from sra.config import STRICT
 from sra.errors import UserError, nearest
 from sra.files import sha256_file, write_json
 
 PREFIX = "asset:"
 DEFAULT_FOLDER = "~/.cache/sra-bench/assets"
-STRICT = {"extra": "forbid"}
 
 
 class AssetError(UserError):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 import tempfile
 import zipfile
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ from benchmark.collect import load_report
 from benchmark.plan import Plan, Stage
 from benchmark.published import REGISTRY
 from benchmark.report import write_report
-from benchmark.runner import job_environment
+from benchmark.runner import evaluator_job
 from benchmark.saved import PLAN, PROVENANCE, load_plan
 from benchmark.store import RunDirectory, read_json
 from sra.errors import UserError
@@ -142,16 +140,12 @@ def _keep(
     path, graph, *widths = source
     statistics, pools = ([name(*images) for images in sets] for name in (statistics_name, features_name))
     classifier = classifier_name(graph)
-    command = [sys.executable, "-m", "evaluator.statistics", "keep", "--graph", path, "--widths", *widths]
-    command += ["--cache", str(directory.root / "cache")]
-    command += ["--images", *map(str, sets.values()), "--out", *(str(folder / name) for name in statistics)]
+    arguments = ["keep", "--graph", path, "--widths", *widths, "--cache", str(directory.root / "cache")]
+    arguments += ["--images", *map(str, sets.values()), "--out", *(str(folder / name) for name in statistics)]
     if features:
-        command += ["--features", *(str(folder / name) for name in pools)]
-        command += ["--classifier", str(folder / classifier)]
-    done = subprocess.run(command, capture_output=True, text=True, env=job_environment(), check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"]
-        raise UserError(lines[-1].removeprefix("error: "))
+        arguments += ["--features", *(str(folder / name) for name in pools)]
+        arguments += ["--classifier", str(folder / classifier)]
+    evaluator_job("statistics", *arguments)
     return {name: folder / name for name in (*statistics, *pools, classifier) if (folder / name).is_file()}
 
 

@@ -30,6 +30,7 @@ from benchmark.plan import Stage, known_count
 from benchmark.published import load_registry
 from sra.config import (
     SIZES,
+    STRICT,
     CodecConfig,
     LatentsJob,
     ModelConfig,
@@ -38,7 +39,7 @@ from sra.config import (
     UserError,
     from_plain,
 )
-from sra.files import cache_file
+from sra.files import COST_TABLE, cache_file
 from sra.flops import count as work_of
 
 FORWARDS_PER_STEP = 3
@@ -50,7 +51,6 @@ MOMENT_BYTES = 4 * 2
 CODEC = CodecConfig()
 """The published networks' latents."""
 FAMILIES: dict[str, Literal["sit", "dit"]] = {"SiT": "sit", "DiT": "dit"}
-STRICT = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def load_table() -> Table:
     Raises:
         UserError: a measured table that cannot be read.
     """
-    path = cache_file("perf.json", "SRA_BENCH_PERF")
+    path = cache_file(*COST_TABLE)
     if not path.is_file():
         return _published()
     try:
@@ -205,7 +205,7 @@ def _closest(
 
     Only among the published sizes: a network much smaller or larger uses its device otherwise.
     """
-    name = _name(model)
+    name = model.size_label
     usable = [r for r in rates if r.size == name or (r.size in SIZES and name in SIZES)]
     if not usable:
         return None
@@ -213,11 +213,6 @@ def _closest(
     known = [(r, (r.size, r.patch, r.resolution) == shape) for r in usable]
     ratios = [(r, 1.0 if same else wanted / work_of(r.model, CODEC).forward) for r, same in known]
     return min(ratios, key=lambda pair: (abs(math.log(pair[1])), pair[0].precision != precision))
-
-
-def _name(model: ModelConfig) -> str:
-    size = model.dimensions
-    return model.size if isinstance(model.size, str) else f"{size.depth}x{size.width}x{size.heads}"
 
 
 def _how(table: Table, rate: Network, ratio: float, *remarks: str) -> str:
@@ -235,7 +230,7 @@ def _train(job: TrainJob, stage: Stage, table: Table, processes: int) -> Estimat
     rates = [r for r in rates if r.align == priced]
     found = _closest(job.model, job.codec, job.train.precision, rates)
     if found is None:
-        return Estimate(how=f"{job.model.family}-{_name(job.model)} is not in the table ({table.source})")
+        return Estimate(how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})")
     rate, ratio = found
     assert stage.step is not None
     images = stage.step * job.train.global_batch
@@ -277,7 +272,7 @@ def _sample(job: SampleJob, table: Table) -> Estimate:
     plain = [r for r in table.train if r.family == job.model.family and r.align is None]
     trained = _closest(job.model, job.codec, precision, plain)
     if trained is None:
-        return Estimate(how=f"{job.model.family}-{_name(job.model)} is not in the table ({table.source})")
+        return Estimate(how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})")
     training, ratio = trained
     seconds = count * training.seconds_per_image * ratio / FORWARDS_PER_STEP
     remark = f"{count} evaluations an image at 1/{FORWARDS_PER_STEP} of a training step, decoding not counted"

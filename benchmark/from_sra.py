@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 import yaml
 
 from benchmark.public_flags import SCRIPTS, Flag
+from sra.alignment.sra import PUBLIC_DISTANCES
 from sra.config import SPLITS, ConfigError
 
 Values = dict[str, Any]
 IMAGENET = SPLITS["imagenet-train"][0]
 PROCESSES = 8
 """GPUs of the authors' commands where the launcher does not say: accelerate's configuration file has 8."""
-DISTANCES = {"sml1": "smooth-l1", "l1": "l1", "l2": "l2", "cos": "cosine-tokens"}
 # Whether the teacher keeps the grouping, and its times.
 TEACHERS = {(True, "sra"): "own-times", (True, "self_flow"): "min-and-clean", (False, "self_flow"): "all-at-min"}
 DUAL = ("--dual-time-scheduling", "--attention-separation", "--mask-ratio", "--teacher-t", "--use-alignment-loss")
@@ -183,7 +183,7 @@ def _alignment(values: Values, family: str) -> Values:
         "kind": "sra",
         "blocks": [values["block_out_s"], values["block_out_t"]],
         "interval": {"random": values["t_max"]},
-        "distance": DISTANCES[values["loss_type"]],
+        "distance": PUBLIC_DISTANCES[values["loss_type"]],
         "weight": 0.5 if cosine else 0.2 if family == "sit" else 0.04,
         "weight_schedule": "constant" if cosine else "public-code",
         "teacher_precision": "fp32",
@@ -205,7 +205,7 @@ def _dual(values: Values) -> Values:
         "blocks": [values["block_out_s"], values["block_out_t"]],
         "teacher": teacher,
         "separated": values["attention_separation"],
-        "distance": DISTANCES[values["loss_type"]],
+        "distance": PUBLIC_DISTANCES[values["loss_type"]],
         "weight": values["align_weight"],
     }
 

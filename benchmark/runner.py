@@ -189,6 +189,20 @@ def job_environment() -> dict[str, str]:
     return {**os.environ, **SPOKEN}
 
 
+def evaluator_job(module: str, *arguments: str) -> str:
+    """What a short job of the evaluator prints.
+
+    Raises:
+        UserError: it refused its input.
+    """
+    argv = [sys.executable, "-m", f"evaluator.{module}", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, env=job_environment(), check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"]
+        raise UserError(lines[-1].removeprefix("error: "))
+    return done.stdout
+
+
 def _die_with_parent() -> None:
     """Linux: the job gets SIGTERM when its runner dies, however that dies."""
     pr_set_pdeathsig = 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from typing import Any
 from benchmark.bundle import CONTENTS, SCHEMA, classifier_name, digest_of, features_name, statistics_name
 from benchmark.collect import collect_report
 from benchmark.published import REGISTRY
-from benchmark.runner import job_environment
+from benchmark.runner import evaluator_job
 from benchmark.saved import PLAN, load_plan
 from benchmark.store import RunDirectory, read_json
 from sra.errors import UserError
@@ -153,7 +151,7 @@ def _distances(folder: Path, report: dict[str, Any], findings: Findings) -> None
     if not pairs:
         return
     arguments = ["--samples", *(str(p[0]) for p in pairs), "--reference", *(str(p[1]) for p in pairs)]
-    for row, found in zip(names, _evaluator("statistics", "distance", *arguments), strict=True):
+    for row, found in zip(names, json.loads(evaluator_job("statistics", "distance", *arguments)), strict=True):
         for metric, value in found.items():
             _number(row, metric, value, TOLERANCE * abs(value), "feature statistics", findings)
 
@@ -185,7 +183,7 @@ def _features(folder: Path, report: dict[str, Any], findings: Findings) -> None:
         return
     options = zip(("--samples", "--reference", "--classifier"), zip(*files, strict=True), strict=True)
     arguments = [part for option, paths in options for part in (option, *paths)]
-    for row, found in zip(rows, _evaluator("kept", *arguments), strict=True):
+    for row, found in zip(rows, json.loads(evaluator_job("kept", *arguments)), strict=True):
         few = FEW / min(found.pop("samples"), found.pop("reference"))
         for metric, value in found.items():
             room = SOFTMAX * abs(value) if metric == "is" else max(COUNTED, few)
@@ -199,19 +197,11 @@ def _pixels(folder: Path, report: dict[str, Any], findings: Findings) -> None:
     if not files:
         findings.unknown.append("the samples are not inside")
         return
-    found = dict(zip(files, _evaluator("statistics", "pixels", "--images", *map(str, files)), strict=True))
+    digests = json.loads(evaluator_job("statistics", "pixels", "--images", *map(str, files)))
+    found = dict(zip(files, digests, strict=True))
     for digest in scored:
         places = [file.parent.name for file, value in found.items() if value == digest]
         line = f"{digest[:16]}: the samples that were scored"
         (findings.good if places else findings.bad).append(
             f"{line} are {'in ' + places[0] if places else 'not inside'}"
         )
-
-
-def _evaluator(module: str, *arguments: str) -> list[Any]:
-    argv = [sys.executable, "-m", f"evaluator.{module}", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, env=job_environment(), check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"]
-        raise UserError(lines[-1].removeprefix("error: "))
-    return list(json.loads(done.stdout))

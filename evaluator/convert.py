@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import graphlib
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from evaluator import graphdef
-from evaluator.errors import EvaluatorError
+from evaluator.errors import EvaluatorError, refusing
 from evaluator.files import replacing
 from evaluator.folding import fold
 from evaluator.graphdef import Node
 from evaluator.graphs import BLANK, INPUT, LOGITS, POOL, SPATIAL, Graph, resolve
 from evaluator.inception import OPERATIONS, Inception, Network
-from evaluator.tool import BAD_INPUT
 
 PASSED = ("Identity", "CheckNumerics")
 """Operations that hand their first input on."""
@@ -146,7 +144,7 @@ def main() -> None:
     parser.add_argument("graph", help="frozen graph (.pb), or embedded:digits")
     parser.add_argument("out", type=Path, help=f"the network ({SUFFIX})")
     options = parser.parse_args()
-    try:
+    with refusing():
         if options.out.suffix != SUFFIX:
             raise EvaluatorError(f"OUT {options.out}: a name that ends in {SUFFIX} is needed")
         graph = resolve(options.graph)
@@ -155,9 +153,6 @@ def main() -> None:
         with torch.inference_mode():
             pool, spatial = inception(torch.zeros(BLANK))
         write(network, graph, options.out)
-    except EvaluatorError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
     grid = " x ".join(map(str, spatial.shape[1:]))
     sizes = f"{pool.shape[1]} features, {grid} spatial, {inception.weights.shape[1]} classes"
     print(f"{options.out}: {len(network.nodes)} operations, {sizes}")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+
+BAD_INPUT = 2
+"""Exit code of a refusal."""
 
 
 class EvaluatorError(Exception):
@@ -12,6 +17,16 @@ class EvaluatorError(Exception):
 
 class ToolError(Exception):
     """A tool that cannot run here; its reason stands in the table, and the other tools still count."""
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """End the process with one line and exit code 2 where input is refused."""
+    try:
+        yield
+    except EvaluatorError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(BAD_INPUT)
 
 
 def nearest(name: str, found: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ import numpy as np
 
 from evaluator import coverage, metrics
 from evaluator.cache import Rows
-from evaluator.errors import EvaluatorError
+from evaluator.errors import EvaluatorError, refusing
 from evaluator.files import replacing
 
-BAD_INPUT = 2
 CLASSIFIER = "classifier.npy"
 """In the folder of a graph's features: its classifier's weights."""
 Array = np.ndarray[Any, Any]
@@ -105,11 +103,8 @@ def main() -> None:
         parser.add_argument(name, type=Path, nargs="+", required=True, help="one a pair")
     options = parser.parse_args()
     pairs = zip(options.samples, options.reference, options.classifier, strict=True)
-    try:
+    with refusing():
         print(json.dumps([measure(*pair) for pair in pairs]))
-    except EvaluatorError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
 
 
 if __name__ == "__main__":

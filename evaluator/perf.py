@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluator import coverage, intervals, metrics, oracle, tool
+from evaluator import coverage, intervals, metrics, oracle
 from evaluator.cache import CHUNK, FeatureCache, Rows
-from evaluator.errors import EvaluatorError
+from evaluator.errors import refusing
 from evaluator.files import replacing
 from evaluator.graphs import resolve
 from evaluator.samples import open_images
@@ -260,8 +260,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with refusing():
         main()
-    except EvaluatorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(tool.BAD_INPUT)

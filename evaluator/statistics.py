@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluator.cache import FeatureCache, Features, folder_name
-from evaluator.errors import EvaluatorError
+from evaluator.errors import EvaluatorError, refusing
 from evaluator.files import replacing
 from evaluator.graphs import resolve
 from evaluator.kept import CLASSIFIER, write_pool, write_weights
 from evaluator.metrics import Gaussian, frechet_distances, gaussian
 from evaluator.samples import STATISTICS, open_images, statistics
 
-BAD_INPUT = 2
 Array = np.ndarray[Any, Any]
 
 
@@ -111,11 +109,8 @@ def main() -> None:
     hashing = commands.add_parser("pixels", help="SHA-256 of the pixels of each image set")
     hashing.add_argument("--images", type=Path, nargs="+", required=True)
     options = parser.parse_args()
-    try:
+    with refusing():
         _run(options)
-    except EvaluatorError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from evaluator.errors import EvaluatorError, ToolError
+from evaluator.errors import BAD_INPUT, EvaluatorError, ToolError, refusing
 from evaluator.graphs import Graph, resolve
 from evaluator.samples import ImageSet, open_images
 from evaluator.scores import Scores
 
-BAD_INPUT = 2
 STOPPED = 75
 """Exit code after SIGTERM or SIGINT; the same command continues."""
 
@@ -60,10 +59,8 @@ def run(
         signal.signal(number, _stop)
     options = _parse(tool, extend)
     try:
-        _score(tool, version, score, options)
-    except EvaluatorError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
+        with refusing():
+            _score(tool, version, score, options)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -136,6 +136,12 @@ class ModelConfig:
         return SIZES[self.size] if isinstance(self.size, str) else self.size
 
     @property
+    def size_label(self) -> str:
+        """`S`, `B`, `L`, `XL` or DEPTHxWIDTHxHEADS."""
+        size = self.dimensions
+        return self.size if isinstance(self.size, str) else f"{size.depth}x{size.width}x{size.heads}"
+
+    @property
     def size_name(self) -> str:
         """`S`, `B`, `L`, `XL` or `custom`."""
         return self.size if isinstance(self.size, str) else "custom"

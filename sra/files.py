@@ -79,6 +79,10 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+COST_TABLE = ("perf.json", "SRA_BENCH_PERF")
+"""Name and variable of what `sra-bench perf` measures and `plan` uses."""
+
+
 def cache_file(name: str, variable: str) -> Path:
     """Where a file of this machine's user stands: $variable, else in `sra-bench` of the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from benchmark.environment import PATIENCE_SECONDS
-from benchmark.executors.settings import STRICT, Images
+from benchmark.executors.settings import Images
+from sra.config import STRICT
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """An RFC 1123 label."""

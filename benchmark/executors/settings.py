@@ -9,10 +9,10 @@ from typing import Literal
 from benchmark.images import REPOSITORY, installed_version, reference_of
 from benchmark.plan import MODULES
 from benchmark.validation import validated
+from sra.config import STRICT
 from sra.errors import UserError
 
 Role = Literal["trainer", "evaluator", "all"]
-STRICT = {"extra": "forbid"}
 EVALUATOR_PYTHON = "/opt/evaluator/bin/python"
 """TensorFlow's interpreter in the image `all`, where plain `python` is torch's."""
 

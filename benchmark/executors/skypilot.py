@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from benchmark.engine import HARDENED, SCRATCH
 from benchmark.environment import ASSETS_FOLDER, GRACE_SECONDS
-from benchmark.executors.settings import STRICT, Images
+from benchmark.executors.settings import Images
 from benchmark.runner import STOPPED
+from sra.config import STRICT
 
 MANIFEST = "/tmp/sra-bench/manifest.yaml"  # noqa: S108 - of the cloud's machine
 ASSETS = "assets"

@@ -22,6 +22,8 @@ BLOCKS = {
 }
 
 Distance = Literal["smooth-l1", "l1", "l2", "cosine", "cosine-tokens"]
+PUBLIC_DISTANCES: dict[str, Distance] = {"sml1": "smooth-l1", "l1": "l1", "l2": "l2", "cos": "cosine-tokens"}
+"""By their names in the public code."""
 
 
 @dataclass(frozen=True, kw_only=True)

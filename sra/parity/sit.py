@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sra.alignment.dual_timestep import Teacher
 from sra.alignment.self_flow import Settings as DualTimestepSettings
-from sra.alignment.sra import Distance, Interval
+from sra.alignment.sra import PUBLIC_DISTANCES, Distance, Interval
 from sra.alignment.sra import Settings as SraSettings
 from sra.config import EmaConfig, SampleConfig, TrainConfig
 from sra.ema import update_ema
@@ -31,7 +31,6 @@ from sra.step import make_optimizer
 V = TypeVar("V")
 
 # The format's names of what the suite calls otherwise.
-DISTANCES: dict[str, Distance] = {"sml1": "smooth-l1", "l1": "l1", "l2": "l2", "cos": "cosine-tokens"}
 SAMPLERS: dict[str, Literal["euler", "heun", "euler-maruyama", "ddpm"]] = {
     "ode_euler": "euler",
     "ode_heun": "heun",
@@ -89,7 +88,7 @@ def sra_loss(networks: Networks, scope: Scope) -> None:
 def _sra_case(networks: Networks, teacher: DiffusionTransformer, case: Scope) -> None:
     distance, times, path = case.prefix.split("/")[1:]
     model = replace(networks.model, interpolant=_named(PATHS, path))
-    align = _sra(case, _named(DISTANCES, distance))
+    align = _sra(case, _named(PUBLIC_DISTANCES, distance))
     module = networks.module(replace(STEP, times=_named(TIMES, times)), align, model)
     losses = losses_and_gradients(case, module, teacher, for_sit(case, path))
     _compare_losses(case, losses)

@@ -20,7 +20,7 @@ from sra.config import SampleConfig
 from sra.errors import ConfigError
 from sra.files import write_json
 from sra.perf import results, scaling
-from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of, size_name
+from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of
 from sra.perf.clock import Clock, Subject, alternate, fresh, parts_of, peak_memory, wait
 from sra.perf.loading import Loading
 from sra.perf.results import Result
@@ -200,7 +200,7 @@ class Session:
             "mode": mode.name,
             "speed": vars(mode.speed),
             "family": model.family,
-            "size": size_name(model),
+            "size": model.size_label,
             "patch": model.patch,
             "resolution": model.resolution,
             "precision": precision,

@@ -61,12 +61,6 @@ def model_of(text: str, family: Literal["sit", "dit"], resolution: int) -> Model
     )
 
 
-def size_name(model: ModelConfig) -> str:
-    """S, B, L, XL or DEPTHxWIDTHxHEADS."""
-    size = model.dimensions
-    return model.size if isinstance(model.size, str) else f"{size.depth}x{size.width}x{size.heads}"
-
-
 def align_of(kind: str, blocks: list[int] | None, model: ModelConfig, mode: Mode) -> AlignSettings | None:
     """Settings of an alignment, `none` for none; in reference mode its teacher runs outside autocast.
 

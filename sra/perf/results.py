@@ -19,10 +19,9 @@ from typing import Any
 import torch
 
 from sra.errors import UserError
-from sra.files import cache_file, write_json
+from sra.files import COST_TABLE, cache_file, write_json
 
 SCHEMA = 1
-TABLE, TABLE_VARIABLE = "perf.json", "SRA_BENCH_PERF"
 # Dense peak in FLOP/s by the vendor's data sheets: (16-bit tensor cores, TF32 tensor cores).
 PEAKS = {
     "H200": (989.4e12, 494.7e12),
@@ -148,7 +147,7 @@ def save(document: dict[str, Any]) -> Path:
     Raises:
         UserError: the table that is there cannot be read.
     """
-    path = cache_file(TABLE, TABLE_VARIABLE)
+    path = cache_file(*COST_TABLE)
     fresh = {"schema": SCHEMA, "device": document["machine"]["device"], "train": [], "sample": [], "latents": []}
     table: dict[str, Any] = fresh
     if path.is_file():
