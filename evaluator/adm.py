@@ -37,7 +37,10 @@ class InceptionGraph:
         except Exception as error:
             # protobuf's DecodeError has no public home of its own.
             raise EvaluatorError(f"--graph {graph.path}: not a frozen TensorFlow graph") from error
-        self.session = v1.Session(graph=tf.Graph())
+        # All of a GPU's memory is not TensorFlow's, and TF32 would move features by a thousandth.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        settings = v1.ConfigProto(gpu_options=v1.GPUOptions(allow_growth=True))
+        self.session = v1.Session(graph=tf.Graph(), config=settings)
         with self.session.graph.as_default():
             images = v1.placeholder(tf.float32, (None, None, None, 3))
             try:

@@ -128,13 +128,16 @@ class _Hashing:
         self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
+        rest = memoryview(content).cast("B")
         try:
-            count = self.handle.write(content)
+            # A network disk may take a part only.
+            while rest:
+                rest = rest[self.handle.write(rest) :]
         except OSError as error:
             self.error = error
             raise
         self.digest.update(content)
-        return count
+        return len(content)
 
     def flush(self) -> None:
         self.handle.flush()
@@ -170,7 +173,10 @@ def load_newest(
     places = [place for place in _all(folder) if limit is None or _step(place) <= limit]
     for place in reversed(places):
         if is_whole(place):
-            state: dict[str, Any] = torch.load(place / "state.pt", map_location="cpu", weights_only=True)
+            # Mapped: the processes of a machine share its pages, where each would hold a copy of its own. On a CPU the
+            # optimizer would go on in the mapped file, which may be removed.
+            mapped = torch.cuda.is_available()
+            state: dict[str, Any] = torch.load(place / "state.pt", map_location="cpu", weights_only=True, mmap=mapped)
             _check(place, state, settings)
             return state
         say(f"warning: {place}: checkpoint is damaged (checksum differs); trying the one before")

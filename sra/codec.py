@@ -13,6 +13,9 @@ from sra.codec_files import check_codec_folder
 from sra.config import CodecConfig
 from sra.errors import DataError
 
+PIXELS = 64 * 256 * 256
+"""That are encoded or decoded at a time: 13 GB of a decoder's memory, whatever the resolution."""
+
 
 class Codec:
     """Pixels to posterior moments, latents to pixels; always in eval mode, without gradients."""
@@ -20,10 +23,15 @@ class Codec:
     def __init__(self, module: Any, scale: float, device: str | torch.device) -> None:
         self.module = module.to(device).eval().requires_grad_(False)
         self.scale, self.device = scale, torch.device(device)
+        self.factor = 2 ** (len(module.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 to (N, 2C, h, w) float32: posterior mean, then standard deviation."""
+        at_once = self._at_once(images.shape[1] * images.shape[2])
+        return torch.cat([self._moments(part) for part in images.split(at_once)])
+
+    def _moments(self, images: Tensor) -> Tensor:
         x = images.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         posterior = self.module.encode(x.to(self.module.dtype)).latent_dist
         return torch.cat([posterior.mean, posterior.std], dim=1).float()
@@ -31,9 +39,18 @@ class Codec:
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """(N, C, h, w) scaled latents to (N, H, W, 3) uint8: ((x + 1) / 2 * 255), clamped, truncated."""
+        at_once = self._at_once(z.shape[2] * z.shape[3] * self.factor**2)
+        return torch.cat([self._decode(part) for part in z.split(at_once)])
+
+    def _decode(self, z: Tensor) -> Tensor:
         x = self.module.decode((z.to(self.device) / self.scale).to(self.module.dtype)).sample.float()
         pixels: Tensor = ((x + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous()
+
+    @staticmethod
+    def _at_once(pixels: int) -> int:
+        """Images of so many pixels that go through the module together."""
+        return max(1, PIXELS // pixels)
 
 
 def codec_folder(config: CodecConfig) -> Path:
@@ -67,13 +84,13 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu") -> Codec
             f"codec.path {config.path}: {reason or f'cannot be loaded: {str(error).splitlines()[0]}'}"
         ) from error
     channels = int(module.config.latent_channels)
-    factor = 2 ** (len(module.config.block_out_channels) - 1)
-    if (channels, factor) != (config.channels, config.factor):
+    codec = Codec(module, config.scale, device)
+    if (channels, codec.factor) != (config.channels, config.factor):
         raise DataError(
-            f"codec.path {config.path}: has {channels} channels and factor {factor}, "
+            f"codec.path {config.path}: has {channels} channels and factor {codec.factor}, "
             f"the manifest says {config.channels} and {config.factor}"
         )
-    return Codec(module, config.scale, device)
+    return codec
 
 
 def _absence(config: CodecConfig) -> str | None:

@@ -284,8 +284,8 @@ class SampleConfig:
     """Which weights are sampled."""
     batch: int = 64
     """Images per process at a time."""
-    shard: int = 1000
-    """Images per resumable shard."""
+    shard: int = 250
+    """Images per resumable shard: what a kill loses, and small enough that processes end together."""
     png: bool = False
     """Also write one PNG an image, named as the public code does."""
     ranks: int | None = None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 Judge = Callable[[int, float, float], bool]
 """(step counted from 0, mean loss, gradient norm) to whether the optimizer may step; raises what ends the run."""
@@ -39,7 +40,8 @@ class FiniteCheck:
         """The loss, or NaN after a bad step: the scaler then skips every step that follows."""
         if self.spoiled is None or not self.scaled:
             return loss
-        return torch.where(self.spoiled, torch.full_like(loss, torch.nan), loss)
+        # A factor: the gradient of `where` would be zero, and no reason for the scaler to skip.
+        return loss * torch.where(self.spoiled, torch.nan, 1.0)
 
     def permits(self, step: int, totals: Sequence[Tensor], norm: Tensor, optimizer: torch.optim.Optimizer) -> bool:
         """Whether the host lets the optimizer step; asked between the gradients and that step.
@@ -64,16 +66,27 @@ class FiniteCheck:
             optimizer.found_inf = self.spoiled.float()  # type: ignore[attr-defined]
         return True
 
+    def _seen(self) -> list[float]:
+        """The flag and what set it, of the first process whose flag is set: a loss is each process's own."""
+        assert self.spoiled is not None
+        own = torch.cat([self.spoiled.double().reshape(1), self._first])
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return own.tolist()
+        all_of_them = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(all_of_them, own)
+        rows: list[list[float]] = torch.stack(all_of_them).tolist()
+        return max(rows, key=lambda row: row[0])
+
     def look(self) -> int:
-        """Read the flag; the judge hears of a step since the last look that was not finite.
+        """Read the flag; the judge hears of a step since the last look that was not finite. Called by every process.
 
         Returns:
             How many steps the scaler has skipped since the last look, where nobody looked at them one by one.
         """
         if self.spoiled is None:
             return 0
-        if bool(self.spoiled):
-            step, loss, norm = self._first.tolist()
+        spoiled, step, loss, norm = self._seen()
+        if spoiled:
             self.judge(int(step), loss, norm)
         skipped = int(self._overflows)
         self._overflows.zero_()

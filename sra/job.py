@@ -130,6 +130,10 @@ def read_config(path: Path, cls: type[T]) -> T:
     return from_plain(cls, plain)
 
 
+def _first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Progress:
     """Lines with count, rate and time left, at most one every two seconds, and the job's heartbeat file."""
 
@@ -143,7 +147,7 @@ class Progress:
         """In the stage directory of this label, or the only one; from the first of many processes."""
         global _heartbeat
         place = next((out for out in _outs if out.name == self.label), _outs[0] if _outs else None)
-        if place is None or not (place / "stage.json").is_file() or os.environ.get("RANK", "0") != "0":
+        if place is None or not (place / "stage.json").is_file() or not _first_process():
             return None
         _last_beat("ended")
         _heartbeat = Heartbeat(place, self.total, self.unit)
@@ -158,7 +162,8 @@ class Progress:
             self.heartbeat.beat(self.done, (self.done - self.initial) / max(now - self.started, 1e-9))
         if now - self.shown >= SHOWN_SECONDS or self.done >= self.total:
             self.shown = now
-            self._show(now - self.started, values)
+            if _first_process():
+                self._show(now - self.started, values)
 
     def _show(self, elapsed: float, values: dict[str, float]) -> None:
         from tqdm import tqdm  # a second of imports that short jobs need not pay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -36,19 +37,28 @@ class Decoder:
             codec.module.to(memory_format=torch.channels_last)
         self.stream = torch.cuda.Stream(codec.device) if codec.device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def ready(self, z: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-        """Latents (N, C, h, w) with the moment from which the decoder may read them; called where they were made."""
+    def ready(self, *made: Tensor) -> torch.cuda.Event | None:
+        """The moment from which the decoder may read these tensors; called where they were made."""
         if self.stream is None:
-            return z, None
-        z.record_stream(self.stream)
+            return None
+        for tensor in made:
+            tensor.record_stream(self.stream)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
-        return z, event
+        return event
 
-    def decode(self, z: Tensor, event: torch.cuda.Event | None) -> Tensor:
-        """(N, H, W, 3) uint8 on the CPU."""
+    @contextlib.contextmanager
+    def after(self, event: torch.cuda.Event | None) -> Iterator[None]:
+        """On the decoder's stream, once the moment has come: what is fetched here waits for nothing that came later."""
         if event is None or self.stream is None:
-            return self.codec.decode(z.float()).cpu()
+            yield
+            return
+        # A new thread begins on the first GPU, and to come back to it would cost that GPU memory.
+        torch.cuda.set_device(self.stream.device)
         with torch.cuda.stream(self.stream):
             self.stream.wait_event(event)
-            return self.codec.decode(z.float()).cpu()
+            yield
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (N, C, h, w) to (N, H, W, 3) uint8 on the CPU."""
+        return self.codec.decode(z.float()).cpu()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from sra.errors import ConfigError
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=7)
 
 
 def check_processes(expected: int | None, found: int) -> None:
@@ -53,15 +57,40 @@ def make_accelerator(precision: str, expected: int | None, **settings: Any) -> A
     return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available(), **settings)
 
 
+class Everyone:
+    """The processes of a job on the host network, where one may work alone for hours while the others wait.
+
+    A barrier of NCCL would end all of them after ten minutes, which is right for a step of training, and wrong for the
+    last shard of images, for 50,000 PNG files, or for a checkpoint on a slow disk.
+    """
+
+    def __init__(self) -> None:
+        """Called by every process, at the same point."""
+        self.alone = not dist.is_initialized() or dist.get_world_size() == 1
+        self.group = None if self.alone else dist.new_group(backend="gloo", timeout=PATIENCE)
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if not self.alone:
+            dist.barrier(group=self.group)
+
+    def told(self, value: T) -> T:
+        """What the first process says: others may see a shared file system a moment later."""
+        if self.alone:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.group)
+        return values[0]
+
+
 class StopVote:
     """Whether any process was asked to stop: all leave at the same step, and none waits for the others.
 
     Each step starts a sum of one number over the host network and reads that of the step before.
     """
 
-    def __init__(self) -> None:
-        self.alone = not dist.is_initialized() or dist.get_world_size() == 1
-        self.group = None if self.alone else dist.new_group(backend="gloo")
+    def __init__(self, everyone: Everyone) -> None:
+        self.alone, self.group = everyone.alone, everyone.group
         self.pending: tuple[Tensor, Any] | None = None
 
     def __call__(self, asked: bool) -> bool:

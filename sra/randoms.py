@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 import torch
@@ -82,7 +83,7 @@ class Randoms:
     def _words(self, names: Sequence[str], shape: tuple[int, ...]) -> Words:
         """Four words for every four numbers: each (K, N, numbers / 4)."""
         device = self.positions.device
-        plan = torch.tensor([_plan(self.seed, name) for name in names], device=device)
+        plan = _plans(self.seed, tuple(names), device)
         extra, *words = plan[:, :, None, None].unbind(1)
         block = torch.arange((math.prod(shape) + 3) // 4, device=device)[None, None, :]
         rows = self.positions[None, :, None]
@@ -93,6 +94,12 @@ class Randoms:
         """Four numbers of every block, in order: (K, N, *shape)."""
         flat = torch.stack(numbers, -1).flatten(2)
         return flat[:, :, : math.prod(shape)].reshape(*flat.shape[:2], *shape)
+
+
+@lru_cache(maxsize=1024)
+def _plans(seed: int, names: tuple[str, ...], device: torch.device) -> Tensor:
+    """(K, 21) int64 of K streams. Kept: to bring numbers to a GPU makes the host wait for all that it was given."""
+    return torch.tensor([_plan(seed, name) for name in names], device=device)
 
 
 def _plan(seed: int, name: str) -> list[int]:

@@ -25,7 +25,7 @@ from sra.network import DiffusionTransformer
 from sra.npz import Array, write_images, write_shard
 from sra.pipeline import Decoder, behind
 from sra.precision import autocast, set_tf32
-from sra.processes import make_state
+from sra.processes import Everyone, make_state
 from sra.samplers import sample
 from sra.seeding import Draw, PublicCode, Shard, make_seeding
 from sra.speed import chosen
@@ -39,10 +39,10 @@ Made = tuple[Tensor, torch.cuda.Event | None, Tensor]
 class Sampler:
     """One checkpoint, its codec, and where its images go."""
 
-    def __init__(self, config: SampleJob, out: Path, codec: Codec, state: PartialState) -> None:
+    def __init__(self, config: SampleJob, out: Path, codec: Codec, state: PartialState, everyone: Everyone) -> None:
         if config.sample.weights != "ema" and config.checkpoint.endswith(".safetensors"):
             raise ConfigError("sample.weights 'model': the suite's own checkpoints hold EMA weights; allowed: ema")
-        self.config, self.out, self.codec, self.state = config, out, codec, state
+        self.config, self.out, self.codec, self.state, self.everyone = config, out, codec, state, everyone
         self.seeding = make_seeding(config, state.device, state.num_processes)
         self.network: DiffusionTransformer | None = None
         self.speed = chosen(state.device.type)
@@ -64,18 +64,18 @@ class Sampler:
             return
         self._check_shards()
         missing = [shard for shard in self.seeding.shards if not self.shard_file(shard).is_file()]
-        # Nobody may finish a shard while others still look: all must share out the same list.
-        self.state.wait_for_everyone()
+        # All must share out the same list.
+        missing = self.everyone.told(missing)
         mine = self.seeding.mine(missing, self.state.process_index, self.state.num_processes)
         progress = job.Progress(self.out.name, sum(shard.count for shard in mine), " images")
         resolution = self.config.model.resolution
         for shard in mine:
             shape = (shard.count, resolution, resolution, 3)
             write_shard(self.shard_file(shard), shape, self._batches(shard, progress))
-        self.state.wait_for_everyone()
+        self.everyone.wait()
         if self.state.is_main_process:
             self._finish()
-        self.state.wait_for_everyone()
+        self.everyone.wait()
 
     def _check_shards(self) -> None:
         names = {shard.name for shard in self.seeding.shards}
@@ -96,7 +96,8 @@ class Sampler:
     def _latents(self, shard: Shard) -> Iterator[Made]:
         for draw in self.seeding.draws(shard):
             job.check_stop()
-            yield *self.decoder.ready(self._sampled(draw)), draw.labels
+            z = self._sampled(draw)
+            yield z, self.decoder.ready(z, draw.labels), draw.labels
 
     def _sampled(self, draw: Draw) -> Tensor:
         """Latents (N, C, h, w) of a batch."""
@@ -110,7 +111,8 @@ class Sampler:
     def _decoded(self, made: Made) -> tuple[Array, Array]:
         """(N, H, W, 3) uint8 images and (N,) labels."""
         z, ready, labels = made
-        return self.decoder.decode(z, ready).numpy(), labels.cpu().numpy()
+        with self.decoder.after(ready):
+            return self.decoder.decode(z).numpy(), labels.cpu().numpy()
 
     def _network(self) -> DiffusionTransformer:
         """Loaded when the first batch wants it."""
@@ -158,12 +160,13 @@ def main(arguments: list[str]) -> None:
     if len(options.config) != len(options.out):
         raise ConfigError(f"--config names {len(options.config)} files, --out {len(options.out)} folders: one each")
     state = make_state(options.processes)
+    everyone = Everyone()
     codecs: dict[CodecConfig, Codec] = {}
     for path, out in zip(options.config, options.out, strict=True):
         config = job.read_config(path, SampleJob)
         if config.codec not in codecs:
             codecs[config.codec] = load_codec(config.codec, state.device)
-        Sampler(config, out, codecs[config.codec], state).run()
+        Sampler(config, out, codecs[config.codec], state, everyone).run()
 
 
 if __name__ == "__main__":

@@ -86,6 +86,14 @@ def with_kernel_of(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "param_groups": [{**group, **kept} for group in state["param_groups"]]}
 
 
+def steps_beside_weights(optimizer: Any) -> None:
+    """Loading leaves the step counts of a sharded optimizer on the host; the fused kernel wants them on the device."""
+    inner = torchs_own(optimizer)
+    if inner.param_groups[0].get("fused"):
+        for parameter, state in inner.state.items():
+            state["step"] = state["step"].to(parameter.device)
+
+
 def rate_at(config: TrainConfig, step: int) -> float:
     """Learning rate of step `step`, counted from 0."""
     return config.lr * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else config.lr
@@ -112,6 +120,8 @@ def teacher_of(ema: DiffusionTransformer, align: AlignSettings | None, speed: Sp
 
 def compile_blocks(network: DiffusionTransformer) -> None:
     """Compile the blocks in place: they share one compilation, and the names of the state stay."""
+    # DDP would have every block cut where a bucket of gradients ends; blocks are small enough to overlap as they are.
+    torch._dynamo.config.optimize_ddp = False
     for block in network.blocks:
         block.compile()
 

@@ -34,10 +34,20 @@ from sra.logbook import LogBook, Tally, memory_of, watch_memory
 from sra.method import StepLosses, TrainingModule
 from sra.network import initialise
 from sra.precision import set_tf32
-from sra.processes import StopVote, leave, make_accelerator
+from sra.processes import Everyone, StopVote, leave, make_accelerator
 from sra.randoms import Randoms
 from sra.speed import chosen
-from sra.step import Step, compile_blocks, gather_state, make_optimizer, rate_at, teacher_of, to_device, with_kernel_of
+from sra.step import (
+    Step,
+    compile_blocks,
+    gather_state,
+    make_optimizer,
+    rate_at,
+    steps_beside_weights,
+    teacher_of,
+    to_device,
+    with_kernel_of,
+)
 from sra.trackers import check_trackers, finish_trackers, start_trackers
 
 FREE = (
@@ -90,7 +100,7 @@ class Trainer:
             processes,
             log_with=list(trackers) or None,
             project_dir=out / "trackers",
-            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=self.speed.buckets == "views")],
+            kwargs_handlers=[self._ddp()],
         )
         set_tf32(self.settings.precision)
         watch_memory(self.accelerator.device)
@@ -102,16 +112,26 @@ class Trainer:
         module = TrainingModule(config.model, config.codec, self.settings, config.align)
         initialise(module.network, config.seed)
         self.ema = copy.deepcopy(module.network).eval().requires_grad_(False).to(self.accelerator.device)
+        # A sharded optimizer goes by where the weights are when it is made.
+        module.to(self.accelerator.device)
         optimizer = make_optimizer(module, self.settings, "fused" if self.speed.optimizer == "fused" else "plain")
         self.network = module.network
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer, device_placement=[True, False])
         self.grid = TrainingGrid(config, out / "grids", self.accelerator.device) if self.settings.grid_every else None
         self.step, self.seconds, self.loss, self.skipped = 0, 0.0, float("nan"), 0
-        self.tally, self.book, self.vote = Tally(), LogBook(out, self.accelerator), StopVote()
+        self.tally, self.book = Tally(), LogBook(out, self.accelerator)
+        self.everyone = Everyone()
+        self.vote = StopVote(self.everyone)
         policy = checkpoint.Policy(keep=self.settings.keep, keep_every=self.settings.keep_every)
         self.writer = checkpoint.Writer(out / "checkpoints", self.identity(), policy)
         self.one_step = self._prepare_step()
         start_trackers(self.accelerator, trackers, out)
+
+    def _ddp(self) -> DistributedDataParallelKwargs:
+        """Buffers are constants: nobody needs to be sent them at every step."""
+        return DistributedDataParallelKwargs(
+            gradient_as_bucket_view=self.speed.buckets == "views", broadcast_buffers=False
+        )
 
     def _prepare_step(self) -> Step:
         """The hot path; which switches it runs with is written to `speed.json`."""
@@ -168,17 +188,22 @@ class Trainer:
 
         Where the weights of a milestone have gone, from the newest one that does not lie behind it.
         """
-        missing = [step for step in self._exports() if not self.weights_file(step).is_file()]
+        missing = self.everyone.told([step for step in self._exports() if not self.weights_file(step).is_file()])
         limit = missing[0] if missing else None
         state = checkpoint.load_newest(self.out / "checkpoints", self.identity(), limit)
         if state is not None:
             self._restore(state)
             job.say(f"continues at step {self.step} of {self.total}")
+        if self.step != (first := self.everyone.told(self.step)):
+            raise DataError(
+                f"{self.out / 'checkpoints'}: the newest whole checkpoint is of step {self.step} here and of step "
+                f"{first} for the first process: the machines do not see the same files; start again"
+            )
         if self.accelerator.is_main_process:
             self.book.cut(self.step)
         if self.step in missing:
             self.export()
-        self.accelerator.wait_for_everyone()
+        self.everyone.wait()
 
     def _exports(self) -> list[int]:
         """Steps whose EMA weights are kept."""
@@ -188,6 +213,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(with_kernel_of(self.optimizer, state["optimizer"]))
+        steps_beside_weights(self.optimizer)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
@@ -215,7 +241,7 @@ class Trainer:
             self.writer.save(self.step, state)
         if wait:
             self.writer.join()
-            self.accelerator.wait_for_everyone()
+            self.everyone.wait()
 
     def weights_file(self, step: int) -> Path:
         """Where the EMA weights of a milestone stand."""

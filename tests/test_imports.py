@@ -10,7 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmark", "sra", "evaluator")
 # benchmark may use these torch-free modules; all else goes by argv and files.
-SHARED = {"sra.codec_files", "sra.config", "sra.errors", "sra.files", "sra.flops", "evaluator.scores"}
+SHARED = {
+    "sra.alignment.sra",
+    "sra.codec_files",
+    "sra.config",
+    "sra.errors",
+    "sra.files",
+    "sra.flops",
+    "evaluator.scores",
+}
 
 
 def imports(path: Path) -> set[str]:

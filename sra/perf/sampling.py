@@ -110,8 +110,8 @@ class Sampling:
         for _ in range(rounds):
             with self.clock("network"):
                 z = self._sample()
-                made = (z, None) if self.decoder is None else self.decoder.ready(z)
-            yield made
+                ready = None if self.decoder is None else self.decoder.ready(z)
+            yield z, ready
 
     def _sample(self) -> Tensor:
         settings = self.settings

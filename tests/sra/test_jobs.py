@@ -30,6 +30,7 @@ from sra.config import (
 from sra.errors import DataError
 from sra.images import prepare
 from sra.latents import PackedLatents, encode
+from sra.processes import Everyone
 from sra.sample import Sampler
 from sra.seeding import labels_of
 from sra.train import DataOrder, NonFiniteError, Trainer
@@ -215,7 +216,7 @@ def sampler(latents, tmp_path):
             seed=0, codec=CODEC, model=MODEL, sample=SampleConfig(**settings), checkpoint=str(trainer.weights_file(6))
         )
         (tmp_path / name).mkdir()
-        return Sampler(config, tmp_path / name, codec, PartialState())
+        return Sampler(config, tmp_path / name, codec, PartialState(), Everyone())
 
     return make
 
@@ -283,5 +284,5 @@ def test_other_methods_train_resume_to_the_bit_and_are_sampled(name, latents, tm
     weights = str(whole.weights_file(6))
     (tmp_path / "images").mkdir()
     sampled = SampleJob(seed=0, codec=CODEC, model=model, sample=settings, checkpoint=weights)
-    Sampler(sampled, tmp_path / "images", load_codec(CODEC), PartialState()).run()
+    Sampler(sampled, tmp_path / "images", load_codec(CODEC), PartialState(), Everyone()).run()
     assert np.load(tmp_path / "images" / "samples.npz")["arr_0"].shape == (4, 32, 32, 3)

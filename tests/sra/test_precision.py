@@ -10,6 +10,7 @@ from sra.codec import load_codec
 from sra.config import SampleConfig, SampleJob, StandInJob
 from sra.parity.mode import Mode
 from sra.perf.__main__ import main as perf
+from sra.processes import Everyone
 from sra.sample import Sampler
 from sra.standin import make_weights
 from sra.train import Trainer
@@ -46,7 +47,7 @@ def test_sampling(precision, small, tmp_path):
     make_weights(StandInJob(seed=0, codec=small.codec, model=small.model), tmp_path)
     weights = str(tmp_path / "weights.pt")
     job = SampleJob(seed=0, codec=small.codec, model=small.model, sample=settings, checkpoint=weights)
-    Sampler(job, tmp_path, load_codec(small.codec), PartialState()).run()
+    Sampler(job, tmp_path, load_codec(small.codec), PartialState(), Everyone()).run()
     check(precision)
 
 

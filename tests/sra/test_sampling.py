@@ -20,6 +20,7 @@ from sra.config import ConfigError, SampleConfig, SampleJob, to_plain
 from sra.files import write_json
 from sra.network import build, initialise
 from sra.npz import read_images, read_labels, write_images, write_shard
+from sra.processes import Everyone
 from sra.randoms import Randoms, StepNoise
 from sra.sample import Sampler
 from sra.seeding import PerImage, PublicCode, Shard, make_seeding
@@ -53,7 +54,7 @@ def run(settings, small, tmp_path):
     codec = load_codec(small.codec)
 
     def go(name, **changes):
-        sampler = Sampler(settings(**changes), tmp_path / name, codec, PartialState())
+        sampler = Sampler(settings(**changes), tmp_path / name, codec, PartialState(), Everyone())
         sampler.run()
         return tmp_path / name
 
