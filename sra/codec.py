@@ -28,8 +28,7 @@ class Codec:
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 to (N, 2C, h, w) float32: posterior mean, then standard deviation."""
-        at_once = self._at_once(images.shape[1] * images.shape[2])
-        return torch.cat([self._moments(part) for part in images.split(at_once)])
+        return torch.cat([self._moments(part) for part in _parts(images, images.shape[1] * images.shape[2])])
 
     def _moments(self, images: Tensor) -> Tensor:
         x = images.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -39,18 +38,18 @@ class Codec:
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """(N, C, h, w) scaled latents to (N, H, W, 3) uint8: ((x + 1) / 2 * 255), clamped, truncated."""
-        at_once = self._at_once(z.shape[2] * z.shape[3] * self.factor**2)
-        return torch.cat([self._decode(part) for part in z.split(at_once)])
+        return torch.cat([self._decode(part) for part in _parts(z, z.shape[2] * z.shape[3] * self.factor**2)])
 
     def _decode(self, z: Tensor) -> Tensor:
         x = self.module.decode((z.to(self.device) / self.scale).to(self.module.dtype)).sample.float()
         pixels: Tensor = ((x + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous()
 
-    @staticmethod
-    def _at_once(pixels: int) -> int:
-        """Images of so many pixels that go through the module together."""
-        return max(1, PIXELS // pixels)
+
+def _parts(batch: Tensor, pixels: int) -> list[Tensor]:
+    """A batch in parts that go through the module together, each image of so many pixels."""
+    size = max(1, PIXELS // pixels)
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
 def codec_folder(config: CodecConfig) -> Path:

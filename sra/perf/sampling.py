@@ -136,7 +136,9 @@ class Sampling:
         with self.clock("decode"):
             if self.decoder is None:
                 return made[0].float().cpu().numpy()
-            return self.decoder.decode(*made).numpy()
+            z, ready = made
+            with self.decoder.after(ready):
+                return self.decoder.decode(z).numpy()
 
     def _write(self, images: np.ndarray[Any, Any]) -> None:
         if not self.png or self.decoder is None:

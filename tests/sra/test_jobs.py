@@ -286,3 +286,17 @@ def test_other_methods_train_resume_to_the_bit_and_are_sampled(name, latents, tm
     sampled = SampleJob(seed=0, codec=CODEC, model=model, sample=settings, checkpoint=weights)
     Sampler(sampled, tmp_path / "images", load_codec(CODEC), PartialState(), Everyone()).run()
     assert np.load(tmp_path / "images" / "samples.npz")["arr_0"].shape == (4, 32, 32, 3)
+
+
+def test_a_codec_works_in_parts_and_in_order(monkeypatch):
+    codec = load_codec(CODEC)
+    images = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sizes = []
+    codec.module.encoder.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+    whole = codec.moments(images)
+    pixels = codec.decode(whole[:, : CODEC.channels])
+    monkeypatch.setattr("sra.codec.PIXELS", 2 * 32 * 32)
+    parts = codec.moments(images)
+    assert sizes == [5, 2, 2, 1]
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    assert (codec.decode(whole[:, : CODEC.channels]).int() - pixels.int()).abs().max() <= 1

@@ -137,3 +137,38 @@ def test_the_launchers_code_is_its_workers(codes, asked, expected):
     assert code == expected
     if -9 in codes.values():
         assert line == "error: process 1 was killed by SIGKILL; the same command continues"
+
+
+TWO = """
+import torch
+from torch import distributed as dist
+
+from sra.finite import FiniteCheck
+from sra.processes import Everyone, make_state
+
+state = make_state(2)
+rank, everyone = state.process_index, Everyone()
+assert everyone.told(["rank", rank]) == ["rank", 0]
+heard = []
+check = FiniteCheck(lambda *numbers: heard.append(numbers), torch.device("cpu"), late=True, scaled=True)
+optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)
+check.look()
+assert heard == []
+check.permits(7, [torch.tensor(torch.nan if rank == 1 else 1.0)], torch.tensor(2.0), optimizer)
+check.look()
+((step, loss, norm),) = heard
+assert step == 7 and loss != loss and norm == 2
+everyone.wait()
+dist.destroy_process_group()
+"""
+
+
+def test_every_process_hears_what_one_of_them_saw(tmp_path):
+    """A list of files that only the first process saw; a loss that was no number on the second one."""
+    (tmp_path / "two.py").write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(tmp_path / "two.py")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

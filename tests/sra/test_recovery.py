@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import hashlib
+import io
 import json
 import os
 import subprocess
@@ -66,6 +68,33 @@ def test_the_state_may_change_once_save_has_returned(tmp_path):
     state = checkpoint.load_newest(tmp_path, {})
     assert not state["a"][0].any()
     assert not state["b"]["c"].any()
+
+
+def test_a_checkpoint_is_read_as_a_mapped_file_where_gpus_get_copies(tmp_path, monkeypatch):
+    checkpoint.write(tmp_path, 3, {"format": checkpoint.FORMAT, "settings": {}, "weights": [torch.arange(1000.0)]})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    state = checkpoint.load_newest(tmp_path, {})
+    assert torch.equal(state["weights"][0], torch.arange(1000.0))
+    assert str(tmp_path) in Path("/proc/self/maps").read_text()
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gets_all(tmp_path):
+    class Slow(io.RawIOBase):
+        def __init__(self):
+            self.content = b""
+
+        def writable(self):
+            return True
+
+        def write(self, content):
+            self.content += bytes(content[:7])
+            return min(7, len(content))
+
+    slow = Slow()
+    hashing = checkpoint._Hashing(slow)
+    assert hashing.write(b"0123456789" * 5) == 50
+    assert slow.content == b"0123456789" * 5
+    assert hashing.digest.hexdigest() == hashlib.sha256(slow.content).hexdigest()
 
 
 def test_a_save_leaves_what_it_took(tmp_path):
