@@ -34,20 +34,16 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 RoundKeys = Sequence[tuple[int | Tensor, int | Tensor]]
 
 
-def philox(counter: Words, key: tuple[int, int]) -> Words:
-    """Philox4x32-10: four int64 tensors that hold 32-bit words, for four counter words and two key words."""
-    return _rounds(counter, _round_keys(key))
-
-
-def _round_keys(key: tuple[int, int]) -> list[tuple[int, int]]:
+def round_keys(key: tuple[int, int]) -> list[tuple[int, int]]:
+    """Of the ten rounds, from two key words."""
     k0, k1 = key
     return [((k0 + i * W0) & MASK, (k1 + i * W1) & MASK) for i in range(10)]
 
 
-def _rounds(counter: Words, keys: RoundKeys) -> Words:
-    """The ten rounds. Words and keys may be of shapes that broadcast: the first rounds then work on the small ones.
+def philox(counter: Words, keys: RoundKeys) -> Words:
+    """Philox4x32-10 of four int64 tensors that hold 32-bit words, with the keys of its ten rounds.
 
-    Bits above the 32nd are carried along and cleared where they would count: a multiplication wants clean words.
+    Words and keys may be of shapes that broadcast: the first rounds then work on the small ones. Bits above the 32nd are carried along and cleared where they would count: a multiplication wants clean words.
     """
     c0, c1, c2, c3 = counter
     for k0, k1 in keys:
@@ -88,7 +84,7 @@ class Randoms:
         block = torch.arange((math.prod(shape) + 3) // 4, device=device)[None, None, :]
         rows = self.positions[None, :, None]
         keys = list(zip(words[::2], words[1::2], strict=True))
-        return _rounds((block, rows & MASK, (rows >> 32) & MASK, extra), keys)
+        return philox((block, rows & MASK, (rows >> 32) & MASK, extra), keys)
 
     def _shaped(self, numbers: list[Tensor], shape: tuple[int, ...]) -> Tensor:
         """Four numbers of every block, in order: (K, N, *shape)."""
@@ -106,7 +102,7 @@ def _plan(seed: int, name: str) -> list[int]:
     """What a stream has of its own: a counter word, then the keys of all rounds."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     k0, k1, extra = (int.from_bytes(digest[i : i + 4], "little") for i in (0, 4, 8))
-    return [extra, *(word for pair in _round_keys((k0, k1)) for word in pair)]
+    return [extra, *(word for pair in round_keys((k0, k1)) for word in pair)]
 
 
 def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
