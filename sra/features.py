@@ -91,7 +91,8 @@ def pca_image(tokens: Tensor, grid: int) -> Array:
     """
     from sklearn.decomposition import PCA  # a second of imports that only this picture pays
 
-    components = PCA(3, svd_solver="full").fit_transform(tokens.double().cpu().numpy())
+    with np.errstate(invalid="ignore"):  # tokens that are all alike: no share of the variance, which is not asked
+        components = PCA(3, svd_solver="full").fit_transform(tokens.double().cpu().numpy())
     low, high = components.min(0), components.max(0)
     scaled: Array = (components - low) / np.where(high > low, high - low, 1)
     return scaled.reshape(grid, grid, 3)

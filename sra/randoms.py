@@ -43,7 +43,8 @@ def round_keys(key: tuple[int, int]) -> list[tuple[int, int]]:
 def philox(counter: Words, keys: RoundKeys) -> Words:
     """Philox4x32-10 of four int64 tensors that hold 32-bit words, with the keys of its ten rounds.
 
-    Words and keys may be of shapes that broadcast: the first rounds then work on the small ones. Bits above the 32nd are carried along and cleared where they would count: a multiplication wants clean words.
+    Words and keys may be of shapes that broadcast: the first rounds then work on the small ones. Bits above the 32nd
+    are carried along and cleared where they would count: a multiplication wants clean words.
     """
     c0, c1, c2, c3 = counter
     for k0, k1 in keys:
