@@ -177,6 +177,8 @@ def evaluate(
     from benchmark.scoring import score_samples
     from benchmark.tool_options import ToolOptions
 
+    if json_path and json_path.is_dir():
+        raise UserError(f"--json {json_path}: is a folder; a file is needed")
     names = [t.value for t in tool] if tool else None
     options = ToolOptions(
         cache=cache,
@@ -194,6 +196,8 @@ def evaluate(
 
         write_json(json_path, result)
     typer.echo(text)
+    if result["errors"] and (names or len(result["errors"]) == len(result["metrics"])):
+        raise UserError(f"--tool: could not run: {', '.join(result['errors'])}")
 
 
 @app.command()

@@ -20,6 +20,19 @@ class ManifestError(UserError):
     """A manifest that cannot be run: which file and key, what was found, what is allowed."""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as it is meant: of two equal keys one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key != "<<" and key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key if isinstance(key, str) else None)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -30,7 +43,9 @@ def read(path: Path) -> dict[str, Any]:
         siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ManifestError(f"{path}: no such manifest{nearest(path.name, siblings)}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = _copy(yaml.load(path.read_text(encoding="utf-8"), _Loader))  # noqa: S506 - a SafeLoader
+    except RecursionError as error:
+        raise ManifestError(f"{path}: an alias that holds itself") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""

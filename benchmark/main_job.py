@@ -26,6 +26,9 @@ from sra.codec_files import check_codec_folder
 from sra.errors import DataError
 from sra.files import write_bytes
 
+GRAPHS, REFERENCES = (".pb", ".safetensors"), (".npz", ".zip")
+"""Files that scoring takes for the one and the other."""
+
 
 def prepare(
     manifest: Path,
@@ -60,6 +63,7 @@ def prepare(
             load_registry().row(run.published)
     check_split(loaded, count)
     _check_codecs(loaded)
+    _check_places(loaded)
     return make_plan(loaded, directory), directory, count
 
 
@@ -85,6 +89,17 @@ def _check_codecs(loaded: Loaded) -> None:
         except DataError as error:
             how = remedy(place)
             raise ManifestError(f"{loaded.path}: {error}{f' ({how})' if how else ''}") from error
+
+
+def _check_places(loaded: Loaded) -> None:
+    """What scoring reads, as far as its name tells: it comes last, and must not be refused only then."""
+    for run in loaded.runs:
+        graph, reference = located(run.score.graph), located(run.score.reference)
+        for key, place, allowed in (("graph", graph, GRAPHS), ("reference", reference, REFERENCES)):
+            if place.startswith("embedded:") and place != "embedded:digits":
+                raise ManifestError(f"{loaded.path}: score.{key} {place}: not embedded; allowed: embedded:digits")
+            if Path(place).is_file() and Path(place).suffix.lower() not in allowed:
+                raise ManifestError(f"{loaded.path}: score.{key} {place}: a file of {', '.join(allowed)} is needed")
 
 
 def verify_assets(loaded: Loaded) -> None:

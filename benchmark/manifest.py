@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from sra.config import (
     SampleConfig,
     TrainConfig,
     check_sampler,
+    check_seeds,
     nearest,
     network_facts,
     settings_class,
@@ -162,6 +164,7 @@ class Loaded:
         return yaml.safe_dump({"name": self.name, "runs": runs}, sort_keys=False, allow_unicode=True, width=120)
 
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 SECTIONS = ("data", "codec", "model", "train", "sample", "score")
 
 
@@ -180,6 +183,12 @@ def load(path: Path, overrides: list[str] | None = None, variants: list[str] | N
     for item in overrides or []:
         override(document, item)
     manifest = _validated(Manifest, normalised(document), path)
+    for name in (manifest.name, *manifest.variants):
+        if not re.fullmatch(NAME, name):
+            raise ManifestError(
+                f"{path}: name {name!r}: letters, digits, '.', '_' and '-' are allowed, with a letter or digit first: "
+                "folders are called so"
+            )
     names = variants or list(manifest.variants)
     for name in names:
         if name not in manifest.variants:
@@ -214,6 +223,7 @@ def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -
     full: Manifest = _validated(Manifest, merged, path, prefix)
     seed = manifest.seed if variant.seed is None else variant.seed
     try:
+        check_seeds("seed", (seed,))
         align = _align(variant.align, full.model, full.codec)
         _cross_checks(full, align, variant)
     except ConfigError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from bisect import bisect_left
@@ -24,22 +25,18 @@ def cost_of(stages: list[Stage], last: int | None) -> dict[str, float | None]:
         stages: those of the row.
         last: optimizer step of the weights that count.
     """
-    done = [(s, read_json(s.directory / "done.json")) for s in stages]
-    spent = [(s, float(d["seconds"])) for s, d in done if d]
-    sample = sum(t for s, t in spent if s.kind == "sample" and s.step == last) or None
-    images = next((s.config["sample"]["images"] for s in stages if s.kind == "sample" and s.step == last), None)
+    sampled = next((s for s in stages if s.kind == "sample" and s.step == last), None)
+    took = (read_json(sampled.directory / "seconds.json") or {}) if sampled else {}
     rows, processes = log_rows(stages), processes_of(stages)
     hours = rows[-1]["seconds"] / HOUR if rows else None
     return {
-        "train_seconds": sum(t for s, t in spent if s.kind == "train") or None,
         "seconds_per_step": seconds_per_step(rows),
         "training_hours": hours,
         "processes": processes,
         "device_hours": hours * processes if hours is not None and processes is not None else None,
         "memory_gib": max((row["memory_bytes"] / 2**30 for row in rows if "memory_bytes" in row), default=None),
-        "sample_seconds": sample,
-        "images_per_second": images / sample if images and sample else None,
-        "score_seconds": sum(t for s, t in spent if s.kind == "score") or None,
+        "sample_seconds": took.get("seconds"),
+        "images_per_second": took["images"] / took["seconds"] if took.get("seconds") else None,
     }
 
 
@@ -49,7 +46,11 @@ def log_rows(stages: list[Stage]) -> list[dict[str, Any]]:
     log = directory / "log.jsonl" if directory else None
     if log is None or not log.is_file():
         return []
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        # A killed job, or a copy that was cut short, leaves a part of a line.
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
     return [row for row in rows if "seconds" in row]
 
 

@@ -53,21 +53,36 @@ def evaluate(
 
 
 def fid(samples: Rows, reference: Rows) -> float:
-    """Frechet distance of features (N, D) and (M, D)."""
-    from evaluator.metrics import frechet_distance, gaussian
+    """Frechet distance of features (N, D) and (M, D).
 
+    Raises:
+        EvaluatorError: another shape, or values that are no finite numbers.
+    """
+    from evaluator.metrics import check_features, frechet_distance, gaussian
+
+    check_features(2, samples=samples, reference=reference)
     return frechet_distance(gaussian(samples), gaussian(reference))
 
 
 def inception_score(logits: Any) -> float:
-    """Of a classifier's logits (N, classes) without bias, in splits of 5,000."""
+    """Of a classifier's logits (N, classes) without bias, in splits of 5,000.
+
+    Raises:
+        EvaluatorError: see `fid`.
+    """
     from evaluator import metrics
 
+    metrics.check_features(1, logits=logits)
     return metrics.inception_score(logits)
 
 
 def precision_recall(samples: Rows, reference: Rows, *, half: bool = False) -> tuple[float, float]:
-    """Of features (N, D) and (M, D), k = 3; exact, or (half) in the public evaluator's float16."""
+    """Of features (N, D) and (M, D), k = 3; exact, or (half) in the public evaluator's float16.
+
+    Raises:
+        EvaluatorError: see `fid`; more than three of each are needed.
+    """
     from evaluator import metrics
 
+    metrics.check_features(metrics.NEIGHBOURS + 1, samples=samples, reference=reference)
     return metrics.precision_recall(reference, samples, half=half)

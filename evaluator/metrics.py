@@ -16,11 +16,13 @@ from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dsygst
 from threadpoolctl import threadpool_limits
 
+from evaluator.errors import EvaluatorError
 from evaluator.neighbours import NEIGHBOURS, precision_recall
 
 __all__ = [
     "NEIGHBOURS",
     "Gaussian",
+    "check_features",
     "frechet_distance",
     "frechet_distances",
     "gaussian",
@@ -56,6 +58,27 @@ class Gaussian:
 
     mean: Array
     covariance: Array
+
+
+def check_features(least: int, **sets: Any) -> None:
+    """Refuse sets of features that are not (N, D) finite floating-point numbers of one width.
+
+    Args:
+        least: rows that each must have.
+        sets: by the names that a refusal uses.
+
+    Raises:
+        EvaluatorError: which, and what is wrong.
+    """
+    for name, features in sets.items():
+        if len(features.shape) != 2 or len(features) < least:
+            raise EvaluatorError(f"{name}: shape {tuple(features.shape)}, (N, D) with N of at least {least} is needed")
+        found = np.asarray(features[: len(features)])
+        if found.dtype.kind != "f" or not np.isfinite(found).all():
+            raise EvaluatorError(f"{name}: {found.dtype}, finite floating-point numbers are needed")
+    widths = {features.shape[1] for features in sets.values()}
+    if len(widths) > 1:
+        raise EvaluatorError(f"{' and '.join(sets)}: widths {sorted(widths)} differ")
 
 
 def blocks(features: Rows, size: int = BLOCK) -> Iterator[Array]:

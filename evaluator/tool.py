@@ -164,6 +164,6 @@ def _warnings(images: ImageSet, reference: ImageSet) -> list[str]:
 
 def _show(images: ImageSet, record: Scores) -> None:
     shown = ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items() if value is not None)
-    print(f"{images.path.parent.name}: {shown}", flush=True)
+    print(f"{images.path.absolute().parent.name}: {shown}", flush=True)
     for warning in record.warnings:
         print(f"warning: {images.path}: {warning}", flush=True)

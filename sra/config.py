@@ -7,6 +7,7 @@ keys, and checks that need several fields of one class stand in its `__post_init
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -170,6 +171,17 @@ class EmaConfig:
             raise ConfigError(f"decay must lie in [0, 1), found {self.decay}")
 
 
+def check_seeds(name: str, seeds: Sequence[int]) -> None:
+    """Refuse a seed that some generator does not take.
+
+    Raises:
+        ConfigError: negative, or of more than 63 bits.
+    """
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise ConfigError(f"{name} must lie between 0 and 2^63 - 1, found {seed}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Training: AdamW at a constant rate, as published for SiT, DiT and SRA."""
@@ -232,10 +244,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ConfigError("exactly one of steps and epochs must be given")
-        for name in ("steps", "epochs", "global_batch", "accumulate", "checkpoint_every", "keep", "log_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, found {value}")
+        self._check_numbers()
         if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
             raise ConfigError(
                 f"keep_every must be a multiple of checkpoint_every {self.checkpoint_every}, found {self.keep_every}"
@@ -246,6 +255,19 @@ class TrainConfig:
             raise ConfigError(f"milestones must lie between 1 and steps - 1 = {self.steps - 1}")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError("milestones must rise")
+
+    def _check_numbers(self) -> None:
+        for name in ("steps", "epochs", "global_batch", "accumulate", "checkpoint_every", "keep", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, found {value}")
+        for name in ("lr", "eps", "clip"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive, found {getattr(self, name)}")
+        for name in ("weight_decay", "workers", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}")
+        check_seeds("seeds", self.seeds or ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +325,8 @@ class SampleConfig:
             self.seed is not None or not self.seeds or len(set(self.seeds)) < len(self.seeds)
         ):
             raise ConfigError(f"seeds must be different numbers and exclude seed, found {list(self.seeds)}")
+        check_seeds("seeds", self.seeds or ())
+        check_seeds("seed", () if self.seed is None else (self.seed,))
         if self.ranks is not None and self.seeding != "public-code":
             raise ConfigError(f"ranks is for seeding 'public-code', found seeding {self.seeding!r}")
         if self.labels != "random" and self.seeding == "public-code":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,16 +68,27 @@ class Sampler:
         missing = [shard for shard in self.seeding.shards if not self.shard_file(shard).is_file()]
         # All must share out the same list.
         missing = self.everyone.told(missing)
+        began = time.monotonic() - self._spent()
         mine = self.seeding.mine(missing, self.state.process_index, self.state.num_processes)
         progress = job.Progress(self.out.name, sum(shard.count for shard in mine), " images")
         resolution = self.config.model.resolution
         for shard in mine:
             shape = (shard.count, resolution, resolution, 3)
             write_shard(self.shard_file(shard), shape, self._batches(shard, progress))
+            if self.state.is_main_process:
+                write_json(self._clock, {"seconds": time.monotonic() - began})
         self.everyone.wait()
         if self.state.is_main_process:
-            self._finish()
+            self._finish(time.monotonic() - began)
         self.everyone.wait()
+
+    @property
+    def _clock(self) -> Path:
+        """Beside the shards: how long they took, over all that was interrupted."""
+        return self.out / "shards" / "clock.json"
+
+    def _spent(self) -> float:
+        return float(json.loads(self._clock.read_text())["seconds"]) if self._clock.is_file() else 0.0
 
     def _check_shards(self) -> None:
         names = {shard.name for shard in self.seeding.shards}
@@ -126,8 +139,12 @@ class Sampler:
             self.network = network.to(self.state.device)
         return self.network
 
-    def _finish(self) -> None:
-        """The final files; `samples.npz` comes last and says that all are there, then the shards go."""
+    def _finish(self, seconds: float) -> None:
+        """The final files; `samples.npz` comes last and says that all are there, then the shards go.
+
+        Args:
+            seconds: that the shards took.
+        """
         place, sample = self.shard_file, self.config.sample
         write_grid(np.stack(list(itertools.islice(self.seeding.images(place), EDGE * EDGE))), self.out / "grid.png")
         if sample.png:
@@ -137,6 +154,7 @@ class Sampler:
         ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
         facts = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks}
         write_json(self.out / "samples.json", {**facts, "speed": dataclasses.asdict(self.speed)})
+        write_json(self.out / "seconds.json", {"seconds": round(seconds, 3), "images": sample.images})
         resolution = self.config.model.resolution
         write_images(self.out / "samples.npz", (sample.images, resolution, resolution, 3), self.seeding.images(place))
         shutil.rmtree(self.out / "shards")

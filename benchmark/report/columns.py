@@ -90,7 +90,6 @@ COSTS = {
     "memory_gib": "GPU memory, GiB",
     "sample_seconds": "sampling, s",
     "images_per_second": "images/s",
-    "score_seconds": "scoring, s",
 }
 
 

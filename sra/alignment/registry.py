@@ -21,7 +21,7 @@ MODULES = {
 }
 
 # pydantic reads this from a plain dataclass: unknown keys are errors, docstrings under fields are descriptions.
-STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+STRICT = {"extra": "forbid", "use_attribute_docstrings": True, "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import sys
 import tempfile
@@ -26,13 +27,15 @@ from sra.perf.loading import Loading
 from sra.perf.results import Result
 from sra.perf.sampling import Encoding, Sampling, make_codec
 from sra.perf.training import Training, join, world
+from sra.processes import leave
 
 PARTS = ("latents", "train", "sample")
 
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    found = ArgumentParser(prog="python -m sra.perf", description=__doc__)
+    more = "`sra-bench perf evaluate` measures scoring and has options of its own: `sra-bench perf evaluate --help`."
+    found = ArgumentParser(prog="sra-bench perf", description=__doc__, epilog=more)
     add = found.add_argument
     add("what", choices=[*PARTS, "all", "scaling"])
     add("--mode", default="fast", help="fast or reference, with switches: reference:ema=foreach")
@@ -41,7 +44,12 @@ def parser() -> argparse.ArgumentParser:
     add("--family", choices=("sit", "dit"), default="sit")
     add("--resolution", type=int, default=256, help="pixels")
     add("--align", nargs="+", default=["sra"], help="kinds of alignment, or none; two are measured in turn")
-    add("--blocks", type=int, nargs=2, help="student's and teacher's block; default by model size")
+    add(
+        "--blocks",
+        type=int,
+        nargs=2,
+        help="student's and teacher's block; default by size, for others as B's",
+    )
     add("--precision", choices=("fp32", "tf32", "fp16", "bf16"), help="default: train fp16, sample tf32; CPU fp32")
     add("--batch", type=int, help="images a round and process")
     add("--steps", type=int, default=20, help="measurements of each mode")
@@ -70,6 +78,8 @@ class Session:
         self.options, self.folder = options, folder
         self.device = torch.device(options.device)
         if self.device.type == "cuda":
+            if not torch.cuda.is_available():
+                raise ConfigError(f"--device {options.device}: no GPU is visible")
             self.device = torch.device("cuda", world()[0] % torch.cuda.device_count())
             torch.cuda.set_device(self.device)
         if options.time == "processor" and (self._gpu or options.save):
@@ -256,6 +266,9 @@ def main(arguments: list[str]) -> None:
     else:
         document = _measured(options)
         text = results.text_of(document)
+    # Process groups that are still there when the interpreter ends can abort it.
+    gc.collect()
+    leave()
     if world()[0] > 0:
         return
     if options.out:

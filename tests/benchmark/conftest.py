@@ -164,6 +164,8 @@ def _finish(registry: Registry, plan: Plan, stage: Any, metrics: dict[str, Any],
     if stage.kind == "train":
         rows = [{"step": s, "loss": 1.0, "generation": 0.9, "alignment": None, "seconds": s / 10} for s in (100, 200)]
         (stage.directory / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if stage.kind == "sample":
+        write_json(stage.directory / "seconds.json", {"seconds": 10.0, "images": stage.config["sample"]["images"]})
     if stage.kind == "score":
         variant = stage.variants[0]
         run = next(run for run in plan.loaded.runs if run.variant == variant)
@@ -174,7 +176,7 @@ def _finish(registry: Registry, plan: Plan, stage: Any, metrics: dict[str, Any],
         write_json(
             stage.directory / "scores.json", {"schema": 1, "tool": stage.inputs["tool"], "version": "1", **record}
         )
-    write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}, "seconds": 10.0})
+    write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}})
 
 
 # A fake Slurm on PATH: it notes what is asked of it in a folder, and says what the folder holds.

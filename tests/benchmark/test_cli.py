@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
@@ -14,6 +15,7 @@ from benchmark.cli import app
 
 ROOT = Path(__file__).parents[2]
 SMOKE = "manifests/smoke.yaml"
+GRAPH = "tests/golden/adm/classify_image_graph_def.pb"
 
 
 def call(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -128,6 +130,31 @@ def test_check_and_friends_refuse_a_folder_without_a_run(tmp_path: Path) -> None
     assert "no such file" in refused("verify", str(tmp_path / "none.zip"))
 
 
+@pytest.mark.parametrize(
+    ("key", "place", "said"),
+    [
+        ("graph", "embedded:digitz", "not embedded; allowed: embedded:digits"),
+        ("graph", "README.md", "a file of .pb, .safetensors is needed"),
+        ("reference", "README.md", "a file of .npz, .zip is needed"),
+    ],
+)
+def test_what_scoring_reads_is_refused_before_anything_runs(key: str, place: str, said: str, tmp_path: Path) -> None:
+    line = refused("run", SMOKE, "--out", str(tmp_path / "out"), "--set", f"score.{key}={place}")
+    assert f"score.{key} {place}: {said}" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_scores_without_a_place_or_without_a_tool_that_was_asked_for(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", arr_0=images)
+    both = ["--samples", str(tmp_path / "x.npz"), "--reference", str(tmp_path / "x.npz"), "--graph", GRAPH]
+    assert "is a folder; a file is needed" in refused("evaluate", *both, "--json", str(tmp_path))
+    done = call("evaluate", *both, "--tool", "clean-fid", "--assets", str(tmp_path), "--json", str(tmp_path / "s.json"))
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == "error: --tool: could not run: clean_fid"
+    assert json.loads((tmp_path / "s.json").read_text())["errors"].keys() == {"clean_fid"}
+
+
 def test_published_lists_and_refuses() -> None:
     done = call("published", "--model", "SiT-B/2")
     assert done.returncode == 0
@@ -144,7 +171,7 @@ def test_an_unknown_published_row_is_refused_before_anything_runs(tmp_path: Path
 
 
 def test_evaluate_without_samples(tmp_path: Path) -> None:
-    arguments = ["--samples", str(tmp_path / "no.npz"), "--reference", str(tmp_path), "--graph", "embedded:digits"]
+    arguments = ["--samples", str(tmp_path / "no.npz"), "--reference", str(tmp_path), "--graph", GRAPH]
     assert "--samples" in refused("evaluate", *arguments)
 
 

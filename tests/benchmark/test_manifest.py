@@ -41,6 +41,12 @@ def refusal(*overrides: str, path: Path = SMOKE) -> str:
         ("train.epochs=3", ["steps and epochs"]),
         ("model.convention=vanilla-dit", ["convention", "vanilla-dit"]),
         ("train.accumulate=5", ["global_batch", "accumulate 5"]),
+        ("train.lr=nan", ["train.lr", "finite", "'nan'"]),
+        ("sample.cfg=.inf", ["sample.cfg", "finite"]),
+        ("train.lr=-1", ["lr must be positive", "-1"]),
+        ("train.workers=-1", ["workers must not be negative"]),
+        ("seed=-1", ["seed must lie between 0 and 2^63 - 1", "-1"]),
+        ("name=../evil", ["'../evil'", "letters, digits"]),
         ("variants.sra.samples=x.npz", ["align and samples exclude each other"]),
         ("variants.sra.checkpoint=x.pt", ["align and checkpoint exclude each other"]),
     ],
@@ -49,6 +55,22 @@ def test_refusals_name_the_key_and_what_is_allowed(override: str, expected: list
     text = refusal(override)
     for part in expected:
         assert part in text
+
+
+def test_names_are_names_of_folders(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(SMOKE.read_text().replace("  sra:", '  "a b/c":'))
+    assert "'a b/c': letters, digits" in refusal(path=path)
+
+
+def test_a_key_that_stands_twice_and_an_alias_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("name: x\nmodel:\n  patch: 2\n  patch: 4\n")
+    assert "line 4, column 3 key 'patch' stands twice" in refusal(path=path)
+    path.write_text("name: &a [*a]\n")
+    assert "an alias that holds itself" in refusal(path=path)
+    path.write_text("base: &b {steps: 1}\ntrain: {<<: *b, steps: 2}\nother: {<<: *b}\n")
+    assert "stands twice" not in refusal(path=path)
 
 
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:

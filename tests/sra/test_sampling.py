@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -203,6 +204,21 @@ def test_an_interruption_changes_nothing(run, monkeypatch, changes):
     for name in ("samples.npz", "labels.npy", "grid.png"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
     assert not (parts / "shards").exists()
+    seconds = [json.loads((place / "seconds.json").read_text()) for place in (whole, parts)]
+    assert seconds[0]["images"] == seconds[1]["images"]
+
+
+def test_seconds_are_those_of_all_attempts(run, monkeypatch, tmp_path):
+    stop_after(monkeypatch, 3)
+    with pytest.raises(job.Stopped):
+        run("parts")
+    clock = tmp_path / "parts" / "shards" / "clock.json"
+    assert 0 < json.loads(clock.read_text())["seconds"] < 1000
+    clock.write_text(json.dumps({"seconds": 1000}))
+    monkeypatch.setattr(job, "check_stop", lambda: None)
+    took = json.loads((run("parts") / "seconds.json").read_text())
+    assert took["seconds"] > 1000
+    assert took["images"] == 20
 
 
 @pytest.mark.parametrize("moment", ["write_grid", "write_json", "write_images", "rmtree"])
@@ -219,7 +235,7 @@ def test_a_kill_while_finishing_loses_nothing(run, monkeypatch, moment):
         patch.undo()
         killed = run("killed", png=True)
     for path in whole.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != "seconds.json":
             assert path.read_bytes() == (killed / path.relative_to(whole)).read_bytes(), path
     assert not (killed / "shards").exists()
 
