@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed as dist
 
 from sra import flops, job
 from sra.arguments import ArgumentParser
@@ -27,7 +28,6 @@ from sra.perf.loading import Loading
 from sra.perf.results import Result
 from sra.perf.sampling import Encoding, Sampling, make_codec
 from sra.perf.training import Training, join, world
-from sra.processes import leave
 
 PARTS = ("latents", "train", "sample")
 
@@ -268,7 +268,8 @@ def main(arguments: list[str]) -> None:
         text = results.text_of(document)
     # Process groups that are still there when the interpreter ends can abort it.
     gc.collect()
-    leave()
+    if dist.is_initialized():
+        dist.destroy_process_group()
     if world()[0] > 0:
         return
     if options.out:

@@ -90,8 +90,8 @@ def test_bad_arguments_are_one_line(tmp_path):
         call(tmp_path, "train", "--compare", "fast", "fast", "reference")
     with pytest.raises(ConfigError, match="--time processor"):
         call(tmp_path, "train", *SMALL, "--time", "processor", "--save")
-    with pytest.raises(ConfigError, match="blocks has no published default"):
-        call(tmp_path, "train", *SMALL)
+    with pytest.raises(ConfigError, match=r"align\.blocks"):
+        call(tmp_path, "train", *SMALL, "--blocks", "1", "9")
 
 
 def test_peaks_are_those_of_the_device_and_precision():
