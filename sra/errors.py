@@ -20,7 +20,7 @@ class DataError(UserError):
 
 
 def disk_trouble(error: OSError, place: str) -> str | None:
-    """One line for a disk that takes no more; None for any other error.
+    """One line for a disk that takes no more, or nothing at all; None for any other error.
 
     Args:
         error: what the system said.
@@ -30,6 +30,7 @@ def disk_trouble(error: OSError, place: str) -> str | None:
         errno.ENOSPC: "no space left on the disk",
         errno.EDQUOT: "the disk quota is used up",
         errno.EFBIG: "larger than the limit on a file's size",
+        errno.EROFS: "the file system is read-only",
     }
     reason = reasons.get(error.errno or 0)
     return reason and f"{error.filename or place}: {reason}; nothing finished is lost, the same command continues"

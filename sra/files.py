@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -12,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from sra.errors import UserError
 
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """Names of unfinished files, as `tempfile` makes them for `replacing`."""
@@ -26,17 +23,9 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Args:
         path: where the content shall stand.
         durable: whether to wait for the disk; many small files that can be made again need not.
-
-    Raises:
-        UserError: nothing can be written there.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-        raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
     try:

@@ -1,5 +1,6 @@
 """The command line as its user sees it: exit codes, one line for bad input, nothing half-written."""
 
+import errno
 import json
 import os
 import re
@@ -197,3 +198,11 @@ def test_evaluate_without_a_graph_says_how_to_get_it(tmp_path: Path) -> None:
     line = refused("evaluate", "--samples", str(tmp_path), "--reference", str(tmp_path))
     assert "--graph asset:inception-graph: not found" in line
     assert "sra-bench fetch inception-graph" in line
+
+
+def test_a_read_only_file_system_is_one_line() -> None:
+    from sra.errors import disk_trouble
+
+    line = disk_trouble(OSError(errno.EROFS, "Read-only file system", "/ro/b.zip"), "x")
+    assert line is not None
+    assert line.startswith("/ro/b.zip: the file system is read-only")
