@@ -73,9 +73,9 @@ def check_features(least: int, **sets: Any) -> None:
     for name, features in sets.items():
         if len(features.shape) != 2 or len(features) < least:
             raise EvaluatorError(f"{name}: shape {tuple(features.shape)}, (N, D) with N of at least {least} is needed")
-        found = np.asarray(features[: len(features)])
-        if found.dtype.kind != "f" or not np.isfinite(found).all():
-            raise EvaluatorError(f"{name}: {found.dtype}, finite floating-point numbers are needed")
+        for block in blocks(features):
+            if block.dtype.kind != "f" or not np.isfinite(block).all():
+                raise EvaluatorError(f"{name}: {block.dtype}, finite floating-point numbers are needed")
     widths = {features.shape[1] for features in sets.values()}
     if len(widths) > 1:
         raise EvaluatorError(f"{' and '.join(sets)}: widths {sorted(widths)} differ")

@@ -6,6 +6,7 @@ import scipy.linalg
 
 import evaluator
 from evaluator import oracle
+from evaluator.errors import EvaluatorError
 from evaluator.metrics import (
     Gaussian,
     frechet_distance,
@@ -115,3 +116,39 @@ def test_importable_functions():
     assert evaluator.inception_score(x) == inception_score(x)
     assert evaluator.precision_recall(x, y) == precision_recall(y, x, half=False)
     assert evaluator.precision_recall(x, y, half=True) == precision_recall(y, x, half=True)
+
+
+class Slices:
+    """Features that can only be read by slices, and remember the largest."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.most = values, values.shape, 0
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, rows):
+        self.most = max(self.most, len(self.values[rows]))
+        return self.values[rows]
+
+
+def test_importable_functions_refuse_what_gives_no_number():
+    x = features(3000, 6)
+    late = x.copy()
+    late[-1, -1] = np.nan
+    for wrong, said in (
+        (late, "samples: float32, finite"),
+        (x.astype(int), "samples: int64, finite floating-point"),
+        (x[:, :5], "widths \\[5, 6\\] differ"),
+        (x[:, 0], "samples: shape \\(3000,\\)"),
+        (x[:1], "N of at least 2"),
+    ):
+        with pytest.raises(EvaluatorError, match=said):
+            evaluator.fid(wrong, x)
+    with pytest.raises(EvaluatorError, match="N of at least 4"):
+        evaluator.precision_recall(x[:3], x)
+    with pytest.raises(EvaluatorError, match="logits: float32, finite"):
+        evaluator.inception_score(late)
+    read = Slices(x)
+    evaluator.fid(read, x)
+    assert read.most < len(x)
