@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from benchmark import assets
+from benchmark.validation import parse_yaml, plain_copy
 from sra.errors import UserError, nearest
 
 # Fields that name places: environment variables in them are expanded, `~` too.
@@ -18,19 +19,6 @@ PATHS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "
 
 class ManifestError(UserError):
     """A manifest that cannot be run: which file and key, what was found, what is allowed."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as it is meant: of two equal keys one would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key != "<<" and key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key if isinstance(key, str) else None)
-        return super().construct_mapping(node, deep)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -43,9 +31,7 @@ def read(path: Path) -> dict[str, Any]:
         siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ManifestError(f"{path}: no such manifest{nearest(path.name, siblings)}")
     try:
-        document = _copy(yaml.load(path.read_text(encoding="utf-8"), _Loader))  # noqa: S506 - a SafeLoader
-    except RecursionError as error:
-        raise ManifestError(f"{path}: an alias that holds itself") from error
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -66,7 +52,7 @@ def override(document: dict[str, Any], item: str) -> None:
     if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise ManifestError(f"--set {item!r}: expected key.path=value")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ManifestError(f"--set {item!r}: the value is not YAML") from error
     *parents, last = key.split(".")
@@ -82,7 +68,7 @@ def override(document: dict[str, Any], item: str) -> None:
 
 def normalised(document: dict[str, Any]) -> dict[str, Any]:
     """A copy with shorthands spelled out (`ema: 0.99`) and environment variables in paths expanded."""
-    copy = {k: _copy(v) for k, v in document.items()}
+    copy: dict[str, Any] = plain_copy(document)
     variants = copy.get("variants")
     parts = [copy]
     if isinstance(variants, dict):
@@ -91,12 +77,6 @@ def normalised(document: dict[str, Any]) -> dict[str, Any]:
     for part in parts:
         _expand(part)
     return copy
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _copy(v) for k, v in value.items()}
-    return [_copy(v) for v in value] if isinstance(value, list) else value
 
 
 def _expand(part: dict[str, Any]) -> None:

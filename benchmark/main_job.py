@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import shlex
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,11 @@ from benchmark.plan import Plan, make_plan, state_of
 from benchmark.published import load_registry
 from benchmark.runner import HERE, Session, StageError, label_of, processes_for, run_plan
 from benchmark.saved import record_session, resolved_manifest, save_plan
-from benchmark.smoke import scaled
+from benchmark.smoke import DIGITS, scaled
 from benchmark.store import RunDirectory
 from sra.codec_files import check_codec_folder
 from sra.errors import DataError
 from sra.files import write_bytes
-
-GRAPHS, REFERENCES = (".pb", ".safetensors"), (".npz", ".zip")
-"""Files that scoring takes for the one and the other."""
 
 
 def prepare(
@@ -92,14 +90,21 @@ def _check_codecs(loaded: Loaded) -> None:
 
 
 def _check_places(loaded: Loaded) -> None:
-    """What scoring reads, as far as its name tells: it comes last, and must not be refused only then."""
-    for run in loaded.runs:
-        graph, reference = located(run.score.graph), located(run.score.reference)
-        for key, place, allowed in (("graph", graph, GRAPHS), ("reference", reference, REFERENCES)):
-            if place.startswith("embedded:") and place != "embedded:digits":
-                raise ManifestError(f"{loaded.path}: score.{key} {place}: not embedded; allowed: embedded:digits")
-            if Path(place).is_file() and Path(place).suffix.lower() not in allowed:
-                raise ManifestError(f"{loaded.path}: score.{key} {place}: a file of {', '.join(allowed)} is needed")
+    """What scoring reads, as far as its first bytes tell: it comes last, and must not be refused only then."""
+    named = [(key, located(getattr(run.score, key))) for run in loaded.runs for key in ("graph", "reference")]
+    for key, place in dict.fromkeys(named):
+        if place.startswith("embedded:") and place != DIGITS:
+            raise ManifestError(f"{loaded.path}: score.{key} {place}: not embedded; allowed: {DIGITS}")
+        fits, formats = (_is_graph, ".pb, .safetensors") if key == "graph" else (zipfile.is_zipfile, ".npz, .zip")
+        if Path(place).is_file() and not fits(place):
+            raise ManifestError(f"{loaded.path}: score.{key} {place}: a file of {formats} is needed")
+
+
+def _is_graph(place: str) -> bool:
+    """A frozen graph begins with the tag of its first node, safetensors with a length and a JSON object."""
+    with Path(place).open("rb") as handle:
+        start = handle.read(9)
+    return start[:1] == b"\n" or start[8:] == b"{"
 
 
 def verify_assets(loaded: Loaded) -> None:

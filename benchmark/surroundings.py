@@ -38,7 +38,7 @@ def warnings(gpus: list[str]) -> list[str]:
         gpus: what the driver lists: name, version of the driver, memory.
     """
     cuda, inside = cuda_generation(), contained()
-    found = [driver_trouble(gpus[0].split(", ")[1], cuda)] if gpus and cuda else []
+    found = [driver_trouble(gpus[0], cuda)] if gpus and cuda else []
     if inside and cuda and not gpus:
         found.append(NO_GPU)
     if inside and len(gpus) > 1:
@@ -62,8 +62,9 @@ def cuda_generation() -> int | None:
     return None
 
 
-def driver_trouble(driver: str, cuda: int) -> str:
-    """One line where a driver is too old for a generation of CUDA; empty where it is not."""
+def driver_trouble(gpu: str, cuda: int) -> str:
+    """One line where the driver of a GPU, as it lists it, is too old for a generation of CUDA; empty where not."""
+    driver = gpu.split(", ")[1]
     needed = DRIVERS.get(cuda, max(DRIVERS.values()))
     if int(driver.partition(".")[0]) >= needed:
         return ""

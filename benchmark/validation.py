@@ -9,6 +9,7 @@ import typing
 from functools import cache
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sra.errors import UserError, nearest
@@ -22,6 +23,37 @@ CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
 def adapter(cls: type) -> TypeAdapter[Any]:
     """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
     return TypeAdapter(cls)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as it is meant: of two equal keys one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """A document, without aliases: what is written twice can be changed apart.
+
+    Raises:
+        yaml.YAMLError: not YAML, a key that stands twice, or an alias that holds itself.
+    """
+    try:
+        return plain_copy(yaml.load(text, _Loader))  # noqa: S506 - a SafeLoader
+    except RecursionError as error:
+        raise yaml.YAMLError("an alias that holds itself") from error
+
+
+def plain_copy(value: Any) -> Any:
+    """Mappings and lists copied, all else as it is."""
+    if isinstance(value, dict):
+        return {k: plain_copy(v) for k, v in value.items()}
+    return [plain_copy(v) for v in value] if isinstance(value, list) else value
 
 
 def validated(cls: type[T], document: Any, where: str, name: str) -> T:

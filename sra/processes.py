@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from accelerate import Accelerator, PartialState
 from torch import Tensor
 from torch import distributed as dist
 
 from sra.errors import ConfigError
+
+if TYPE_CHECKING:
+    # `sra.perf` measures without it.
+    from accelerate import Accelerator, PartialState
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
@@ -42,6 +46,8 @@ def make_state(expected: int | None) -> PartialState:
     Raises:
         ConfigError: their number is not `expected`.
     """
+    from accelerate import PartialState
+
     state = PartialState(cpu=not torch.cuda.is_available())
     check_processes(expected, state.num_processes)
     return state
@@ -53,6 +59,8 @@ def make_accelerator(precision: str, expected: int | None, **settings: Any) -> A
     Raises:
         ConfigError: the number of processes is not `expected`.
     """
+    from accelerate import Accelerator
+
     make_state(expected)
     return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available(), **settings)
 
@@ -118,5 +126,7 @@ class StopVote:
 
 def leave() -> None:
     """Say goodbye to the other processes, all at the same point."""
+    # Groups that a cycle keeps would end their threads in the interpreter's last moments, and abort it.
+    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import gc
 import math
 import time
 from pathlib import Path
@@ -393,8 +392,6 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("--config, --latents and --out name different numbers of places: one of each a run")
     for config, latents, out in zip(options.config, options.latents, options.out, strict=True):
         Trainer(job.read_config(config, TrainJob), latents, out, options.processes).run()
-    # Process groups that a cycle keeps would end their threads in the interpreter's last moments, and abort it.
-    gc.collect()
     leave()
 
 

@@ -94,7 +94,7 @@ class Preflight:
         gpus = provenance.hardware()["gpus"]
         if cuda is None or not gpus:
             return
-        trouble = driver_trouble(gpus[0].split(", ")[1], int(cuda[1]))
+        trouble = driver_trouble(gpus[0], int(cuda[1]))
         if trouble:
             raise EngineError(f"{self.image}: {trouble}")
 

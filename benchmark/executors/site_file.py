@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import yaml
 
-from benchmark.validation import validated
+from benchmark.validation import parse_yaml, validated
 from sra.errors import UserError, nearest
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ def section(path: Path, name: str, cls: type[T]) -> T:
         UserError: no such file, not YAML, an unknown section or key, or a bad value.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; --site names the file with the section `{name}:`") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
 import sys
 import tempfile
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed as dist
 
 from sra import flops, job
 from sra.arguments import ArgumentParser
@@ -28,6 +26,7 @@ from sra.perf.loading import Loading
 from sra.perf.results import Result
 from sra.perf.sampling import Encoding, Sampling, make_codec
 from sra.perf.training import Training, join, world
+from sra.processes import leave
 
 PARTS = ("latents", "train", "sample")
 
@@ -266,10 +265,7 @@ def main(arguments: list[str]) -> None:
     else:
         document = _measured(options)
         text = results.text_of(document)
-    # Process groups that are still there when the interpreter ends can abort it.
-    gc.collect()
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    leave()
     if world()[0] > 0:
         return
     if options.out:

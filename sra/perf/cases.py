@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sra.alignment.registry import AlignSettings, settings_class
 from sra.alignment.sra import BLOCKS
-from sra.config import CodecConfig, ModelConfig, Size, network_facts
+from sra.config import SIZES, CodecConfig, ModelConfig, Size, network_facts
 from sra.errors import ConfigError
 from sra.speed import REFERENCE, VARIABLE, Speed, parse
 
@@ -74,9 +74,9 @@ def align_of(kind: str, blocks: list[int] | None, model: ModelConfig, mode: Mode
     names = {field.name for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
     if "blocks" in names and (blocks is not None or model.size_name not in BLOCKS[model.family]):
-        depth = model.dimensions.depth
-        # Of a size without published blocks: where B has them.
-        values["blocks"] = tuple(blocks or (max(1, depth // 4), max(2, 2 * depth // 3)))
+        # Of a size without published blocks: as deep in it as B's are in B.
+        first, second = (b * model.dimensions.depth // SIZES["B"].depth for b in BLOCKS[model.family]["B"])
+        values["blocks"] = tuple(blocks or (max(1, first), max(2, second)))
     if mode.reference and "teacher_precision" in names:
         values["teacher_precision"] = "fp32"
     return cls(kind=kind, **values).resolved(network_facts(model, CODEC))

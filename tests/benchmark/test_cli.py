@@ -145,6 +145,14 @@ def test_what_scoring_reads_is_refused_before_anything_runs(key: str, place: str
     assert not (tmp_path / "out").exists()
 
 
+def test_what_scoring_reads_may_have_any_name(tmp_path: Path) -> None:
+    for name, source in (("graph", GRAPH), ("reference", "tests/golden/adm/reference.npz")):
+        (tmp_path / name).write_bytes((ROOT / source).read_bytes())
+    named = [word for key in ("graph", "reference") for word in ("--set", f"score.{key}={tmp_path / key}")]
+    done = call("plan", SMOKE, *named)
+    assert done.returncode == 0, done.stderr
+
+
 def test_scores_without_a_place_or_without_a_tool_that_was_asked_for(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", arr_0=images)

@@ -63,6 +63,11 @@ def test_names_are_names_of_folders(tmp_path: Path) -> None:
     assert "'a b/c': letters, digits" in refusal(path=path)
 
 
+def test_a_key_that_stands_twice_in_an_override() -> None:
+    with pytest.raises(ManifestError, match="the value is not YAML"):
+        load(SMOKE, ["train={steps: 1, steps: 2}"])
+
+
 def test_a_key_that_stands_twice_and_an_alias_of_itself(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("name: x\nmodel:\n  patch: 2\n  patch: 4\n")

@@ -14,6 +14,7 @@ from sra.config import CodecConfig
 from sra.errors import ConfigError, UserError
 from sra.perf import results
 from sra.perf.__main__ import main
+from sra.perf.cases import align_of, mode_of, model_of
 
 SMALL = ["--model", "2x16x2/2", "--resolution", "64", "--batch", "2", "--steps", "2", "--warmup", "1"]
 CODEC = CodecConfig()
@@ -106,6 +107,14 @@ def test_it_needs_torch_and_little_more():
     code = f"import sys; import sra.perf.__main__; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ast.literal_eval(done.stdout) == []
+
+
+def test_a_size_without_published_blocks_is_aligned_where_b_is():
+    found = {
+        (family, size): align_of("sra", None, model_of(size, family, 256), mode_of("fast", "cpu")).blocks
+        for family, size in (("sit", "S/2"), ("dit", "S/2"), ("sit", "XL/2"), ("sit", "2x16x2/2"))
+    }
+    assert list(found.values()) == [(3, 8), (3, 7), (8, 20), (1, 2)]
 
 
 @pytest.mark.slow
