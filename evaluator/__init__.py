@@ -58,10 +58,10 @@ def fid(samples: Rows, reference: Rows) -> float:
     Raises:
         EvaluatorError: another shape, or values that are no finite numbers.
     """
-    from evaluator.metrics import check_features, frechet_distance, gaussian
+    from evaluator.metrics import check_features, frechet_distance, gaussians
 
     check_features(2, samples=samples, reference=reference)
-    return frechet_distance(gaussian(samples), gaussian(reference))
+    return frechet_distance(*gaussians(samples, reference))
 
 
 def inception_score(logits: Any) -> float:

@@ -21,12 +21,15 @@ HALF_UNIT, SINGLE_UNIT = 2.0**-11, 2.0**-24
 """Relative error of one rounding."""
 HALF_TINY = 2.0**-24
 """Absolute error of four roundings among the subnormal halves, at most."""
-HALF_NORMAL, SHIFT = 2.0**-14, np.float32(0.75)
-"""Smallest normal half; in float32, what is added to 0.75 is rounded to a subnormal half."""
+OVERFLOW, NORMAL = (np.float32(value).view(np.uint32) for value in (65520, 2.0**-14))
+"""Bits of the smallest float32 that no half holds, not even rounded, and of the smallest normal half."""
+SHIFT = np.float32(0.75)
+"""In float32, what is added to it is rounded to a subnormal half."""
 LANES, HALF_LEAF = 8, 1600
 """Halves in one packet, and in one sum before it is split."""
-ROUNDED = 2**16
-"""Values that are rounded at a time: they stay in the processor's cache."""
+ROUNDED = 32_000
+"""Values that are rounded at a time: they stay in the processor's cache, and below what the allocator asks the system
+for anew each time (128 KiB)."""
 GATHERED = 128
 """Pairs whose features are held in float64 at a time: they stay in the cache, too."""
 
@@ -69,7 +72,8 @@ class Half:
     def prepare(self, features: Array) -> Block:
         """Features and norms rounded to halves."""
         x = _rounded(features)
-        norm = _half_sum(_rounded(x * x))
+        rows = ROUNDED // (4 * LANES)
+        norm = np.concatenate([_half_sum(_rounded(part * part)) for part in np.split(x, range(rows, len(x), rows))])
         true = _squares(x)
         # |p| <= (N_i + N_j) / 2 bounds each of the three roundings: of p (doubled), of norm - 2 p, of the sum.
         slack = 1.02 * HALF_UNIT * (3 * true + 2 * norm.astype(np.float64)) + HALF_TINY
@@ -148,13 +152,14 @@ def _rounded_part(values: Array) -> Array:
     kept += bits
     kept &= np.uint32(0xFFFFE000)
     rounded: Array = kept.view(np.float32)
-    if not (rounded.max(initial=0) <= HALF_MAX and rounded.min(initial=0) >= -HALF_MAX):
+    size = bits & np.uint32(0x7FFFFFFF)
+    if size.max(initial=0) >= OVERFLOW:
         with np.errstate(over="ignore"):
             return values.astype(np.float16).astype(np.float32)
-    # Without the sign, and one less, which takes zero out: what is smaller than the smallest normal half.
-    small = ((bits & np.uint32(0x7FFFFFFF)) - np.uint32(1)) < np.float32(HALF_NORMAL).view(np.uint32) - np.uint32(1)
-    if small.any():
-        rounded[small] = values[small] + SHIFT - SHIFT
+    # One less takes zero out.
+    size -= np.uint32(1)
+    if size.min(initial=NORMAL) < NORMAL - np.uint32(1):
+        np.copyto(rounded, values + SHIFT - SHIFT, where=size < NORMAL - np.uint32(1))
     return rounded
 
 

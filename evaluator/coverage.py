@@ -40,8 +40,8 @@ def exact(reference: Rows, samples: Rows) -> tuple[float, float, Coverage]:
     """Precision and recall of (M, D) and (N, D) features, exact, and the coverage behind the recall."""
     arithmetic = Exact(np.asarray(reference[:TILE]).mean(axis=0))
     a, b = Points(reference), Points(samples)
-    radii = nearest(Distances(a, a, arithmetic), NEIGHBOURS + 1).values[:, -1]
-    near = nearest(Distances(b, b, arithmetic), REACH)
+    around, near = nearest((Distances(a, a, arithmetic), NEIGHBOURS + 1), (Distances(b, b, arithmetic), REACH))
+    radii = around.values[:, -1]
     in_reference, in_samples = np.zeros(len(samples), bool), np.zeros(len(reference), bool)
     deepest = Nearest(len(reference), KEPT)
     for i, j, distance in close_pairs(Distances(a, b, arithmetic), radii, near.values[:, -1]):

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from evaluator.coverage import Coverage
-from evaluator.metrics import Gaussian, InceptionScore, Rows, blocks, side_by_side, symmetric_factor
+from evaluator.metrics import Gaussian, InceptionScore, Rows, blocks, symmetric_factor
+from evaluator.threads import side_by_side
 
 Array = np.ndarray[Any, Any]
 Interval = list[float]
@@ -30,7 +31,7 @@ SUBSETS, KEPT = 100, 0.6
 
 def frechet_intervals(*cases: Case) -> list[Interval]:
     """Of each Frechet distance; what is alike in them is computed at the same time."""
-    roots = side_by_side(root_of, [(own.covariance, reference.covariance) for _, _, own, reference in cases])
+    roots = list(side_by_side(root_of, [(own.covariance, reference.covariance) for _, _, own, reference in cases]))
     return [_frechet_interval(case, root) for case, root in zip(cases, roots, strict=True)]
 
 

@@ -6,18 +6,17 @@ arrays, or anything that gives their slices: they are read a block at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg.blas import dsyrk
-from scipy.linalg.lapack import dsygst
-from threadpoolctl import threadpool_limits
 
 from evaluator.errors import EvaluatorError
+from evaluator.lapack import add_products, cholesky, eigenvalues, reduced
 from evaluator.neighbours import NEIGHBOURS, precision_recall
+from evaluator.threads import one_thread, side_by_side
 
 __all__ = [
     "NEIGHBOURS",
@@ -26,18 +25,21 @@ __all__ = [
     "frechet_distance",
     "frechet_distances",
     "gaussian",
+    "gaussians",
     "inception_score",
     "precision_recall",
     "score_of_pool",
-    "side_by_side",
     "trace_of_root",
 ]
 
 Array = np.ndarray[Any, Any]
-T = TypeVar("T")
 IS_SPLIT = 5000
 BLOCK = 1024
 """Rows that are held in float64 at a time."""
+STRIP = 128
+"""Rows of a covariance that stay in the processor's cache."""
+PARTS = 4
+"""Of the blocks, whose products are added up side by side: the same number everywhere, so that roundings are."""
 
 
 class Rows(Protocol):
@@ -93,23 +95,54 @@ def gaussian(features: Rows) -> Gaussian:
     The mean is `np.mean`'s in the features' own precision, to the bit: a row after the other. The covariance is
     `np.cov`'s in float64 (ddof 1), from products of features that are shifted by the mean of the first block.
     """
-    count, width = features.shape
+    return gaussians(features)[0]
+
+
+def gaussians(*sets: Rows) -> list[Gaussian]:
+    """Of each set, at the same time."""
+    parts = side_by_side(lambda work, *case: work(*case), (case for features in sets for case in _cases(features)))
+    return [_joined(len(features), *islice(parts, 1 + PARTS)) for features in sets]
+
+
+def _cases(features: Rows) -> Iterator[tuple[Any, ...]]:
     shift = np.mean(np.asarray(features[:BLOCK]), axis=0, dtype=np.float64)
-    sum64 = np.zeros(width)
-    scatter = np.zeros((width, width), order="F")
-    total = np.zeros((1, width), np.asarray(features[:1]).dtype)
+    yield _mean, features
+    for part in range(PARTS):
+        yield _scatter, features, shift, part
+
+
+def _joined(count: int, mean: Array, *scatters: tuple[Array, Array]) -> Gaussian:
+    sum64, scatter = scatters[0]
+    for more_sum64, more in scatters[1:]:
+        sum64 += more_sum64
+        scatter += more
+    # The upper triangle so far.
+    for start in range(0, len(scatter), STRIP):
+        rows, right, below = (slice(*part) for part in ((start, start + STRIP), (start, None), (start + STRIP, None)))
+        scatter[rows, right] -= np.outer(sum64[rows], sum64[right]) / count
+        scatter[rows, right] /= count - 1
+        corner = scatter[rows, rows]
+        corner[...] = np.triu(corner) + np.triu(corner, 1).T
+        scatter[below, rows] = scatter[rows, below].T
+    return Gaussian(mean, scatter)
+
+
+def _mean(features: Rows) -> Array:
+    total = np.zeros((1, features.shape[1]), np.asarray(features[:1]).dtype)
     for block in blocks(features):
         total = np.add.reduce(np.concatenate([total, block]), axis=0, keepdims=True)
-        centred = block - shift
-        sum64 += centred.sum(axis=0)
-        scatter = dsyrk(1.0, centred.T, beta=1.0, c=scatter, overwrite_c=True)
-    # The upper triangle so far.
-    diagonal = scatter.diagonal().copy()
-    scatter = scatter + scatter.T
-    np.fill_diagonal(scatter, diagonal)
-    scatter -= np.outer(sum64, sum64) / count
-    mean = np.true_divide(total[0], np.intp(count)).astype(total.dtype)
-    return Gaussian(mean, scatter / (count - 1))
+    return np.true_divide(total[0], np.intp(len(features))).astype(total.dtype)
+
+
+def _scatter(features: Rows, shift: Array, part: int) -> tuple[Array, Array]:
+    """Sums (D,) of shifted features and, in the upper triangle, of their products (D, D), over a part of the blocks."""
+    width = features.shape[1]
+    sums, products = np.zeros(width), np.zeros((width, width))
+    for start in range(part * BLOCK, len(features), PARTS * BLOCK):
+        centred = features[start : start + BLOCK] - shift
+        sums += centred.sum(axis=0)
+        add_products(products, centred)
+    return sums, products
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
@@ -121,21 +154,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 def frechet_distances(*pairs: tuple[Gaussian, Gaussian]) -> list[float]:
     """Of each pair, at the same time: FID beside sFID."""
-    return side_by_side(frechet_distance, pairs)
-
-
-def side_by_side(work: Callable[..., T], cases: Sequence[tuple[Any, ...]]) -> list[T]:
-    """Work on each case in a thread of its own, with LAPACK on one: numpy's functions let other threads run."""
-    with one_thread(), ThreadPoolExecutor(max(len(cases), 1)) as pool:
-        return list(pool.map(lambda case: work(*case), cases))
-
-
-def one_thread() -> threadpool_limits:
-    """A context in which LAPACK keeps to one thread.
-
-    More gain little on eigenvalues of this size, and where processors are shared they wait for each other.
-    """
-    return threadpool_limits(limits=1)
+    return list(side_by_side(frechet_distance, pairs))
 
 
 def trace_of_root(a: Array, b: Array) -> float:
@@ -146,15 +165,9 @@ def trace_of_root(a: Array, b: Array) -> float:
 
 def _trace_of_root(a: Array, b: Array) -> float:
     for first, second in ((a, b), (b, a)):
-        try:
-            factor = np.linalg.cholesky(first)
-        except np.linalg.LinAlgError:
-            continue
-        # LAPACK's reduction of A B x = lambda x: L^T B L in half the products. Arrays are handed over transposed, which
-        # saves the copy into LAPACK's order.
-        product, info = dsygst(second.T, factor.T, itype=2, lower=False)
-        assert info == 0, info
-        return _root_sum(product.T)
+        factor = cholesky(first)
+        if factor is not None:
+            return _root_sum(reduced(second, factor))
     # Both singular: a symmetric square root takes the place of the Cholesky factor.
     half = symmetric_factor(a)
     return _root_sum(half.T @ b @ half)
@@ -168,11 +181,10 @@ def symmetric_factor(covariance: Array) -> Array:
 
 
 def _root_sum(matrix: Array) -> float:
-    """Sum of the roots of the eigenvalues of a symmetric matrix; its lower triangle counts."""
+    """Sum of the roots of the eigenvalues of a symmetric matrix; its lower triangle counts, and it is used up."""
     if not len(matrix):
         return 0.0
-    values = np.linalg.eigvalsh(matrix, "L")
-    return float(np.sqrt(np.clip(values, 0, None)).sum())
+    return float(np.sqrt(np.clip(eigenvalues(matrix), 0, None)).sum())
 
 
 @dataclass(frozen=True)
@@ -188,26 +200,30 @@ class InceptionScore:
 
 def inception_score(logits: Array) -> float:
     """Mean over consecutive splits of 5,000 of exp(mean KL(p(y|x), p(y))); float32 softmax of logits (N, classes)."""
-    return _score(logits[start : start + IS_SPLIT] for start in range(0, len(logits), IS_SPLIT)).value
+    return _score(_divergences(logits[start : start + IS_SPLIT]) for start in range(0, len(logits), IS_SPLIT)).value
 
 
 def score_of_pool(pool: Rows, weights: Array) -> InceptionScore:
     """The same of pooled features (N, D) and the classifier's weights (D, classes); no bias is used."""
-    return _score(block @ weights for block in blocks(pool, IS_SPLIT))
+    splits = ((pool[start : start + IS_SPLIT],) for start in range(0, len(pool), IS_SPLIT))
+    return _score(side_by_side(lambda split: _divergences(split @ weights), splits))
 
 
-def _score(logits: Iterator[Array]) -> InceptionScore:
-    divergences = tuple(_divergences(part) for part in logits)
-    splits = tuple(float(np.exp(part.mean())) for part in divergences)
-    return InceptionScore(float(np.mean(splits)), splits, divergences)
+def _score(divergences: Iterable[Array]) -> InceptionScore:
+    found = tuple(divergences)
+    splits = tuple(float(np.exp(part.mean())) for part in found)
+    return InceptionScore(float(np.mean(splits)), splits, found)
 
 
 def _divergences(logits: Array) -> Array:
     """KL(p(y|x), p(y)) of each image (n,) of one split."""
-    exponential = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True))
-    p = exponential / exponential.sum(axis=1, keepdims=True)
+    p = logits.astype(np.float32) - logits.max(axis=1, keepdims=True)
+    np.exp(p, out=p)
+    p /= p.sum(axis=1, keepdims=True)
     marginal = p.mean(axis=0, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         # 0 log 0 = 0: a class of probability zero adds nothing.
-        terms = np.where(p > 0, p * (np.log(p) - np.log(marginal)), 0)
+        terms = np.log(p) - np.log(marginal)
+        terms *= p
+        terms[p == 0] = 0
     return np.asarray(terms.sum(axis=1))

@@ -6,20 +6,24 @@ are computed in the protocol's arithmetic. A set's distances to itself take each
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from evaluator.arithmetic import Arithmetic, Block, Exact, Half, Single
+from evaluator.threads import side_by_side
 
 Array = np.ndarray[Any, Any]
 NEIGHBOURS = 3
 TILE = 2000
 GROUP = 5
 """Tiles of the blocks of 10,000 rows in which the public evaluator looks for overflow."""
+GROUPS = 128
+"""Of a tile's columns, whose smallest distances tell where its rows' nearest are at most: more than are ever asked."""
 HELD = 32
 """Prepared blocks that stay in memory: 32 x 16 MB at 2,048 features."""
 WORTH = 0.1
@@ -82,11 +86,18 @@ class Tile:
         return i, j, self.arithmetic.distances(self.a, self.b, self.products[i, j], i, j)
 
     def bound(self, k: int) -> Array:
-        """(n,) distance that at least k columns do not exceed; infinite where there are fewer."""
+        """(n,) distance that at least k columns do not exceed; infinite where there are fewer.
+
+        The k-th smallest of the smallest of each of 128 groups of columns, at the k-th column or a little beyond.
+        """
         if len(self.b.x) < k:
             return np.full(len(self.a.x), np.inf)
         column = ((self.b.norm + self.b.slack) / 2).astype(np.float32)
-        kth = np.partition(column - self.products, k - 1, axis=1)[:, k - 1].astype(np.float64)
+        least = column[:GROUPS] - self.products[:, :GROUPS]
+        for start in range(GROUPS, len(column), GROUPS):
+            more = column[start : start + GROUPS] - self.products[:, start : start + GROUPS]
+            np.minimum(least[:, : more.shape[1]], more, out=least[:, : more.shape[1]])
+        kth = np.partition(least, k - 1, axis=1)[:, k - 1].astype(np.float64)
         return np.asarray(2 * kth + self.a.norm + self.a.slack + ROOM * (self.a.norm + self.b.norm.max()))
 
 
@@ -141,6 +152,10 @@ class Nearest:
         self.values = np.full((count, k), np.inf)
         self.places = np.full((count, k), -1, np.int64)
 
+    def limits(self, block: int) -> Array:
+        """A copy of the largest values kept of a block of rows."""
+        return _block(self.values, block)[:, -1].copy()
+
     def add(self, rows: Array, values: Array, places: Array) -> None:
         """Some more values, of any rows in any order."""
         if not len(rows):
@@ -160,20 +175,43 @@ class Nearest:
         joined = np.concatenate([self.places[touched], more_places], axis=1)
         self.places[touched] = np.take_along_axis(joined, best, axis=1)
 
+    def collect(self, pairs: Pairs, i: int, j: int) -> None:
+        """Pairs of a tile, of the blocks i and j."""
+        rows, columns, values = pairs
+        self.add(rows + i * TILE, values, columns + j * TILE)
 
-def nearest(distances: Distances, k: int) -> Nearest:
-    """The k smallest distances of every point of a set to the set, itself included."""
-    points = distances.a
-    found = Nearest(len(points.rows), k)
-    for i in points.blocks:
-        tile = distances.tile(i, i)
-        _collect(found, tile, i, i, tile.bound(k))
-    for i, j in _order(points.blocks, points.blocks):
-        if i < j:
-            tile = distances.tile(i, j)
-            _collect(found, tile, i, j)
-            _collect(found, tile.transposed(), j, i)
+
+def nearest(*sets: tuple[Distances, int]) -> list[Nearest]:
+    """The k smallest distances of every point of a set to the set, itself included; of several sets at the same time.
+
+    Args:
+        sets: distances of a set to itself, and k.
+    """
+    found = [Nearest(len(distances.a.rows), k) for distances, k in sets]
+    # The first blocks, so that no two threads prepare the same one.
+    blocks = ((distances.a, distances.exact or HALF, n) for distances, _ in sets for n in distances.a.blocks[:HELD])
+    deque(side_by_side(lambda points, *block: points.prepared(*block), blocks), maxlen=0)
+    diagonal = [(n, i) for n, (distances, _) in enumerate(sets) for i in distances.a.blocks]
+    of_diagonal = side_by_side(_within_block, ((*sets[n], i) for n, i in diagonal))
+    for (n, i), pairs in zip(diagonal, of_diagonal, strict=True):
+        found[n].collect(pairs, i, i)
+    others = [(n, i, j) for n, (distances, _) in enumerate(sets) for i, j in _order(*[distances.a.blocks] * 2) if i < j]
+    cases = ((sets[n][0], i, j, found[n].limits(i), found[n].limits(j)) for n, i, j in others)
+    for (n, i, j), (pairs, transposed) in zip(others, side_by_side(_within_both, cases), strict=True):
+        found[n].collect(pairs, i, j)
+        found[n].collect(transposed, j, i)
     return found
+
+
+def _within_block(distances: Distances, k: int, i: int) -> Pairs:
+    tile = distances.tile(i, i)
+    return tile.within(tile.bound(k))
+
+
+def _within_both(distances: Distances, i: int, j: int, limits_i: Array, limits_j: Array) -> tuple[Pairs, Pairs]:
+    """By the limits of each side."""
+    tile = distances.tile(i, j)
+    return tile.within(limits_i), tile.transposed().within(limits_j)
 
 
 def _order(a: range, b: range) -> Iterator[tuple[int, int]]:
@@ -190,20 +228,17 @@ def _order(a: range, b: range) -> Iterator[tuple[int, int]]:
             )
 
 
-def _collect(found: Nearest, tile: Tile, i: int, j: int, thresholds: Array | None = None) -> None:
-    if thresholds is None:
-        thresholds = found.values[i * TILE : i * TILE + len(tile.a.x), -1]
-    rows, columns, values = tile.within(thresholds)
-    found.add(rows + i * TILE, values, columns + j * TILE)
-
-
 def close_pairs(distances: Distances, radii_a: Array, radii_b: Array) -> Iterator[Pairs]:
     """Pairs (i, j, squared distance) among which are all with a distance of at most radii_a[i] or radii_b[j]."""
-    for i, j in _order(distances.a.blocks, distances.b.blocks):
-        rows, columns = i * TILE, j * TILE
-        limits = radii_a[rows : rows + TILE], radii_b[columns : columns + TILE]
-        found = distances.tile(i, j).within(*limits)
-        yield found[0] + rows, found[1] + columns, found[2]
+    order = list(_order(distances.a.blocks, distances.b.blocks))
+    cases = ((i, j, _block(radii_a, i), _block(radii_b, j)) for i, j in order)
+    found = side_by_side(lambda i, j, *limits: distances.tile(i, j).within(*limits), cases)
+    for (i, j), (rows, columns, distance) in zip(order, found, strict=True):
+        yield rows + i * TILE, columns + j * TILE, distance
+
+
+def _block(values: Array, number: int) -> Array:
+    return values[number * TILE : (number + 1) * TILE]
 
 
 def precision_recall(reference: Rows, samples: Rows, *, half: bool) -> tuple[float, float]:
@@ -216,8 +251,8 @@ def precision_recall(reference: Rows, samples: Rows, *, half: bool) -> tuple[flo
     """
     a, b = Points(reference), Points(samples)
     exact = None if half else Exact(np.asarray(reference[:TILE]).mean(axis=0))
-    radii = [nearest(Distances(points, points, exact), NEIGHBOURS + 1).values[:, -1] for points in (a, b)]
-    in_samples, in_reference = _covered(Distances(a, b, exact), radii[0], radii[1])
+    near = nearest(*((Distances(points, points, exact), NEIGHBOURS + 1) for points in (a, b)))
+    in_samples, in_reference = _covered(Distances(a, b, exact), *(found.values[:, -1] for found in near))
     return float(in_reference.mean()), float(in_samples.mean())
 
 
@@ -227,16 +262,26 @@ def _covered(distances: Distances, radii_a: Array, radii_b: Array) -> tuple[Arra
     A pair of points that are both known to be covered can tell nothing more: it is left out.
     """
     covered_a, covered_b = np.zeros(len(radii_a), bool), np.zeros(len(radii_b), bool)
-    for i, j in _order(distances.a.blocks, distances.b.blocks):
-        arithmetic, a, b = distances.blocks(i, j)
-        rows, columns = (slice(n * TILE, n * TILE + len(block.x)) for n, block in ((i, a), (j, b)))
-        for part_a, part_b in _open(covered_a[rows], covered_b[columns]):
-            of_a, of_b = radii_a[rows][part_a], radii_b[columns][part_b]
-            tile = Tile.of(arithmetic, a.part(part_a), b.part(part_b))
-            x, y, distance = tile.within(of_a, of_b)
-            covered_b[columns.start + part_b[y[distance <= of_a[x]]]] = True
-            covered_a[rows.start + part_a[x[distance <= of_b[y]]]] = True
+
+    def cases() -> Iterator[tuple[int, int, Array, Array]]:
+        for i, j in _order(distances.a.blocks, distances.b.blocks):
+            for part_a, part_b in _open(_block(covered_a, i), _block(covered_b, j)):
+                yield i, j, part_a, part_b
+
+    for in_a, in_b in side_by_side(partial(_covered_parts, distances, radii_a, radii_b), cases()):
+        covered_a[in_a] = True
+        covered_b[in_b] = True
     return covered_a, covered_b
+
+
+def _covered_parts(
+    distances: Distances, radii_a: Array, radii_b: Array, i: int, j: int, part_a: Array, part_b: Array
+) -> tuple[Array, Array]:
+    """Places of what is covered, among some rows of a block of `a` and some of one of `b`."""
+    arithmetic, a, b = distances.blocks(i, j)
+    of_a, of_b = _block(radii_a, i)[part_a], _block(radii_b, j)[part_b]
+    x, y, distance = Tile.of(arithmetic, a.part(part_a), b.part(part_b)).within(of_a, of_b)
+    return i * TILE + part_a[x[distance <= of_b[y]]], j * TILE + part_b[y[distance <= of_a[x]]]
 
 
 def _open(covered_a: Array, covered_b: Array) -> Iterator[tuple[Array, Array]]:

@@ -93,7 +93,8 @@ def measure_ours(folder: Path, counts: Pair, widths: Pair, watch: Stopwatch) -> 
     """Stages of the `adm` set, then the exact precision and recall and the intervals."""
     sides = _rows(folder, counts, widths)
     (pool_r, _), (pool, spatial) = sides
-    reference, samples = watch.time("statistics", lambda: [[metrics.gaussian(r) for r in side] for side in sides])
+    statistics = watch.time("statistics", lambda: metrics.gaussians(*sides[0], *sides[1]))
+    reference, samples = statistics[:2], statistics[2:]
     fids = watch.time("fid_sfid", lambda: metrics.frechet_distances(*zip(samples, reference, strict=True)))
     inception = watch.time("inception_score", lambda: metrics.score_of_pool(pool, _weights(widths[0])))
     shares = watch.time("precision_recall", lambda: metrics.precision_recall(pool_r, pool, half=True))

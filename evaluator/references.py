@@ -11,7 +11,7 @@ from evaluator.arrays import STATISTICS, statistics
 from evaluator.cache import Features
 from evaluator.errors import EvaluatorError
 from evaluator.files import replacing
-from evaluator.metrics import Gaussian, gaussian
+from evaluator.metrics import Gaussian, gaussians
 from evaluator.samples import ImageSet
 
 
@@ -59,7 +59,7 @@ def _of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
     place = kept(cache, images.examine())
     found = _read(place, stored=False)
     if found is None:
-        found = Statistics(gaussian(features.pool), gaussian(features.spatial), stored=False)
+        found = Statistics(*gaussians(features.pool, features.spatial), stored=False)
         arrays = (found.pool.mean, found.pool.covariance, found.spatial.mean, found.spatial.covariance)
         with replacing(place) as temporary, temporary.open("wb") as handle:
             np.savez(handle, allow_pickle=False, **dict(zip(STATISTICS, arrays, strict=True)))

@@ -18,7 +18,7 @@ from evaluator.errors import EvaluatorError, refusing
 from evaluator.files import replacing
 from evaluator.graphs import resolve
 from evaluator.kept import CLASSIFIER, write_pool, write_weights
-from evaluator.metrics import Gaussian, frechet_distances, gaussian
+from evaluator.metrics import Gaussian, frechet_distances, gaussians
 from evaluator.samples import STATISTICS, open_images, statistics
 
 Array = np.ndarray[Any, Any]
@@ -49,7 +49,7 @@ def keep(
     if stored is None:
         if found is None:
             return False
-        pool, spatial = gaussian(found.pool), gaussian(found.spatial)
+        pool, spatial = gaussians(found.pool, found.spatial)
         stored = dict(zip(STATISTICS, (pool.mean, pool.covariance, spatial.mean, spatial.covariance), strict=True))
     if found is not None and features is not None:
         write_pool(found.pool, features)

@@ -57,7 +57,7 @@ def repeat(case: Case, repetitions: int) -> dict[str, Array]:
 
 
 def _measure(samples: Array, reference: Array, weights: Array) -> list[list[float]]:
-    own, other = metrics.gaussian(samples), metrics.gaussian(reference)
+    own, other = metrics.gaussians(samples, reference)
     fid = metrics.frechet_distance(own, other)
     score = metrics.score_of_pool(samples, weights)
     precision, recall, covered = coverage.exact(reference, samples)

@@ -8,6 +8,7 @@ import evaluator
 from evaluator import oracle
 from evaluator.errors import EvaluatorError
 from evaluator.metrics import (
+    STRIP,
     Gaussian,
     frechet_distance,
     frechet_distances,
@@ -78,8 +79,9 @@ def test_inception_score_of_no_information_is_one_and_order_matters_in_splits():
     assert inception_score(shuffled) == pytest.approx(2, rel=1e-3)
 
 
-def test_statistics_are_the_public_evaluators():
-    x = (GENERATOR.normal(size=(2500, 7)) ** 2 + 100).astype(np.float32)
+@pytest.mark.parametrize(("count", "width"), [(2500, 7), (9000, 7), (300, 2 * STRIP + 5)])
+def test_statistics_are_the_public_evaluators(count, width):
+    x = (GENERATOR.normal(size=(count, width)) ** 2 + 100).astype(np.float32)
     found = gaussian(x)
     np.testing.assert_array_equal(found.mean, np.mean(x, axis=0))
     np.testing.assert_allclose(found.covariance, np.cov(x, rowvar=False), rtol=1e-11, atol=1e-11)

@@ -156,7 +156,7 @@ def test_nearest_keeps_the_smallest_in_any_order():
 
 def test_nearest_places_are_those_of_a_sort():
     x = features(300, 5)
-    found = nearest(Distances(Points(x), Points(x), Exact(x.mean(0))), 6)
+    (found,) = nearest((Distances(Points(x), Points(x), Exact(x.mean(0))), 6))
     assert (found.places == np.argsort(squares(x, x), axis=1)[:, :6]).all()
 
 
