@@ -25,7 +25,7 @@ def _routine(module: ModuleType, name: str) -> Callable[..., None]:
     """A routine by the address under which the module exports it; all its arguments are pointers."""
     capsule = module.__pyx_capi__[name]
     signature = _capsule("GetName", ctypes.c_char_p, capsule)
-    if b"int *" not in signature or b"void (" != signature[:6]:
+    if not signature.startswith(b"void (") or b"int *" not in signature:
         raise ImportError(f"{module.__name__}.{name}: {signature!r} is not what this was written for")
     arguments = [ctypes.c_void_p] * (signature.count(b",") + 1)
     address = _capsule("GetPointer", ctypes.c_void_p, capsule, signature)
@@ -85,7 +85,9 @@ def eigenvalues(matrix: Array) -> Array:
 
 def _check(array: Array, shape: tuple[int, ...]) -> None:
     """What a routine that is called by address cannot."""
-    assert array.dtype == np.float64 and array.flags.c_contiguous and array.shape == shape, (array.dtype, array.shape)
+    assert array.dtype == np.float64, array.dtype
+    assert array.shape == shape, array.shape
+    assert array.flags.c_contiguous
 
 
 def _int(value: int) -> Any:

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from evaluator.covered import precision_recall
 from evaluator.errors import EvaluatorError
 from evaluator.lapack import add_products, cholesky, eigenvalues, reduced
-from evaluator.neighbours import NEIGHBOURS, precision_recall
+from evaluator.neighbours import NEIGHBOURS
 from evaluator.threads import one_thread, side_by_side
 
 __all__ = [
@@ -37,7 +38,7 @@ IS_SPLIT = 5000
 BLOCK = 1024
 """Rows that are held in float64 at a time."""
 STRIP = 128
-"""Rows of a covariance that stay in the processor's cache."""
+"""Rows of a covariance, or of probabilities, that stay in the processor's cache."""
 PARTS = 4
 """Of the blocks, whose products are added up side by side: the same number everywhere, so that roundings are."""
 
@@ -131,7 +132,7 @@ def _mean(features: Rows) -> Array:
     total = np.zeros((1, features.shape[1]), np.asarray(features[:1]).dtype)
     for block in blocks(features):
         total = np.add.reduce(np.concatenate([total, block]), axis=0, keepdims=True)
-    return np.true_divide(total[0], np.intp(len(features))).astype(total.dtype)
+    return np.asarray(np.true_divide(total[0], np.intp(len(features)))).astype(total.dtype)
 
 
 def _scatter(features: Rows, shift: Array, part: int) -> tuple[Array, Array]:
@@ -217,13 +218,20 @@ def _score(divergences: Iterable[Array]) -> InceptionScore:
 
 def _divergences(logits: Array) -> Array:
     """KL(p(y|x), p(y)) of each image (n,) of one split."""
-    p = logits.astype(np.float32) - logits.max(axis=1, keepdims=True)
-    np.exp(p, out=p)
-    p /= p.sum(axis=1, keepdims=True)
-    marginal = p.mean(axis=0, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # 0 log 0 = 0: a class of probability zero adds nothing.
-        terms = np.log(p) - np.log(marginal)
+    p = logits.astype(np.float32)
+    for part in blocks(p, STRIP):
+        part -= part.max(axis=1, keepdims=True)
+        np.exp(part, out=part)
+        part /= part.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        marginal = np.log(p.mean(axis=0, keepdims=True))
+        return np.concatenate([_divergence(part, marginal) for part in blocks(p, STRIP)])
+
+
+def _divergence(p: Array, log_marginal: Array) -> Array:
+    """0 log 0 = 0: a class of probability zero adds nothing."""
+    with np.errstate(invalid="ignore"):
+        terms = np.log(p) - log_marginal
         terms *= p
-        terms[p == 0] = 0
+    terms[p == 0] = 0
     return np.asarray(terms.sum(axis=1))

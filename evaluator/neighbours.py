@@ -1,4 +1,4 @@
-"""Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991): distances a tile at a time, in one place.
+"""Distances between sets of features, a tile at a time, in one place.
 
 A tile is the product of two blocks of 2,000 rows. Thresholds on the product pick the few pairs that can matter; those
 are computed in the protocol's arithmetic. A set's distances to itself take each tile once, for both of its sides.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,8 +26,6 @@ GROUPS = 128
 """Of a tile's columns, whose smallest distances tell where its rows' nearest are at most: more than are ever asked."""
 HELD = 32
 """Prepared blocks that stay in memory: 32 x 16 MB at 2,048 features."""
-WORTH = 0.1
-"""Share of pairs from which leaving them out makes up for copying the rest together."""
 HALF, SINGLE = Half(), Single()
 ROOM = 2.0**-20
 """For the rounding of sums and differences of norms in float32."""
@@ -56,7 +54,7 @@ class Points:
         self.prepared = lru_cache(maxsize=HELD)(self._prepared)
 
     def _prepared(self, arithmetic: Arithmetic, block: int) -> Block:
-        return arithmetic.prepare(np.asarray(self.rows[block * TILE : (block + 1) * TILE]))
+        return arithmetic.prepare(np.asarray(self.rows[rows_of(block)]))
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class Nearest:
 
     def limits(self, block: int) -> Array:
         """A copy of the largest values kept of a block of rows."""
-        return _block(self.values, block)[:, -1].copy()
+        return self.values[rows_of(block)][:, -1].copy()
 
     def add(self, rows: Array, values: Array, places: Array) -> None:
         """Some more values, of any rows in any order."""
@@ -178,7 +176,7 @@ class Nearest:
     def collect(self, pairs: Pairs, i: int, j: int) -> None:
         """Pairs of a tile, of the blocks i and j."""
         rows, columns, values = pairs
-        self.add(rows + i * TILE, values, columns + j * TILE)
+        self.add(rows + rows_of(i).start, values, columns + rows_of(j).start)
 
 
 def nearest(*sets: tuple[Distances, int]) -> list[Nearest]:
@@ -195,7 +193,7 @@ def nearest(*sets: tuple[Distances, int]) -> list[Nearest]:
     of_diagonal = side_by_side(_within_block, ((*sets[n], i) for n, i in diagonal))
     for (n, i), pairs in zip(diagonal, of_diagonal, strict=True):
         found[n].collect(pairs, i, i)
-    others = [(n, i, j) for n, (distances, _) in enumerate(sets) for i, j in _order(*[distances.a.blocks] * 2) if i < j]
+    others = [(n, i, j) for n, (distances, _) in enumerate(sets) for i, j in order(*[distances.a.blocks] * 2) if i < j]
     cases = ((sets[n][0], i, j, found[n].limits(i), found[n].limits(j)) for n, i, j in others)
     for (n, i, j), (pairs, transposed) in zip(others, side_by_side(_within_both, cases), strict=True):
         found[n].collect(pairs, i, j)
@@ -214,7 +212,7 @@ def _within_both(distances: Distances, i: int, j: int, limits_i: Array, limits_j
     return tile.within(limits_i), tile.transposed().within(limits_j)
 
 
-def _order(a: range, b: range) -> Iterator[tuple[int, int]]:
+def order(a: range, b: range) -> Iterator[tuple[int, int]]:
     """All pairs of blocks, so that those of a while are few: they are prepared once for many tiles.
 
     Diagonals follow each other: every block soon has met some of the others.
@@ -230,66 +228,13 @@ def _order(a: range, b: range) -> Iterator[tuple[int, int]]:
 
 def close_pairs(distances: Distances, radii_a: Array, radii_b: Array) -> Iterator[Pairs]:
     """Pairs (i, j, squared distance) among which are all with a distance of at most radii_a[i] or radii_b[j]."""
-    order = list(_order(distances.a.blocks, distances.b.blocks))
-    cases = ((i, j, _block(radii_a, i), _block(radii_b, j)) for i, j in order)
+    pairs = list(order(distances.a.blocks, distances.b.blocks))
+    cases = ((i, j, radii_a[rows_of(i)], radii_b[rows_of(j)]) for i, j in pairs)
     found = side_by_side(lambda i, j, *limits: distances.tile(i, j).within(*limits), cases)
-    for (i, j), (rows, columns, distance) in zip(order, found, strict=True):
-        yield rows + i * TILE, columns + j * TILE, distance
+    for (i, j), (rows, columns, distance) in zip(pairs, found, strict=True):
+        yield rows + rows_of(i).start, columns + rows_of(j).start, distance
 
 
-def _block(values: Array, number: int) -> Array:
-    return values[number * TILE : (number + 1) * TILE]
-
-
-def precision_recall(reference: Rows, samples: Rows, *, half: bool) -> tuple[float, float]:
-    """Share of samples inside any reference ball, and of references inside any sample ball; k = 3, all images.
-
-    Args:
-        reference: (M, D) features.
-        samples: (N, D) features.
-        half: the public protocol, all distances in float16; else exact.
-    """
-    a, b = Points(reference), Points(samples)
-    exact = None if half else Exact(np.asarray(reference[:TILE]).mean(axis=0))
-    near = nearest(*((Distances(points, points, exact), NEIGHBOURS + 1) for points in (a, b)))
-    in_samples, in_reference = _covered(Distances(a, b, exact), *(found.values[:, -1] for found in near))
-    return float(in_reference.mean()), float(in_samples.mean())
-
-
-def _covered(distances: Distances, radii_a: Array, radii_b: Array) -> tuple[Array, Array]:
-    """Which points of `a` lie in any ball of `b`, and which of `b` in any ball of `a`.
-
-    A pair of points that are both known to be covered can tell nothing more: it is left out.
-    """
-    covered_a, covered_b = np.zeros(len(radii_a), bool), np.zeros(len(radii_b), bool)
-
-    def cases() -> Iterator[tuple[int, int, Array, Array]]:
-        for i, j in _order(distances.a.blocks, distances.b.blocks):
-            for part_a, part_b in _open(_block(covered_a, i), _block(covered_b, j)):
-                yield i, j, part_a, part_b
-
-    for in_a, in_b in side_by_side(partial(_covered_parts, distances, radii_a, radii_b), cases()):
-        covered_a[in_a] = True
-        covered_b[in_b] = True
-    return covered_a, covered_b
-
-
-def _covered_parts(
-    distances: Distances, radii_a: Array, radii_b: Array, i: int, j: int, part_a: Array, part_b: Array
-) -> tuple[Array, Array]:
-    """Places of what is covered, among some rows of a block of `a` and some of one of `b`."""
-    arithmetic, a, b = distances.blocks(i, j)
-    of_a, of_b = _block(radii_a, i)[part_a], _block(radii_b, j)[part_b]
-    x, y, distance = Tile.of(arithmetic, a.part(part_a), b.part(part_b)).within(of_a, of_b)
-    return i * TILE + part_a[x[distance <= of_b[y]]], j * TILE + part_b[y[distance <= of_a[x]]]
-
-
-def _open(covered_a: Array, covered_b: Array) -> Iterator[tuple[Array, Array]]:
-    """Places of rows and of columns, in one or two rectangles, that hold each pair of which one is not covered."""
-    all_a, all_b = np.arange(len(covered_a)), np.arange(len(covered_b))
-    if covered_a.mean() * covered_b.mean() < WORTH:
-        yield all_a, all_b
-        return
-    for part_a, part_b in ((all_a[~covered_a], all_b), (all_a[covered_a], all_b[~covered_b])):
-        if len(part_a) and len(part_b):
-            yield part_a, part_b
+def rows_of(block: int) -> slice:
+    """Of a set of points."""
+    return slice(block * TILE, (block + 1) * TILE)

@@ -59,7 +59,8 @@ def _of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
     place = kept(cache, images.examine())
     found = _read(place, stored=False)
     if found is None:
-        found = Statistics(*gaussians(features.pool, features.spatial), stored=False)
+        pool, spatial = gaussians(features.pool, features.spatial)
+        found = Statistics(pool, spatial, stored=False)
         arrays = (found.pool.mean, found.pool.covariance, found.spatial.mean, found.spatial.covariance)
         with replacing(place) as temporary, temporary.open("wb") as handle:
             np.savez(handle, allow_pickle=False, **dict(zip(STATISTICS, arrays, strict=True)))

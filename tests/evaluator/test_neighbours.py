@@ -5,7 +5,8 @@ import pytest
 
 from evaluator import coverage, neighbours, oracle
 from evaluator.arithmetic import Exact, _rounded
-from evaluator.neighbours import HALF, SINGLE, Distances, Nearest, Points, nearest, precision_recall
+from evaluator.covered import precision_recall
+from evaluator.neighbours import HALF, SINGLE, Distances, Nearest, Points, nearest
 
 
 def features(count, width, scale=1.0, shift=0.0):
