@@ -40,14 +40,14 @@ def precision_recall(reference: Rows, samples: Rows, *, half: bool) -> tuple[flo
     a, b = Points(reference), Points(samples)
     exact = None if half else Exact(np.asarray(reference[:TILE]).mean(axis=0))
     near = nearest(*((Distances(points, points, exact), NEIGHBOURS + 1) for points in (a, b)))
-    search = _Search(Distances(a, b, exact), *(found.values[:, -1] for found in near))
+    search = Search(Distances(a, b, exact), *(found.values[:, -1] for found in near))
     search.likely()
     search.everything()
     in_samples, in_reference = search.covered
     return float(in_reference.mean()), float(in_samples.mean())
 
 
-class _Search:
+class Search:
     """Which points of a set `a` lie in any ball of a set `b`, and the other way round, as far as is known."""
 
     def __init__(self, distances: Distances, radii_a: Array, radii_b: Array) -> None:

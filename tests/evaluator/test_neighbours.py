@@ -5,7 +5,7 @@ import pytest
 
 from evaluator import coverage, neighbours, oracle
 from evaluator.arithmetic import Exact, _rounded
-from evaluator.covered import precision_recall
+from evaluator.covered import Search, precision_recall
 from evaluator.neighbours import HALF, SINGLE, Distances, Nearest, Points, nearest
 
 
@@ -128,6 +128,26 @@ def test_sets_larger_than_what_stays_prepared(monkeypatch):
     monkeypatch.setattr(neighbours, "HELD", 4)
     reference, samples = CASES["common"]
     assert precision_recall(reference, samples, half=False) == plain(reference, samples, squares)
+
+
+@pytest.mark.parametrize("case", ["common", "far from the origin"])
+def test_likely_pairs_cover_some_of_what_all_pairs_do(case):
+    reference, samples = CASES[case]
+    radii = [np.sort(squares(x, x), axis=1)[:, 3] for x in (reference, samples)]
+    cross = squares(reference, samples)
+    truth = (cross <= radii[1][None]).any(1), (cross <= radii[0][:, None]).any(0)
+    search = Search(Distances(Points(reference), Points(samples), Exact(reference.mean(0))), *radii)
+    search.likely()
+    for found, true in zip(search.covered, truth, strict=True):
+        assert found.sum() > 0.5 * true.sum()
+        assert not (found & ~true).any()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e17])
+def test_features_of_any_size(scale):
+    x, y = features(40, 6), features(50, 6, shift=0.3)
+    expected = precision_recall(x, y, half=False)
+    assert precision_recall(x * np.float32(scale), y * np.float32(scale), half=False) == expected
 
 
 def test_identical_and_distant_sets():
