@@ -68,7 +68,9 @@ def planned(directory: RunDirectory) -> tuple[Plan, str]:
     """
     saved = load_plan(directory)
     if saved is None:
-        raise UserError(f"{directory.root}: no {PLAN}; `sra-bench run`, `submit` or `render` writes it")
+        raise UserError(
+            f"{directory.root}: no {PLAN}, or a damaged one; `sra-bench run`, `submit`, `render` write it"
+        )
     return saved
 
 

@@ -13,7 +13,7 @@ from benchmark.crosscheck import disagreements
 from benchmark.executors.local import interpreter_of
 from benchmark.manifest import TOOLS
 from benchmark.plan import MODULES
-from benchmark.runner import job_environment
+from benchmark.runner import STOPPED, StoppedError, job_environment
 from benchmark.store import read_json
 from benchmark.surroundings import absent_framework
 from benchmark.tool_options import ToolOptions
@@ -80,8 +80,19 @@ def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[
 
 
 def _job(name: str, command: list[str], output: int | None = None) -> str:
-    """Run a job; returns what it prints where `output` is a pipe."""
-    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=job_environment(), check=False)
+    """Run a job; returns what it prints where `output` is a pipe.
+
+    Raises:
+        UserError: it refused its input, or died.
+        StoppedError: it was asked to stop, or this process was.
+    """
+    pipes: dict[str, Any] = {"stdout": output, "stderr": subprocess.PIPE}
+    try:
+        done = subprocess.run(command, **pipes, text=True, env=job_environment(), check=False)
+    except KeyboardInterrupt:
+        raise StoppedError from None
+    if done.returncode == STOPPED:
+        raise StoppedError
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     if done.returncode == 2 and errors:
         raise UserError(errors[-1].removeprefix("error: "))

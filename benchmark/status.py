@@ -118,8 +118,8 @@ def examine(root: Path, now: float) -> dict[str, Any]:
     """
     run, workers = read_json(root / "run.json"), _workers(root)
     on_cluster = bool(workers) or (root / "cluster" / "jobs.json").is_file()
-    if run is None and not on_cluster:
-        raise UserError(f"{root}: no run.json; start it with `sra-bench run MANIFEST --out {root}`")
+    if (run is None or "stages" not in run) and not on_cluster:
+        raise UserError(f"{root}: no run.json, or a damaged one; start it with `sra-bench run MANIFEST --out {root}`")
     signs = [sign for sign in (run, *workers) if sign is not None]
     stages = _planned(root) if on_cluster else signs[0]["stages"]
     last = {stage["directory"]: _newest(stage, signs) for stage in stages}

@@ -46,8 +46,11 @@ def beat(root: Path, step: int) -> None:
 
 
 def test_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no run\.json; start it with"):
-        status.examine(tmp_path, 0.0)
+    for damaged in (None, "{", "{}"):
+        if damaged:
+            (tmp_path / "run.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"no run\.json, or a damaged one; start it with"):
+            status.examine(tmp_path, 0.0)
 
 
 def test_running_with_progress(pulse: status.Pulse, tmp_path: Path) -> None:
