@@ -68,9 +68,7 @@ def planned(directory: RunDirectory) -> tuple[Plan, str]:
     """
     saved = load_plan(directory)
     if saved is None:
-        raise UserError(
-            f"{directory.root}: no {PLAN}, or a damaged one; `sra-bench run`, `submit`, `render` write it"
-        )
+        raise UserError(f"{directory.root}: no {PLAN}, or a damaged one; `sra-bench run`, `submit`, `render` write it")
     return saved
 
 

@@ -33,9 +33,8 @@ def _routine(module: ModuleType, name: str) -> Callable[..., None]:
 
 
 def _capsule(function: str, returned: Any, capsule: object, *names: bytes) -> Any:
-    call = getattr(ctypes.pythonapi, f"PyCapsule_{function}")
-    call.restype, call.argtypes = returned, [ctypes.py_object, *[ctypes.c_char_p] * len(names)]
-    return call(capsule, *names)
+    prototype = ctypes.PYFUNCTYPE(returned, ctypes.py_object, *[ctypes.c_char_p] * len(names))
+    return prototype((f"PyCapsule_{function}", ctypes.pythonapi))(capsule, *names)
 
 
 _dsyrk = _routine(cython_blas, "dsyrk")

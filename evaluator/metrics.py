@@ -91,7 +91,7 @@ def blocks(features: Rows, size: int = BLOCK) -> Iterator[Array]:
 
 
 def gaussian(features: Rows) -> Gaussian:
-    """Statistics as the public evaluator's, in one pass.
+    """Statistics as the public evaluator's, a block of rows at a time.
 
     The mean is `np.mean`'s in the features' own precision, to the bit: a row after the other. The covariance is
     `np.cov`'s in float64 (ddof 1), from products of features that are shifted by the mean of the first block.
