@@ -7,9 +7,10 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
+from typer.exceptions import TyperException
 
 from benchmark.cli_cluster import cluster_app
 from benchmark.cli_images import images_app
@@ -31,6 +32,10 @@ app.add_typer(jobs_app)
 app.add_typer(latents_app, name="latents")
 app.add_typer(images_app, name="images")
 app.add_typer(render_app, name="render")
+
+
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 
 class Backend(StrEnum):
@@ -357,12 +362,19 @@ def from_sra(
     typer.echo(all_tables() if tables else from_command(context.args, processes), nl=tables)
 
 
-def main(argv: list[str] | None = None) -> Any:
+def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point: a user's error is one line and exit code 2; a bug is a traceback."""
     from benchmark.runner import STOPPED, StoppedError
 
     try:
-        return app(argv)
+        code = app(argv, standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except TyperException as error:
+        if usage := _usage_error(error):
+            typer.echo(f"error: {usage}", err=True)
+        sys.exit(2)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -375,6 +387,14 @@ def main(argv: list[str] | None = None) -> Any:
             raise
         typer.echo(f"error: {line}", err=True)
         sys.exit(2)
+
+
+def _usage_error(error: TyperException) -> str:
+    """What is wrong with the command line; nothing where its help has been shown instead."""
+    # Typer's own classes between this one and BadParameter have no public name.
+    usage = cast("typer.BadParameter", error)
+    message = " ".join(usage.format_message().split()).replace(": Value error, ", ": ")
+    return f"{usage.ctx.command_path}: {message}" if message and usage.ctx else message
 
 
 if __name__ == "__main__":

@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
+
+def folder(text: str) -> Path:
+    """A path that was meant: `--out "$OUT"` without OUT is not the folder one happens to be in."""
+    if not text:
+        raise typer.BadParameter("empty, a folder is needed")
+    return Path(text)
+
+
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default: runs/NAME.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", parser=folder, metavar="DIR", help="Run directory; default: runs/NAME.")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key, e.g. train.lr=2e-4.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]

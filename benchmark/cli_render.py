@@ -9,20 +9,20 @@ from typing import Annotated
 
 import typer
 
+from benchmark.cli_options import ManifestPath, Only, Set, Smoke, folder
+
 render_app = typer.Typer(help="Write what a cluster is to be given; nothing is submitted.", no_args_is_help=True)
 
-Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key.")]
-Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
 Site = Annotated[Path, typer.Option("--site", help="Settings of the cluster, see docs/kubernetes.md.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Scaled down to digits.")]
 
 
 @render_app.command()
 def kubernetes(
-    manifest: Manifest,
+    manifest: ManifestPath,
     site: Site,
-    out: Annotated[Path | None, typer.Option("--out", help="Run directory, as the pods see it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=folder, metavar="DIR", help="Run directory, as the pods see it.")
+    ] = None,
     overrides: Set = None,
     variant: Only = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for a file a level; default: print all.")] = None,
@@ -37,7 +37,9 @@ def kubernetes(
 
 
 @render_app.command()
-def skypilot(manifest: Manifest, site: Site, overrides: Set = None, variant: Only = None, smoke: Smoke = False) -> None:
+def skypilot(
+    manifest: ManifestPath, site: Site, overrides: Set = None, variant: Only = None, smoke: Smoke = False
+) -> None:
     """A task that runs the manifest on one machine of a cloud."""
     from benchmark.render import render_skypilot
 

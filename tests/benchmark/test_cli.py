@@ -214,3 +214,23 @@ def test_a_read_only_file_system_is_one_line() -> None:
     line = disk_trouble(OSError(errno.EROFS, "Read-only file system", "/ro/b.zip"), "x")
     assert line is not None
     assert line.startswith("/ro/b.zip: the file system is read-only")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run"], "error: sra-bench run: Missing argument 'MANIFEST'."),
+        (["run", SMOKE, "--ot", "x"], "error: sra-bench run: No such option: --ot (Possible options: --out, --set)"),
+        (["rn"], "error: sra-bench: No such command 'rn'. Did you mean 'run'?"),
+        (["report", "x", "--format", "pdf"], "'pdf' is not one of 'md', 'html', 'json', 'latex'."),
+        (["run", SMOKE, "--out", ""], "error: sra-bench run: Invalid value for '--out': empty, a folder is needed"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(arguments: list[str], line: str) -> None:
+    assert refused(*arguments).replace("python -m benchmark.cli", "sra-bench").endswith(line)
+
+
+def test_no_command_shows_the_help() -> None:
+    done = call("images")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "build" in done.stdout
