@@ -56,8 +56,9 @@ def number(value: float | None, digits: int) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """With its sign, a real minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """With its sign, a real minus; what rounds to zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def significant(value: float) -> str:

@@ -352,7 +352,8 @@ def test_the_interval_of_the_report_is_the_verdicts(shown: Path, registry: Regis
     [
         (-0.082, (-2.41, 2.28), ("−0.1", "[−2.4, +2.3]")),
         (0.011, (-0.005, 0.03), ("+0.011", "[−0.005, +0.030]")),
-        (0.0, (-6.66, 6.66), ("+0", "[−7, +7]")),
+        (0.0, (-6.66, 6.66), ("0", "[−7, +7]")),
+        (-0.0004, (-0.03, 0.03), ("0.000", "[−0.030, +0.030]")),
     ],
 )
 def test_differences_are_printed_as_exactly_as_they_are_known(
