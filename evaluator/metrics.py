@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from evaluator.covered import precision_recall
 from evaluator.errors import EvaluatorError
 from evaluator.lapack import add_products, cholesky, eigenvalues, reduced
-from evaluator.neighbours import NEIGHBOURS
+from evaluator.neighbours import NEIGHBOURS, Rows
 from evaluator.threads import one_thread, side_by_side
 
 __all__ = [
     "NEIGHBOURS",
     "Gaussian",
+    "Rows",
     "check_features",
     "frechet_distance",
     "frechet_distances",
@@ -41,18 +42,6 @@ STRIP = 128
 """Rows of a covariance, or of probabilities, that stay in the processor's cache."""
 PARTS = 4
 """Of the blocks, whose products are added up side by side: the same number everywhere, so that roundings are."""
-
-
-class Rows(Protocol):
-    """Features (N, D) float32, in memory or not."""
-
-    @property
-    def shape(self) -> Any:
-        """(N, D)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)

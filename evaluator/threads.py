@@ -22,7 +22,8 @@ def side_by_side(work: Callable[..., T], cases: Iterable[tuple[Any, ...]]) -> It
     """The results of `work` on each case, in their order.
 
     Cases are taken while earlier results are still to come, at most two for each thread: what a case is made from may
-    be a little behind, and is the same in every run on a machine.
+    be a little behind, and is the same in every run on a machine. Until the last result is taken, BLAS keeps to one
+    thread for the caller, too.
     """
     count = workers()
     with one_thread(), ThreadPoolExecutor(count) as pool:
