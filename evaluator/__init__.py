@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluator.metrics import Rows
+    from evaluator.metrics.frechet import Rows
 
 __all__ = ["evaluate", "fid", "inception_score", "precision_recall"]
 
@@ -31,7 +31,7 @@ def evaluate(
         reference: the same; a reference batch's stored statistics are used.
         graph: a frozen Inception graph, or `embedded:digits`.
         options: more arguments of the tool, such as "--cache", "features".
-        tool: name of its module: adm, adm_torch, cleanfid, fidelity.
+        tool: name of its module: adm, adm_torch, clean_fid, torch_fidelity.
 
     Raises:
         EvaluatorError: what the tool refuses, in one line.
@@ -40,14 +40,14 @@ def evaluate(
 
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "scores.json"
-        command = [sys.executable, "-m", f"evaluator.{tool}", "--samples", str(samples), "--reference", str(reference)]
-        command += ["--graph", graph, "--json", str(record), *options]
+        command = [sys.executable, "-m", f"evaluator.tools.{tool}", "--samples", str(samples)]
+        command += ["--reference", str(reference), "--graph", graph, "--json", str(record), *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         if errors:
             raise EvaluatorError(errors[-1].removeprefix("error: "))
         if done.returncode:
-            raise RuntimeError(f"evaluator.{tool} ended with exit code {done.returncode}:\n{done.stderr}")
+            raise RuntimeError(f"evaluator.tools.{tool} ended with exit code {done.returncode}:\n{done.stderr}")
         found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     return found
 
@@ -58,7 +58,7 @@ def fid(samples: Rows, reference: Rows) -> float:
     Raises:
         EvaluatorError: another shape, or values that are no finite numbers.
     """
-    from evaluator.metrics import check_features, frechet_distance, gaussians
+    from evaluator.metrics.frechet import check_features, frechet_distance, gaussians
 
     check_features(2, samples=samples, reference=reference)
     return frechet_distance(*gaussians(samples, reference))
@@ -70,10 +70,10 @@ def inception_score(logits: Any) -> float:
     Raises:
         EvaluatorError: see `fid`.
     """
-    from evaluator import metrics
+    from evaluator.metrics import frechet
 
-    metrics.check_features(1, logits=logits)
-    return metrics.inception_score(logits)
+    frechet.check_features(1, logits=logits)
+    return frechet.inception_score(logits)
 
 
 def precision_recall(samples: Rows, reference: Rows, *, half: bool = False) -> tuple[float, float]:
@@ -82,7 +82,7 @@ def precision_recall(samples: Rows, reference: Rows, *, half: bool = False) -> t
     Raises:
         EvaluatorError: see `fid`; more than three of each are needed.
     """
-    from evaluator import metrics
+    from evaluator.metrics import frechet
 
-    metrics.check_features(metrics.NEIGHBOURS + 1, samples=samples, reference=reference)
-    return metrics.precision_recall(reference, samples, half=half)
+    frechet.check_features(frechet.NEIGHBOURS + 1, samples=samples, reference=reference)
+    return frechet.precision_recall(reference, samples, half=half)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.manifest import ManifestError, load
+from benchmark.manifest.schema import ManifestError, load
 from sra.alignment import registry
 from sra.alignment.distances import DISTANCES
 from sra.config import TrainConfig
-from sra.method import TrainingModule, needs_teacher
-from sra.network import initialise
-from sra.randoms import Randoms
+from sra.model.transformer import initialise
+from sra.runtime.random_streams import Randoms
+from sra.training.module import TrainingModule, needs_teacher
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "alignments.md").read_text()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import typer
 
-from benchmark.cli import app
+from benchmark.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "evaluator.md").read_text()

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sra.config import CodecConfig
-from sra.flops import count, training_macs
+from sra.model.flops import count, training_macs
 from sra.perf.cases import align_of, mode_of, model_of
-from sra.speed import CUDA, OTHER, REFERENCE
+from sra.runtime.speed import CUDA, OTHER, REFERENCE
 
 TEXT = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
 ROWS = re.findall(r"^\| (\w+/2), (\d+) px \| ([\d. |]+) \|$", TEXT, re.MULTILINE)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from benchmark.listing import list_published
-from benchmark.published import load_registry
+from benchmark.published.listing import list_published
+from benchmark.published.registry import load_registry
 
 ROOT = Path(__file__).parents[1]
 TABLE = list_published(None, "markdown")

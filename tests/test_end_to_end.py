@@ -26,7 +26,8 @@ SMALL = [
 
 def command(out: Path, *extra: str) -> list[str]:
     settings = [part for item in SMALL for part in ("--set", item)]
-    return [sys.executable, "-m", "benchmark.cli", "run", "manifests/smoke.yaml", "--out", str(out), *settings, *extra]
+    command = [sys.executable, "-m", "benchmark.cli.main", "run", "manifests/smoke.yaml"]
+    return [*command, "--out", str(out), *settings, *extra]
 
 
 def call(out: Path, *extra: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +35,7 @@ def call(out: Path, *extra: str) -> subprocess.CompletedProcess[str]:
 
 
 def call_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmark.cli", *arguments]
+    command = [sys.executable, "-m", "benchmark.cli.main", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 

@@ -12,12 +12,13 @@ PACKAGES = ("benchmark", "sra", "evaluator")
 # benchmark may use these torch-free modules; all else goes by argv and files.
 SHARED = {
     "sra.alignment.sra",
-    "sra.codec_files",
+    "sra.model.vae_files",
     "sra.config",
-    "sra.errors",
-    "sra.files",
-    "sra.flops",
-    "evaluator.scores",
+    "sra.common.errors",
+    "sra.common.validation",
+    "sra.common.files",
+    "sra.model.flops",
+    "evaluator.tools.score_record",
 }
 
 
@@ -57,7 +58,7 @@ def test_tensorflow_lives_in_few_modules() -> None:
 
 def test_planning_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from benchmark.main_job import show_plan; from pathlib import Path; "
+        "import sys; from benchmark.commands.run import show_plan; from pathlib import Path; "
         "show_plan(Path('manifests/smoke.yaml'), None, None, None, as_json=True); "
         "print([m for m in ('torch', 'tensorflow', 'diffusers', 'matplotlib', 'sklearn', 'numpy') if m in sys.modules])"
     )

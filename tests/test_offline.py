@@ -60,7 +60,7 @@ def test_a_whole_run_reaches_for_nothing(shut_in, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done, tried = shut_in(
         "-m",
-        "benchmark.cli",
+        "benchmark.cli.main",
         "run",
         "manifests/smoke.yaml",
         "--variant",
@@ -77,7 +77,8 @@ def test_a_whole_run_reaches_for_nothing(shut_in, tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_not_in_the_hubs_cache(shut_in, tmp_path: Path) -> None:
-    code = "from sra.codec import load_codec; from sra.config import CodecConfig; from sra.errors import DataError\n"
+    code = "from sra.model.vae import load_codec; from sra.config import CodecConfig\n"
+    code += "from sra.common.errors import DataError\n"
     code += "try: load_codec(CodecConfig(path='nobody/nothing'))\nexcept DataError as error: print(error)"
     done, tried = shut_in("-c", code)
     where = tmp_path / "hub" / "hub"
@@ -89,7 +90,7 @@ def test_a_model_that_is_not_in_the_hubs_cache(shut_in, tmp_path: Path) -> None:
 
 
 def test_fetch_says_that_it_may_not(shut_in) -> None:
-    done, tried = shut_in("-m", "benchmark.cli", "fetch", "sd-vae-ft-ema")
+    done, tried = shut_in("-m", "benchmark.cli.main", "fetch", "sd-vae-ft-ema")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "without a network place the file at" in line

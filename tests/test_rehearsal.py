@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.manifest import load
-from benchmark.plan import make_plan
-from benchmark.rehearsal import MANIFESTS, merged
-from benchmark.smoke import scaled
-from benchmark.store import RunDirectory
+from benchmark.commands.rehearsal import MANIFESTS, merged
+from benchmark.manifest.schema import load
+from benchmark.manifest.smoke_form import scaled
+from benchmark.plan.plan import make_plan
+from benchmark.plan.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted(MANIFESTS.glob("*.yaml"))
@@ -31,7 +31,7 @@ def test_one_process_for_each_kind_of_stage(tmp_path: Path) -> None:
 @pytest.mark.manifests
 @pytest.mark.timeout(1200)
 def test_every_manifest_reaches_its_report(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmark.rehearsal", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmark.commands.rehearsal", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for path in PATHS:

@@ -9,10 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmark.collect import load_report
 from benchmark.report import figures, html, latex, markdown, view
+from benchmark.report.collect import load_report
 from benchmark.report.columns import cell, columns_of
-from sra.files import write_bytes, write_json
+from sra.common.files import write_bytes, write_json
 
 __all__ = ["render", "show_report", "table", "write_report"]
 

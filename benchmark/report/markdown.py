@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.registry import NO_ADDRESS
+from benchmark.published.schema import NO_ADDRESS
 from benchmark.report import view
 from benchmark.report.columns import costs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.comparability import show
+from benchmark.published.comparability import show
 from benchmark.report.columns import BY_METRIC, COLUMNS, PROTOCOL, around, digits_of, number, signed, significant
 
 INTERVAL = (

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from sra.alignment.registry import AlignSettings, NetworkFacts, check_blocks, check_weight
 from sra.alignment.sra import BLOCKS, Distance
-from sra.errors import ConfigError
+from sra.common.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sra.alignment.protocol import Batch
-    from sra.groups import Groups
-    from sra.network import DiffusionTransformer, Shape
+    from sra.model.token_groups import Groups
+    from sra.model.transformer import DiffusionTransformer, Shape
 
 PARTS = 4
 """One part of so many is group 0."""
@@ -76,7 +76,7 @@ class DualTimestep:
 
     def head(self, shape: Shape) -> nn.Module | None:
         """SRA's projection, unless the settings say no."""
-        from sra.network import Head
+        from sra.model.transformer import Head
 
         return Head(shape.width) if self.settings.head else None
 
@@ -130,7 +130,7 @@ def both_times(batch: Batch) -> Tensor:
 
 def draw_groups(batch: Batch, tokens: int, *, separated: bool) -> Groups:
     """Positions of the groups, uniform per sample; group 0 has exactly a quarter."""
-    from sra.groups import Groups
+    from sra.model.token_groups import Groups
 
     order = batch.randoms.uniform("align.group", (tokens,)).argsort(dim=1, stable=True)
     return Groups(order, (tokens // PARTS, tokens - tokens // PARTS), separated=separated)

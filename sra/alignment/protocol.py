@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from sra.network import DiffusionTransformer, Shape
-from sra.randoms import RandomSource
+from sra.model.transformer import DiffusionTransformer, Shape
+from sra.runtime.random_streams import RandomSource
 
 if TYPE_CHECKING:
-    from sra.method import Objective
+    from sra.training.module import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sra.errors import ConfigError, nearest
+from sra.common.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from sra.alignment.protocol import Alignment

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 from sra.alignment.registry import STRICT, AlignSettings, NetworkFacts, check_blocks, check_weight
-from sra.errors import ConfigError
+from sra.common.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sra.alignment.protocol import Batch
-    from sra.network import DiffusionTransformer, Shape
+    from sra.model.transformer import DiffusionTransformer, Shape
 
 # Section 4 of the paper: student block, teacher block (counted from 1).
 BLOCKS = {
@@ -100,7 +100,7 @@ class SelfRepresentation:
 
     def head(self, shape: Shape) -> nn.Module | None:
         """SRA's projection, unless the settings say no."""
-        from sra.network import Head
+        from sra.model.transformer import Head
 
         return Head(shape.width) if self.settings.head else None
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from sra.alignment.registry import AlignSettings, NetworkFacts, check_weight
 from sra.alignment.sra import Distance
-from sra.errors import ConfigError
+from sra.common.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sra.alignment.protocol import Batch
-    from sra.network import DiffusionTransformer, Shape
+    from sra.model.transformer import DiffusionTransformer, Shape
 
 BLOCKS = {"sit": {"B": 2, "L": 8, "XL": 8}}
 

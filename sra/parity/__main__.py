@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from sra import job
 from sra.parity.files import check_folder
 from sra.parity.golden import open_golden
 from sra.parity.mode import Mode
 from sra.parity.tolerance import ROUNDING
+from sra.runtime import job
 
 FALLS_SHORT = 1
 

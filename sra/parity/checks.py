@@ -8,14 +8,14 @@ from typing import Literal
 from torch import Tensor, nn
 
 from sra.alignment.registry import AlignSettings
+from sra.common.errors import UserError
 from sra.config import ModelConfig, TrainConfig
-from sra.errors import UserError
-from sra.method import StepLosses, TrainingModule
-from sra.network import DiffusionTransformer, position_encoding, shape_of
+from sra.model.transformer import DiffusionTransformer, position_encoding, shape_of
+from sra.model.weights import network_of
 from sra.parity.golden import Scope
 from sra.parity.randoms import GoldenRandoms, labels_after_dropout
 from sra.parity.tolerance import exact, gradient, table
-from sra.weights import network_of
+from sra.training.module import StepLosses, TrainingModule
 
 Check = Callable[[Scope], None]
 GUIDED: Literal[3] = 3

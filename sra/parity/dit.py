@@ -9,12 +9,12 @@ import torch
 
 from sra.alignment.sra import Interval, Settings
 from sra.config import SampleConfig, TrainConfig
-from sra.ddpm import Diffusion, DiffusionObjective
+from sra.objectives.ddpm import Diffusion, DiffusionObjective
 from sra.parity.checks import GUIDED, Check, Networks, losses_and_gradients, run_sections
 from sra.parity.golden import Scope
 from sra.parity.randoms import DROPOUT, for_dit
 from sra.parity.tolerance import exact, guided, table
-from sra.samplers import mixed, sample, with_null
+from sra.sampling.samplers import mixed, sample, with_null
 
 WEIGHT = 0.04
 """Of the alignment, in the numbers."""

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sra import job
-from sra.errors import DataError
-from sra.images import center_crop
-from sra.network import build, position_encoding
+from sra.common.errors import DataError
+from sra.data.images import center_crop
+from sra.model.transformer import build, position_encoding
+from sra.model.weights import load_network
 from sra.parity import dit, sit, vanilla
 from sra.parity.checks import attempt, run_sections
 from sra.parity.golden import Arrays, Golden, Scope
 from sra.parity.mode import Mode
 from sra.parity.report import Report
 from sra.parity.tolerance import exact, table
-from sra.weights import load_network
+from sra.runtime import job
 
 FAMILIES: dict[str, Literal["sit", "dit"]] = {"sit_state_dict": "sit", "dit_state_dict": "dit"}
 FOREIGN = {"adm"}

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sra.common.errors import DataError
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size
-from sra.errors import DataError
 from sra.parity.mode import Mode
 from sra.parity.report import Report
 from sra.parity.tolerance import Judge, output

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from sra.network import DiffusionTransformer
+from sra.model.transformer import DiffusionTransformer
 from sra.parity.tolerance import limit_of
-from sra.precision import autocast, set_tf32
+from sra.runtime.precision import autocast, set_tf32
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sra.alignment.dual_timestep import PARTS
-from sra.ddpm import STEPS
-from sra.errors import DataError
+from sra.common.errors import DataError
+from sra.objectives.ddpm import STEPS
 from sra.parity.golden import Scope
 
 DROPOUT = 0.5

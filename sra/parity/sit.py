@@ -14,19 +14,19 @@ from sra.alignment.dual_timestep import Teacher
 from sra.alignment.self_flow import Settings as DualTimestepSettings
 from sra.alignment.sra import PUBLIC_DISTANCES, Distance, Interval
 from sra.alignment.sra import Settings as SraSettings
+from sra.common.errors import DataError, nearest
 from sra.config import EmaConfig, SampleConfig, TrainConfig
-from sra.ema import update_ema
-from sra.errors import DataError, nearest
-from sra.flow import Path, Times
-from sra.method import StepLosses
-from sra.network import DiffusionTransformer
+from sra.model.transformer import DiffusionTransformer
+from sra.objectives.flow import Path, Times
 from sra.parity.checks import Check, Networks, attempt, images_and_labels, losses_and_gradients, run_sections
 from sra.parity.golden import Scope
 from sra.parity.randoms import DROPOUT, for_groups, for_sit
 from sra.parity.randoms import labels_after_dropout as dropped
 from sra.parity.tolerance import Amplification, exact, guided, table, trained
-from sra.samplers import sample
-from sra.step import make_optimizer
+from sra.sampling.samplers import sample
+from sra.training.ema import update_ema
+from sra.training.module import StepLosses
+from sra.training.step import make_optimizer
 
 V = TypeVar("V")
 

@@ -9,7 +9,7 @@ import torch
 from sra.parity.checks import GUIDED, Networks, run_sections
 from sra.parity.golden import Scope
 from sra.parity.tolerance import guided
-from sra.samplers import mixed, velocity_of, with_null
+from sra.sampling.samplers import mixed, velocity_of, with_null
 
 
 def check(file: Scope) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from sra import flops, job
-from sra.arguments import ArgumentParser
+from sra.common.arguments import ArgumentParser
+from sra.common.errors import ConfigError
+from sra.common.files import write_json
 from sra.config import SampleConfig
-from sra.errors import ConfigError
-from sra.files import write_json
+from sra.model import flops
 from sra.perf import results, scaling
 from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of
 from sra.perf.clock import Clock, Subject, alternate, fresh, parts_of, peak_memory, wait
@@ -26,7 +26,8 @@ from sra.perf.loading import Loading
 from sra.perf.results import Result
 from sra.perf.sampling import Encoding, Sampling, make_codec
 from sra.perf.training import Training, join, world
-from sra.processes import leave
+from sra.runtime import job
+from sra.runtime.distributed import leave
 
 PARTS = ("latents", "train", "sample")
 

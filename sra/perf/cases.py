@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from sra.alignment.registry import AlignSettings, settings_class
 from sra.alignment.sra import BLOCKS
+from sra.common.errors import ConfigError
 from sra.config import SIZES, CodecConfig, ModelConfig, Size, network_facts
-from sra.errors import ConfigError
-from sra.speed import REFERENCE, VARIABLE, Speed, parse
+from sra.runtime.speed import REFERENCE, VARIABLE, Speed, parse
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
-from sra import job
+from sra.runtime import job
 
 
 def wait(device: torch.device) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sra.files import write_json
-from sra.latents import PackedLatents
+from sra.common.files import write_json
+from sra.data.latents import PackedLatents
+from sra.data.public_layout import place_of
 from sra.perf.cases import Mode
 from sra.perf.clock import Clock
-from sra.public_layout import place_of
 
 Array = np.ndarray[Any, Any]
 CLASSES = 1000

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from sra.errors import UserError
-from sra.files import COST_TABLE, cache_file, write_json
+from sra.common.errors import UserError
+from sra.common.files import COST_TABLE, cache_file, write_json
 
 SCHEMA = 1
 # Dense peak in FLOP/s by the vendor's data sheets: (16-bit tensor cores, TF32 tensor cores).
@@ -60,7 +60,7 @@ class Result:
     parts: dict[str, float] = field(default_factory=dict)
     """Median milliseconds of each part, measured one by one: they may sum to more than a round."""
     macs_per_image: int | None = None
-    """Counted, see `sra.flops`: of a training step, or of one evaluation."""
+    """Counted, see `sra.model.flops`: of a training step, or of one evaluation."""
     evaluations_per_image: float | None = None
     """Sampling: network evaluations that were done for one image."""
     mfu: float | None = None

@@ -1,4 +1,4 @@
-"""Sampling: the samplers and the decoder of `sra.sample`, with random weights."""
+"""Sampling: the samplers and the decoder of `sra.sampling.sample`, with random weights."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sra.common.errors import UserError
 from sra.config import ModelConfig, SampleConfig
-from sra.errors import UserError
-from sra.network import build, initialise
+from sra.model.transformer import build, initialise
 from sra.perf.cases import CODEC, Mode
 from sra.perf.clock import Clock
-from sra.pipeline import Decoder, behind
-from sra.precision import autocast, set_tf32
-from sra.randoms import Randoms
-from sra.samplers import sample
-from sra.step import compile_blocks
+from sra.runtime.precision import autocast, set_tf32
+from sra.runtime.random_streams import Randoms
+from sra.sampling.decode import Decoder, behind
+from sra.sampling.samplers import sample
+from sra.training.step import compile_blocks
 
 
 def make_codec(name: str, device: torch.device) -> Any:
@@ -31,7 +31,7 @@ def make_codec(name: str, device: torch.device) -> Any:
     """
     if name == "none":
         return None
-    from sra.codec import Codec, load_codec
+    from sra.model.vae import Codec, load_codec
 
     try:
         if name != "random":
@@ -80,7 +80,7 @@ class Sampling:
             mode: how to compute.
             folder: where images are written.
             device: to compute on.
-            codec: a `sra.codec.Codec`; None: latents are fetched and not decoded.
+            codec: a `sra.model.vae.Codec`; None: latents are fetched and not decoded.
         """
         self.model, self.settings, self.speed, self.folder = model, settings, mode.speed, folder
         self.png, self.device, self.clock = mode.reference, device, Clock(device)

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sra.errors import UserError
+from sra.common.errors import UserError
 
 
 def measure_scaling(processes: list[int], repeats: int, arguments: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Training steps: the same `Step` as in `sra.train`, on one device or under torchrun."""
+"""Training steps: the same `Step` as in `sra.training.train`, on one device or under torchrun."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import distributed as dist
 
 from sra.alignment.registry import AlignSettings
 from sra.config import ModelConfig, TrainConfig
-from sra.finite import FiniteCheck
-from sra.groups import Groups
-from sra.latents import sample_latent
-from sra.loader import Ahead
-from sra.method import TrainingModule
-from sra.network import DiffusionTransformer, initialise
+from sra.data.latents import sample_latent
+from sra.data.prefetch import Ahead
+from sra.model.token_groups import Groups
+from sra.model.transformer import DiffusionTransformer, initialise
 from sra.perf.cases import CODEC, Mode
 from sra.perf.clock import Clock
 from sra.perf.loading import Array, make_source
-from sra.precision import autocast, set_tf32
-from sra.randoms import Randoms
-from sra.step import Batch, Step, compile_blocks, make_optimizer, teacher_of, to_device
+from sra.runtime.precision import autocast, set_tf32
+from sra.runtime.random_streams import Randoms
+from sra.training.module import TrainingModule
+from sra.training.nonfinite import FiniteCheck
+from sra.training.step import Batch, Step, compile_blocks, make_optimizer, teacher_of, to_device
 
 
 class LocalEngine:
@@ -37,20 +37,20 @@ class LocalEngine:
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
 
     def autocast(self) -> AbstractContextManager[object]:
-        """See `sra.step.Engine`."""
+        """See `sra.training.step.Engine`."""
         return autocast(self.precision, self.device.type)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
-        """See `sra.step.Engine`."""
+        """See `sra.training.step.Engine`."""
         return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """See `sra.step.Engine`."""
+        """See `sra.training.step.Engine`."""
         scaled: Tensor = loss if self.scaler is None else self.scaler.scale(loss)
         torch.autograd.backward(scaled)
 
     def unscale_gradients(self) -> None:
-        """See `sra.step.Engine`."""
+        """See `sra.training.step.Engine`."""
         assert self.scaler is not None
         self.scaler.unscale_(self.optimizer)
 

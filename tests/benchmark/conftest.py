@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.comparability import Evidence, published_alignment
-from benchmark.manifest import Run, load
-from benchmark.plan import Plan, make_plan
-from benchmark.published import load_registry
-from benchmark.registry import Registry, Row
-from benchmark.saved import record_session, save_plan
-from benchmark.store import RunDirectory, write_json
+from benchmark.manifest.schema import Run, load
+from benchmark.plan.plan import JOB_MODULES, Plan, make_plan
+from benchmark.plan.run_directory import RunDirectory, write_json
+from benchmark.plan.saved_plan import record_session, save_plan
+from benchmark.published.comparability import Evidence, published_alignment
+from benchmark.published.registry import load_registry
+from benchmark.published.schema import Registry, Row
 from sra.alignment.registry import MODULES
 from sra.config import to_plain
 
@@ -156,7 +156,7 @@ def finished(tmp_path: Path, registry: Registry) -> Callable[..., tuple[Path, Pl
 def _finish(registry: Registry, plan: Plan, stage: Any, metrics: dict[str, Any], intervals: dict[str, Any]) -> None:
     """The files of one finished stage."""
     stage.directory.mkdir(parents=True, exist_ok=True)
-    argv = ["python", "-m", f"sra.{stage.kind}"]
+    argv = ["python", "-m", JOB_MODULES.get(stage.kind, stage.kind)]
     write_json(stage.directory / "stage.json", {"key": stage.key, "config": stage.config, "argv": argv})
     facts = {"count": registry.data.images, "classes": registry.data.classes}
     if stage.kind == "latents":

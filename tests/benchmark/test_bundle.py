@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.bundle import CONTENTS, make_bundle, statistics_name
-from benchmark.store import read_json, write_json
-from benchmark.verify import verify_bundle
+from benchmark.plan.run_directory import read_json, write_json
+from benchmark.report.bundle import CONTENTS, make_bundle, statistics_name
+from benchmark.report.verify import verify_bundle
 from evaluator import fid, inception_score, precision_recall
-from evaluator.cache import FeatureCache
-from evaluator.kept import CLASSIFIER, write_weights
-from evaluator.metrics import Gaussian, frechet_distance
-from evaluator.samples import ImageSet, open_images
-from evaluator.statistics import folder as kept_by
-from sra.errors import UserError
+from evaluator.features.cache import FeatureCache
+from evaluator.features.pooled_features import CLASSIFIER, write_weights
+from evaluator.features.sample_statistics import folder as kept_by
+from evaluator.images.image_set import ImageSet, open_images
+from evaluator.metrics.frechet import Gaussian, frechet_distance
+from sra.common.errors import UserError
 
 Finished = Callable[..., tuple[Path, Any]]
 ROWS = {"baseline": "sit-b2-256-400k", "sra": "sit-b2-sra-256-400k"}

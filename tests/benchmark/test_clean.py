@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.clean import clean, removable
-from benchmark.store import RunDirectory, write_json
-from sra.errors import UserError
+from benchmark.commands.clean import clean, removable
+from benchmark.plan.run_directory import RunDirectory, write_json
+from sra.common.errors import UserError
 
 
 def put(path: Path, size: int = 10) -> Path:

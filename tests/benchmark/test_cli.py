@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import typer
 
-from benchmark.cli import app
+from benchmark.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 SMOKE = "manifests/smoke.yaml"
@@ -20,7 +20,7 @@ GRAPH = "tests/golden/adm/classify_image_graph_def.pb"
 
 
 def call(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmark.cli", *arguments]
+    command = [sys.executable, "-m", "benchmark.cli.main", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
@@ -91,7 +91,7 @@ def test_out_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_out_in_use_by_another_run(tmp_path: Path) -> None:
-    from benchmark.store import RunDirectory
+    from benchmark.plan.run_directory import RunDirectory
 
     directory = RunDirectory(tmp_path / "out")
     directory.create()
@@ -108,10 +108,10 @@ def test_dry_run_and_plan_write_nothing(tmp_path: Path) -> None:
 
 
 def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark import runner
-    from benchmark.manifest import load
-    from benchmark.plan import make_plan
-    from benchmark.store import RunDirectory
+    from benchmark.manifest.schema import load
+    from benchmark.plan.plan import make_plan
+    from benchmark.plan.run_directory import RunDirectory
+    from benchmark.run import runner
 
     directory = RunDirectory(tmp_path)
     plan = make_plan(load(ROOT / SMOKE), directory)
@@ -209,7 +209,7 @@ def test_evaluate_without_a_graph_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_a_read_only_file_system_is_one_line() -> None:
-    from sra.errors import disk_trouble
+    from sra.common.errors import disk_trouble
 
     line = disk_trouble(OSError(errno.EROFS, "Read-only file system", "/ro/b.zip"), "x")
     assert line is not None
@@ -227,7 +227,7 @@ def test_a_read_only_file_system_is_one_line() -> None:
     ],
 )
 def test_a_wrong_command_line_is_one_line(arguments: list[str], line: str) -> None:
-    assert refused(*arguments).replace("python -m benchmark.cli", "sra-bench").endswith(line)
+    assert refused(*arguments).replace("python -m benchmark.cli.main", "sra-bench").endswith(line)
 
 
 def test_no_command_shows_the_help() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sra.files import write_json
+from sra.common.files import write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,7 @@ def call(tmp_path_factory):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "COLUMNS": "200"}
 
     def run(*arguments):
-        command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "benchmark.cli.main", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 
     return run

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmark.comparability import Compared, Evidence, blocking, compare, published_alignment, show
-from benchmark.manifest import Run, load
-from benchmark.published import load_registry
-from benchmark.registry import Registry, Row
-from sra.codec_files import WEIGHTS
+from benchmark.manifest.schema import Run, load
+from benchmark.published.comparability import Compared, Evidence, blocking, compare, published_alignment, show
+from benchmark.published.registry import load_registry
+from benchmark.published.schema import Registry, Row
 from sra.config import SIZES
+from sra.model.vae_files import WEIGHTS
 
 Matching = Callable[[Row], tuple[Run, Evidence]]
 Change = Callable[[Run, Evidence], tuple[Run, Evidence]]

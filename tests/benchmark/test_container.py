@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from benchmark.command import Command, command_of
-from benchmark.environment import GRACE_SECONDS
-from benchmark.executors import preflight
-from benchmark.executors.choice import choose
-from benchmark.executors.container import Container, name_of
-from benchmark.executors.settings import EVALUATOR_PYTHON, ContainerSettings, parsed
-from benchmark.images import CUDA_LABEL, installed_version
-from benchmark.main_job import prepare, show_plan
-from benchmark.runner import STOPPED
-from benchmark.store import is_done
-from sra.errors import UserError
+from benchmark.commands.run import prepare, show_plan
+from benchmark.containers import preflight
+from benchmark.containers.build import CUDA_LABEL, installed_version
+from benchmark.containers.choice import choose
+from benchmark.containers.executor import Container, name_of
+from benchmark.containers.settings import EVALUATOR_PYTHON, ContainerSettings, parsed
+from benchmark.machine.environment import GRACE_SECONDS
+from benchmark.plan.run_directory import is_done
+from benchmark.run.command import Command, command_of
+from benchmark.run.runner import STOPPED
+from sra.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2", "sample.images=8"]
@@ -63,7 +63,7 @@ def calls(engine: Path) -> list[list[str]]:
 
 
 def make(root: Path, **changes: Any) -> Command:
-    facts = {"kind": "train", "module": "sra.train", "arguments": ("--out", "x"), "processes": 1, "reads": ()}
+    facts = {"kind": "train", "module": "sra.training.train", "arguments": ("--out", "x"), "processes": 1, "reads": ()}
     (root / "run").mkdir(exist_ok=True)
     return Command(**{**facts, "writes": root / "run", **changes})
 
@@ -100,7 +100,7 @@ def test_the_container_is_shut_in(
         assert options(argv, name) == [value], name
     assert "no-new-privileges" in options(argv, "--security-opt")
     assert ("--userns=keep-id" in argv) == (engine_name == "podman")
-    assert argv[-5:] == ["python", "-m", "sra.train", "--out", "x"]
+    assert argv[-5:] == ["python", "-m", "sra.training.train", "--out", "x"]
 
 
 def test_inputs_are_mounted_read_only_and_the_run_writable(tmp_path: Path, assets: Path) -> None:
@@ -163,7 +163,7 @@ def test_gpus_are_given_only_where_there_are_some(
 def test_several_processes_go_through_the_launcher(tmp_path: Path, assets: Path) -> None:
     argv = Container(ContainerSettings(), "docker").argv(make(tmp_path, processes=8))
     job = argv[argv.index(f"localhost/sra-bench/trainer:{VERSION}") + 1 :]
-    assert job[:7] == ["python", "-m", "sra.launch", "--standalone", "--nproc-per-node", "8", "-m"]
+    assert job[:7] == ["python", "-m", "sra.runtime.launch", "--standalone", "--nproc-per-node", "8", "-m"]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_the_plan_shows_the_command_lines(tmp_path: Path, engine: Path) -> None:
 def test_a_run_in_containers_stops_continues_and_ends(tmp_path: Path, engine: Path) -> None:
     """SIGTERM reaches the job in the container, whose exit code 75 comes back; the same command continues."""
     out, settings = tmp_path / "run", [*SETTINGS, "train.steps=60"]
-    command = [sys.executable, "-m", "benchmark.cli", "run", "manifests/smoke.yaml", "--variant", "baseline"]
+    command = [sys.executable, "-m", "benchmark.cli.main", "run", "manifests/smoke.yaml", "--variant", "baseline"]
     command += [part for item in settings for part in ("--set", item)]
     command += ["--out", str(out), "--until", "train", "--executor", "container", "--container", "engine=docker"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

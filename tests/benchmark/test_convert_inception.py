@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def call(*arguments):
-    command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "benchmark.cli.main", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark.crosscheck import disagreements
+from benchmark.report.crosscheck import disagreements
 
 
 def record(fid, name="fid", /, *, stored=False, **more):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import doctor
-from benchmark.assets import catalogue
+from benchmark.assets.catalogue import catalogue
+from benchmark.commands import doctor
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 
@@ -63,7 +63,7 @@ def test_a_file_that_no_asset_knows_is_missed_too(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_is_damaged(elsewhere: Path) -> None:
-    from benchmark.assets import Pins, find, verify
+    from benchmark.assets.catalogue import Pins, find, verify
 
     place(elsewhere, "inception-graph")
     verify(find("inception-graph"), Pins(elsewhere))
@@ -74,7 +74,7 @@ def test_a_truncated_file_is_damaged(elsewhere: Path) -> None:
 def test_the_exit_code_says_whether_something_is_lacking() -> None:
     from typer.testing import CliRunner
 
-    from benchmark.cli import app
+    from benchmark.cli.main import app
 
     runner = CliRunner()
     assert runner.invoke(app, ["doctor", "--manifest", str(MANIFESTS / "smoke.yaml")]).exit_code == 0

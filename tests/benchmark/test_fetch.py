@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import assets as catalogue
-from benchmark.assets import Asset, AssetError, Facts, Pins, located, remedy, verify
-from benchmark.fetch import fetch
+from benchmark.assets import catalogue
+from benchmark.assets.catalogue import Asset, AssetError, Facts, Pins, located, remedy, verify
+from benchmark.assets.download import fetch
 
 ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 8192
@@ -189,7 +189,7 @@ def test_too_little_disk_is_said_before(
     server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr("benchmark.fetch.shutil.disk_usage", lambda _path: usage)
+    monkeypatch.setattr("benchmark.assets.download.shutil.disk_usage", lambda _path: usage)
     with pytest.raises(AssetError, match=r"0\.0 GB needed"):
         fetch([asset(server)], tmp_path)
     assert not (tmp_path / "thing" / "thing.pt").exists()
@@ -262,7 +262,7 @@ def test_the_catalogue_invents_no_hash() -> None:
 
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmark.cli", *arguments]
+    command = [sys.executable, "-m", "benchmark.cli.main", *arguments]
     full = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=full, check=False)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.from_sra import from_command
-from benchmark.manifest import Manifest, load
-from benchmark.public_flags import SCRIPTS, table
+from benchmark.manifest.from_sra import from_command
+from benchmark.manifest.schema import Manifest, load
+from benchmark.manifest.sra_flags import SCRIPTS, table
 from sra.config import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmark.cli import app
-from benchmark.engine import EngineError, find_engine
-from benchmark.image_checks import differences, pins_of
-from benchmark.images import Build, Checkout, build_argv, build_images, checkout, chosen, list_images
-from sra.errors import UserError
+from benchmark.cli.main import app
+from benchmark.containers.build import Build, Checkout, build_argv, build_images, checkout, chosen, list_images
+from benchmark.containers.checks import differences, pins_of
+from benchmark.containers.engine import EngineError, find_engine
+from sra.common.errors import UserError
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 

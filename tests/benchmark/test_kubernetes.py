@@ -14,18 +14,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark import waiting
-from benchmark.cluster_jobs import Job
-from benchmark.environment import GRACE_SECONDS
-from benchmark.executors import kubernetes
-from benchmark.executors.kubernetes_site import Claim, Kubernetes
-from benchmark.executors.site_file import section
-from benchmark.main_job import prepare, register
-from benchmark.plan import Stage
-from benchmark.render import pending_jobs, render_kubernetes
-from benchmark.runner import STOPPED
-from benchmark.store import RunDirectory, is_done, write_json
-from sra.errors import UserError
+from benchmark.clusters import waiting
+from benchmark.clusters.jobs import Job
+from benchmark.clusters.kubernetes import manifests
+from benchmark.clusters.kubernetes.site import Claim, Kubernetes
+from benchmark.clusters.render import pending_jobs, render_kubernetes
+from benchmark.clusters.site_file import section
+from benchmark.commands.run import prepare, register
+from benchmark.machine.environment import GRACE_SECONDS
+from benchmark.plan.plan import Stage
+from benchmark.plan.run_directory import RunDirectory, is_done, write_json
+from benchmark.run.runner import STOPPED
+from sra.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "manifests" / "smoke.yaml"
@@ -66,7 +66,7 @@ def jobs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for document in documents:
         if document["kind"] == "Job":
-            found.setdefault(document["metadata"]["labels"][kubernetes.LEVEL_LABEL], document)
+            found.setdefault(document["metadata"]["labels"][manifests.LEVEL_LABEL], document)
     names = {"01": "images", "02": "latents", "03": "train", "05": "sample", "06": "score", "07": "report"}
     return {names[level]: job for level, job in found.items()}
 
@@ -103,9 +103,9 @@ def test_the_api_takes_them(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 @given(run=st.text(max_size=80), label=st.text(max_size=80))
 def test_names_are_dns_labels(run: str, label: str) -> None:
-    name = kubernetes.job_name(run, Job(kind="train", name=label), RunDirectory(Path("/runs/x")))
+    name = manifests.job_name(run, Job(kind="train", name=label), RunDirectory(Path("/runs/x")))
     assert LABEL.fullmatch(f"{name}-1023")
-    assert re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,61})?[A-Za-z0-9]", kubernetes.run_label(run))
+    assert re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,61})?[A-Za-z0-9]", manifests.run_label(run))
 
 
 def test_nodes_meet_at_the_first(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_saved_work_and_preemption_are_no_failures(tmp_path: Path) -> None:
 def test_a_queue_starts_the_jobs(tmp_path: Path) -> None:
     for job in jobs(rendered(tmp_path, queue="team-a")).values():
         assert job["spec"]["suspend"]
-        assert job["metadata"]["labels"][kubernetes.QUEUE_LABEL] == "team-a"
+        assert job["metadata"]["labels"][manifests.QUEUE_LABEL] == "team-a"
     assert not any("suspend" in job["spec"] for job in jobs(rendered(tmp_path)).values())
 
 
@@ -250,7 +250,7 @@ def test_inputs_must_lie_in_volumes() -> None:
             outputs=(),
         )
         job = Job(kind="train", name="x", stages=(stage,))
-        kubernetes.check_places([job], directory, Kubernetes(**{**vars(cluster), "env": env}))
+        manifests.check_places([job], directory, Kubernetes(**{**vars(cluster), "env": env}))
 
     for place in ("embedded:digits", "/data/imagenet", "/runs/x/stages/y"):
         check(place)
@@ -352,7 +352,7 @@ def test_what_the_pods_run(tmp_path: Path) -> None:
 
     def start(job: dict[str, Any]) -> subprocess.Popen[str]:
         containers = [*pod(job).get("initContainers", []), *pod(job)["containers"]]
-        words = [[sys.executable, "-m", "benchmark.cli", *one["command"][1:]] for one in containers]
+        words = [[sys.executable, "-m", "benchmark.cli.main", *one["command"][1:]] for one in containers]
         script = " && ".join(shlex.join(line) for line in words)
         return subprocess.Popen(["sh", "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 

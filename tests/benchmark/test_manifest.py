@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.manifest import ManifestError, load, schema
-from sra.errors import UserError
+from benchmark.manifest.schema import ManifestError, load, schema
+from sra.common.errors import UserError
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 
@@ -107,9 +107,9 @@ def test_variants_differ_in_nothing_but_alignment() -> None:
     assert baseline.align is None
     assert sra.align is not None
     assert (baseline.train, baseline.model, baseline.sample, baseline.seed) == (
-        sra.train,
+        sra.training.train,
         sra.model,
-        sra.sample,
+        sra.sampling.sample,
         sra.seed,
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.manifest import ManifestError, load
+from benchmark.manifest.schema import ManifestError, load
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 DIT = ["model.family=dit", "model.convention=vanilla-dit", "sample.sampler=ddpm", "model.time_scale=1.0"]

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.manifest import Run, load
-from benchmark.plan import make_plan
-from benchmark.smoke import scaled
-from benchmark.store import RunDirectory
+from benchmark.manifest.schema import Run, load
+from benchmark.manifest.smoke_form import scaled
+from benchmark.plan.plan import make_plan
+from benchmark.plan.run_directory import RunDirectory
 from sra.config import to_plain
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "manifests").glob("*.yaml"))
-REGISTRY = yaml.safe_load((ROOT / "benchmark" / "published.yaml").read_text())
+REGISTRY = yaml.safe_load((ROOT / "benchmark" / "published" / "published.yaml").read_text())
 ROWS = {row["id"]: row for row in REGISTRY["rows"]}
 # Rows that no manifest names, and why.
 NOT_RUN = {
@@ -163,7 +163,7 @@ def test_the_smoke_form_needs_nothing_from_outside(path: Path, tmp_path: Path) -
 
 
 def test_guidance_is_met_inside_and_outside_its_interval_in_few_steps() -> None:
-    from benchmark.counts import evaluations
+    from benchmark.plan.counts import evaluations
 
     for run in scaled(load(ROOT / "manifests" / "sit_xl_256.yaml")).runs:
         assert run.sample.steps < evaluations(run.sample) < 2 * run.sample.steps
@@ -173,7 +173,7 @@ def test_run_refuses_and_says_how_to_get_each_input(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "benchmark.cli",
+        "benchmark.cli.main",
         "run",
         "manifests/sit_xl_256.yaml",
         "--out",

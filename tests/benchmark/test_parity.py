@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import parity
-from benchmark.cli import Precision, main
+from benchmark.cli.main import Precision, main
+from benchmark.commands import parity
 
 
 def test_a_folder_that_is_none_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmark.cli", "parity", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmark.cli.main", "parity", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from benchmark import perf
-from benchmark.cli import main
+from benchmark.cli.main import main
+from benchmark.commands import perf
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def test_each_part_has_its_job(started):
         perf.measure(arguments)
     assert commands == [
         ["-m", "sra.perf", "train", "--compare", "--model", "B/2"],
-        ["-m", "evaluator.perf", "--json", "x.json"],
+        ["-m", "evaluator.dev.perf", "--json", "x.json"],
         ["-m", "sra.perf", "all"],
-        ["-m", "evaluator.perf"],
+        ["-m", "evaluator.dev.perf"],
     ]
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.command import command_of
-from benchmark.manifest import load
-from benchmark.plan import Plan, make_plan, state_of
-from benchmark.store import RunDirectory, is_done, write_json
+from benchmark.manifest.schema import load
+from benchmark.plan.plan import Plan, make_plan, state_of
+from benchmark.plan.run_directory import RunDirectory, is_done, write_json
+from benchmark.run.command import command_of
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 
@@ -132,7 +132,7 @@ def test_one_process_serves_all_samples_and_one_each_tool(tmp_path: Path) -> Non
     assert len({stage.batch for stage in plan.stages if stage.kind == "score"}) == 3
     samples = [stage for stage in plan.stages if stage.kind == "sample"]
     command = command_of(samples, RunDirectory(tmp_path))
-    assert command.module == "sra.sample"
+    assert command.module == "sra.sampling.sample"
     assert sum(part.endswith("stage.json") for part in command.arguments) == 4
 
 
@@ -163,7 +163,7 @@ def test_adm_torch_is_a_tool_of_its_own_and_only_where_it_is_asked_for(tmp_path:
     assert keys(plan)["score-adm-sra"] == before["score-adm-sra"]
     stage = next(s for s in plan.stages if s.name == "score-adm-torch-sra")
     command = command_of([stage], RunDirectory(tmp_path))
-    assert command.module == "evaluator.adm_torch"
+    assert command.module == "evaluator.tools.adm_torch"
     assert command.arguments[command.arguments.index("--views") + 1] == str(stage.directory / "views")
 
 

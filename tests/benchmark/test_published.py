@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark import published
-from benchmark.listing import list_published
-from benchmark.published import load_registry
-from benchmark.registry import METRICS, Registry, RegistryError
+from benchmark.published import registry as published
+from benchmark.published.listing import list_published
+from benchmark.published.registry import load_registry
+from benchmark.published.schema import METRICS, Registry, RegistryError
 
 PLAIN = yaml.load(published.REGISTRY.read_text(), yaml.BaseLoader)
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.check import check
-from benchmark.collect import load_report
-from benchmark.diff import compare_runs
-from benchmark.main_job import execute
-from benchmark.registry import METRICS, Registry
+from benchmark.commands.run import execute
+from benchmark.plan.run_directory import read_json, write_json
+from benchmark.published.schema import METRICS, Registry
+from benchmark.published.verdict import half_unit
 from benchmark.report import latex, show_report, write_report
+from benchmark.report.check import check
+from benchmark.report.collect import load_report
 from benchmark.report.columns import around, costs
-from benchmark.store import read_json, write_json
-from benchmark.verdict import half_unit
-from sra.errors import UserError
+from benchmark.report.diff import compare_runs
+from sra.common.errors import UserError
 
 Finished = Callable[..., tuple[Path, Any]]
 ROWS = {"baseline": "sit-b2-256-400k", "sra": "sit-b2-sra-256-400k"}
@@ -98,7 +98,7 @@ def test_an_unfinished_run_says_what_is_missing(finished: Finished) -> None:
 
 
 def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark import runner
+    from benchmark.run import runner
 
     job = "import sys; print('error: no'); sys.exit(2)"
     monkeypatch.setattr(runner.Local, "argv", lambda *_: ["python", "-c", job])
@@ -229,7 +229,8 @@ def test_device_hours_count_every_process(finished: Finished) -> None:
     root, plan = finished(ROWS)
     stage = next(s for s in plan.stages if s.name == "train-sra").directory / "stage.json"
     # Two nodes of four.
-    argv = ["python", "-m", "sra.launch", "--nproc-per-node", "4", "-m", "sra.train", "--processes", "8"]
+    argv = ["python", "-m", "sra.runtime.launch", "--nproc-per-node", "4"]
+    argv += ["-m", "sra.training.train", "--processes", "8"]
     write_json(stage, {**(read_json(stage) or {}), "argv": argv})
     baseline, sra = (row["cost"] for row in load_report(root)["rows"])
     assert (baseline["processes"], sra["processes"]) == (1, 8)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import runner
-from benchmark.command import Command
-from benchmark.plan import Plan, Stage
-from benchmark.store import RunDirectory, StoreError, is_done, read_json, write_json
+from benchmark.plan.plan import Plan, Stage
+from benchmark.plan.run_directory import RunDirectory, StoreError, is_done, read_json, write_json
+from benchmark.run import runner
+from benchmark.run.command import Command
 
 WORK = "import sys, pathlib; print('working'); pathlib.Path(sys.argv[1], 'out.txt').write_text('x')"
 
@@ -202,7 +202,7 @@ def test_processes_are_one_a_gpu_or_as_asked(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_disk_too_full_for_a_report_does_not_hide_the_stages_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmark import main_job
+    from benchmark.commands import run
 
     def fail(plan: Plan, *_: object) -> None:
         write_json(plan.stages[0].directory / "failed.json", {})
@@ -211,7 +211,7 @@ def test_a_disk_too_full_for_a_report_does_not_hide_the_stages_line(
     def full(*_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device", "report.html")
 
-    monkeypatch.setattr(main_job, "run_plan", fail)
-    monkeypatch.setattr(main_job, "write_reports", full)
+    monkeypatch.setattr(run, "run_plan", fail)
+    monkeypatch.setattr(run, "write_reports", full)
     with pytest.raises(runner.StageError, match="stage score-adm: no space left"):
-        main_job.execute(Path("manifests/smoke.yaml"), tmp_path / "out", None, None, "report", "sra-bench run")
+        run.execute(Path("manifests/smoke.yaml"), tmp_path / "out", None, None, "report", "sra-bench run")

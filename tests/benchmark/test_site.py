@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.executors.site_file import section
-from benchmark.site import SlurmSite, seconds_of, site_path
+from benchmark.clusters.site_file import section
+from benchmark.clusters.slurm.site import SlurmSite, seconds_of, site_path
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.executors.skypilot import MANIFEST
-from benchmark.render import render_skypilot
-from benchmark.runner import STOPPED
-from sra.errors import UserError
+from benchmark.clusters.render import render_skypilot
+from benchmark.clusters.skypilot import MANIFEST
+from benchmark.run.runner import STOPPED
+from sra.common.errors import UserError
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from benchmark.cluster_jobs import THE_REPORT, Job, jobs_of
-from benchmark.executors.slurm import Batch, options, script
-from benchmark.lead import lead_of
-from benchmark.main_job import prepare
-from benchmark.plan import Plan
-from benchmark.site import Container, Group, SlurmSite
-from benchmark.store import RunDirectory, write_json
+from benchmark.clusters.jobs import THE_REPORT, Job, jobs_of
+from benchmark.clusters.slurm.grace_period import lead_of
+from benchmark.clusters.slurm.script import Batch, options, script
+from benchmark.clusters.slurm.site import Container, Group, SlurmSite
+from benchmark.commands.run import prepare
+from benchmark.plan.plan import Plan
+from benchmark.plan.run_directory import RunDirectory, write_json
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]

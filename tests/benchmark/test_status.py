@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import status
-from benchmark.runner import StageError
-from benchmark.store import write_json
+from benchmark.commands import status
+from benchmark.plan.run_directory import write_json
+from benchmark.run.runner import StageError
+from sra.common.heartbeat import Heartbeat
 from sra.config import UserError
-from sra.heartbeat import Heartbeat
 
 STAGES = [("images", "images-1", "k1"), ("train-sra", "train-2", "k2"), ("sample-sra", "sample-3", "k3")]
 

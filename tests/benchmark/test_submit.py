@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from benchmark import status
-from benchmark.cancel import cancel
-from benchmark.cluster_record import load_tickets
-from benchmark.main_job import prepare
-from benchmark.plan import Stage
-from benchmark.store import RunDirectory, write_json
-from benchmark.submit import submit
+from benchmark.clusters.cancel import cancel
+from benchmark.clusters.record import load_tickets
+from benchmark.clusters.submit import submit
+from benchmark.commands import status
+from benchmark.commands.run import prepare
+from benchmark.plan.plan import Stage
+from benchmark.plan.run_directory import RunDirectory, write_json
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmark import provenance, surroundings
-from benchmark.environment import TENSORFLOW_PYTHON
-from benchmark.scoring import score_samples
-from sra.errors import UserError
+from benchmark.commands.evaluate import score_samples
+from benchmark.machine import gpus, provenance
+from benchmark.machine.environment import TENSORFLOW_PYTHON
+from sra.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,42 +20,42 @@ OLD, NEW = "NVIDIA A100, 535.104.05, 81920 MiB", "NVIDIA H100, 580.65.06, 81559 
 def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("container", raising=False)
     (tmp_path / "mark").touch()
-    monkeypatch.setattr(surroundings, "MARKS", (tmp_path / "none", tmp_path / "mark"))
-    monkeypatch.setattr(surroundings, "cuda_generation", lambda: 13)
+    monkeypatch.setattr(gpus, "MARKS", (tmp_path / "none", tmp_path / "mark"))
+    monkeypatch.setattr(gpus, "cuda_generation", lambda: 13)
 
 
 def shared_memory(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(surroundings.os, "statvfs", lambda _place: SimpleNamespace(f_frsize=1, f_blocks=size))
+    monkeypatch.setattr(gpus.os, "statvfs", lambda _place: SimpleNamespace(f_frsize=1, f_blocks=size))
 
 
 def test_no_gpu_visible_inside(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    (line,) = surroundings.warnings([])
+    (line,) = gpus.warnings([])
     assert "docker run --gpus all" in line
-    monkeypatch.setattr(surroundings, "MARKS", ())
-    assert surroundings.warnings([]) == []
+    monkeypatch.setattr(gpus, "MARKS", ())
+    assert gpus.warnings([]) == []
     monkeypatch.setenv("container", "podman")
-    assert surroundings.warnings([]) == [line]
+    assert gpus.warnings([]) == [line]
 
 
 def test_a_driver_older_than_cuda(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert surroundings.warnings([NEW]) == []
-    (line,) = surroundings.warnings([OLD])
+    assert gpus.warnings([NEW]) == []
+    (line,) = gpus.warnings([OLD])
     assert "535.104.05" in line
     assert "580" in line
-    monkeypatch.setattr(surroundings, "cuda_generation", lambda: 12)
-    assert surroundings.warnings([OLD]) == []
+    monkeypatch.setattr(gpus, "cuda_generation", lambda: 12)
+    assert gpus.warnings([OLD]) == []
 
 
 def test_too_little_shared_memory_for_several_gpus(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
     shared_memory(monkeypatch, 64 * 10**6)
-    assert surroundings.warnings([NEW]) == []
-    assert surroundings.warnings([NEW, NEW]) == ["/dev/shm holds 64 MB: run with --shm-size 8g"]
+    assert gpus.warnings([NEW]) == []
+    assert gpus.warnings([NEW, NEW]) == ["/dev/shm holds 64 MB: run with --shm-size 8g"]
     shared_memory(monkeypatch, 8 * 2**30)
-    assert surroundings.warnings([NEW, NEW]) == []
+    assert gpus.warnings([NEW, NEW]) == []
 
 
 def test_the_generation_is_that_of_the_installed_libraries() -> None:
-    assert surroundings.cuda_generation() == int(metadata.version("nvidia-cuda-runtime").split(".")[0])
+    assert gpus.cuda_generation() == int(metadata.version("nvidia-cuda-runtime").split(".")[0])
 
 
 def test_a_tool_without_its_framework_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_tool_without_its_framework_is_one_line(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "samples").mkdir()
     with pytest.raises(UserError, match="adm: no tensorflow in this environment; the images evaluator and all have it"):
         score_samples(tmp_path / "samples", tmp_path / "samples", "embedded:digits", ["adm"])
-    assert surroundings.absent_framework("ModuleNotFoundError: No module named 'benchmark'") is None
+    assert gpus.absent_framework("ModuleNotFoundError: No module named 'benchmark'") is None
 
 
 def test_tensorflow_of_the_other_environment_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmark.tool_options import ToolOptions
+from benchmark.commands.tool_options import ToolOptions
 
 
 def test_defaults_leave_the_tools_alone():

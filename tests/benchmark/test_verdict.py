@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.comparability import Evidence
-from benchmark.manifest import Run, load
-from benchmark.published import load_registry
-from benchmark.registry import LOWER_IS_BETTER, METRICS, Registry, RegistryError, Row
-from benchmark.verdict import RowVerdict, allowance_of, half_unit, judge, judge_metrics
+from benchmark.manifest.schema import Run, load
+from benchmark.published.comparability import Evidence
+from benchmark.published.registry import load_registry
+from benchmark.published.schema import LOWER_IS_BETTER, METRICS, Registry, RegistryError, Row
+from benchmark.published.verdict import RowVerdict, allowance_of, half_unit, judge, judge_metrics
 
 Matching = Callable[[Row], tuple[Run, Evidence]]
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"

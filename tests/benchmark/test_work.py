@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import work
-from benchmark.command import command_of
-from benchmark.environment import TENSORFLOW_PYTHON
-from benchmark.executors.local import Local, Node
-from benchmark.main_job import prepare, register
-from benchmark.plan import Plan
-from benchmark.saved import sessions_of
-from benchmark.store import RunDirectory, StoreError, is_done, write_json
+from benchmark.clusters import worker
+from benchmark.commands.run import prepare, register
+from benchmark.machine.environment import TENSORFLOW_PYTHON
+from benchmark.plan.plan import Plan
+from benchmark.plan.run_directory import RunDirectory, StoreError, is_done, write_json
+from benchmark.plan.saved_plan import sessions_of
+from benchmark.run.command import command_of
+from benchmark.run.local import Local, Node
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +39,10 @@ def name_of(plan: Plan, kind: str) -> str:
 
 def test_a_planned_stage_is_run_and_recorded(planned: tuple[Plan, RunDirectory]) -> None:
     plan, directory = planned
-    assert work.work(directory.root, [name_of(plan, "images")]) == "done: images"
+    assert worker.work(directory.root, [name_of(plan, "images")]) == "done: images"
     assert is_done(plan.stages[0].directory, plan.stages[0].key)
     assert len(sessions_of(directory)) == 1
-    work.work(directory.root, [name_of(plan, "images")])
+    worker.work(directory.root, [name_of(plan, "images")])
     assert len(sessions_of(directory)) == 1
 
 
@@ -50,9 +50,9 @@ def test_an_unknown_stage_and_a_folder_without_a_plan(planned: tuple[Plan, RunDi
     plan, directory = planned
     wrong = name_of(plan, "images")[:-1]
     with pytest.raises(UserError, match=rf"--stage {wrong}: not in the plan .*did you mean"):
-        work.work(directory.root, [wrong])
+        worker.work(directory.root, [wrong])
     with pytest.raises(UserError, match=r"no plan\.json"):
-        work.work(tmp_path / "none", ["report"])
+        worker.work(tmp_path / "none", ["report"])
 
 
 def test_stages_are_held_one_by_one(planned: tuple[Plan, RunDirectory]) -> None:
@@ -73,9 +73,10 @@ def test_stages_are_held_one_by_one(planned: tuple[Plan, RunDirectory]) -> None:
 def test_a_command_on_one_node_and_on_two(planned: tuple[Plan, RunDirectory]) -> None:
     plan, directory = planned
     train = next(s for s in plan.stages if s.kind == "train")
-    assert Local().argv(command_of([train], directory))[1:3] == ["-m", "sra.train"]
+    assert Local().argv(command_of([train], directory))[1:3] == ["-m", "sra.training.train"]
     alone = Local().argv(command_of([train], directory, 8))
-    assert alone[1:8] == ["-m", "sra.launch", "--standalone", "--nproc-per-node", "8", "-m", "sra.train"]
+    assert alone[1:6] == ["-m", "sra.runtime.launch", "--standalone", "--nproc-per-node", "8"]
+    assert alone[6:8] == ["-m", "sra.training.train"]
     assert alone[alone.index("--processes") + 1] == "8"
     shared = Local(Node(count=2, rank=1, address="n0", port=7)).argv(command_of([train], directory, 8))
     options = dict(zip(shared[3:13:2], shared[4:13:2], strict=True))
@@ -105,8 +106,9 @@ def test_two_nodes_train_one_stage(planned: tuple[Plan, RunDirectory]) -> None:
     """Two runners on this machine, as on two: the second starts first and waits; only the first keeps the books."""
     plan, directory = planned
     for kind in ("images", "latents"):
-        work.work(directory.root, [name_of(plan, kind)])
-    command = [sys.executable, "-m", "benchmark.cli", "work", str(directory.root), "--stage", name_of(plan, "train")]
+        worker.work(directory.root, [name_of(plan, kind)])
+    command = [sys.executable, "-m", "benchmark.cli.main", "work", str(directory.root)]
+    command += ["--stage", name_of(plan, "train")]
     command += ["--nodes", "2", "--processes", "2", "--master-port", "29617"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     nodes = [
@@ -147,5 +149,5 @@ def test_a_job_that_starts_again_waits_for_its_predecessor(
     with contextlib.ExitStack() as held:
         held.enter_context(directory.locked([stage.key]))
         threading.Timer(0.5, held.pop_all().close).start()
-        assert work.work(directory.root, [stage.directory.name]) == "done: images"
+        assert worker.work(directory.root, [stage.directory.name]) == "done: images"
     assert "process 1 on another-host: waiting for its jobs to end" in capsys.readouterr().out

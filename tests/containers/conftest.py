@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.images import reference_of
+from benchmark.containers.build import reference_of
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("podman", "buildah", "runc", "mmdebstrap", "catatonit")
@@ -36,7 +36,7 @@ class Engine:
 
     def bench(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The suite's command line on this machine."""
-        command = [sys.executable, "-m", "benchmark.cli", *arguments]
+        command = [sys.executable, "-m", "benchmark.cli.main", *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False, cwd=ROOT)
 
     def podman(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

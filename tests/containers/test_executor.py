@@ -40,7 +40,7 @@ def test_each_stage_runs_in_its_image(built, tmp_path: Path) -> None:
 def test_a_stopped_and_a_killed_run_continue(built, tmp_path: Path, number: signal.Signals) -> None:
     """The runner's end reaches the container either way: its client is told to stop when the runner dies."""
     out = tmp_path / "run"
-    words = [sys.executable, "-m", "benchmark.cli", *RUN, "--set", "train.steps=200", "--until", "train"]
+    words = [sys.executable, "-m", "benchmark.cli.main", *RUN, "--set", "train.steps=200", "--until", "train"]
     words += ["--out", str(out), *CONTAINERS]
     process = subprocess.Popen(words, env=built.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

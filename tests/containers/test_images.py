@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.images import checkout, reference_of
-from benchmark.surroundings import NO_GPU
+from benchmark.containers.build import checkout, reference_of
+from benchmark.machine.gpus import NO_GPU
 
 SETTINGS = [
     "train.steps=40",

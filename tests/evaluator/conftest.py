@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from evaluator import tool
-from evaluator.graphs import Graph
-from evaluator.samples import open_images
+from evaluator.images.image_set import open_images
+from evaluator.inception.graph import Graph
+from evaluator.tools import tool
 
 
 class Projection:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from evaluator import adm, oracle, protocol, tool
+from evaluator.dev import plain_numerics
 from evaluator.errors import EvaluatorError
-from evaluator.graphs import resolve
-from evaluator.samples import open_images
+from evaluator.images.image_set import open_images
+from evaluator.inception.graph import resolve
+from evaluator.tools import adm, adm_protocol, tool
 
 v1 = tf.compat.v1
 GENERATOR = np.random.default_rng(0)
@@ -50,11 +51,11 @@ def numbers(graph, folder):
     options = argparse.Namespace(trust_statistics=False, no_intervals=True, views=None)
     task = tool.Task(open_images(sides[0]), [open_images(sides[1])], resolve(str(graph)), None, options)
     network = adm.InceptionGraph(task.graph)
-    ((ours, _),) = protocol.score(task, network, "adm")
-    plain = [oracle.features(network.run, side) for side in sides]
-    fids = [oracle.frechet_distance(*map(oracle.statistics, pair)) for pair in zip(*plain, strict=True)]
-    score = oracle.inception_score(plain[1][0], network.weights)
-    shares = oracle.precision_recall(plain[0][0], plain[1][0])
+    ((ours, _),) = adm_protocol.score(task, network, "adm")
+    plain = [plain_numerics.features(network.run, side) for side in sides]
+    fids = [plain_numerics.frechet_distance(*map(plain_numerics.statistics, pair)) for pair in zip(*plain, strict=True)]
+    score = plain_numerics.inception_score(plain[1][0], network.weights)
+    shares = plain_numerics.precision_recall(plain[0][0], plain[1][0])
     names = ("fid", "sfid", "is", "precision", "recall")
     return {"ours": ours, "plain": dict(zip(names, [*fids, score, *shares], strict=True))}
 

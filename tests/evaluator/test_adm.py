@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import evaluator
-from evaluator.cache import folder_name
 from evaluator.errors import EvaluatorError
-from evaluator.graphs import resolve
+from evaluator.features.cache import folder_name
+from evaluator.inception.graph import resolve
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "adm"
@@ -29,7 +29,7 @@ def golden(tmp_path_factory):
     """The record of the golden data, and the folder of its features."""
     folder = tmp_path_factory.mktemp("golden")
     done = call(
-        *("-m", "evaluator.adm", "--samples", GOLDEN / "samples.npz", "--reference", GOLDEN / "reference.npz"),
+        *("-m", "evaluator.tools.adm", "--samples", GOLDEN / "samples.npz", "--reference", GOLDEN / "reference.npz"),
         *("--graph", GRAPH, "--json", folder / "s.json", "--cache", folder / "cache", "--expect-images", 5200),
     )
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,7 @@ def test_evaluate_from_python(tmp_path):
 @pytest.mark.slow
 def test_performance_is_measured_beside_the_plain_numerics(tmp_path):
     small = ("--sizes", "60x80", "--widths", "40x30", "--images", 200, "--edge", 16, "--graph", GRAPH)
-    done = call("-m", "benchmark.cli", "perf", "evaluate", *small, "--json", tmp_path / "perf.json")
+    done = call("-m", "benchmark.cli.main", "perf", "evaluate", *small, "--json", tmp_path / "perf.json")
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "perf.json").read_text())
     (row,) = document["rows"]
@@ -127,6 +127,6 @@ def test_performance_is_measured_beside_the_plain_numerics(tmp_path):
     assert abs(row["differences"]["fid"]) < 1e-6 * row["oracle"]["values"][0]
     assert document["extraction"]["images_per_second"].keys() == {"oracle", "ours"}
     assert "| 60 / 80 | fid_sfid |" in done.stdout
-    done = call("-m", "benchmark.cli", "perf", "evaluate", "--sizes", "many")
+    done = call("-m", "benchmark.cli.main", "perf", "evaluate", "--sizes", "many")
     assert done.returncode == 2
     assert "'many': two numbers are needed, such as 10000x50000" in done.stderr

@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from evaluator.cache import CHUNK, FeatureCache, Rows, feature_cache
 from evaluator.errors import EvaluatorError
-from evaluator.samples import open_images
+from evaluator.features.cache import CHUNK, FeatureCache, Rows, feature_cache
+from evaluator.images.image_set import open_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3 * CHUNK + 70, 8, 8, 3), dtype=np.uint8)
 

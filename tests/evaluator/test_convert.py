@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from evaluator import convert, embedded, graphdef
+from evaluator import embedded
 from evaluator.embedded import network as digits
 from evaluator.errors import EvaluatorError
-from evaluator.folding import NORM, fold
-from evaluator.graphs import resolve
-from evaluator.inception import Inception, avg_pool, max_pool, resize_bilinear, resize_matrix
+from evaluator.inception import convert, graphdef
+from evaluator.inception.folding import NORM, fold
+from evaluator.inception.graph import resolve
+from evaluator.inception.network import Inception, avg_pool, max_pool, resize_bilinear, resize_matrix
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "adm"

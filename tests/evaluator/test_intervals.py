@@ -4,24 +4,25 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from evaluator import intervals, metrics, study
-from evaluator.coverage import exact
+from evaluator.dev import interval_coverage
+from evaluator.metrics import frechet, intervals
+from evaluator.metrics.coverage import exact
 
 
 @pytest.mark.parametrize(
     ("case", "metric"),
     [
-        (study.Case("equal", 8, 200, 150, 1.0, 0.0), "fid"),
-        (study.Case("apart", 8, 200, 150, 0.9, 0.2), "fid"),
-        (study.Case("apart", 8, 200, 150, 0.9, 0.2), "is"),
-        (study.Case("apart", 8, 200, 150, 0.9, 0.2), "precision"),
-        (study.Case("apart", 8, 200, 150, 0.9, 0.2), "recall"),
+        (interval_coverage.Case("equal", 8, 200, 150, 1.0, 0.0), "fid"),
+        (interval_coverage.Case("apart", 8, 200, 150, 0.9, 0.2), "fid"),
+        (interval_coverage.Case("apart", 8, 200, 150, 0.9, 0.2), "is"),
+        (interval_coverage.Case("apart", 8, 200, 150, 0.9, 0.2), "precision"),
+        (interval_coverage.Case("apart", 8, 200, 150, 0.9, 0.2), "recall"),
     ],
 )
 def test_intervals_hold_the_expected_metric(case, metric, found_of):
     # 84 to 100 % at 120 repetitions: 95 % by more than five standard deviations below; too wide is seen by the width.
     found = found_of(case)[metric]
-    assert study.covered_share(found) >= 0.84
+    assert interval_coverage.covered_share(found) >= 0.84
     width, spread = (found[:, 2] - found[:, 1]).mean(), found[:, 0].std()
     assert 0.8 < width / (2 * 1.96 * spread) < 1.35
 
@@ -33,7 +34,7 @@ def found_of():
 
     def found(case):
         if case not in known:
-            known[case] = study.repeat(case, 120)
+            known[case] = interval_coverage.repeat(case, 120)
         return known[case]
 
     return found
@@ -41,12 +42,12 @@ def found_of():
 
 def test_fid_interval_is_about_the_value_and_shrinks_with_images():
     generator = np.random.default_rng(0)
-    reference = metrics.gaussian(generator.normal(size=(500, 12)).astype(np.float32))
+    reference = frechet.gaussian(generator.normal(size=(500, 12)).astype(np.float32))
     widths = []
     for count in (500, 8000):
         x = (1.2 * generator.normal(size=(count, 12)) + 0.1).astype(np.float32)
-        own = metrics.gaussian(x)
-        value = metrics.frechet_distance(own, reference)
+        own = frechet.gaussian(x)
+        value = frechet.frechet_distance(own, reference)
         [[low, high]] = intervals.frechet_intervals((value, x, own, reference))
         assert low < value < high
         widths.append(high - low)
@@ -57,10 +58,10 @@ def test_influence_is_the_derivative_of_the_distance():
     """Leaving out single images moves FID by their influence: the variance is the jackknife's where FID is linear."""
     generator = np.random.default_rng(1)
     x = (generator.normal(size=(150, 4)) * 1.5 + 1).astype(np.float32)
-    reference = metrics.Gaussian(np.zeros(4), np.diag([1.0, 2.0, 0.5, 1.0]))
-    left_out = [metrics.frechet_distance(metrics.gaussian(np.delete(x, i, 0)), reference) for i in range(len(x))]
+    reference = frechet.Gaussian(np.zeros(4), np.diag([1.0, 2.0, 0.5, 1.0]))
+    left_out = [frechet.frechet_distance(frechet.gaussian(np.delete(x, i, 0)), reference) for i in range(len(x))]
     jackknife = (len(x) - 1) ** 2 / len(x) * np.var(left_out, ddof=1)
-    own = metrics.gaussian(x)
+    own = frechet.gaussian(x)
     root = intervals.root_of(own.covariance, reference.covariance)
     found = intervals.frechet_variance(x, own, reference, root)
     assert found == pytest.approx(jackknife, rel=0.1)
@@ -69,7 +70,7 @@ def test_influence_is_the_derivative_of_the_distance():
 def test_singular_covariances_have_finite_intervals():
     x = np.random.default_rng(2).normal(size=(20, 40)).astype(np.float32)
     x[:, :5] = 0
-    own, reference = metrics.gaussian(x), metrics.gaussian(x[:10] + 1)
+    own, reference = frechet.gaussian(x), frechet.gaussian(x[:10] + 1)
     [[low, high]] = intervals.frechet_intervals((5.0, x, own, reference))
     assert 0 <= low < 5 < high < np.inf
 
@@ -95,9 +96,9 @@ def test_recall_of_a_certain_outcome_has_a_narrow_interval_that_is_not_empty():
 
 def test_inception_interval_comes_from_the_divergences():
     logits = np.random.default_rng(4).normal(size=(7000, 6)).astype(np.float32) * 2
-    score = metrics.score_of_pool(logits, np.eye(6, dtype=np.float32))
+    score = frechet.score_of_pool(logits, np.eye(6, dtype=np.float32))
     assert [len(part) for part in score.divergences] == [5000, 2000]
-    assert score.value == pytest.approx(metrics.inception_score(logits), rel=1e-6)
+    assert score.value == pytest.approx(frechet.inception_score(logits), rel=1e-6)
     errors = [s * d.std(ddof=1) / len(d) ** 0.5 for s, d in zip(score.splits, score.divergences, strict=True)]
     low, high = intervals.inception_interval(score)
     assert high - low == pytest.approx(2 * 1.96 * np.hypot(*errors) / 2, rel=1e-3)

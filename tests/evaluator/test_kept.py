@@ -6,11 +6,12 @@ import pickle
 import numpy as np
 import pytest
 
-from evaluator import kept, protocol
-from evaluator.cache import folder_name
 from evaluator.errors import EvaluatorError
-from evaluator.metrics import BLOCK
-from evaluator.statistics import folder, keep
+from evaluator.features import pooled_features
+from evaluator.features.cache import folder_name
+from evaluator.features.sample_statistics import folder, keep
+from evaluator.metrics.frechet import BLOCK
+from evaluator.tools import adm_protocol
 
 GENERATOR = np.random.default_rng(5)
 REFERENCE, SAMPLES = (GENERATOR.integers(low, 256, (300, 8, 8, 3), dtype=np.uint8) for low in (0, 20))
@@ -23,7 +24,7 @@ def scored(task, projection, tmp_path):
     graph, cache = tmp_path / "graph.pb", tmp_path / "cache"
     graph.write_bytes(b"a graph")
     name = folder_name("adm", hashlib.sha256(b"a graph").hexdigest())
-    ((found, *_),) = protocol.score(task([SAMPLES], REFERENCE, cache=cache), projection, name)
+    ((found, *_),) = adm_protocol.score(task([SAMPLES], REFERENCE, cache=cache), projection, name)
     return found, (tmp_path / "set-1.npz", tmp_path / "set-0.npz"), str(graph), cache
 
 
@@ -32,7 +33,7 @@ def test_the_same_metrics_come_from_kept_features(scored, projection, tmp_path):
     pools = [tmp_path / "samples-pool.npz", tmp_path / "reference-pool.npz"]
     for path, pool in zip(images, pools, strict=True):
         assert keep(path, graph, cache, projection.widths, tmp_path / "statistics.npz", pool)
-    measured = kept.measure(*pools, folder(cache, graph) / kept.CLASSIFIER)
+    measured = pooled_features.measure(*pools, folder(cache, graph) / pooled_features.CLASSIFIER)
     assert measured == {**{name: found[name] for name in NAMES}, "samples": 300, "reference": 300}
 
 
@@ -56,7 +57,7 @@ def test_what_the_cache_does_not_have_is_not_kept(scored, projection, tmp_path):
 
 def test_a_file_of_several_blocks_is_whole(tmp_path):
     features = GENERATOR.normal(size=(2 * BLOCK + 7, 3)).astype(np.float32)
-    kept.write_pool(features, tmp_path / "pool.npz")
+    pooled_features.write_pool(features, tmp_path / "pool.npz")
     assert np.array_equal(np.load(tmp_path / "pool.npz", allow_pickle=False)["pool"], features)
 
 
@@ -65,7 +66,7 @@ def pickled(path):
 
 
 def cut(path):
-    kept.write_pool(np.zeros((50, 4), np.float32), path)
+    pooled_features.write_pool(np.zeros((50, 4), np.float32), path)
     path.write_bytes(path.read_bytes()[:300])
 
 
@@ -95,8 +96,8 @@ UNREADABLE = "not an array pool that can be read"
     ids=["none", "pickle", "cut", "objects", "another key", "double", "nan", "few", "width"],
 )
 def test_files_that_cannot_be_measured(spoil, message, tmp_path):
-    kept.write_pool(GENERATOR.normal(size=(50, 4)).astype(np.float32), tmp_path / "good.npz")
-    kept.write_weights(np.ones((4, 2), np.float32), tmp_path / "classifier.npy")
+    pooled_features.write_pool(GENERATOR.normal(size=(50, 4)).astype(np.float32), tmp_path / "good.npz")
+    pooled_features.write_weights(np.ones((4, 2), np.float32), tmp_path / "classifier.npy")
     spoil(tmp_path / "bad.npz")
     with pytest.raises(EvaluatorError, match=message):
-        kept.measure(tmp_path / "bad.npz", tmp_path / "good.npz", tmp_path / "classifier.npy")
+        pooled_features.measure(tmp_path / "bad.npz", tmp_path / "good.npz", tmp_path / "classifier.npy")

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from evaluator import coverage, neighbours, oracle
-from evaluator.arithmetic import Exact, _rounded
-from evaluator.covered import Search, precision_recall
-from evaluator.neighbours import HALF, SINGLE, Distances, Nearest, Points, nearest
+from evaluator.dev import plain_numerics
+from evaluator.metrics import coverage, neighbours
+from evaluator.metrics.arithmetic import Exact, _rounded
+from evaluator.metrics.neighbours import HALF, SINGLE, Distances, Nearest, Points, nearest
+from evaluator.metrics.precision_recall import Search, precision_recall
 
 
 def features(count, width, scale=1.0, shift=0.0):
@@ -102,7 +103,7 @@ def test_rounding_to_halves_is_numpys():
 def test_float16_moves_the_result_as_the_plain_numerics_do():
     reference, samples = features(300, 64, 0.5, 5), features(250, 64, 0.5, 5.15)
     half, exact = (precision_recall(reference, samples, half=h) for h in (True, False))
-    assert half == pytest.approx(oracle.precision_recall(reference, samples), abs=0.025)
+    assert half == pytest.approx(plain_numerics.precision_recall(reference, samples), abs=0.025)
     assert half[0] - exact[0] > 0.05
 
 
@@ -161,7 +162,7 @@ def test_sums_of_halves_round_after_every_addition():
     """2,048 ones and small values: a float16 sum in one go would lose all the small ones."""
     squares_of = np.full((1, 2048), 2.0**-12, np.float32)
     squares_of[0, 0] = 1
-    from evaluator.arithmetic import _half_sum
+    from evaluator.metrics.arithmetic import _half_sum
 
     # Lane 0 of the first packet loses its 31 small values to the one; the other 2,016 add up among themselves.
     assert _half_sum(squares_of)[0] == np.float16(1 + 2016 * 2.0**-12)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from evaluator import metrics, protocol
 from evaluator.errors import EvaluatorError
+from evaluator.features import reference_statistics
+from evaluator.metrics import frechet
+from evaluator.tools import adm_protocol
 
 GENERATOR = np.random.default_rng(3)
 REFERENCE, SAMPLES = (GENERATOR.integers(low, 256, (300, 8, 8, 3), dtype=np.uint8) for low in (0, 20))
@@ -14,14 +16,14 @@ NAMES = ["fid", "sfid", "is", "precision", "recall", "precision_exact", "recall_
 def stored(projection, pixels, name, tmp_path, keep=None):
     """A file with images and the statistics of other images."""
     found = projection(pixels)
-    pool, spatial = (metrics.gaussian(part) for part in (found[:, :12], found[:, 12:]))
+    pool, spatial = (frechet.gaussian(part) for part in (found[:, :12], found[:, 12:]))
     arrays = {"mu": pool.mean, "sigma": pool.covariance, "mu_s": spatial.mean, "sigma_s": spatial.covariance}
     np.savez(tmp_path / name, arr_0=pixels if keep is None else keep, **arrays)
     return tmp_path / name
 
 
 def test_every_metric_has_a_value_and_an_interval_that_holds_it(task, projection):
-    ((found, settings, intervals),) = protocol.score(task([SAMPLES], REFERENCE), projection, "adm")
+    ((found, settings, intervals),) = adm_protocol.score(task([SAMPLES], REFERENCE), projection, "adm")
     assert list(found) == list(intervals) == NAMES
     for name in NAMES:
         low, high = intervals[name]
@@ -35,22 +37,22 @@ def test_every_metric_has_a_value_and_an_interval_that_holds_it(task, projection
 
 
 def test_intervals_can_be_left_out(task, projection):
-    ((found, *rest),) = protocol.score(task([SAMPLES], REFERENCE, no_intervals=True), projection, "adm")
+    ((found, *rest),) = adm_protocol.score(task([SAMPLES], REFERENCE, no_intervals=True), projection, "adm")
     assert list(found) == NAMES
     assert len(rest) == 1
 
 
 def test_identical_sets(task, projection):
-    ((found, *_),) = protocol.score(task([REFERENCE], REFERENCE), projection, "adm")
+    ((found, *_),) = adm_protocol.score(task([REFERENCE], REFERENCE), projection, "adm")
     assert found["fid"] == pytest.approx(0, abs=1e-7)
     assert found["sfid"] == pytest.approx(0, abs=1e-7)
     assert [found[name] for name in NAMES[3:]] == [1.0] * 4
 
 
 def test_order_moves_the_inception_score_by_its_splits_alone(task, projection, monkeypatch):
-    monkeypatch.setattr(metrics, "IS_SPLIT", 150)
+    monkeypatch.setattr(frechet, "IS_SPLIT", 150)
     by_brightness = SAMPLES[np.argsort(SAMPLES.astype(int).sum(axis=(1, 2, 3)))]
-    (first, *_), (second, *_) = protocol.score(task([SAMPLES, by_brightness], REFERENCE), projection, "adm")
+    (first, *_), (second, *_) = adm_protocol.score(task([SAMPLES, by_brightness], REFERENCE), projection, "adm")
     for name in ("fid", "sfid"):
         assert first[name] == pytest.approx(second[name], rel=1e-5)
     for name in NAMES[3:]:
@@ -60,8 +62,8 @@ def test_order_moves_the_inception_score_by_its_splits_alone(task, projection, m
 
 def test_stored_statistics_of_a_reference_are_used_and_its_images_count_for_precision(task, projection, tmp_path):
     path = stored(projection, SAMPLES, "reference.npz", tmp_path, keep=REFERENCE)
-    ((found, settings, *_),) = protocol.score(task([SAMPLES], path), projection, "adm")
-    ((plain, *_),) = protocol.score(task([SAMPLES], REFERENCE), projection, "adm")
+    ((found, settings, *_),) = adm_protocol.score(task([SAMPLES], path), projection, "adm")
+    ((plain, *_),) = adm_protocol.score(task([SAMPLES], REFERENCE), projection, "adm")
     assert found["fid"] == pytest.approx(0, abs=1e-5)
     assert plain["fid"] > 1e-3
     assert [found[name] for name in NAMES[3:]] == [plain[name] for name in NAMES[3:]]
@@ -71,9 +73,9 @@ def test_stored_statistics_of_a_reference_are_used_and_its_images_count_for_prec
 def test_samples_with_statistics_are_refused_unless_trusted_and_then_scored_by_them(task, projection, tmp_path):
     path = stored(projection, REFERENCE, "samples.npz", tmp_path, keep=SAMPLES)
     with pytest.raises(EvaluatorError, match=r"samples\.npz: samples that bring .* --trust-statistics"):
-        protocol.score(task([path], REFERENCE), projection, "adm")
+        adm_protocol.score(task([path], REFERENCE), projection, "adm")
     trusted = task([path], REFERENCE, trust_statistics=True)
-    ((found, settings, intervals),) = protocol.score(trusted, projection, "adm")
+    ((found, settings, intervals),) = adm_protocol.score(trusted, projection, "adm")
     assert found["fid"] == pytest.approx(0, abs=1e-5)
     assert settings["trusted_sample_statistics"] is True
     assert list(intervals) == NAMES[2:]
@@ -84,23 +86,23 @@ def test_statistics_of_another_graph_are_refused(task, projection, tmp_path):
     arrays = {"mu": np.zeros(7), "sigma": np.eye(7), "mu_s": np.zeros(9), "sigma_s": np.eye(9)}
     np.savez(path, arr_0=REFERENCE, **arrays)
     with pytest.raises(EvaluatorError, match=r"mu has 7 values, this graph's features 12: statistics of another"):
-        protocol.score(task([SAMPLES], path), projection, "adm")
+        adm_protocol.score(task([SAMPLES], path), projection, "adm")
 
 
 def test_statistics_are_computed_once_for_a_cache(task, projection, tmp_path, monkeypatch):
     make = task([SAMPLES], REFERENCE, cache=tmp_path / "cache")
-    first = protocol.score(make, projection, "adm")
-    monkeypatch.setattr("evaluator.references.gaussians", lambda *features: pytest.fail("computed again"))
-    assert protocol.score(make, projection, "adm") == first
+    first = adm_protocol.score(make, projection, "adm")
+    monkeypatch.setattr(reference_statistics, "gaussians", lambda *features: pytest.fail("computed again"))
+    assert adm_protocol.score(make, projection, "adm") == first
     assert len(list((tmp_path / "cache" / "adm").glob("statistics-*.npz"))) == 2
 
 
 def test_too_few_images(task, projection):
     with pytest.raises(EvaluatorError, match="3 images, more than 3 are needed"):
-        protocol.score(task([SAMPLES[:3]], REFERENCE), projection, "adm")
+        adm_protocol.score(task([SAMPLES[:3]], REFERENCE), projection, "adm")
 
 
 def test_a_handful_of_images_gives_finite_numbers(task, projection):
-    ((found, _, intervals),) = protocol.score(task([SAMPLES[:6]], REFERENCE[:5]), projection, "adm")
+    ((found, _, intervals),) = adm_protocol.score(task([SAMPLES[:6]], REFERENCE[:5]), projection, "adm")
     assert np.isfinite([found[name] for name in NAMES]).all()
     assert np.isfinite([intervals[name] for name in NAMES]).all()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from evaluator.quiet import silent
+from evaluator.tools.quiet import silent
 
 
 def lose_and_fail() -> None:

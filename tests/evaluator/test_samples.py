@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from evaluator.errors import EvaluatorError
-from evaluator.graphs import resolve
-from evaluator.samples import open_images, statistics
+from evaluator.images.image_set import open_images, statistics
+from evaluator.inception.graph import resolve
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (130, 8, 8, 3), dtype=np.uint8)
 

@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from evaluator import lapack, threads
-from evaluator.threads import one_thread, side_by_side
+from evaluator.metrics import lapack, threads
+from evaluator.metrics.threads import one_thread, side_by_side
 
 
 def symmetric(size, seed=0):

@@ -37,10 +37,10 @@ def digits(tmp_path_factory):
 def scores(digits):
     """Records of every tool: half against half, and noise against half, in one process each."""
     found = {}
-    for module in ("adm", "cleanfid", "fidelity"):
+    for module in ("adm", "clean_fid", "torch_fidelity"):
         paths = [digits / f"{module}-{name}.json" for name in ("half", "noise")]
         done = call(
-            f"evaluator.{module}",
+            f"evaluator.tools.{module}",
             *("--samples", digits / "a.npz", digits / "noise.npz"),
             *("--json", *paths),
             *("--reference", digits / "b.npz", "--graph", "embedded:digits", "--cache", digits / "cache"),
@@ -62,7 +62,7 @@ def test_real_digits_are_near_and_noise_is_far(scores):
 
 
 def test_the_tools_agree_where_their_definitions_do(scores):
-    adm, clean, fidelity = (scores[name][0]["metrics"] for name in ("adm", "cleanfid", "fidelity"))
+    adm, clean, fidelity = (scores[name][0]["metrics"] for name in ("adm", "clean_fid", "torch_fidelity"))
     assert clean["fid"] == pytest.approx(adm["fid"], rel=1e-3)
     assert fidelity["fid"] == pytest.approx(adm["fid"], rel=1e-3)
     assert fidelity["is"] == pytest.approx(adm["is"], rel=1e-3)
@@ -82,10 +82,10 @@ def test_records_say_what_was_scored(scores):
 def test_bad_graph_and_bad_samples_give_one_line(tmp_path, digits):
     (tmp_path / "bad.pb").write_bytes(b"not a graph at all")
     reference = ["--reference", digits / "b.npz", "--json", tmp_path / "s.json"]
-    done = call("evaluator.adm", "--samples", digits / "a.npz", *reference, "--graph", tmp_path / "bad.pb")
+    done = call("evaluator.tools.adm", "--samples", digits / "a.npz", *reference, "--graph", tmp_path / "bad.pb")
     assert done.returncode == 2
     assert "not a frozen TensorFlow graph" in done.stderr
-    done = call("evaluator.cleanfid", "--samples", tmp_path / "no.npz", *reference, "--graph", "embedded:digits")
+    done = call("evaluator.tools.clean_fid", "--samples", tmp_path / "no.npz", *reference, "--graph", "embedded:digits")
     assert done.returncode == 2
     assert "no.npz: not found" in done.stderr
     assert not (tmp_path / "s.json").exists()

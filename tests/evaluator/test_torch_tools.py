@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from evaluator import adm_torch, cleanfid, extractor, fidelity, tool
 from evaluator.errors import EvaluatorError, ToolError
-from evaluator.graphs import resolve
-from evaluator.samples import open_images
+from evaluator.features import extractor
+from evaluator.images.image_set import open_images
+from evaluator.inception.graph import resolve
+from evaluator.tools import adm_torch, clean_fid, tool, torch_fidelity
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "adm"
@@ -68,7 +69,7 @@ def halves():
 def test_adm_torch_equals_the_public_evaluator(tmp_path):
     expected = json.loads((GOLDEN / "expected.json").read_text())
     arguments = ["--samples", GOLDEN / "samples.npz", "--reference", GOLDEN / "reference.npz", "--graph", GRAPH]
-    command = [sys.executable, "-m", "evaluator.adm_torch", *map(str, arguments), "--no-intervals"]
+    command = [sys.executable, "-m", "evaluator.tools.adm_torch", *map(str, arguments), "--no-intervals"]
     command += ["--json", str(tmp_path / "s.json")]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
     record = json.loads((tmp_path / "s.json").read_text())
@@ -118,10 +119,12 @@ def test_adm_torch_draws_its_views(tmp_path, halves):
         adm_torch.score(given)
 
 
-@pytest.mark.parametrize(("module", "file"), [("cleanfid", "inception-2015-12-05.pt"), ("fidelity", "6726825d.pth")])
+@pytest.mark.parametrize(
+    ("module", "file"), [("clean_fid", "inception-2015-12-05.pt"), ("torch_fidelity", "6726825d.pth")]
+)
 def test_absent_weights_are_named_and_never_fetched(tmp_path, unfetched, module, file):
     with pytest.raises(ToolError, match=rf"weights not found: .*{file}; `sra-bench fetch .*from https://") as caught:
-        importlib.import_module(f"evaluator.{module}").score(task(tmp_path))
+        importlib.import_module(f"evaluator.tools.{module}").score(task(tmp_path))
     assert "--extractor graph" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert unfetched == []
@@ -130,7 +133,8 @@ def test_absent_weights_are_named_and_never_fetched(tmp_path, unfetched, module,
 def test_absent_weights_stand_in_the_record_and_the_process_ends_well(tmp_path):
     np.savez(tmp_path / "a.npz", arr_0=GENERATOR.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8))
     arguments = ["--samples", tmp_path / "a.npz", "--reference", tmp_path / "a.npz", "--graph", GRAPH]
-    command = [sys.executable, "-m", "evaluator.fidelity", *map(str, arguments), "--json", str(tmp_path / "s.json")]
+    command = [sys.executable, "-m", "evaluator.tools.torch_fidelity", *map(str, arguments)]
+    command += ["--json", str(tmp_path / "s.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), extractor.FOLDER_VARIABLE: str(tmp_path / "assets")}
     subprocess.run(command, env=environment, check=True, capture_output=True)
     record = json.loads((tmp_path / "s.json").read_text())
@@ -142,10 +146,10 @@ def test_the_graphs_network_is_named_where_it_stands_in(tmp_path, unfetched, hal
     graph = task(tmp_path, "embedded:digits", halves, extractor="graph")
     own = task(tmp_path, "embedded:digits", halves)
     expected = "converted from graph embedded:digits"
-    (found, settings), (embedded, _) = (fidelity.score(t)[0] for t in (graph, own))
+    (found, settings), (embedded, _) = (torch_fidelity.score(t)[0] for t in (graph, own))
     assert settings["extractor"] == expected
     assert found == pytest.approx(embedded, rel=1e-4)
-    (found, settings), (embedded, _) = (cleanfid.score(t)[0] for t in (graph, own))
+    (found, settings), (embedded, _) = (clean_fid.score(t)[0] for t in (graph, own))
     assert {mode["extractor"] for mode in settings["modes"].values()} == {expected}
     for name in ("fid", "kid"):
         # 32 pixels are what the network sees: no mode resizes anything.
@@ -156,9 +160,9 @@ def test_the_graphs_network_is_named_where_it_stands_in(tmp_path, unfetched, hal
 
 def test_clean_fids_modes_differ_by_their_resize_only(tmp_path):
     given = task(tmp_path, extractor="graph")
-    found, _ = cleanfid.modes(given)
+    found, _ = clean_fid.modes(given)
     batch = next(given.samples[0].batches())
-    features = {mode: found[mode].compute(batch).numpy() for mode in cleanfid.MODES}
+    features = {mode: found[mode].compute(batch).numpy() for mode in clean_fid.MODES}
     direct = adm_torch.TorchInception(given.graph)(batch)[:, :2048]
     np.testing.assert_allclose(features["legacy_tensorflow"], direct, rtol=1e-5, atol=1e-6)
     assert np.abs(features["clean"] - direct).max() > 1e-3
@@ -188,7 +192,7 @@ def placed(tmp_path):
 def test_clean_fids_own_weights_are_used_where_they_lie(tmp_path, unfetched):
     path = placed(tmp_path)
     given = task(tmp_path)
-    found, reasons = cleanfid.modes(given)
+    found, reasons = clean_fid.modes(given)
     assert set(found) == {"clean", "legacy_tensorflow"}
     assert "6726825d.pth" in reasons["legacy_pytorch"]
     assert found["clean"].settings["weights"] == extractor.identity(path)
@@ -216,11 +220,11 @@ def test_the_state_dict_that_both_tools_know_is_read_safely(tmp_path, unfetched)
         blank = FeatureExtractorInceptionV3("blank", ["2048"], feature_extractor_weights_path="unread")
     torch.save(blank.state_dict(), path)
     given = task(tmp_path)
-    chosen, described = fidelity._network(given)
+    chosen, described = torch_fidelity._network(given)
     assert described == {"extractor": "torch-fidelity's own", "weights": extractor.identity(path)}
     network = create_feature_extractor(chosen.pop("feature_extractor"), ["2048"], cuda=False, verbose=False, **chosen)
     batch = next(given.samples[0].batches())[:2]
-    found, reasons = cleanfid.modes(given)
+    found, reasons = clean_fid.modes(given)
     assert set(found) == {"legacy_pytorch"}
     assert set(reasons) == {"clean", "legacy_tensorflow"}
     with torch.inference_mode():
@@ -247,30 +251,30 @@ def test_weights_that_hold_more_or_less_than_tensors_are_refused(tmp_path, monke
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ToolError, match=r"6726825d\.pth: not a whole file of weights"):
-        fidelity.score(task(tmp_path))
+        torch_fidelity.score(task(tmp_path))
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_torchscript_file_that_is_none_is_refused(tmp_path):
     placed(tmp_path).write_bytes(b"nothing of the kind")
     with pytest.raises(ToolError, match="not a whole TorchScript file"):
-        cleanfid.score(task(tmp_path))
+        clean_fid.score(task(tmp_path))
 
 
 def test_few_images_give_a_reason_and_the_other_numbers(monkeypatch):
     # The released clean-fid, where the root of a singular product has an imaginary part.
-    monkeypatch.setattr(cleanfid.clean.linalg, "sqrtm", lambda m, **_options: (m + 1j * np.eye(len(m)), None))
+    monkeypatch.setattr(clean_fid.clean.linalg, "sqrtm", lambda m, **_options: (m + 1j * np.eye(len(m)), None))
     few, why = GENERATOR.normal(size=(20, 64)).astype(np.float32), {}
-    assert cleanfid._fid(few, few[:15], why, "clean") is None
+    assert clean_fid._fid(few, few[:15], why, "clean") is None
     assert why["clean"].endswith("finds no FID from 15 images of 64 features: Imaginary component 1.0")
 
 
 def test_kid_is_seeded_and_zero_on_average_for_one_distribution():
     a, b = (GENERATOR.normal(size=(400, 16)).astype(np.float32) for _ in range(2))
-    first = cleanfid._kid(a, b)
+    first = clean_fid._kid(a, b)
     np.random.seed(99)
-    assert cleanfid._kid(a, b) == first
-    assert abs(first) < 0.01 < cleanfid._kid(a + 0.5, b)
+    assert clean_fid._kid(a, b) == first
+    assert abs(first) < 0.01 < clean_fid._kid(a + 0.5, b)
 
 
 def test_torch_fidelity_reads_in_order_and_holds_one_batch(tmp_path):
@@ -279,7 +283,7 @@ def test_torch_fidelity_reads_in_order_and_holds_one_batch(tmp_path):
     passes = []
     reading = images.batches
     images.batches = lambda: passes.append(None) or reading()
-    dataset = fidelity.Images(images)
+    dataset = torch_fidelity.Images(images)
     for places in ([0], range(150), [149, 3, 70, 140], [0]):
         for place in places:
             np.testing.assert_array_equal(dataset[place], pixels[place].transpose(2, 0, 1))
@@ -292,6 +296,6 @@ def test_torch_fidelity_reads_in_order_and_holds_one_batch(tmp_path):
 
 def test_images_of_another_size_are_refused_by_the_embedded_network(tmp_path):
     pixels = GENERATOR.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
-    for module in (cleanfid, fidelity):
+    for module in (clean_fid, torch_fidelity):
         with pytest.raises(ToolError, match=r"images are \(16, 16\), this extractor takes 32 x 32"):
             module.score(task(tmp_path, "embedded:digits", pixels))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluator import views
-from evaluator.samples import open_images
+from evaluator.images.image_set import open_images
+from evaluator.tools import views
 
 GENERATOR = np.random.default_rng(0)
 

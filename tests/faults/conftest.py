@@ -44,7 +44,7 @@ class Attempt:
         self.out = out
         self.log = out.parent / f"{out.name}.output"
         settings = [part for item in SETTINGS for part in ("--set", item)]
-        command = [sys.executable, "-m", "benchmark.cli", "run", "manifests/smoke.yaml", "--variant", "sra"]
+        command = [sys.executable, "-m", "benchmark.cli.main", "run", "manifests/smoke.yaml", "--variant", "sra"]
         limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))) if file_limit else None
         with self.log.open("w") as handle:
             self.process = subprocess.Popen(

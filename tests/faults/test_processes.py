@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import status
+from benchmark.commands import status
 
 EXTRA = ("--processes", "2", "--until", "train")
 

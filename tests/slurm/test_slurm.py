@@ -30,7 +30,7 @@ slurm:
 
 
 def call(slurm, *arguments: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "benchmark.cli", *arguments]
+    command = [sys.executable, "-m", "benchmark.cli.main", *arguments]
     environment = {**slurm.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
     assert done.returncode == code, done.stdout + done.stderr

@@ -67,7 +67,7 @@ def digit_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from sra import embedded
     from sra.config import DataConfig, ImagesJob
-    from sra.images import prepare
+    from sra.data.images import prepare
 
     root = tmp_path_factory.mktemp("digits")
     pixels, classes = embedded.digits(32)
@@ -83,7 +83,7 @@ def digit_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digit_latents(small: Any, digit_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as packed latents, mirrored ones included."""
     from sra.config import DataConfig, LatentsJob
-    from sra.latents import encode
+    from sra.data.latents import encode
 
     out = tmp_path_factory.mktemp("latents") / "packed"
     config = LatentsJob(data=DataConfig(images="unused"), codec=small.codec, resolution=32, flipped=True)

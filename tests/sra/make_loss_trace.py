@@ -12,11 +12,11 @@ import torch
 
 from sra.alignment.sra import Settings
 from sra.config import CodecConfig, EmaConfig, ModelConfig, Size, TrainConfig
-from sra.ema import update_ema
-from sra.method import TrainingModule
-from sra.network import initialise
-from sra.randoms import Randoms
-from sra.train import make_optimizer, rate_at
+from sra.model.transformer import initialise
+from sra.runtime.random_streams import Randoms
+from sra.training.ema import update_ema
+from sra.training.module import TrainingModule
+from sra.training.train import make_optimizer, rate_at
 
 FILE = Path(__file__).with_name("loss_trace.json")
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)

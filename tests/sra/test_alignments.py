@@ -10,9 +10,9 @@ import torch
 from sra.alignment import dts_as, self_flow, sra, sra2
 from sra.alignment.registry import MODULES, NetworkFacts
 from sra.config import CodecConfig, ModelConfig, Size, TrainConfig, TrainJob, from_plain, to_plain
-from sra.method import TrainingModule, needs_teacher
-from sra.network import build, initialise
-from sra.randoms import Randoms
+from sra.model.transformer import build, initialise
+from sra.runtime.random_streams import Randoms
+from sra.training.module import TrainingModule, needs_teacher
 
 ALIGNMENTS = {
     "sra": sra.Settings(blocks=(1, 2)),

@@ -7,11 +7,11 @@ import torch
 
 from sra.alignment.sra import Interval, Settings
 from sra.config import SampleConfig, TrainConfig
-from sra.ddpm import STEPS, Diffusion, DiffusionObjective, discretised_log_likelihood, kl
-from sra.ddpm import Gaussian as G
-from sra.method import TrainingModule
-from sra.randoms import Randoms
-from sra.samplers import sample
+from sra.objectives.ddpm import STEPS, Diffusion, DiffusionObjective, discretised_log_likelihood, kl
+from sra.objectives.ddpm import Gaussian as G
+from sra.runtime.random_streams import Randoms
+from sra.sampling.samplers import sample
+from sra.training.module import TrainingModule
 
 
 @pytest.fixture(scope="module")

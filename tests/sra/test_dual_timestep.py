@@ -7,10 +7,10 @@ from sra.alignment.dts_as import Settings as DtsAs
 from sra.alignment.registry import NetworkFacts
 from sra.alignment.self_flow import Settings as SelfFlow
 from sra.config import TrainConfig
-from sra.groups import Groups
-from sra.method import TrainingModule
-from sra.network import build, initialise
-from sra.randoms import Randoms
+from sra.model.token_groups import Groups
+from sra.model.transformer import build, initialise
+from sra.runtime.random_streams import Randoms
+from sra.training.module import TrainingModule
 
 LIMIT = 1e-6
 

@@ -7,10 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from sra.alignment import dts_as, self_flow, sra2
 from sra.alignment.sra import Settings
 from sra.config import CodecConfig, ModelConfig, Size, TrainConfig, network_facts
-from sra.flops import count, training_macs
-from sra.method import TrainingModule
-from sra.network import build
-from sra.randoms import Randoms
+from sra.model.flops import count, training_macs
+from sra.model.transformer import build
+from sra.runtime.random_streams import Randoms
+from sra.training.module import TrainingModule
 
 CODEC = CodecConfig()
 # GMACs of one forward pass (DiT paper, Table 4, and the SiT and SRA papers).

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sra import images, job
+from sra.common.errors import DataError
 from sra.config import DataConfig, ImagesJob
-from sra.errors import DataError
-from sra.images import Part, prepare
-from sra.labels import parse_labels
-from sra.source import KAGGLE_TRAIN, Reader, open_source
+from sra.data import images
+from sra.data.images import Part, prepare
+from sra.data.labels import parse_labels
+from sra.data.source import KAGGLE_TRAIN, Reader, open_source
+from sra.runtime import job
 
 
 def png(shade=0, size=(20, 24)):

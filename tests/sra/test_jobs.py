@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sra import checkpoint, embedded, job
+from sra import embedded
 from sra.alignment import dts_as, sra2
 from sra.alignment.sra import Settings
-from sra.codec import load_codec
+from sra.common.errors import DataError
 from sra.config import (
     CodecConfig,
     DataConfig,
@@ -27,14 +27,16 @@ from sra.config import (
     from_plain,
     to_plain,
 )
-from sra.errors import DataError
-from sra.images import prepare
-from sra.latents import PackedLatents, encode
-from sra.processes import Everyone
-from sra.sample import Sampler
-from sra.seeding import labels_of
-from sra.train import DataOrder, NonFiniteError, Trainer
-from sra.weights import load_network
+from sra.data.images import prepare
+from sra.data.latents import PackedLatents, encode
+from sra.model.vae import load_codec
+from sra.model.weights import load_network
+from sra.runtime import job
+from sra.runtime.distributed import Everyone
+from sra.sampling.sample import Sampler
+from sra.sampling.seeding import labels_of
+from sra.training import checkpoint
+from sra.training.train import DataOrder, NonFiniteError, Trainer
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
 MODEL = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")
@@ -295,7 +297,7 @@ def test_a_codec_works_in_parts_and_in_order(monkeypatch):
     codec.module.encoder.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
     whole = codec.moments(images)
     pixels = codec.decode(whole[:, : CODEC.channels])
-    monkeypatch.setattr("sra.codec.PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr("sra.model.vae.PIXELS", 2 * 32 * 32)
     parts = codec.moments(images)
     assert sizes == [5, 2, 2, 1]
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)

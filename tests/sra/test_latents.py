@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from sra import convert, job, labels, latents, public_layout
-from sra.codec import Codec, load_codec
+from sra.common.errors import DataError
+from sra.common.files import write_json
 from sra.config import DataConfig, LatentsJob
-from sra.errors import DataError
-from sra.files import write_json
-from sra.latents import PackedLatents, encode, take_in
-from sra.packed import PackedFolder, PackedWriter
-from sra.train import Trainer
+from sra.data import labels, latents, public_layout
+from sra.data.latents import PackedLatents, encode, take_in
+from sra.data.packed import PackedFolder, PackedWriter
+from sra.interop import convert_latents
+from sra.model.vae import Codec, load_codec
+from sra.runtime import job
+from sra.training.train import Trainer
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def latents_job(small):
 @pytest.fixture
 def public(digit_latents, tmp_path):
     """The sixty digits in the authors' layout."""
-    convert.convert(digit_latents, tmp_path / "public", "public")
+    convert_latents.convert(digit_latents, tmp_path / "public", "public")
     return tmp_path / "public"
 
 
@@ -47,7 +49,7 @@ def test_public_layout_and_back(digit_latents, public, tmp_path):
     assert np.array_equal(one, packed.moments[7])
     for source in (public, public / "vae-sd"):
         out = tmp_path / f"back-{source.name}"
-        convert.convert(source, out, "packed")
+        convert_latents.convert(source, out, "packed")
         back = PackedFolder(out)
         assert np.array_equal(back.moments, packed.moments)
         assert np.array_equal(back.labels, packed.labels)
@@ -55,7 +57,7 @@ def test_public_layout_and_back(digit_latents, public, tmp_path):
 
 
 def test_half_precision_is_an_option(public, tmp_path, digit_latents):
-    convert.main([str(public), str(tmp_path / "half"), "--to", "packed", "--dtype", "float16"])
+    convert_latents.main([str(public), str(tmp_path / "half"), "--to", "packed", "--dtype", "float16"])
     half = PackedLatents(tmp_path / "half")
     assert (half.moments.dtype, half.facts["dtype"]) == (np.float16, "float16")
     found, expected = half.batch(np.arange(60))[0], PackedLatents(digit_latents).batch(np.arange(60))[0]
@@ -72,7 +74,7 @@ def test_conversion_refuses_what_makes_no_sense(digit_latents, public, tmp_path)
         ((digit_latents, public / "vae-sd" / "dataset.json", "public"), "found a file"),
     ):
         with pytest.raises(DataError, match=problem):
-            convert.convert(*arguments)
+            convert_latents.convert(*arguments)
     assert not (tmp_path / "x").exists()
 
 
@@ -89,7 +91,7 @@ def test_links_across_file_systems_are_symbolic(latents_job, digit_latents, tmp_
     def refuse(*_):
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("sra.packed.os.link", refuse)
+    monkeypatch.setattr("sra.data.packed.os.link", refuse)
     take_in(latents_job(data=named(digit_latents)), tmp_path / "out")
     assert (tmp_path / "out" / "moments.npy").is_symlink()
     assert PackedLatents(tmp_path / "out").count == 60
@@ -197,11 +199,11 @@ def test_interrupted_packing_continues(public, digit_latents, tmp_path, monkeypa
     monkeypatch.setattr(public_layout, "BATCH", 16)
     stop_after(monkeypatch, 2)
     with pytest.raises(job.Stopped):
-        convert.convert(public, tmp_path / "out", "packed")
+        convert_latents.convert(public, tmp_path / "out", "packed")
     state = json.loads((tmp_path / "out" / "progress.json").read_text())
     assert state["done"] == 32
     monkeypatch.setattr(job, "check_stop", lambda: None)
-    convert.convert(public, tmp_path / "out", "packed")
+    convert_latents.convert(public, tmp_path / "out", "packed")
     assert np.array_equal(PackedFolder(tmp_path / "out").moments, PackedFolder(digit_latents).moments)
     assert not (tmp_path / "out" / "progress.json").exists()
 

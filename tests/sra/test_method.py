@@ -5,10 +5,10 @@ import torch
 
 from sra.alignment.sra import Settings, weight_at
 from sra.config import TrainConfig
-from sra.flow import coefficients, interpolate, score_from_velocity
-from sra.method import TrainingModule
-from sra.network import build, initialise
-from sra.weights import network_of
+from sra.model.transformer import build, initialise
+from sra.model.weights import network_of
+from sra.objectives.flow import coefficients, interpolate, score_from_velocity
+from sra.training.module import TrainingModule
 
 
 def test_hidden_is_what_a_tap_sees(sit, model, codec, helpers):
@@ -28,7 +28,7 @@ def test_head_does_not_change_the_networks_initialisation(model, codec):
 
 
 def test_baseline_and_sra_draw_the_same_numbers(model, codec):
-    from sra.randoms import Randoms
+    from sra.runtime.random_streams import Randoms
 
     x, y = torch.randn(8, 4, 8, 8), torch.arange(8)
     config = TrainConfig(steps=1)

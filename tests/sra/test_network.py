@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sra.config import SIZES, CodecConfig, EmaConfig, ModelConfig
-from sra.ema import decay_at, update_ema
-from sra.network import build, initialise
+from sra.model.transformer import build, initialise
+from sra.training.ema import decay_at, update_ema
 
 
 def parameters(network):

@@ -7,11 +7,11 @@ from sra.alignment.distances import DISTANCES
 from sra.alignment.registry import NetworkFacts
 from sra.alignment.sra import BLOCKS, Interval, Settings, weight_at
 from sra.config import CodecConfig, EmaConfig, ModelConfig, Size, TrainConfig
-from sra.ddpm import DiffusionObjective
-from sra.flow import FlowObjective
-from sra.method import TrainingModule
-from sra.network import build, initialise
-from sra.randoms import Randoms
+from sra.model.transformer import build, initialise
+from sra.objectives.ddpm import DiffusionObjective
+from sra.objectives.flow import FlowObjective
+from sra.runtime.random_streams import Randoms
+from sra.training.module import TrainingModule
 
 PAPER = Settings()
 

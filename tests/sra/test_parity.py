@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sra.errors import DataError
-from sra.network import build
+from sra.common.errors import DataError
+from sra.model.transformer import build
 from sra.parity.__main__ import main
 from sra.parity.files import CHECKS, check_folder
 from sra.parity.golden import open_golden

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sra import embedded
+from sra.common.errors import ConfigError, UserError
 from sra.config import CodecConfig
-from sra.errors import ConfigError, UserError
 from sra.perf import results
 from sra.perf.__main__ import main
 from sra.perf.cases import align_of, mode_of, model_of

@@ -6,14 +6,14 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from sra.codec import load_codec
 from sra.config import SampleConfig, SampleJob, StandInJob
+from sra.interop.standin import make_weights
+from sra.model.vae import load_codec
 from sra.parity.mode import Mode
 from sra.perf.__main__ import main as perf
-from sra.processes import Everyone
-from sra.sample import Sampler
-from sra.standin import make_weights
-from sra.train import Trainer
+from sra.runtime.distributed import Everyone
+from sra.sampling.sample import Sampler
+from sra.training.train import Trainer
 
 ALLOWED = {"fp32": False, "tf32": True}
 

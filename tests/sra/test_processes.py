@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sra import launch
 from sra.alignment.sra import Settings
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, TrainConfig, TrainJob, to_plain
-from sra.processes import check_processes
-from sra.train import Trainer
-from sra.weights import load_network
+from sra.model.weights import load_network
+from sra.runtime import launch
+from sra.runtime.distributed import check_processes
+from sra.training.train import Trainer
 
 ROOT = Path(__file__).parents[2]
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
@@ -45,12 +45,12 @@ def start(latents, out, processes, **changes):
     command = [
         sys.executable,
         "-m",
-        "sra.launch",
+        "sra.runtime.launch",
         "--standalone",
         "--nproc-per-node",
         str(processes),
         "-m",
-        "sra.train",
+        "sra.training.train",
     ]
     command += ["--config", str(out / "stage.json"), "--latents", str(latents), "--out", str(out)]
     return subprocess.Popen(

@@ -2,7 +2,7 @@
 
 import torch
 
-from sra.randoms import Randoms, philox, round_keys
+from sra.runtime.random_streams import Randoms, philox, round_keys
 
 
 def words(values):

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sra import checkpoint, job, logbook
 from sra.alignment.sra import Settings
+from sra.common.errors import DataError, disk_trouble
+from sra.common.files import replacing, sweep
+from sra.common.heartbeat import Heartbeat
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, TrainConfig, TrainJob
-from sra.errors import DataError, disk_trouble
-from sra.files import replacing, sweep
-from sra.guard import SETTLED, NonFiniteError, Watch
-from sra.heartbeat import Heartbeat
-from sra.train import Trainer
+from sra.runtime import job
+from sra.training import checkpoint, logbook
+from sra.training.loss_guard import SETTLED, NonFiniteError, Watch
+from sra.training.train import Trainer
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
 MODEL = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
+from sra.common.errors import ConfigError
 from sra.config import ModelConfig, SampleConfig
-from sra.errors import ConfigError
-from sra.flow import coefficients
-from sra.samplers import guided, mixed, sample, velocity_of
+from sra.objectives.flow import coefficients
+from sra.sampling.samplers import guided, mixed, sample, velocity_of
 
 S = 0.5
 

@@ -15,16 +15,17 @@ from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import save_file
 
-from sra import job, sample, samplers
-from sra.codec import load_codec
+from sra.common.files import write_json
+from sra.common.npz import read_images, read_labels, write_images, write_shard
 from sra.config import ConfigError, SampleConfig, SampleJob, to_plain
-from sra.files import write_json
-from sra.network import build, initialise
-from sra.npz import read_images, read_labels, write_images, write_shard
-from sra.processes import Everyone
-from sra.randoms import Randoms, StepNoise
-from sra.sample import Sampler
-from sra.seeding import PerImage, PublicCode, Shard, make_seeding
+from sra.model.transformer import build, initialise
+from sra.model.vae import load_codec
+from sra.runtime import job
+from sra.runtime.distributed import Everyone
+from sra.runtime.random_streams import Randoms, StepNoise
+from sra.sampling import sample, samplers
+from sra.sampling.sample import Sampler
+from sra.sampling.seeding import PerImage, PublicCode, Shard, make_seeding
 
 CPU = torch.device("cpu")
 PUBLIC = {"seeding": "public-code", "batch": 3, "shard": 6, "ranks": 2}
@@ -289,7 +290,7 @@ def test_two_processes_make_the_images_of_one(settings, run, tmp_path):
         "--nproc-per-node",
         "2",
         "-m",
-        "sra.sample",
+        "sra.sampling.sample",
     ]
     command += ["--config", *(str(tmp_path / f"two-{name}" / "stage.json") for name in configs)]
     command += ["--out", *(str(tmp_path / f"two-{name}") for name in configs)]

@@ -12,17 +12,17 @@ import torch._dynamo.testing
 from sra.alignment import dts_as
 from sra.alignment.sra import Settings
 from sra.config import CodecConfig, ConfigError, EmaConfig, ModelConfig, SampleConfig, Size, TrainConfig
-from sra.ema import update_ema
-from sra.finite import FiniteCheck
-from sra.method import TrainingModule
-from sra.network import build, initialise
+from sra.model.transformer import build, initialise
 from sra.perf.cases import mode_of
 from sra.perf.training import LocalEngine
-from sra.pipeline import Decoder, behind
-from sra.randoms import Randoms
-from sra.samplers import sample
-from sra.speed import REFERENCE, Speed, parse
-from sra.step import Step, compile_blocks, make_optimizer, teacher_of, with_kernel_of
+from sra.runtime.random_streams import Randoms
+from sra.runtime.speed import REFERENCE, Speed, parse
+from sra.sampling.decode import Decoder, behind
+from sra.sampling.samplers import sample
+from sra.training.ema import update_ema
+from sra.training.module import TrainingModule
+from sra.training.nonfinite import FiniteCheck
+from sra.training.step import Step, compile_blocks, make_optimizer, teacher_of, with_kernel_of
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
 MODEL = ModelConfig(size=Size(depth=3, width=16, heads=2), resolution=32, classes=10, convention="sra")
@@ -219,7 +219,7 @@ def test_work_in_a_thread_keeps_the_order_and_its_errors():
 
 
 def test_overlapped_sampling_decodes_the_same():
-    from sra.codec import load_codec
+    from sra.model.vae import load_codec
 
     z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     decoder = Decoder(load_codec(CODEC), channels_last=False)

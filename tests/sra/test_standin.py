@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from sra import embedded, standin
+from sra import embedded
+from sra.common.files import write_json
 from sra.config import CodecConfig, ModelConfig, SampleConfig, Size, StandInJob, to_plain
-from sra.files import write_json
-from sra.samplers import sample
-from sra.weights import load_network
+from sra.interop import standin
+from sra.model.weights import load_network
+from sra.sampling.samplers import sample
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4, channels=4)
 

@@ -9,15 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from sra import checkpoint, export
+from sra.common.errors import DataError
+from sra.common.files import write_json
 from sra.config import to_plain
-from sra.errors import DataError
-from sra.files import write_json
-from sra.grid import TrainingGrid, write_grid
-from sra.loader import Ahead
-from sra.network import build, initialise
-from sra.train import Trainer
-from sra.weights import load_network, read_state
+from sra.data.prefetch import Ahead
+from sra.interop import export
+from sra.model.transformer import build, initialise
+from sra.model.weights import load_network, read_state
+from sra.sampling.image_grid import TrainingGrid, write_grid
+from sra.training import checkpoint
+from sra.training.train import Trainer
 
 
 def train(config, latents, out):
@@ -141,7 +142,7 @@ def test_exported_optimizer_state_fits_the_authors_network(stage, tmp_path, help
 def test_names_stand_in_the_order_of_published_files(model, codec):
     from pathlib import Path
 
-    from sra.public_checkpoint import _by_order
+    from sra.interop.public_checkpoint import _by_order
 
     golden = json.loads((Path(__file__).parents[1] / "golden" / "config.json").read_text())["sit_state_dict"]
     network = build(model, codec, head=True)

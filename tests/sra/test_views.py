@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sra import pca, probe, views
-from sra.arguments import ArgumentParser
+from sra.analysis import options, pca, probe
+from sra.analysis.features import Looker, pca_image, probe_accuracy, tapped
+from sra.analysis.probe import ProbeSettings, split
+from sra.common.arguments import ArgumentParser
+from sra.common.errors import DataError
+from sra.common.files import write_json
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, to_plain
-from sra.errors import DataError
-from sra.features import Looker, pca_image, probe_accuracy, tapped
-from sra.files import write_json
-from sra.network import build, initialise
-from sra.probe import ProbeSettings, split
+from sra.model.transformer import build, initialise
 
 CODEC = ["--codec", "embedded:digits", "--codec-scale", "1", "--codec-factor", "4"]
 NETWORK = ["--model", "SiT-3x16x2/2", "--resolution", "32", "--classes", "10", *CODEC]
@@ -42,9 +42,9 @@ def weights(tmp_path_factory):
 
 def view(weights, *arguments, convention="sra"):
     parser = ArgumentParser()
-    views.add_options(parser, "all", (0.5,))
+    options.add_options(parser, "all", (0.5,))
     given = [str(weights[convention]), *NETWORK, "--convention", convention, *arguments]
-    return views.view_of(parser.parse_args(given), pca.BLOCKS)
+    return options.view_of(parser.parse_args(given), pca.BLOCKS)
 
 
 def test_the_tap_sees_what_the_network_computes(weights):
@@ -207,7 +207,7 @@ def test_probing_writes_accuracies_and_a_plot_and_continues(weights, digit_laten
     assert both["rows"][:3] == first["rows"]
     assert [row["t"] for row in both["rows"][3:]] == [0.8] * 3
     assert "t = 0.2" not in capsys.readouterr().out
-    monkeypatch.setattr("sra.features.load_network", lambda *_: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr("sra.analysis.features.load_network", lambda *_: pytest.fail("nothing is left to do"))
     probe.main([*arguments, "--times", "0.2", "0.8"])
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sra.errors import DataError
-from sra.weights import load_network, read_state
+from sra.common.errors import DataError
+from sra.model.weights import load_network, read_state
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -1,0 +1,401 @@
+"""The command line: parse, call, print, exit code; nothing else. Heavy modules are imported by the stages' jobs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+from typer.exceptions import TyperException
+
+from benchmark.cli.cluster import cluster_app
+from benchmark.cli.images import images_app
+from benchmark.cli.jobs import jobs_app, latents_app
+from benchmark.cli.options import Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke
+from benchmark.cli.render import render_app
+from sra.common.errors import UserError, disk_trouble
+
+app = typer.Typer(
+    name="sra-bench",
+    help="Reproducibility benchmark of Self-Representation Alignment (SRA) on SiT and DiT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.add_typer(cluster_app)
+app.add_typer(jobs_app)
+app.add_typer(latents_app, name="latents")
+app.add_typer(images_app, name="images")
+app.add_typer(render_app, name="render")
+
+
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
+
+class Backend(StrEnum):
+    """Where the stages of a run are started."""
+
+    local = "local"
+    container = "container"
+
+
+On = Annotated[Backend, typer.Option("--executor", help="Start stages as local processes, or in containers.")]
+InContainer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--container", metavar="K=V", help="Of containers: engine, repository, tag, one, shared_memory, other_revision."
+    ),
+]
+
+
+class Until(StrEnum):
+    """Kinds of stages, in order."""
+
+    images = "images"
+    latents = "latents"
+    train = "train"
+    sample = "sample"
+    score = "score"
+    report = "report"
+
+
+class Tool(StrEnum):
+    """Scoring tools."""
+
+    adm = "adm"
+    clean_fid = "clean-fid"
+    torch_fidelity = "torch-fidelity"
+    adm_torch = "adm-torch"
+
+
+class Extractor(StrEnum):
+    """Networks that clean-fid and torch-fidelity see."""
+
+    own = "own"
+    graph = "graph"
+
+
+class Format(StrEnum):
+    """Report formats."""
+
+    md = "md"
+    html = "html"
+    json = "json"
+    latex = "latex"
+
+
+class Precision(StrEnum):
+    """Precisions of a network."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+@app.command()
+def run(
+    manifest: ManifestPath,
+    out: Out = None,
+    overrides: Set = None,
+    variant: Only = None,
+    until: Annotated[Until, typer.Option(help="Last kind of stage to run.")] = Until.report,
+    processes: Processes = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    smoke: Smoke = False,
+    executor: On = Backend.local,
+    containers: InContainer = None,
+) -> None:
+    """Prepare, train, sample, score and report; the same command again continues."""
+    from benchmark.commands.run import execute
+    from benchmark.containers.choice import choose
+
+    if dry_run:
+        plan(manifest, out, overrides, variant, processes, False, smoke, executor, containers)
+        return
+    command = "sra-bench " + shlex.join(sys.argv[1:])
+    chosen = choose(executor.value, containers)
+    options: dict[str, Any] = {"smoke": smoke, "processes": processes, "executor": chosen}
+    typer.echo(execute(manifest, out, overrides, variant, until.value, command, **options))
+
+
+@app.command()
+def plan(
+    manifest: ManifestPath,
+    out: Out = None,
+    overrides: Set = None,
+    variant: Only = None,
+    processes: Processes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    smoke: Smoke = False,
+    executor: On = Backend.local,
+    containers: InContainer = None,
+) -> None:
+    """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
+    from benchmark.commands.run import show_plan
+    from benchmark.containers.choice import choose
+
+    chosen = choose(executor.value, containers)
+    shown = chosen if executor is Backend.container else None
+    options: dict[str, Any] = {"as_json": as_json, "smoke": smoke, "processes": processes, "executor": shown}
+    typer.echo(show_plan(manifest, out, overrides, variant, **options))
+
+
+@app.command()
+def status(
+    run_directory: RunDir,
+    as_json: Json = False,
+) -> None:
+    """Show how far a run is: done, running, stalled, stopped; reads files only."""
+    from benchmark.commands.status import show
+
+    typer.echo(show(run_directory, as_json=as_json))
+
+
+@app.command()
+def evaluate(
+    samples: Annotated[Path, typer.Option(help="Samples: .npz, folder or zip of images.")],
+    reference: Annotated[Path, typer.Option(help="Reference: .npz batch, folder or zip of real images.")],
+    graph: Annotated[
+        str, typer.Option(help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
+    ] = "asset:inception-graph",
+    tool: Annotated[list[Tool] | None, typer.Option(help="Tool (repeatable); default: all but adm-torch.")] = None,
+    extractor: Annotated[
+        Extractor, typer.Option(help="Network of clean-fid and torch-fidelity: their own, or the graph's, converted.")
+    ] = Extractor.own,
+    assets: Annotated[Path | None, typer.Option(help="Folder of their weights; default: $SRA_BENCH_ASSETS.")] = None,
+    views: Annotated[Path | None, typer.Option(help="Write class histograms and nearest references here.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Keep features here: a stopped run continues.")] = None,
+    expect_images: Annotated[int | None, typer.Option(help="Refuse samples of another number.")] = None,
+    trust_statistics: Annotated[bool, typer.Option("--trust-statistics", help="Use mu, sigma of the samples.")] = False,
+    allow_other_size: Annotated[bool, typer.Option("--allow-other-size", help="Reference of another size.")] = False,
+    intervals: Annotated[bool, typer.Option(help="Estimate 95 % intervals.")] = True,
+) -> None:
+    """Score samples against a reference, each tool in a process of its own."""
+    from benchmark.commands.evaluate import score_samples
+    from benchmark.commands.tool_options import ToolOptions
+
+    if json_path and json_path.is_dir():
+        raise UserError(f"--json {json_path}: is a folder; a file is needed")
+    names = [t.value for t in tool] if tool else None
+    options = ToolOptions(
+        cache=cache,
+        expect_images=expect_images,
+        trust_statistics=trust_statistics,
+        allow_other_size=allow_other_size,
+        intervals=intervals,
+        extractor=extractor.value,
+        assets=assets,
+        views=views,
+    )
+    result, text = score_samples(samples, reference, graph, names, options)
+    if json_path:
+        from sra.common.files import write_json
+
+        write_json(json_path, result)
+    typer.echo(text)
+    if result["errors"] and (names or len(result["errors"]) == len(result["metrics"])):
+        raise UserError(f"--tool: could not run: {', '.join(result['errors'])}")
+
+
+@app.command()
+def convert_inception(
+    graph: Annotated[
+        str, typer.Argument(metavar="GRAPH", help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The network, .safetensors.")],
+) -> None:
+    """Take the Inception network out of a frozen TensorFlow graph, for --tool adm-torch."""
+    from benchmark.commands.evaluate import convert_inception as convert_graph
+
+    typer.echo(convert_graph(graph, out))
+
+
+@app.command()
+def parity(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Golden folder, such as tests/golden.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Networks through torch.compile.")] = False,
+    precision: Annotated[Precision, typer.Option(help="Precision of the networks.")] = Precision.fp32,
+) -> None:
+    """Compare every golden number with this machine's; exit code 1 when any falls short."""
+    from benchmark.commands.parity import check_parity
+
+    raise typer.Exit(check_parity(folder, precision.value, as_json=as_json, compiled=compiled))
+
+
+@app.command()
+def report(
+    run_directories: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Finished runs.")],
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.md,
+) -> None:
+    """Print the report of finished runs; reads files only."""
+    from benchmark.report import show_report
+
+    for directory in run_directories:
+        typer.echo(show_report(directory, format.value))
+
+
+@app.command()
+def check(run_directory: RunDir) -> None:
+    """Exit code 0: every compared row is reproduced or better; 1: one is not; 3: nothing was compared."""
+    from benchmark.report.check import check as check_run
+
+    text, code = check_run(run_directory)
+    typer.echo(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def published(
+    model: Annotated[str | None, typer.Option(help="Only this model, e.g. SiT-XL/2.")] = None,
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table with links.")] = False,
+) -> None:
+    """List the published rows: numbers, settings, protocol, source."""
+    from benchmark.published.listing import list_published
+    from benchmark.published.schema import RegistryError
+
+    if as_json and markdown:
+        raise RegistryError("--json, --markdown: one of the two")
+    typer.echo(list_published(model, "json" if as_json else "markdown" if markdown else "text"))
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another run.")],
+    as_json: Json = False,
+) -> None:
+    """Show the settings, provenance and numbers in which two runs differ."""
+    from benchmark.report.diff import compare_runs
+
+    typer.echo(compare_runs(first, second, as_json=as_json))
+
+
+@app.command()
+def bundle(
+    run_directory: RunDir,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Archive; default: RUN_DIR.zip.")] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Put the samples in, too.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="Put Inception features in, 8 KB an image.")] = False,
+) -> None:
+    """Pack what proves a result: manifest, scores, statistics, provenance, hashes, grids."""
+    from benchmark.report.bundle import make_bundle
+
+    typer.echo(make_bundle(run_directory, out, samples=samples, features=features))
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An archive made by bundle.")]) -> None:
+    """Re-derive what a bundle holds; exit code 1 where it does not agree with itself."""
+    from benchmark.report.verify import verify_bundle
+
+    text, sound = verify_bundle(bundle)
+    typer.echo(text)
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of manifests, for editors."""
+    from benchmark.manifest.schema import schema as manifest_schema
+
+    typer.echo(json.dumps(manifest_schema(), indent=2))
+
+
+@app.command()
+def doctor(
+    manifest: Annotated[
+        Path | None, typer.Option(help="Check what this manifest needs; exit code 1 if it lacks.")
+    ] = None,
+) -> None:
+    """Show devices, versions, which assets are present, and how to place missing ones by hand."""
+    from benchmark.commands.doctor import examine
+
+    text, complete = examine(manifest)
+    typer.echo(text)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Assets; none: list them.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Everything that this manifest needs.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder; default: $SRA_BENCH_ASSETS.")] = None,
+) -> None:
+    """Download checkpoints, codec, graph and reference batches, verified; the same command again resumes."""
+    from benchmark.assets.download import fetch_named
+
+    typer.echo(fetch_named(names or [], manifest, to))
+
+
+@app.command()
+def clean(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it they are only listed.")] = False,
+) -> None:
+    """List checkpoints and shards that nothing needs any more, sizes first; delete them with --yes."""
+    from benchmark.commands.clean import clean as clean_run
+
+    typer.echo(clean_run(run_directory, delete=yes))
+
+
+@app.command("from-sra", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def from_sra(
+    context: typer.Context,
+    processes: Annotated[int | None, typer.Option(help="GPUs of the command; default: what its launcher says.")] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Print the tables of all flags instead.")] = False,
+) -> None:
+    """Print the manifest of one of the authors' command lines: sra-bench from-sra -- COMMAND."""
+    from benchmark.manifest.from_sra import from_command
+    from benchmark.manifest.sra_flags import tables as all_tables
+
+    typer.echo(all_tables() if tables else from_command(context.args, processes), nl=tables)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Entry point: a user's error is one line and exit code 2; a bug is a traceback."""
+    from benchmark.run.runner import STOPPED, StoppedError
+
+    try:
+        code = app(argv, standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except TyperException as error:
+        if usage := _usage_error(error):
+            typer.echo(f"error: {usage}", err=True)
+        sys.exit(2)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (StoppedError, KeyboardInterrupt):
+        typer.echo("stopped; the same command continues", err=True)
+        sys.exit(STOPPED)
+    except OSError as error:
+        line = disk_trouble(error, "the run directory")
+        if line is None:
+            raise
+        typer.echo(f"error: {line}", err=True)
+        sys.exit(2)
+
+
+def _usage_error(error: TyperException) -> str:
+    """What is wrong with the command line; nothing where its help has been shown instead."""
+    # Typer's own classes between this one and BadParameter have no public name.
+    usage = cast("typer.BadParameter", error)
+    message = " ".join(usage.format_message().split()).replace(": Value error, ", ": ")
+    return f"{usage.ctx.command_path}: {message}" if message and usage.ctx else message
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What `sra-bench render` does: plan, and write what a cluster is to be given. Nothing is submitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from benchmark.clusters import skypilot
+from benchmark.clusters.jobs import THE_REPORT, Job, jobs_of
+from benchmark.clusters.kubernetes import manifests
+from benchmark.clusters.kubernetes.documents import dump
+from benchmark.clusters.kubernetes.site import Kubernetes
+from benchmark.clusters.site_file import section
+from benchmark.commands.run import check_split, prepare, register
+from benchmark.manifest.schema import load
+from benchmark.manifest.smoke_form import scaled
+from benchmark.plan.plan import Plan, state_of
+from benchmark.plan.run_directory import RunDirectory
+from benchmark.run.runner import StageError, check_inputs
+from sra.common.errors import UserError
+from sra.common.files import write_bytes
+
+
+def render_kubernetes(
+    manifest: Path,
+    out: Path | None,
+    overrides: list[str] | None,
+    variants: list[str] | None,
+    command: str,
+    *,
+    site: Path,
+    to: Path | None,
+    smoke: bool = False,
+) -> str:
+    """Save the plan in the run directory; return the jobs' YAML, or write it by level into a folder.
+
+    Args:
+        manifest, out, overrides, variants, smoke: as of `run`; volumes are mounted here as in the pods.
+        command: what was typed, for the report.
+        site: file with the section `kubernetes:`.
+        to: folder; None: return the YAML.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
+    cluster = section(site, "kubernetes", Kubernetes)
+    plan, directory, _ = prepare(manifest, out, overrides, variants, smoke=smoke, elsewhere=cluster.processes)
+    try:
+        check_inputs(plan)
+    except StageError as error:
+        raise UserError(f"{error}; render where the volumes are mounted") from error
+    jobs = pending_jobs(plan, directory)
+    files = manifests.render(jobs, directory, plan.loaded.name, cluster)
+    directory.create()
+    with directory.locked():
+        register(plan, directory, command)
+    if to is None:
+        return "---\n" + dump([document for documents in files.values() for document in documents])
+    return _write(files, manifests.apply_script(jobs, directory, cluster), to)
+
+
+def pending_jobs(plan: Plan, directory: RunDirectory) -> list[Job]:
+    """Jobs of the stages that are to run, in order, and the report, which reads all that the plan has."""
+    jobs = jobs_of(plan, directory, [s for s in plan.stages if state_of(s, directory)[0] != "done"])
+    everything = tuple(stage.directory.name for stage in plan.stages)
+    return [*jobs, dataclasses.replace(THE_REPORT, reads=everything)]
+
+
+def _write(files: dict[str, list[manifests.Document]], script: str, to: Path) -> str:
+    to.mkdir(parents=True, exist_ok=True)
+    stale = [path.name for path in sorted(to.glob("[0-9][0-9]-*.yaml")) if path.name not in files]
+    if stale:
+        raise UserError(f"--to {to}: holds {', '.join(stale)} of another run; give an empty folder")
+    for name, documents in files.items():
+        write_bytes(to / name, dump(documents).encode())
+    write_bytes(to / "apply.sh", script.encode())
+    (to / "apply.sh").chmod(0o755)
+    return f"{to}: {', '.join(files)}; {to / 'apply.sh'} applies them in order"
+
+
+def render_skypilot(
+    manifest: Path, overrides: list[str] | None, variants: list[str] | None, *, site: Path, smoke: bool = False
+) -> str:
+    """The YAML of a task that runs a manifest on one machine of a cloud.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
+    machine = section(site, "skypilot", skypilot.SkyPilot)
+    loaded = load(manifest, overrides, variants)
+    loaded = scaled(loaded) if smoke else loaded
+    check_split(loaded, machine.gpus)
+    options = [word for item in overrides or [] for word in ("--set", item)]
+    options += [word for name in variants or [] for word in ("--variant", name)]
+    options += ["--smoke"] if smoke else []
+    document = skypilot.task(manifest, loaded.name, options, machine)
+    return dump([document])

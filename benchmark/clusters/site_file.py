@@ -1,0 +1,43 @@
+"""The site file: one YAML file with a section for each kind of cluster, each with its own settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from sra.common.errors import UserError, nearest
+from sra.common.validation import parse_yaml, validated
+
+T = TypeVar("T")
+SECTIONS = ("container", "slurm", "kubernetes", "skypilot")
+
+
+def section(path: Path, name: str, cls: type[T]) -> T:
+    """One section of a site file.
+
+    Args:
+        path: of the file.
+        name: of the section.
+        cls: of its settings.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown section or key, or a bad value.
+    """
+    try:
+        document = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; --site names the file with the section `{name}:`") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: found {type(document).__name__}, expected sections: {', '.join(SECTIONS)}")
+    for key in document:
+        if key not in SECTIONS:
+            raise UserError(
+                f"{path}: unknown section {key!r}{nearest(str(key), SECTIONS)}; allowed: {', '.join(SECTIONS)}"
+            )
+    if name not in document:
+        raise UserError(f"{path}: no section {name!r}")
+    return validated(cls, document[name] or {}, f"{path}: {name}", name)

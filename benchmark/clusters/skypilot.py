@@ -1,0 +1,110 @@
+"""A run as a SkyPilot task: one machine of a cloud, the image `all`, the same command again after a pre-emption."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.containers.engine import HARDENED, SCRATCH
+from benchmark.containers.settings import Images
+from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS
+from benchmark.run.runner import STOPPED
+from sra.config import STRICT
+
+MANIFEST = "/tmp/sra-bench/manifest.yaml"  # noqa: S108 - of the cloud's machine
+ASSETS = "assets"
+"""Folder beside the runs, where `fetch` puts what the manifest needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkyPilot:
+    """Settings of a cloud's machine."""
+
+    __pydantic_config__ = STRICT
+
+    bucket: str
+    """Of the run directories and assets, created where it does not exist."""
+    store: Literal["s3", "gcs", "azure", "r2"] | None = None
+    """Kind of the bucket; none: SkyPilot's choice."""
+    mount: str = "/runs"
+    """Where the bucket is mounted."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Buckets that are only read, by absolute path, such as /data/imagenet: s3://imagenet."""
+    images: Images = field(default_factory=lambda: Images(one=True))
+    """Where the image `all` can be pulled."""
+    accelerators: str = "H100:8"
+    """GPU and number."""
+    infra: str | None = None
+    """Cloud, region and zone, such as aws/us-east-1; none: the cheapest."""
+    use_spot: bool = True
+    """Machines that may be taken away."""
+    disk_size: int = 512
+    """GB of the machine's disk."""
+    shared_memory: str = "16g"
+    """Size of /dev/shm."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables that the manifest names, such as IMAGENET."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+:\d+", self.accelerators):
+            raise ValueError(f"accelerators: found {self.accelerators!r}; expected NAME:NUMBER, such as H100:8")
+        for place in (self.mount, *self.data):
+            if not place.startswith("/") or place == "/":
+                raise ValueError(f"found {place!r}; expected an absolute path below /")
+
+    @property
+    def gpus(self) -> int:
+        """Of the machine."""
+        return int(self.accelerators.partition(":")[2])
+
+
+def task(manifest: Path, name: str, options: list[str], site: SkyPilot) -> dict[str, Any]:
+    """The task as its YAML has it.
+
+    Args:
+        manifest: of the run, sent with the task.
+        name: of the run.
+        options: more words of `sra-bench run`.
+        site: the machine.
+    """
+    resources: dict[str, Any] = {
+        **({"infra": site.infra} if site.infra else {}),
+        "accelerators": site.accelerators,
+        "use_spot": site.use_spot,
+        "disk_size": site.disk_size,
+        "job_recovery": {"recover_on_exit_codes": [STOPPED]},
+    }
+    store = {"store": site.store} if site.store else {}
+    mounts: dict[str, Any] = {MANIFEST: str(manifest.absolute())}
+    # What is written must be a file like any other while it grows: the cached mode keeps it on the disk and uploads it.
+    mounts[site.mount] = {"name": site.bucket, **store, "mode": "MOUNT_CACHED"}
+    mounts |= {place: {"source": source, "mode": "MOUNT"} for place, source in site.data.items()}
+    run = ["sra-bench", "run", MANIFEST, "--out", f"{site.mount}/{name}", "--processes", str(site.gpus), *options]
+    fetch = ["sra-bench", "fetch", "--manifest", MANIFEST, "--to", f"{site.mount}/{ASSETS}"]
+    image = site.images.reference("all")
+    return {
+        "name": re.sub(r"[^a-z0-9]+", "-", f"sra-{name}".lower()).strip("-"),
+        "num_nodes": 1,
+        "resources": resources,
+        "file_mounts": mounts,
+        "setup": "\n".join([f"docker pull {image}", _docker(site, fetch, network=True)]) + "\n",
+        "run": _docker(site, run, network=False) + "\n",
+    }
+
+
+def _docker(site: SkyPilot, words: list[str], *, network: bool) -> str:
+    """A command in the image, as its machine's shell reads it; files belong to the machine's user."""
+    options = ["--rm", "--init", *HARDENED, "--tmpfs", SCRATCH, "--stop-timeout", f"{GRACE_SECONDS:.0f}"]
+    if not network:
+        options += ["--network", "none", "--hostname", "localhost", "--gpus", "all", "--shm-size", site.shared_memory]
+        options += ["--env", "HF_HUB_OFFLINE=1"]
+    options += ["--env", "HOME=/tmp", "--env", f"{ASSETS_FOLDER}={site.mount}/{ASSETS}"]
+    options += [word for name, value in site.env.items() for word in ("--env", f"{name}={value}")]
+    options += ["--volume", f"{site.mount}:{site.mount}", "--volume", f"{MANIFEST}:{MANIFEST}:ro"]
+    for place in site.data:
+        options += ["--volume", f"{place}:{place}:ro"]
+    image = site.images.reference("all")
+    return f'docker run --user "$(id -u):$(id -g)" {shlex.join([*options, image, *words])}'

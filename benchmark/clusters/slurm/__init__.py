@@ -1,0 +1,1 @@
+"""A plan as Slurm batch jobs: script, submission, queue."""

@@ -1,0 +1,120 @@
+"""One batch of a run's stages on this node, from the plan saved in its directory: what a job of a cluster does."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from benchmark.clusters.jobs import REPORT
+from benchmark.commands.run import write_reports
+from benchmark.machine.environment import GRACE_SECONDS
+from benchmark.plan.plan import Plan, Stage, state_of
+from benchmark.plan.run_directory import RunDirectory, is_done, read_json
+from benchmark.plan.saved_plan import planned, record_session
+from benchmark.run.command import command_of
+from benchmark.run.local import ALONE, Local, Node
+from benchmark.run.runner import STOP_SIGNALS, STOPPED, Session, StageError, StoppedError, label_of, run_plan, stream
+from sra.common.errors import UserError, nearest
+
+FOLLOW_SECONDS = 600.0
+"""How long another node waits for the first one to prepare the stage."""
+
+
+def work(root: Path, names: Sequence[str], node: Node = ALONE, processes: int = 1, grace: float = GRACE_SECONDS) -> str:
+    """Run stages of a planned run, or `report`; on several nodes each calls it, and the first keeps the books.
+
+    Args:
+        root: the run directory, seen by all nodes.
+        names: directory names of stages of one batch, or `report`.
+        node: this machine's place.
+        processes: of training and sampling, over all nodes.
+        grace: seconds that a job may take to save when it is asked to stop.
+
+    Raises:
+        UserError: no plan, no such stage, or what a run raises.
+        StoppedError: asked to stop, the work is saved.
+    """
+    with _stoppable():
+        return _work(names, Session(directory=RunDirectory(root.absolute()), processes=processes, grace=grace), node)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """A signal to stop while no job runs yet, as during the wait for another node: there is nothing to save."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise StoppedError
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _work(names: Sequence[str], session: Session, node: Node) -> str:
+    directory = session.directory
+    plan, command = planned(directory)
+    if list(names) == [REPORT]:
+        return write_reports(plan, directory, command)
+    stages = chosen(plan, names)
+    session = dataclasses.replace(session, executor=Local(node))
+    if node.rank > 0:
+        return _follow(stages, session, node)
+    directory.workers.mkdir(exist_ok=True)
+    with directory.locked([stage.key for stage in stages], patient=True) as lock:
+        if not all(is_done(stage.directory, stage.key) for stage in stages):
+            record_session(plan, directory, stages[0])
+        session = dataclasses.replace(session, lock=lock)
+        part = dataclasses.replace(plan, stages=tuple(stages))
+        run_plan(part, session, pulse=directory.workers / f"{stages[0].directory.name}.json")
+    return f"done: {', '.join(stage.name for stage in stages)}"
+
+
+def chosen(plan: Plan, names: Sequence[str]) -> list[Stage]:
+    """Stages of a plan by the names of their directories.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    known = {stage.directory.name: stage for stage in plan.stages}
+    for name in names:
+        if name not in known:
+            raise UserError(f"--stage {name}: not in the plan of this run{nearest(name, [*known, REPORT])}")
+    return [known[name] for name in names]
+
+
+def _follow(stages: list[Stage], session: Session, node: Node) -> str:
+    """Start this node's processes of a job whose stage the first node has prepared; it alone finishes it."""
+    pending = [s for s in stages if state_of(s, session.directory)[0] != "done"]
+    if not pending:
+        return "done before"
+    _await(pending)
+    argv = session.executor.argv(command_of(pending, session.directory, session.processes))
+    log = pending[0].directory / f"log-node{node.rank}.txt"
+    code, last_error = stream(argv, [log], f"{label_of(pending)} node {node.rank}", grace=session.grace)
+    if code == STOPPED:
+        raise StoppedError
+    if code != 0:
+        raise StageError(f"node {node.rank}: {last_error or f'ended with exit code {code}; see {log}'}")
+    return f"node {node.rank}: done"
+
+
+def _await(stages: list[Stage]) -> None:
+    """Until the first node has written each stage's settings.
+
+    Raises:
+        StageError: it does not.
+    """
+    deadline = time.monotonic() + FOLLOW_SECONDS
+    for stage in stages:
+        while (read_json(stage.directory / "stage.json") or {}).get("key") != stage.key:
+            if time.monotonic() > deadline:
+                raise StageError(f"stage {stage.name}: the node of rank 0 has not begun within {FOLLOW_SECONDS:.0f} s")
+            time.sleep(0.5)

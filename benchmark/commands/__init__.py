@@ -1,0 +1,1 @@
+"""What each command of `sra-bench` does, without the command line."""

@@ -1,0 +1,65 @@
+"""`sra-bench clean`: checkpoints and shards of a run that nothing needs any more, sizes first."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from benchmark.plan.run_directory import RunDirectory, is_done, read_json
+from sra.common.errors import UserError
+
+KEPT = 2
+"""Newest checkpoints of an unfinished training that stay: one may be damaged."""
+
+
+def clean(run_directory: Path, *, delete: bool) -> str:
+    """List what can go, largest first; delete it where asked. Returns what to print.
+
+    Raises:
+        UserError: not a run directory, or one in use.
+    """
+    directory = RunDirectory(run_directory)
+    if not directory.stages.is_dir():
+        raise UserError(f"{run_directory}: no folder stages/; a run directory is needed")
+    with directory.locked():
+        places = [place for stage in sorted(directory.stages.iterdir()) for place in removable(stage)]
+        sizes = sorted(((_size(place), place) for place in places), key=lambda pair: -pair[0])
+        lines = [f"{size / 1e6:12,.1f} MB  {place.relative_to(run_directory)}" for size, place in sizes]
+        total = sum(size for size, _ in sizes) / 1e6
+        if not sizes:
+            return f"{run_directory}: nothing to remove"
+        if not delete:
+            return "\n".join([*lines, f"{total:12,.1f} MB  in all; remove: `sra-bench clean {run_directory} --yes`"])
+        for _, place in sizes:
+            _remove(place)
+        return "\n".join([*lines, f"{total:12,.1f} MB  removed"])
+
+
+def removable(stage: Path) -> list[Path]:
+    """What nothing needs in one stage's folder: never an output, a log, or what an unfinished stage continues from."""
+    if not stage.is_dir() or stage.is_symlink():
+        return []
+    done = read_json(stage / "done.json") or {}
+    finished = is_done(stage, str(done.get("key")))
+    outputs = {stage / name for name in done.get("outputs", {})}
+    checkpoints = sorted(p for p in (stage / "checkpoints").glob("step-????????") if not p.is_symlink())
+    shards = stage / "shards"
+    found = checkpoints if finished else checkpoints[:-KEPT]
+    if finished and shards.is_dir():
+        found = [*found, shards]
+    folders = [stage, stage / "checkpoints", stage / "weights", *([] if finished else [shards])]
+    # Hidden names are what interrupted writes left.
+    found = [*found, *(place for folder in folders for place in folder.glob(".*"))]
+    return [place for place in found if not any(output.is_relative_to(place) for output in outputs)]
+
+
+def _size(place: Path) -> int:
+    files = [place] if place.is_file() or place.is_symlink() else [p for p in place.rglob("*") if p.is_file()]
+    return sum(path.lstat().st_size for path in files)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)

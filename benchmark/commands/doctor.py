@@ -1,0 +1,113 @@
+"""`sra-bench doctor`: what this machine has and lacks. Torch and TensorFlow are asked in processes of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from pathlib import Path
+
+from benchmark.assets.catalogue import Asset, AssetError, Pins, catalogue, folder, mismatch, remedy
+from benchmark.assets.download import needed_by
+from benchmark.machine import gpus, provenance
+from benchmark.manifest.schema import load
+from benchmark.plan.plan import MODULES, make_plan
+from benchmark.plan.run_directory import RunDirectory
+from benchmark.run.local import interpreter_of
+from benchmark.run.runner import job_environment
+
+PROBES = {
+    "torch": "import torch; n = torch.cuda.device_count(); "
+    "print([torch.cuda.get_device_name(i) for i in range(n)] or 'cpu only')",
+    "tensorflow": "import tensorflow as tf; "
+    "print([d.name for d in tf.config.list_physical_devices('GPU')] or 'cpu only')",
+}
+USERS = {"torch": "sra.training.train", "tensorflow": MODULES["adm"]}
+"""Of each framework, a module whose interpreter has it."""
+EMBEDDED = {
+    "embedded digits codec": ("sra", "embedded/digits-codec/diffusion_pytorch_model.safetensors"),
+    "embedded digits graph": ("evaluator", "embedded/digits.pb"),
+}
+
+
+def examine(manifest: Path | None = None) -> tuple[str, bool]:
+    """Versions, hardware, devices and assets as text, and whether nothing is lacking.
+
+    Args:
+        manifest: whose inputs must all be there; without one, only what is shipped must be.
+
+    Raises:
+        UserError: a manifest that cannot be loaded, or recorded hashes that cannot be read.
+    """
+    machine = provenance.hardware()
+    lines = [f"{name:16} {version or 'absent'}" for name, version in provenance.versions().items()]
+    lines += [f"{name:16} {value if value else 'none'}" for name, value in machine.items()]
+    lines += [f"{name + ' devices':20} {_probe(USERS[name], code)}" for name, code in PROBES.items()]
+    lines += [f"warning: {line}" for line in gpus.warnings(machine["gpus"])]
+    shipped, whole = _embedded()
+    lines += [*shipped, f"assets in {folder()}:"]
+    if manifest is None:
+        return "\n".join([*lines, *_assets(list(catalogue().values()))[0]]), whole
+    loaded = load(manifest)
+    described, complete = _assets(needed_by(loaded))
+    absent = make_plan(loaded, RunDirectory(Path("runs") / loaded.name)).absent
+    others = [place for place in absent if not remedy(place)]
+    lines += [*described, *(f"  absent   {place}, which {manifest} names" for place in others)]
+    complete = complete and not others
+    verdict = "has everything that it needs" if complete else "lacks the above"
+    return "\n".join([*lines, f"{manifest}: {verdict}"]), whole and complete
+
+
+def _embedded() -> tuple[list[str], bool]:
+    lines, whole = [], True
+    for name, (package, relative) in EMBEDDED.items():
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        path = Path(spec.origin).parent / relative
+        whole = whole and path.is_file()
+        lines.append(f"{name:24} {'present' if path.is_file() else 'absent: ' + str(path)}")
+    return lines, whole
+
+
+def _assets(assets: list[Asset]) -> tuple[list[str], bool]:
+    """What is there of each, and whether all is; a damaged file counts as missing."""
+    root = folder()
+    pins = Pins(root)
+    described = [_describe(asset, root, pins) for asset in assets]
+    return [line for lines, _ in described for line in lines], all(complete for _, complete in described)
+
+
+def _describe(asset: Asset, root: Path, pins: Pins) -> tuple[list[str], bool]:
+    missing = asset.missing(root)
+    if missing and asset.manual:
+        return [f"  absent   {asset.name}: {asset.what}", f"           {asset.manual}"], False
+    lines = [f"  absent   {path}: {_by_hand(asset, path)}" for path in missing]
+    try:
+        lines += [_present(asset, file, pins) for file in asset.files if root / asset.name / file not in missing]
+    except AssetError as error:
+        return [*lines, f"  damaged  {error}"], False
+    return lines or [f"  present  {asset.name}: {asset.place(root)}"], not missing
+
+
+def _by_hand(asset: Asset, path: Path) -> str:
+    return f"`sra-bench fetch {asset.name}`; by hand: {asset.address(path.name)}, saved as this path"
+
+
+def _present(asset: Asset, file: str, pins: Pins) -> str:
+    """One file's line; its size is compared, its content is by `fetch` and `run`.
+
+    Raises:
+        AssetError: another size than the known one.
+    """
+    path, facts = pins.root / asset.name / file, pins.facts(asset, file)
+    wrong = mismatch(facts, path.stat().st_size, None)
+    if wrong:
+        raise AssetError(f"{path}: {wrong}")
+    pinned = f"SHA-256 {facts.sha256[:12]}..." if facts.sha256 else "hash not recorded yet"
+    return f"  present  {path} ({path.stat().st_size:,} bytes, {pinned})"
+
+
+def _probe(module: str, code: str) -> str:
+    command = [interpreter_of(module), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=job_environment(), check=False)
+    return done.stdout.strip() or f"cannot be imported: {(done.stderr.strip().splitlines() or ['?'])[-1]}"

@@ -1,0 +1,72 @@
+"""Every manifest's smoke form to a report, in as few processes as it takes: `python -m benchmark.commands.rehearsal`.
+
+One after another, each manifest would import torch and TensorFlow four times; here all their stages stand in one run
+directory, equal ones are run once, and each kind of stage has one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmark.commands.run import prepare
+from benchmark.plan.plan import Plan, Stage, in_order
+from benchmark.plan.run_directory import RunDirectory
+from benchmark.report.collect import collect_report
+from benchmark.run.runner import Session, run_plan
+from sra.common.errors import UserError
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+
+
+def rehearse(manifests: list[Path], out: Path) -> dict[str, dict[str, Any]]:
+    """Run the smoke forms; each report is written to `out`/report/NAME.
+
+    Returns:
+        The report's data by the manifest's name.
+
+    Raises:
+        UserError: a manifest that cannot be loaded, or a stage that failed.
+    """
+    directory = RunDirectory(out.absolute())
+    directory.create()
+    plans = [prepare(path, out, None, None, smoke=True)[0] for path in manifests]
+    with directory.locked():
+        run_plan(merged(plans), Session(directory=directory))
+        # matplotlib and jinja2 are wanted only here.
+        from benchmark.report import write_report
+
+        documents = {}
+        for path, plan in zip(manifests, plans, strict=True):
+            documents[path.stem] = collect_report(plan, directory, f"sra-bench run {path} --smoke")
+            write_report(documents[path.stem], directory.report / path.stem)
+    return documents
+
+
+def merged(plans: list[Plan]) -> Plan:
+    """One plan of all stages, each once."""
+    stages: dict[Path, Stage] = {stage.directory: stage for plan in plans for stage in plan.stages}
+    absent = tuple(dict.fromkeys(place for plan in plans for place in plan.absent))
+    return dataclasses.replace(plans[0], stages=in_order(stages.values()), absent=absent)
+
+
+def main() -> None:
+    """`python -m benchmark.commands.rehearsal --out DIR [MANIFEST...]`; default: all of manifests/."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.commands.rehearsal", description=main.__doc__)
+    parser.add_argument("manifests", type=Path, nargs="*", default=sorted(MANIFESTS.glob("*.yaml")))
+    parser.add_argument("--out", type=Path, default=Path("runs") / "rehearsal")
+    options = parser.parse_args()
+    started = time.monotonic()
+    try:
+        documents = rehearse(options.manifests, options.out)
+    except UserError as error:
+        parser.exit(2, f"error: {error}\n")
+    rows = sum(len(document["rows"]) for document in documents.values())
+    print(f"{len(documents)} manifests, {rows} rows, {time.monotonic() - started:.0f} s: {options.out / 'report'}")
+
+
+if __name__ == "__main__":
+    main()

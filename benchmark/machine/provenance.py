@@ -1,0 +1,97 @@
+"""What produced a result: commit, versions, hardware. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmark.machine.environment import REVISION, TENSORFLOW_PYTHON
+
+PACKAGES = (
+    "sra-bench",
+    "torch",
+    "accelerate",
+    "diffusers",
+    "tensorflow",
+    "torch-fidelity",
+    "clean-fid",
+    "numpy",
+    "scipy",
+    "pillow",
+)
+
+
+def collect() -> dict[str, Any]:
+    """Commit and dirtiness of the suite's checkout, package versions, machine."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": source(Path(__file__).resolve().parents[2]),
+        "versions": {"python": platform.python_version(), **versions()},
+        "hardware": hardware(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Installed version of each package that can change a number; None where it is absent."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    interpreter = os.environ.get(TENSORFLOW_PYTHON)
+    if name == "tensorflow" and interpreter:
+        sites = [str(site) for site in Path(interpreter).parents[1].glob("lib/python*/site-packages")]
+        return next((d.version for d in metadata.distributions(name=name, path=sites)), None)
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in GiB and GPUs of this machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+        "gpus": _lines(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def source(root: Path) -> dict[str, Any]:
+    """Commit of a checkout, and whether something in it is not committed; in an image, what it was built from."""
+    if not (root / ".git").exists():
+        return {"commit": os.environ.get(REVISION), "dirty": None}
+    git = ["git", "-C", str(root)]
+    commit = _lines([*git, "rev-parse", "HEAD"])
+    return {"commit": commit[0] if commit else None, "dirty": bool(_lines([*git, "status", "--porcelain"]))}
+
+
+def revision(root: Path) -> str:
+    """The commit of a checkout as images name it: `-dirty` after it where something is not committed."""
+    found = source(root)
+    return (found["commit"] or "unknown") + ("-dirty" if found["dirty"] else "")
+
+
+def _lines(command: list[str]) -> list[str]:
+    """Output lines of a command; none where it is absent or fails."""
+    if shutil.which(command[0]) is None:
+        return []
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return done.stdout.splitlines() if done.returncode == 0 else []

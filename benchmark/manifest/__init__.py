@@ -1,0 +1,1 @@
+"""Manifests: from YAML to a validated, frozen `Run` per variant."""

@@ -1,0 +1,100 @@
+"""The text of a manifest as a plain document: YAML, overrides, shorthands spelled out, places expanded."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.assets import catalogue
+from sra.common.errors import UserError, nearest
+from sra.common.validation import parse_yaml, plain_copy
+
+# Fields that name places: environment variables in them are expanded, `~` too.
+PATHS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "reference"), ("score", "graph")}
+
+
+class ManifestError(UserError):
+    """A manifest that cannot be run: which file and key, what was found, what is allowed."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ManifestError: no such file, not YAML, or not a mapping.
+    """
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise ManifestError(f"{path}: no such manifest{nearest(path.name, siblings)}")
+    try:
+        document = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ManifestError(f"{path}: not YAML:{where} {problem}") from error
+    if not isinstance(document, dict):
+        raise ManifestError(f"{path}: found {type(document).__name__}, a manifest is a mapping of keys")
+    return document
+
+
+def override(document: dict[str, Any], item: str) -> None:
+    """Set one key, in place, from `a.b=value`; the value is YAML.
+
+    Raises:
+        ManifestError: an item of another form.
+    """
+    key, separator, text = item.partition("=")
+    if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ManifestError(f"--set {item!r}: expected key.path=value")
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ManifestError(f"--set {item!r}: the value is not YAML") from error
+    *parents, last = key.split(".")
+    node = document
+    for parent in parents:
+        child = node.get(parent)
+        if not isinstance(child, dict):
+            child = {"kind": child} if parent == "align" and isinstance(child, str) else {}
+            node[parent] = child
+        node = child
+    node[last] = value
+
+
+def normalised(document: dict[str, Any]) -> dict[str, Any]:
+    """A copy with shorthands spelled out (`ema: 0.99`) and environment variables in paths expanded."""
+    copy: dict[str, Any] = plain_copy(document)
+    variants = copy.get("variants")
+    parts = [copy]
+    if isinstance(variants, dict):
+        copy["variants"] = {k: {} if v is None else v for k, v in variants.items()}
+        parts += [v for v in copy["variants"].values() if isinstance(v, dict)]
+    for part in parts:
+        _expand(part)
+    return copy
+
+
+def _expand(part: dict[str, Any]) -> None:
+    for section, key in PATHS:
+        node = part.get(section)
+        if isinstance(node, dict) and isinstance(node.get(key), str):
+            node[key] = _place(node[key])
+    for key in ("checkpoint", "samples"):
+        if isinstance(part.get(key), str):
+            part[key] = _place(part[key])
+    train = part.get("train")
+    if isinstance(train, dict) and isinstance(train.get("ema"), (int, float)) and not isinstance(train["ema"], bool):
+        train["ema"] = {"decay": train["ema"]}
+
+
+def _place(text: str) -> str:
+    """Expanded; a variable that is not set stays, and so does `asset:NAME`: absent inputs, which a plan shows."""
+    if text.startswith(catalogue.PREFIX):
+        catalogue.find(text.removeprefix(catalogue.PREFIX))
+    expanded = os.path.expandvars(text)
+    return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded

@@ -1,0 +1,249 @@
+"""The authors' command lines as manifests: `sra-bench from-sra -- COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from benchmark.manifest.sra_flags import SCRIPTS, Flag
+from sra.alignment.sra import PUBLIC_DISTANCES
+from sra.config import SPLITS, ConfigError
+
+Values = dict[str, Any]
+IMAGENET = SPLITS["imagenet-train"][0]
+PROCESSES = 8
+"""GPUs of the authors' commands where the launcher does not say: accelerate's configuration file has 8."""
+# Whether the teacher keeps the grouping, and its times.
+TEACHERS = {(True, "sra"): "own-times", (True, "self_flow"): "min-and-clean", (False, "self_flow"): "all-at-min"}
+DUAL = ("--dual-time-scheduling", "--attention-separation", "--mask-ratio", "--teacher-t", "--use-alignment-loss")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reads a command line as the script's own parser does, abbreviations included; its refusals are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}")
+
+
+def from_command(command: list[str], processes: int | None = None) -> str:
+    """The manifest of an authors' command line, as YAML, with comments on what has no key.
+
+    Args:
+        command: words of the whole command, launcher included.
+        processes: GPUs; default: what the launcher says, else 8.
+
+    Raises:
+        ConfigError: not one of their scripts, a flag that it does not have, a setting that the suite does not.
+    """
+    script, launcher, arguments = _split(command)
+    flags = SCRIPTS[script]
+    values, given = _parse(script, flags, arguments)
+    count = processes or _processes(launcher)
+    document = (_training if script.endswith("train.py") else _sampling)(script, values, count)
+    unused = [f for f in flags if f.name in given and not f.keys and f.note]
+    comments = [f"# From {script} on {count} processes.", *(f"# {f.name}: no key; {f.note}." for f in unused)]
+    return "\n".join(comments) + "\n" + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _split(command: list[str]) -> tuple[str, list[str], list[str]]:
+    """The script, the words before it, and its arguments."""
+    places = [i for i, word in enumerate(command) if Path(word).name in ("train.py", "generate.py")]
+    if not places:
+        raise ConfigError("from-sra: found neither train.py nor generate.py in the command")
+    launcher, script, arguments = command[: places[0]], command[places[0]], command[places[0] + 1 :]
+    model = _value_of("--model", arguments)
+    if any(word.startswith(DUAL) for word in arguments):
+        folder = "SiT-SRA_DTS_AS"
+    elif model is None:
+        raise ConfigError("from-sra: --model: missing; it says which of the scripts is meant, SiT's or DiT's")
+    else:
+        folder = "DiT-SRA" if model.startswith("DiT") else "SiT-SRA"
+    return f"{folder}/{Path(script).name}", launcher, arguments
+
+
+def _value_of(name: str, words: list[str]) -> str | None:
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            return following
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _processes(launcher: list[str]) -> int:
+    names = ("--num_processes", "--num-processes", "--nproc_per_node", "--nproc-per-node")
+    found = [value for name in names if (value := _value_of(name, launcher)) is not None]
+    if found and not found[0].isdigit():
+        raise ConfigError(f"from-sra: found {found[0]!r} processes, a number is needed")
+    return int(found[0]) if found else PROCESSES
+
+
+def _parse(script: str, flags: tuple[Flag, ...], arguments: list[str]) -> tuple[Values, set[str]]:
+    """Values of all flags, by their names without dashes, and the flags that were given."""
+    parser = _Parser(prog=script, add_help=False)
+    kinds: dict[str, Any] = {"int": int, "float": float, "str": str}
+    for flag in flags:
+        if flag.kind == "switch":
+            # None marks what was not given.
+            parser.add_argument(flag.name, action=argparse.BooleanOptionalAction, default=None)
+        elif flag.kind == "list":
+            parser.add_argument(flag.name, nargs="+", default=None)
+        else:
+            parser.add_argument(flag.name, type=kinds[flag.kind], choices=flag.choices or None, default=None)
+    found = vars(parser.parse_args(arguments))
+    names = {flag.name.lstrip("-").replace("-", "_"): flag for flag in flags}
+    given = {flag.name for name, flag in names.items() if found[name] is not None}
+    return {n: f.default if found[n] is None else found[n] for n, f in names.items()}, given
+
+
+def _refuse_others(values: Values, allowed: dict[str, Any]) -> None:
+    for name, value in allowed.items():
+        if name in values and values[name] != value:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"from-sra: {flag} {values[name]}: the suite has no such setting; allowed: {value}")
+
+
+def _model(values: Values) -> Values:
+    found = re.fullmatch(r"(SiT|DiT)-(S|B|L|XL)/([248])", values["model"])
+    if found is None:
+        raise ConfigError(
+            f"from-sra: --model: found {values['model']!r}; allowed: SiT or DiT, -S, B, L or XL, /2, 4, 8"
+        )
+    model = {"family": found[1].lower(), "size": found[2], "patch": int(found[3]), "resolution": values["resolution"]}
+    model |= {"convention": "sra", "classes": values["num_classes"]}
+    # Their newest training parser says `cos` where its loss and all else say `cosine`.
+    path = {"cos": "cosine"}.get(values.get("path_type", ""), values.get("path_type"))
+    return model | ({"interpolant": path} if path else {})
+
+
+def _score(values: Values) -> Values:
+    return {"reference": f"asset:imagenet{values['resolution']}-reference", "graph": "asset:inception-graph"}
+
+
+def _training(script: str, values: Values, processes: int) -> Values:
+    """Manifest of one of the training scripts."""
+    _refuse_others(values, {"qk_norm": False})
+    dual = script.startswith("SiT-SRA_DTS_AS")
+    model = _model(values)
+    accumulate = values["gradient_accumulation_steps"]
+    batch = values["batch_size"] if dual else values["batch_size"] * processes * accumulate
+    align = _dual(values) if dual else _alignment(values, model["family"])
+    return {
+        "name": values["exp_name"] or "from-sra",
+        "seed": values["seed"],
+        "data": {
+            "latents": values["data_dir" if dual else "data_dir_train"],
+            "split": "imagenet-train" if model["classes"] == SPLITS["imagenet-train"][1] else "train",
+        },
+        "codec": {"path": "asset:sd-vae-ft-ema"},
+        "model": model,
+        "train": _length(values, batch) | _optimisation(values, batch, accumulate, model["family"]),
+        "sample": {"sampler": "ddpm" if model["family"] == "dit" else "euler-maruyama"},
+        "score": _score(values),
+        "variants": {"sra": {"align": align}},
+    }
+
+
+def _length(values: Values, batch: int) -> Values:
+    """Their loop ends at the last epoch or the last step, whichever comes first."""
+    steps = values["epochs"] * (IMAGENET // batch)
+    return {"epochs": values["epochs"]} if steps <= values["max_train_steps"] else {"steps": values["max_train_steps"]}
+
+
+def _optimisation(values: Values, batch: int, accumulate: int, family: str) -> Values:
+    single = "tf32" if family == "sit" else "fp32"
+    train = {
+        "global_batch": batch,
+        "accumulate": accumulate,
+        "lr": values["learning_rate"],
+        "betas": [values["adam_beta1"], values["adam_beta2"]],
+        "eps": values["adam_epsilon"],
+        "weight_decay": values["adam_weight_decay"],
+        "clip": values["max_grad_norm"],
+        "precision": single if values["mixed_precision"] == "no" else values["mixed_precision"],
+        "label_dropout": values["cfg_prob"],
+        "checkpoint_every": values["checkpoint_steps"],
+        "workers": values["num_workers"],
+    }
+    if "weighting" in values:
+        train["times"] = values["weighting"]
+    if "sample_steps" in values:
+        train["grid_every"] = values["sample_steps"]
+    return train
+
+
+def _alignment(values: Values, family: str) -> Values:
+    """SRA as the public code trains it: its weights and schedule, the teacher outside of autocast."""
+    cosine = values["loss_type"] == "cos"
+    return {
+        "kind": "sra",
+        "blocks": [values["block_out_s"], values["block_out_t"]],
+        "interval": {"random": values["t_max"]},
+        "distance": PUBLIC_DISTANCES[values["loss_type"]],
+        "weight": 0.5 if cosine else 0.2 if family == "sit" else 0.04,
+        "weight_schedule": "constant" if cosine else "public-code",
+        "teacher_precision": "fp32",
+    }
+
+
+def _dual(values: Values) -> Values:
+    """Self-Flow or DTS + AS."""
+    ratio = re.findall(r"[\d.]+", " ".join(values["mask_ratio"]))
+    groups = {"mask_ratio": [float(r) for r in ratio][:1], **{k: v for k, v in values.items() if k != "mask_ratio"}}
+    needed = {"mask_ratio": [0.25], "dual_time_scheduling": True, "use_alignment_loss": True, "full_sample_prob": 0.0}
+    _refuse_others(groups, needed)
+    teacher = TEACHERS.get((values["teacher_mask"], values["teacher_t"]))
+    if teacher is None:
+        mask = "with" if values["teacher_mask"] else "without"
+        raise ConfigError(f"from-sra: --teacher-t {values['teacher_t']} {mask} --teacher-mask: the suite has none such")
+    return {
+        "kind": "self-flow" if teacher == "all-at-min" else "dts-as",
+        "blocks": [values["block_out_s"], values["block_out_t"]],
+        "teacher": teacher,
+        "separated": values["attention_separation"],
+        "distance": PUBLIC_DISTANCES[values["loss_type"]],
+        "weight": values["align_weight"],
+    }
+
+
+def _sampling(script: str, values: Values, processes: int) -> Values:
+    """Manifest of one of the sampling scripts."""
+    _refuse_others(values, {"qk_norm": False, "mask_ratio": 0.0})
+    if values["ckpt"] is None:
+        raise ConfigError("from-sra: --ckpt: missing")
+    checkpoint = Path(values["ckpt"])
+    return {
+        "name": f"{checkpoint.stem}-samples",
+        "codec": {"path": f"asset:sd-vae-ft-{values['vae']}"},
+        "model": _model(values),
+        "sample": {
+            **_sampler(script, values),
+            "steps": values["num_steps"],
+            "cfg": values["cfg_scale"],
+            "images": values["num_fid_samples"],
+            "seed": values["global_seed"],
+            "seeding": "public-code",
+            "ranks": processes,
+            "labels": "random",
+            "precision": "tf32" if values["tf32"] else "fp32",
+            "batch": values["per_proc_batch_size"],
+        },
+        "score": _score(values),
+        "variants": {"checkpoint": {"checkpoint": str(checkpoint)}},
+    }
+
+
+def _sampler(script: str, values: Values) -> Values:
+    if script.startswith("DiT"):
+        return {"sampler": "ddpm", "cfg_channels": 3 if values["cfg_scale"] > 1 else "all"}
+    if values["mode"] not in ("sde", "ode"):
+        raise ConfigError(f"from-sra: --mode: found {values['mode']!r}; allowed: sde, ode")
+    ode = "heun" if values["heun"] else "euler"
+    return {
+        "sampler": "euler-maruyama" if values["mode"] == "sde" else ode,
+        "guidance_interval": [values["guidance_low"], values["guidance_high"]],
+    }

@@ -1,0 +1,322 @@
+"""Manifests: YAML with every default made explicit, one frozen `Run` a variant, bad input refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from benchmark.manifest.document import ManifestError, normalised, override, read
+from sra.common.validation import adapter, one_line
+from sra.config import (
+    STRICT,
+    AlignSettings,
+    CodecConfig,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+    check_sampler,
+    check_seeds,
+    nearest,
+    network_facts,
+    settings_class,
+    to_plain,
+)
+
+__all__ = ["TOOLS", "Loaded", "Manifest", "ManifestError", "Run", "ScoreConfig", "Tool", "Variant", "load", "schema"]
+
+Tool = Literal["adm", "clean-fid", "torch-fidelity", "adm-torch"]
+# adm-torch scores what adm scores, by another route: only where it is asked for.
+TOOLS: tuple[Tool, ...] = typing.get_args(Tool)[:3]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Scoring: which tools, against which reference, with which Inception graph."""
+
+    __pydantic_config__ = STRICT
+
+    tools: tuple[Tool, ...] = TOOLS
+    """Tools that score the samples."""
+    reference: str
+    """Reference batch (`.npz`), folder or zip of real images, or `images`: those this manifest prepares."""
+    graph: str
+    """Frozen Inception graph (`.pb`), or `embedded:digits` (the small classifier shipped with the suite)."""
+    extractor: Literal["own", "graph"] = "own"
+    """Network of clean-fid and torch-fidelity: their own Inception, or the graph's, converted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row: an alignment or a checkpoint, and what differs from the manifest's common settings."""
+
+    __pydantic_config__ = STRICT
+
+    align: str | dict[str, Any] | None = None
+    """Name of an alignment, or `{kind: NAME, ...}`; none: the baseline."""
+    checkpoint: str | None = None
+    """Weights to sample from instead of training: `.safetensors` or a published `.pt`."""
+    samples: str | None = None
+    """Images to score as they are (`.npz`, folder or zip): nothing is trained or sampled."""
+    published: str | None = None
+    """Id of the published row that this variant is to be checked against."""
+    seed: int | None = None
+    """Another seed."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `data`."""
+    codec: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `codec`."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `model`."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `train`."""
+    sample: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `sample`."""
+    score: dict[str, Any] = field(default_factory=dict)
+    """Overrides of `score`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The shape of a manifest file."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    """Name of the run; the default output folder is `runs/NAME`."""
+    seed: int = 0
+    """Seed of training, labels and noise."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Images or latents."""
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    """The image autoencoder."""
+    model: ModelConfig
+    """The network and its convention."""
+    train: TrainConfig | None = None
+    """Training; not needed where every variant has a checkpoint."""
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    """Sampling."""
+    score: ScoreConfig
+    """Scoring."""
+    variants: dict[str, Variant]
+    """Rows of the table, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One variant with one training seed, every setting resolved."""
+
+    variant: str
+    seed: int
+    data: DataConfig
+    codec: CodecConfig
+    model: ModelConfig
+    train: TrainConfig | None
+    sample: SampleConfig
+    score: ScoreConfig
+    align: AlignSettings | None
+    checkpoint: str | None
+    samples: str | None = None
+    published: str | None
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether images or latents are read: to train, or as the reference."""
+        return self.train is not None or self.score.reference == "images"
+
+    @property
+    def network(self) -> str:
+        """The variant without the seed of its samples: what was trained."""
+        return self.variant.removesuffix(f"-sample{self.sample.seed}")
+
+    @property
+    def places(self) -> list[str]:
+        """Every place that is read for it, as the manifest writes it."""
+        data = (self.data.images, self.data.latents) if self.needs_data else ()
+        codec = () if self.samples else (self.codec.path,)
+        named = (*data, *codec, self.score.reference, self.score.graph, self.checkpoint, self.samples)
+        return [place for place in named if place is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A manifest file that passed every check, and its runs in order."""
+
+    path: Path
+    name: str
+    runs: tuple[Run, ...]
+    smoke: bool = False
+    """Whether it was scaled down to digits: checkpoints and sample files are stand-ins."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report must know."""
+
+    def resolved_yaml(self) -> str:
+        """Every setting of every run, defaults included."""
+        runs = {run.variant: {k: v for k, v in to_plain(run).items() if k != "variant"} for run in self.runs}
+        return yaml.safe_dump({"name": self.name, "runs": runs}, sort_keys=False, allow_unicode=True, width=120)
+
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+SECTIONS = ("data", "codec", "model", "train", "sample", "score")
+
+
+def load(path: Path, overrides: list[str] | None = None, variants: list[str] | None = None) -> Loaded:
+    """Read, override, complete and check a manifest.
+
+    Args:
+        path: YAML file.
+        overrides: `a.b=value` items; values are YAML.
+        variants: names to keep; none keeps all.
+
+    Raises:
+        ManifestError: anything a user must mend, in one line.
+    """
+    document = read(path)
+    for item in overrides or []:
+        override(document, item)
+    manifest = _validated(Manifest, normalised(document), path)
+    for name in (manifest.name, *manifest.variants):
+        if not re.fullmatch(NAME, name):
+            raise ManifestError(
+                f"{path}: name {name!r}: letters, digits, '.', '_' and '-' are allowed, with a letter or digit first: "
+                "folders are called so"
+            )
+    names = variants or list(manifest.variants)
+    for name in names:
+        if name not in manifest.variants:
+            known = ", ".join(manifest.variants)
+            raise ManifestError(f"{path}: no variant {name!r}; allowed: {known}{nearest(name, manifest.variants)}")
+    runs = [run for name in names for run in _runs(path, manifest, normalised(document), name)]
+    if not runs:
+        raise ManifestError(f"{path}: variants: found none, at least one is needed")
+    return Loaded(path=path, name=manifest.name, runs=tuple(runs))
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a manifest, for editors."""
+    return adapter(Manifest).json_schema()
+
+
+def _validated(cls: type, document: dict[str, Any], path: Path, prefix: str = "") -> Any:
+    try:
+        return adapter(cls).validate_python(document)
+    except ValidationError as error:
+        raise ManifestError(
+            f"{path}: {prefix}{one_line(cls, error, 'the manifest' if cls is Manifest else cls.__name__)}"
+        ) from error
+
+
+def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -> list[Run]:
+    """One run per training seed and sample seed of one variant."""
+    variant = manifest.variants[name]
+    prefix = f"variants.{name}."
+    sections = {s: _merged(document.get(s), getattr(variant, s)) for s in SECTIONS}
+    merged = {"name": manifest.name, "variants": {}, **{k: v for k, v in sections.items() if v is not None}}
+    full: Manifest = _validated(Manifest, merged, path, prefix)
+    seed = manifest.seed if variant.seed is None else variant.seed
+    try:
+        check_seeds("seed", (seed,))
+        align = _align(variant.align, full.model, full.codec)
+        _cross_checks(full, align, variant)
+    except ConfigError as error:
+        raise ManifestError(f"{path}: {prefix.rstrip('.')}: {error}") from error
+    common: dict[str, Any] = {
+        "data": full.data,
+        "codec": full.codec,
+        "model": full.model,
+        "score": full.score,
+        "align": align,
+        "checkpoint": variant.checkpoint,
+        "samples": variant.samples,
+        "published": variant.published,
+    }
+    train = None if variant.checkpoint or variant.samples else full.train
+    seeds = (train.seeds if train and train.seeds is not None else None) or (seed,)
+    if train:
+        train = dataclasses.replace(train, seeds=None)
+    samples = _samples(full.sample, manifest.seed)
+    return [
+        Run(
+            variant=name + (f"-seed{s}" if len(seeds) > 1 else "") + (f"-sample{x.seed}" if len(samples) > 1 else ""),
+            seed=s,
+            train=train,
+            sample=x,
+            **common,
+        )
+        for s in seeds
+        for x in samples
+    ]
+
+
+def _samples(sample: SampleConfig, seed: int) -> list[SampleConfig]:
+    """One a sample seed; `seed` where none is given."""
+    found = sample.seeds or (seed if sample.seed is None else sample.seed,)
+    return [dataclasses.replace(sample, seed=s, seeds=None) for s in found]
+
+
+def _merged(base: Any, changes: dict[str, Any]) -> Any:
+    if not changes:
+        return base
+    result = dict(base or {})
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _align(value: str | dict[str, Any] | None, model: ModelConfig, codec: CodecConfig) -> AlignSettings | None:
+    if value is None or value == "none":
+        return None
+    plain = {"kind": value} if isinstance(value, str) else dict(value)
+    if "kind" not in plain:
+        raise ConfigError("align: missing key 'kind'")
+    settings = settings_class(str(plain["kind"]))
+    try:
+        # mypy takes the hash of the instances for that of the class.
+        checked: AlignSettings = adapter(settings).validate_python(plain)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(f"align: {one_line(settings, error, settings.__name__)}") from error
+    return checked.resolved(network_facts(model, codec))
+
+
+def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant) -> None:
+    """What no section can see alone."""
+    model, sample = full.model, full.sample
+    cell = full.codec.factor * model.patch
+    if model.resolution % cell:
+        raise ConfigError(f"model.resolution {model.resolution} is not divisible by codec.factor x patch = {cell}")
+    check_sampler(sample, model)
+    if sample.cfg_channels != "all" and sample.cfg_channels > full.codec.channels:
+        raise ConfigError(f"sample.cfg_channels 3 exceeds codec.channels {full.codec.channels}")
+    if full.score.reference == "images" and full.data.images is None:
+        raise ConfigError("score.reference 'images' needs data.images")
+    given = {"align": align, "checkpoint": variant.checkpoint, "samples": variant.samples}
+    several = [name for name, value in given.items() if value is not None]
+    if len(several) > 1:
+        raise ConfigError(f"{' and '.join(several)} exclude each other: what is given is not made")
+    if several and align is None:
+        return
+    if full.train is None:
+        raise ConfigError("train: missing, it is needed where no checkpoint is given")
+    _check_training(full, full.train)
+
+
+def _check_training(full: Manifest, train: TrainConfig) -> None:
+    """What a variant that is trained needs besides."""
+    model = full.model
+    if model.convention == "vanilla-sit":
+        raise ConfigError("model.convention 'vanilla-sit' is for checkpoints; train with convention 'sra'")
+    if model.family == "dit" and train.times != "uniform":
+        raise ConfigError(f"train.times {train.times!r} is SiT's; family 'dit' draws its steps uniformly")
+    if full.data.images is None and full.data.latents is None:
+        raise ConfigError("data: one of images and latents is needed for training")
+    if train.global_batch % train.accumulate:
+        raise ConfigError(f"train.global_batch {train.global_batch} is not divisible by accumulate {train.accumulate}")

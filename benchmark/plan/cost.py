@@ -1,0 +1,279 @@
+"""What a plan will cost before anything runs: hours on one GPU, and its memory.
+
+Rates come from the table that `sra-bench perf` measured on this machine, where there is one, else from the hours per
+epoch that the SRA paper prints (Table 7). A network that the table does not hold is priced by the ratio of counted
+FLOPs; what cannot be said is None, never a guess.
+
+The measured table is JSON, at `$SRA_BENCH_PERF` or in the user's cache; seconds are device seconds (wall-clock
+times devices), `size` is S, B, L, XL or DEPTHxWIDTHxHEADS, `align` a kind or null, bytes are those of one device:
+
+    {"schema": 1, "device": "NVIDIA H100 80GB HBM3",
+     "train":   [{"family", "size", "patch", "resolution", "align", "precision", "images_per_device",
+                  "seconds_per_image", "memory_bytes"}],
+     "sample":  [{"family", "size", "patch", "resolution", "precision", "seconds_per_evaluation",
+                  "seconds_per_decode", "memory_bytes"}],
+     "latents": [{"resolution", "seconds_per_image"}]}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.plan.counts import evaluations, parameters
+from benchmark.plan.plan import Stage, known_count
+from benchmark.published.registry import load_registry
+from sra.common.files import COST_TABLE, cache_file
+from sra.config import (
+    SIZES,
+    STRICT,
+    CodecConfig,
+    LatentsJob,
+    ModelConfig,
+    SampleJob,
+    TrainJob,
+    UserError,
+    from_plain,
+)
+from sra.model.flops import count as work_of
+
+FORWARDS_PER_STEP = 3
+"""A backward pass costs two forward passes, so that a training step without alignment is worth three evaluations."""
+STATE_BYTES = 4 * 5
+"""Of one parameter on a training device: weight, gradient, two moments of AdamW, average, each in float32."""
+MOMENT_BYTES = 4 * 2
+"""The part of it that `train.shard: optimizer` divides among the processes."""
+CODEC = CodecConfig()
+"""The published networks' latents."""
+FAMILIES: dict[str, Literal["sit", "dit"]] = {"SiT": "sit", "DiT": "dit"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The part of a rate that says what it was measured on."""
+
+    __pydantic_config__ = STRICT
+
+    family: Literal["sit", "dit"]
+    size: str
+    patch: int
+    resolution: int
+    precision: str
+
+    @property
+    def model(self) -> ModelConfig:
+        """Only of the published sizes: others are matched by name, never scaled."""
+        size = SIZES[self.size]
+        return ModelConfig(
+            family=self.family, size=size, patch=self.patch, resolution=self.resolution, convention="sra"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRate(Network):
+    """Training of one network."""
+
+    align: str | None
+    images_per_device: int
+    seconds_per_image: float
+    memory_bytes: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRate(Network):
+    """One evaluation of one network for one image, and the decoding of one image."""
+
+    seconds_per_evaluation: float
+    seconds_per_decode: float = 0.0
+    memory_bytes: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsRate:
+    """Encoding of one image."""
+
+    __pydantic_config__ = STRICT
+
+    resolution: int
+    seconds_per_image: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Everything that was measured on one device."""
+
+    __pydantic_config__ = STRICT
+
+    schema: Literal[1] = 1
+    device: str
+    train: tuple[TrainRate, ...] = ()
+    sample: tuple[SampleRate, ...] = ()
+    latents: tuple[LatentsRate, ...] = ()
+    source: str = "measured by sra-bench perf"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What one stage costs; None: not known."""
+
+    gpu_hours: float | None = None
+    """Hours of one device."""
+    memory_bytes: float | None = None
+    """Of one device."""
+    how: str = ""
+    """Where hours and memory come from, or why there are none."""
+
+
+def load_table() -> Table:
+    """The measured table where there is one, else the published one.
+
+    Raises:
+        UserError: a measured table that cannot be read.
+    """
+    path = cache_file(*COST_TABLE)
+    if not path.is_file():
+        return _published()
+    try:
+        return TypeAdapter(Table).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: not a cost table: {where}: {first['msg']}; remove it or measure anew") from error
+
+
+@cache
+def _published() -> Table:
+    """Hours per epoch, the last incomplete batch dropped, at 256 px and patch 2; GB of one device."""
+    registry = load_registry()
+    facts = registry.cost_source
+    images = registry.data.images // facts.global_batch * facts.global_batch
+    rates = []
+    for name, (hours, memory, hours_sra, memory_sra) in registry.cost.items():
+        family, _, size = name.partition("-")
+        for align, spent, gigabytes in ((None, hours, memory), ("sra", hours_sra, memory_sra)):
+            rate = TrainRate(
+                family=FAMILIES[family],
+                size=size,
+                patch=2,
+                resolution=256,
+                align=align,
+                precision="fp16",
+                images_per_device=facts.global_batch // facts.devices,
+                seconds_per_image=spent * 3600 * facts.devices / images,
+                memory_bytes=gigabytes * 1e9,
+            )
+            rates.append(rate)
+    return Table(device=facts.device, train=tuple(rates), source=f"published ({facts.source})")
+
+
+def estimate(stage: Stage, table: Table, processes: int) -> Estimate:
+    """What one stage costs.
+
+    Args:
+        stage: of any kind.
+        table: of rates.
+        processes: devices that share a training batch.
+    """
+    if stage.kind == "train":
+        return _train(from_plain(TrainJob, stage.config), stage, table, processes)
+    if stage.kind == "sample":
+        return _sample(from_plain(SampleJob, stage.config), table)
+    if stage.kind == "latents":
+        job = from_plain(LatentsJob, stage.config)
+        images = known_count(job.data)
+        rate = next((r.seconds_per_image for r in table.latents if r.resolution == job.resolution), None)
+        if images is None or rate is None:
+            return Estimate(how="encoding is not in the table" if rate is None else "the number of images is not known")
+        return Estimate(gpu_hours=images * rate / 3600, how=table.source)
+    if stage.kind == "score":
+        return Estimate(how="scoring is not in the table")
+    return Estimate(gpu_hours=0.0, how="no network is run")
+
+
+Rate = TypeVar("Rate", bound=Network)
+
+
+def _closest(
+    model: ModelConfig, codec: CodecConfig, precision: str, rates: Sequence[Rate]
+) -> tuple[Rate, float] | None:
+    """The rate of the most similar network and the ratio of counted FLOPs to it.
+
+    Only among the published sizes: a network much smaller or larger uses its device otherwise.
+    """
+    name = model.size_label
+    usable = [r for r in rates if r.size == name or (r.size in SIZES and name in SIZES)]
+    if not usable:
+        return None
+    wanted, shape = work_of(model, codec).forward, (name, model.patch, model.resolution)
+    known = [(r, (r.size, r.patch, r.resolution) == shape) for r in usable]
+    ratios = [(r, 1.0 if same else wanted / work_of(r.model, CODEC).forward) for r, same in known]
+    return min(ratios, key=lambda pair: (abs(math.log(pair[1])), pair[0].precision != precision))
+
+
+def _how(table: Table, rate: Network, ratio: float, *remarks: str) -> str:
+    """Where a number comes from: the table, the scaling, what else is to be known."""
+    scaled = (
+        [] if ratio == 1 else [f"{rate.family}-{rate.size}/{rate.patch} {rate.resolution} px x {ratio:.3g} by FLOPs"]
+    )
+    return "; ".join([table.source, *scaled, *(r for r in remarks if r)])
+
+
+def _train(job: TrainJob, stage: Stage, table: Table, processes: int) -> Estimate:
+    rates = [r for r in table.train if r.family == job.model.family]
+    kind = job.align.kind if job.align else None
+    priced = kind if kind is None or any(r.align == kind for r in rates) else "sra"
+    rates = [r for r in rates if r.align == priced]
+    found = _closest(job.model, job.codec, job.train.precision, rates)
+    if found is None:
+        return Estimate(how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})")
+    rate, ratio = found
+    assert stage.step is not None
+    images = stage.step * job.train.global_batch
+    remarks = (
+        f"{kind} priced as {priced}" if kind != priced else "",
+        f"at {rate.precision}" if rate.precision != job.train.precision else "",
+    )
+    return Estimate(
+        gpu_hours=images * rate.seconds_per_image * ratio / 3600,
+        memory_bytes=_memory(job, rate, ratio, processes),
+        how=_how(table, rate, ratio, *remarks),
+    )
+
+
+def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> float | None:
+    """The training state is counted; the rest of what was measured grows with the work done for one batch."""
+    if rate.memory_bytes is None:
+        return None
+    state = parameters(job.model, job.codec, head=job.align is not None) * STATE_BYTES
+    measured_state = state if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None) * STATE_BYTES
+    images = job.train.global_batch / (processes * job.train.accumulate)
+    rest = max(0.0, rate.memory_bytes - measured_state)
+    shards = processes if job.train.shard == "optimizer" else 1
+    sharded = state * MOMENT_BYTES / STATE_BYTES
+    return state - sharded + sharded / shards + rest * ratio * images / rate.images_per_device
+
+
+def _sample(job: SampleJob, table: Table) -> Estimate:
+    """Evaluations times the time of one; without a measured one, a third of a plain training step's."""
+    count = evaluations(job.sample)
+    precision = job.sample.precision
+    sampled = _closest(job.model, job.codec, precision, [r for r in table.sample if r.family == job.model.family])
+    if sampled is not None:
+        rate, ratio = sampled
+        seconds = count * rate.seconds_per_evaluation * ratio + rate.seconds_per_decode
+        memory = rate.memory_bytes if ratio == 1 else None
+        how = _how(table, rate, ratio, f"{count} evaluations an image")
+        return Estimate(gpu_hours=job.sample.images * seconds / 3600, memory_bytes=memory, how=how)
+    plain = [r for r in table.train if r.family == job.model.family and r.align is None]
+    trained = _closest(job.model, job.codec, precision, plain)
+    if trained is None:
+        return Estimate(how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})")
+    training, ratio = trained
+    seconds = count * training.seconds_per_image * ratio / FORWARDS_PER_STEP
+    remark = f"{count} evaluations an image at 1/{FORWARDS_PER_STEP} of a training step, decoding not counted"
+    return Estimate(gpu_hours=job.sample.images * seconds / 3600, how=_how(table, training, ratio, remark))

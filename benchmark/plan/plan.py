@@ -1,0 +1,363 @@
+"""From a manifest to stages, purely: each with its key, settings, inputs and outputs. Nothing is run here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.assets.catalogue import located, weights_of
+from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig
+from benchmark.plan.run_directory import RunDirectory, fingerprint, is_done, key_of, read_json
+from sra.config import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
+
+# Raised when a stage's outputs change for the same settings: finished stages of older versions run again.
+VERSIONS = {"images": 1, "latents": 1, "train": 1, "standin": 1, "sample": 1, "score": 2}
+STAGES = (*VERSIONS, "report")
+JOB_MODULES = {
+    "images": "sra.data.images",
+    "latents": "sra.data.latents",
+    "train": "sra.training.train",
+    "standin": "sra.interop.standin",
+    "sample": "sra.sampling.sample",
+}
+MODULES = {
+    "adm": "evaluator.tools.adm",
+    "adm-torch": "evaluator.tools.adm_torch",
+    "clean-fid": "evaluator.tools.clean_fid",
+    "torch-fidelity": "evaluator.tools.torch_fidelity",
+}
+PROTOCOL_TOOLS = ("adm", "adm-torch")
+"""Tools of the ADM protocol: they keep features and draw views."""
+EXTRACTING = ("clean-fid", "torch-fidelity")
+"""Tools with a network of their own, which the graph's can replace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One unit of work with a directory of its own."""
+
+    kind: str
+    """images, latents, train, standin, sample or score."""
+    name: str
+    """What it is for, as shown and as in the directory's name."""
+    key: str
+    """Hash of all that its outputs depend on."""
+    directory: Path
+    config: dict[str, Any]
+    """The settings of its job, as `stage.json` holds them."""
+    inputs: dict[str, str]
+    """Places it reads."""
+    outputs: tuple[str, ...]
+    """Files it must leave, relative to the directory."""
+    variants: tuple[str, ...] = ()
+    """Variants that need it."""
+    step: int | None = None
+    """Optimizer step of the weights that are sampled or scored (of training: the last); None: a checkpoint's."""
+    brief: bool = False
+    """Whether it ends within seconds, as in a smoke run: training then shares a process too."""
+
+    @property
+    def batch(self) -> str:
+        """Stages of one batch are run by one process: starting torch or TensorFlow costs seconds."""
+        if self.kind in ("sample", "standin") or (self.kind == "train" and self.brief):
+            return self.kind
+        if self.kind == "score":
+            return " ".join(self.inputs[name] for name in ("tool", "reference", "graph", "extractor"))
+        return self.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All stages in an order that runs, and the runs they serve."""
+
+    loaded: Loaded
+    stages: tuple[Stage, ...]
+    absent: tuple[str, ...]
+    """Inputs that are not there: `run` refuses, `plan` only says so."""
+
+
+class _Planner:
+    """Collects stages, one per key: variants share what they can."""
+
+    def __init__(self, directory: RunDirectory, smoke: bool) -> None:
+        self.directory, self.smoke = directory, smoke
+        self.stages: dict[str, Stage] = {}
+        self.absent: list[str] = []
+
+    def add(
+        self,
+        kind: str,
+        name: str,
+        facts: Any,
+        config: Any,
+        outputs: tuple[str, ...],
+        *,
+        inputs: dict[str, str] | None = None,
+        variant: str = "",
+        step: int | None = None,
+    ) -> Stage:
+        key = key_of([kind, VERSIONS[kind], facts])
+        known = self.stages.get(key)
+        others = known.variants if known else ()
+        stage = Stage(
+            kind=kind,
+            name=known.name if known else name,
+            key=key,
+            directory=known.directory if known else self.directory.stages / f"{name}-{key[:8]}",
+            config=to_plain(config),
+            inputs=inputs or {},
+            outputs=outputs,
+            variants=others if variant in others else (*others, variant),
+            step=step,
+            brief=self.smoke,
+        )
+        self.stages[key] = stage
+        return stage
+
+    def place(self, path: str) -> list[Any]:
+        """Identity of an input; remembers it when it is absent."""
+        identity = fingerprint(path)
+        if identity[-1] == "absent" and path not in self.absent:
+            self.absent.append(path)
+        return identity
+
+
+def make_plan(loaded: Loaded, directory: RunDirectory) -> Plan:
+    """Every stage that the manifest's runs need.
+
+    Raises:
+        ManifestError: runs that cannot stand in one table.
+    """
+    planner = _Planner(directory, loaded.smoke)
+    for run in loaded.runs:
+        _plan_run(planner, _located(run))
+    return Plan(loaded=loaded, stages=in_order(planner.stages.values()), absent=tuple(planner.absent))
+
+
+def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """Stages in an order that runs, those of one batch side by side."""
+    order = {kind: number for number, kind in enumerate(VERSIONS)}
+    return tuple(sorted(stages, key=lambda s: (order[s.kind], s.batch if s.kind == "score" else "")))
+
+
+def _located(run: Run) -> Run:
+    """The run with `asset:NAME` replaced by paths."""
+    path, score, data = located(run.codec.path), run.score, run.data
+    return dataclasses.replace(
+        run,
+        codec=dataclasses.replace(run.codec, path=path),
+        score=dataclasses.replace(score, reference=located(score.reference), graph=located(score.graph)),
+        data=dataclasses.replace(data, images=_maybe(data.images), latents=_maybe(data.latents)),
+        checkpoint=_maybe(run.checkpoint),
+        samples=_maybe(run.samples),
+    )
+
+
+def _maybe(place: str | None) -> str | None:
+    return None if place is None else located(place)
+
+
+def _plan_run(planner: _Planner, run: Run) -> None:
+    images = _images(planner, run) if run.needs_data and run.data.images is not None else None
+    if run.samples is not None:
+        count = run.sample.images if planner.smoke else None
+        _score(planner, run, images, *_given(planner, run, run.samples, "samples.npz"), count=count)
+        return
+    if run.checkpoint is not None:
+        _sample_and_score(planner, run, images, None, *_given(planner, run, run.checkpoint, "weights.pt"))
+        return
+    for step, weights, identity in _trained(planner, run, images):
+        _sample_and_score(planner, run, images, step, weights, identity)
+
+
+def _given(planner: _Planner, run: Run, place: str, name: str) -> tuple[str, Any]:
+    """A file that is not made here and its identity; in a smoke run, a stand-in for it."""
+    if not planner.smoke:
+        return place, planner.place(place)
+    images = run.sample.images if run.samples is not None else None
+    job = StandInJob(seed=run.seed, codec=run.codec, model=run.model, images=images)
+    stage = planner.add("standin", f"standin-{run.variant}", to_plain(job), job, (name,), variant=run.variant)
+    return str(stage.directory / name), [stage.key]
+
+
+def _images(planner: _Planner, run: Run) -> Stage:
+    assert run.data.images is not None
+    job = ImagesJob(data=run.data, resolution=run.model.resolution)
+    facts = [planner.place(run.data.images), run.data.split, run.data.labels, run.model.resolution]
+    return planner.add("images", "images", facts, job, ("images/dataset.json",), variant=run.variant)
+
+
+def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[int | None, str, Any]]:
+    """Latents and training; returns (step, weights file, identity) of each set of weights to sample."""
+    assert run.train is not None
+    job = LatentsJob(data=run.data, codec=run.codec, resolution=run.model.resolution, flipped=run.train.flip)
+    source = images.key if images else planner.place(str(run.data.latents))
+    codec = [to_plain(run.codec), _codec_identity(planner, run)]
+    latents = planner.add(
+        "latents",
+        "latents",
+        [source, codec, run.data.latent_dtype, run.train.flip],
+        job,
+        ("moments.npy", *(("flipped.npy",) if run.train.flip else ()), "labels.npy", "latents.json"),
+        inputs={"images": str(images.directory)} if images else {},
+        variant=run.variant,
+    )
+    train = TrainJob(seed=run.seed, codec=run.codec, model=run.model, train=run.train, align=run.align)
+    steps = [*run.train.milestones, _total_steps(run)]
+    outputs = tuple(f"weights/step-{step:08d}.safetensors" for step in steps)
+    stage = planner.add(
+        "train",
+        f"train-{run.network}",
+        [latents.key, to_plain(train)],
+        train,
+        outputs,
+        inputs={"latents": str(latents.directory)},
+        variant=run.variant,
+        step=steps[-1],
+    )
+    return [(step, str(stage.directory / name), [stage.key, step]) for step, name in zip(steps, outputs, strict=True)]
+
+
+def known_count(data: DataConfig) -> int | None:
+    """Number of images, where it is known before they are read."""
+    counts = {"embedded:digits": 1797, **{split: images for split, (images, _) in SPLITS.items()}}
+    found = read_json(Path(data.latents or "") / "latents.json") or {}
+    return counts.get(data.images or "") or counts.get(data.split) or found.get("count")
+
+
+def _total_steps(run: Run) -> int:
+    """Optimizer steps; `epochs` needs a data set whose size is known before it is read."""
+    assert run.train is not None
+    if run.train.steps is not None:
+        return run.train.steps
+    count = known_count(run.data)
+    if not isinstance(count, int):
+        raise ManifestError(
+            f"train.epochs: the number of images of split {run.data.split!r} is not known before they are read; "
+            "give train.steps, or split: imagenet-train"
+        )
+    assert run.train.epochs is not None
+    return run.train.epochs * (count // run.train.global_batch)
+
+
+def is_hub_id(place: str) -> bool:
+    """Whether a codec's place names a repository of the hub rather than a file or folder."""
+    return not place.startswith(("embedded:", "/", ".", "~", "$")) and not Path(place).exists()
+
+
+def _codec_identity(planner: _Planner, run: Run) -> Any:
+    """A hub id names its content by its revision; a folder by what is in it."""
+    path = run.codec.path
+    return [path, run.codec.revision] if is_hub_id(path) else planner.place(path)
+
+
+def _sample_and_score(
+    planner: _Planner, run: Run, images: Stage | None, step: int | None, weights: str, identity: Any
+) -> None:
+    early = step is not None and step != _total_steps(run)
+    settings = run.sample
+    if early and settings.milestone_images:
+        settings = dataclasses.replace(settings, images=settings.milestone_images)
+    settings = dataclasses.replace(settings, milestone_images=None)
+    job = SampleJob(seed=settings.seed or 0, codec=run.codec, model=run.model, sample=settings, checkpoint=weights)
+    facts = {**to_plain(job), "checkpoint": identity, "codec_identity": _codec_identity(planner, run)}
+    suffix = f"-step{step}" if early else ""
+    sample = planner.add(
+        "sample",
+        f"sample-{run.variant}{suffix}",
+        facts,
+        job,
+        ("samples.npz", "labels.npy", "grid.png"),
+        inputs={"checkpoint": weights},
+        variant=run.variant,
+        step=step,
+    )
+    place, count = str(sample.directory / "samples.npz"), settings.images
+    _score(planner, run, images, place, sample.key, count=count, step=step, early=early)
+
+
+def _score(
+    planner: _Planner,
+    run: Run,
+    images: Stage | None,
+    samples: str,
+    identity: Any,
+    *,
+    count: int | None,
+    step: int | None = None,
+    early: bool = False,
+) -> None:
+    """Score one sample set, of `count` images where that is known; at a milestone only with the protocol's tool."""
+    reference, reference_identity = _reference(planner, run, images)
+    graph_identity = planner.place(run.score.graph)
+    suffix = f"-step{step}" if early else ""
+    for tool in ("adm",) if early else run.score.tools:
+        extractor = run.score.extractor if tool in EXTRACTING else ""
+        planner.add(
+            "score",
+            f"score-{tool}-{run.variant}{suffix}",
+            [identity, tool, reference_identity, graph_identity, *_network_of(run.score, tool)],
+            {"images": count},
+            ("scores.json",),
+            inputs={
+                "tool": tool,
+                "samples": samples,
+                "reference": reference,
+                "graph": run.score.graph,
+                "extractor": extractor,
+            },
+            variant=run.variant,
+            step=step,
+        )
+
+
+def _network_of(score: ScoreConfig, tool: str) -> list[Any]:
+    """What besides the graph decides the network that a tool sees: its own weights, as far as they are there."""
+    if tool not in EXTRACTING:
+        return []
+    if score.extractor == "graph":
+        return ["graph"]
+    own = not score.graph.startswith("embedded:")
+    return [fingerprint(str(path)) for path in weights_of(tool)] if own else []
+
+
+def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, Any]:
+    if run.score.reference == "images" and images is not None:
+        return str(images.directory / "images"), images.key
+    return run.score.reference, planner.place(run.score.reference)
+
+
+def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:
+    """(`done` or `to run`, why)."""
+    if is_done(stage.directory, stage.key):
+        return "done", "finished with these settings"
+    if (stage.directory / "done.json").is_file():
+        return "to run", "its outputs are missing or damaged"
+    if (stage.directory / "stage.json").is_file():
+        return "to run", "started, not finished: continues"
+    changed = _changed(stage, directory)
+    return "to run", changed or "new"
+
+
+def _changed(stage: Stage, directory: RunDirectory) -> str | None:
+    """What differs from an earlier stage of the same name."""
+    earlier = sorted(directory.stages.glob(f"{stage.name}-????????/stage.json"), key=lambda p: p.stat().st_mtime)
+    document = read_json(earlier[-1]) if earlier else None
+    if document is None:
+        return None
+    before, after = _flat(document.get("config", {})), _flat(stage.config)
+    names = [n for n in sorted(before.keys() | after.keys()) if before.get(n) != after.get(n) and n != "checkpoint"]
+    if not names:
+        return "changed: an input"
+    shown = ", ".join(f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names[:3])
+    return f"changed: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        parts = [_flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in value.items()]
+        return {k: v for part in parts for k, v in part.items()}
+    return {prefix: value}

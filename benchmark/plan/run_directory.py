@@ -1,0 +1,211 @@
+"""The run directory: names, keys, what is done, and the lock that keeps two runners apart.
+
+OUT/manifest.resolved.yaml, provenance.json
+OUT/stages/<name>-<key>/   stage.json, log.txt, outputs, done.json (written last)
+OUT/report/                report.json, report.md, report.html
+OUT/workers/               signs of life of those that run single stages (on a cluster)
+OUT/cluster/               jobs.json, and each job's batch script and log
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from sra.common.files import write_json
+from sra.config import UserError
+
+__all__ = ["RunDirectory", "fingerprint", "key_of", "write_json"]
+
+
+DYING_SECONDS = 120.0
+"""How long a run waits for the jobs of a runner that died: they save their work first."""
+
+
+class StoreError(UserError):
+    """A run directory that cannot be used."""
+
+
+def key_of(document: Any) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON form."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint(place: str) -> list[Any]:
+    """A cheap identity of an input: size and time of a file, the entries of a folder; `absent` if it is not there.
+
+    Reading 1.3 million images to plan a run would take longer than the plan is worth; content hashes are taken
+    when a stage reads its input anyway.
+    """
+    if place.startswith("embedded:"):
+        return [place]
+    path = Path(place)
+    if path.is_file():
+        status = path.stat()
+        return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    if path.is_dir():
+        entries = sorted((e.name, e.stat().st_mtime_ns if e.is_dir() else e.stat().st_size) for e in os.scandir(path))
+        return [str(path.resolve()), key_of(entries)]
+    return [place, "absent"]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run, and what they hold."""
+
+    root: Path
+
+    @property
+    def stages(self) -> Path:
+        """Folder of the stage directories."""
+        return self.root / "stages"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.root / "report"
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            StoreError: the place is a file, or cannot be written.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"--out {self.root}: found a file, a folder is needed")
+        try:
+            self.stages.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"--out {self.root}: cannot be created: {error.strerror}") from error
+        if not os.access(self.root, os.W_OK):
+            raise StoreError(f"--out {self.root}: not writable by uid {os.getuid()}")
+
+    @property
+    def pulse(self) -> Path:
+        """Sign of life of the runner that walks the whole plan."""
+        return self.root / "run.json"
+
+    @property
+    def workers(self) -> Path:
+        """Folder of the signs of life of those that run single stages."""
+        return self.root / "workers"
+
+    @property
+    def cluster(self) -> Path:
+        """Folder of what a cluster's jobs are submitted from."""
+        return self.root / "cluster"
+
+    @contextmanager
+    def locked(self, keys: Sequence[str] | None = None, *, patient: bool = False) -> Iterator[IO[str]]:
+        """Hold the run directory, or only some of its stages, against other runners; yields the open lock file.
+
+        The lock belongs to the open file, not to a process: jobs inherit it as their standard input, whatever launches
+        them, and the kernel drops it when the last of them has ended. A run whose runner was killed is thus waited for
+        while its jobs save, and no two jobs ever write to one directory. A stage's part of the file is the byte at the
+        place that its key gives, so that stages of one run can be worked on side by side.
+
+        Args:
+            keys: of the stages; None: the whole run.
+            patient: wait for a living holder, too: a cluster may start a job again while it still ends elsewhere.
+
+        Raises:
+            StoreError: another runner holds it, or the file system knows no locks.
+        """
+        ranges = [(0, 0)] if keys is None else [(int(key[:15], 16), 1) for key in keys]
+        with (self.root / ".lock").open("a+") as handle:
+            for start, length in sorted(ranges):
+                self._lock(handle, start, length, patient)
+            if keys is None:
+                handle.truncate(0)
+                handle.write(f"{os.getpid()} {socket.gethostname()}")
+                handle.flush()
+            yield handle
+
+    def _lock(self, handle: IO[str], start: int, length: int, patient: bool) -> None:
+        deadline = time.monotonic() + DYING_SECONDS
+        said = False
+        while not self._try(handle, start, length):
+            owners = self._owners(handle)
+            living = next((owner for owner in owners if is_alive(*owner)), None)
+            number, host = living or next(iter(owners), (None, None))
+            name = "unknown process" if number is None else f"process {number} on {host}"
+            given_up = not patient and (living or not owners)
+            if given_up or time.monotonic() > deadline:
+                raise StoreError(f"--out {self.root}: in use by another run ({name})")
+            if not said:
+                said = True
+                holder = name if living or not owners else f"the run before (process {number}) has died"
+                print(f"{holder}: waiting for its jobs to end", flush=True)
+            time.sleep(0.1)
+
+    def _try(self, handle: IO[str], start: int, length: int) -> bool:
+        """Lock bytes from `start` (`length` 0: to the end) for this open file; whether nobody else held them."""
+        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+        try:
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, request)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise StoreError(f"--out {self.root}: this file system has no locks ({error.strerror})") from error
+        return True
+
+    def _owners(self, handle: IO[str]) -> list[tuple[int, str]]:
+        """Processes and hosts that may hold the lock: of the whole run, then of single stages."""
+        handle.seek(0)
+        number, _, host = handle.read().strip().partition(" ")
+        owners = [(int(number), host)] if number.isdigit() and host else []
+        signs = [read_json(path) or {} for path in sorted(self.workers.glob("*.json"))]
+        return owners + [(sign["pid"], sign["host"]) for sign in signs if sign.get("state") == "running"]
+
+
+def is_alive(process: int, host: str) -> bool:
+    """Whether a process may be there: one of another host cannot be asked."""
+    if host != socket.gethostname():
+        return True
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def outputs_of(directory: Path, names: tuple[str, ...]) -> dict[str, int]:
+    """Sizes in bytes of a stage's declared outputs (files), which must exist."""
+    return {name: (directory / name).stat().st_size for name in names}
+
+
+def is_done(directory: Path, key: str) -> bool:
+    """Whether a stage finished with this key and its outputs still have the sizes it left."""
+    done = read_json(directory / "done.json")
+    if done is None or done.get("key") != key:
+        return False
+    outputs: dict[str, int] = done.get("outputs", {})
+    return all((directory / n).is_file() and (directory / n).stat().st_size == s for n, s in outputs.items())
+
+
+def is_reported(directory: RunDirectory, stages: Iterable[Path]) -> bool:
+    """Whether the report is there and newer than every one of these stage directories that is done."""
+    ends = [end.stat().st_mtime for stage in stages if (end := stage / "done.json").is_file()]
+    report = directory.report / "report.json"
+    return report.is_file() and report.stat().st_mtime >= max(ends, default=0.0)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is none or it is damaged."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,334 @@
+"""Whether a run may be held against a published row: every setting beside the row's, with what a difference does.
+
+Settings come from the resolved manifest; what was really scored, and with which graph and reference, comes from the
+evaluator's record. A difference that can move FID makes a row not comparable; a harmless one is a note.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.assets.catalogue import located
+from benchmark.manifest.schema import Run
+from benchmark.published.schema import Protocol, Registry, Row
+from sra.config import (
+    SIZES,
+    AlignSettings,
+    CodecConfig,
+    ConfigError,
+    ModelConfig,
+    from_plain,
+    network_facts,
+    settings_class,
+    to_plain,
+)
+from sra.model.vae_files import WEIGHTS
+
+Effect = Literal["none", "harmless", "moves FID", "not stated"]
+# From exact to coarse: a run at least as exact as the published one differs from it by rounding only.
+EXACTNESS = ("fp32", "tf32", "fp16", "bf16")
+UNSETTLED = "not settled"
+"""Stands for a published setting that nobody has established."""
+ROUNDED_LENGTH = 1e-3
+"""Papers round lengths: 800 epochs, 4,003,200 steps, are printed as 4M."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One setting of a published row and of a run."""
+
+    field: str
+    published: Any
+    ours: Any
+    effect: Effect
+    why: str = ""
+
+    def text(self) -> str:
+        """As a reason: `sample.steps: published 250, ours 50`."""
+        if self.published == UNSETTLED:
+            return f"{self.field} is not settled: {self.why}"
+        shown = f"{self.field}: published {show(self.published)}, ours {show(self.ours)}"
+        return f"{shown} ({self.why})" if self.why else shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a run left behind, read from its files."""
+
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """The ADM score record of the final samples."""
+    codec: str | None = None
+    """Place of the autoencoder that decoded them; None: the manifest's."""
+    checkpoint: str | None = None
+    """Place of the weights that were sampled; None: the manifest's."""
+    images: int | None = None
+    """Images that the training set holds."""
+    classes: int | None = None
+    """Classes among them."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the published files whose hash is known, by file name or folder/name."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files that the run used, likewise."""
+
+
+def compare(registry: Registry, row: Row, run: Run, evidence: Evidence) -> list[Compared]:
+    """Every setting that both sides have.
+
+    Args:
+        registry: the published rows.
+        row: the row that the run names.
+        run: the resolved settings.
+        evidence: what the run's files say.
+    """
+    protocol = registry.protocols[row.protocol]
+    items = [*_unsettled(registry, row, protocol, run)]
+    if protocol.scores_only:
+        items += _named_file("samples", row.samples, evidence.record.get("samples", {}), evidence)
+    elif run.samples is not None:
+        made, why = "made under the row's protocol", "how a given file was made is not known"
+        items.append(_item("samples", made, run.samples, why=why))
+    else:
+        items += [*_sampling(registry, row, protocol, run), *_codec(registry, protocol, run, evidence)]
+        items += _model(registry, row, run)
+        items += _checkpoint(row, run, evidence) if run.checkpoint else _training(registry, row, run, evidence)
+    return [*items, *_evaluation(registry, row, evidence)]
+
+
+def blocking(items: list[Compared]) -> list[Compared]:
+    """The differences that make a row not comparable."""
+    return [item for item in items if item.effect == "moves FID"]
+
+
+def show(value: Any) -> str:
+    """A setting as the report prints it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and abs(value) >= 1000:
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(show(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {show(v)}" for k, v in value.items() if v is not None)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _item(name: str, published: Any, ours: Any, effect: Effect = "moves FID", why: str = "") -> Compared:
+    """`effect` and `why` hold where the two differ."""
+    if isinstance(published, tuple) and isinstance(ours, (list, tuple)):
+        published, ours = list(published), list(ours)
+    if published == ours:
+        return Compared(field=name, published=published, ours=ours, effect="none")
+    return Compared(field=name, published=published, ours=ours, effect=effect, why=why)
+
+
+def _stated(name: str, published: Any, ours: Any) -> Compared:
+    """As `_item`, for a setting that the source may leave out."""
+    if published is None:
+        return Compared(field=name, published="not stated", ours=ours, effect="not stated")
+    return _item(name, published, ours)
+
+
+def _precision(name: str, published: str | None, ours: str) -> Compared:
+    """At least as exact as published: rounding only."""
+    if published is None or published == ours:
+        return _stated(name, published, ours)
+    if EXACTNESS.index(ours) < EXACTNESS.index(published):
+        return _item(name, published, ours, "harmless", "more exact than published")
+    return _item(name, published, ours, why="coarser than published")
+
+
+def _unsettled(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Iterator[Compared]:
+    """What nobody can match, because it is not known."""
+    kind = row.align_kind or ""
+    reasons = [(f"sample.{name}", getattr(run.sample, name, None), protocol.note) for name in protocol.unknown]
+    reasons += [("published row", row.id, row.unsettled), ("align", kind, registry.unsettled_alignments.get(kind))]
+    for name, ours, reason in reasons:
+        if reason:
+            yield Compared(field=name, published=UNSETTLED, ours=ours, effect="moves FID", why=reason)
+
+
+def _sampling(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Iterator[Compared]:
+    ours = run.sample
+    if not protocol.unknown:
+        yield _item("sample.sampler", protocol.sampler, ours.sampler)
+        yield _item("sample.steps", protocol.steps, ours.steps)
+    if protocol.last_step is not None:
+        yield _item("sample.last_step", protocol.last_step, ours.last_step)
+    yield _item("sample.cfg", _scale(protocol.cfg), _scale(ours.cfg))
+    if protocol.cfg > 1:
+        yield _item("sample.guidance_interval", protocol.guidance_interval, ours.guidance_interval)
+        yield _item("sample.cfg_channels", protocol.cfg_channels, ours.cfg_channels)
+    yield _item("sample.labels", protocol.labels, ours.labels)
+    yield _item("sample.images", registry.images(row), ours.images)
+    yield _item("sample.weights", protocol.weights, ours.weights)
+    yield _precision("sample.precision", protocol.precision, ours.precision)
+    yield _item(
+        "sample.seeding", protocol.seeding, ours.seeding, "harmless", "other noise and labels, within sampling noise"
+    )
+
+
+def _scale(cfg: float) -> float | str:
+    return float(cfg) if cfg > 1 else "none"
+
+
+def _codec(registry: Registry, protocol: Protocol, run: Run, evidence: Evidence) -> Iterator[Compared]:
+    place = located(evidence.codec or run.codec.path)
+    hub_id = f"{registry.codec.hub}/{protocol.vae}"
+    named = PurePosixPath(place).name == protocol.vae
+    yield _item("codec.path", hub_id, hub_id if named else place)
+    if named and place != hub_id:
+        yield _item("codec folder", hub_id, place, "harmless", "a folder of this name")
+    if named:
+        yield from _hash("codec", f"{protocol.vae}/{WEIGHTS}", evidence)
+    for key in ("scale", "factor", "channels"):
+        yield _item(f"codec.{key}", getattr(registry.codec, key), getattr(run.codec, key))
+
+
+def _model(registry: Registry, row: Row, run: Run) -> Iterator[Compared]:
+    family, size, patch = row.size
+    yield _item("model.family", family, run.model.family)
+    yield _item("model.size", size, _size_name(run))
+    yield _item("model.patch", patch, run.model.patch)
+    yield _item("model.resolution", row.resolution, run.model.resolution)
+    yield _item("model.classes", registry.data.classes, run.model.classes)
+    yield _item("model.time_scale", registry.network.time_scale, run.model.time_scale)
+    if run.model.family == "sit":
+        yield _stated("model.interpolant", registry.training[row.training or ""].interpolant, run.model.interpolant)
+
+
+def _size_name(run: Run) -> str:
+    """The published size with these dimensions, else the dimensions."""
+    names = [name for name, size in SIZES.items() if size == run.model.dimensions]
+    return names[0] if names else show(to_plain(run.model.dimensions))
+
+
+def _checkpoint(row: Row, run: Run, evidence: Evidence) -> Iterator[Compared]:
+    """Published weights stand for the row's training; any other file says nothing about how it was trained."""
+    name = PurePosixPath(located(evidence.checkpoint or run.checkpoint or "")).name
+    if row.checkpoint is None:
+        yield _item("checkpoint", "none published for this row", name, why="its training is not known")
+        return
+    yield _item("checkpoint", row.checkpoint, name, why="its training is not known")
+    yield from _hash("checkpoint", row.checkpoint, evidence)
+    yield _item("model.convention", row.convention, run.model.convention)
+
+
+def _training(registry: Registry, row: Row, run: Run, evidence: Evidence) -> Iterator[Compared]:
+    published, ours = registry.training[row.training or ""], run.train
+    assert ours is not None
+    yield _length(registry, row, run, evidence)
+    for name in ("global_batch", "lr", "betas", "eps", "weight_decay", "warmup_steps", "clip", "label_dropout", "flip"):
+        yield _stated(f"train.{name}", getattr(published, name), getattr(ours, name))
+    yield _precision("train.precision", published.precision, ours.precision)
+    yield _stated("train.ema.decay", published.ema_decay, ours.ema.decay)
+    yield _stated("train.ema.schedule", published.ema_schedule, ours.ema.schedule)
+    if run.model.family == "sit":
+        yield _stated("train.times", published.times, ours.times)
+    yield _item("model.label_init_std", registry.network.label_init_std, run.model.label_init_std)
+    yield _item("data.latent_dtype", "float32", run.data.latent_dtype, "harmless", "rounding of stored moments")
+    yield _item("training images", registry.data.images, evidence.images)
+    yield _item("training classes", registry.data.classes, evidence.classes)
+    yield from _alignment(row, run)
+
+
+def _length(registry: Registry, row: Row, run: Run, evidence: Evidence) -> Compared:
+    published, train = registry.steps(row), run.train
+    assert published is not None
+    assert train is not None
+    per_epoch = (evidence.images or registry.data.images) // train.global_batch
+    ours = train.steps if train.steps is not None else (train.epochs or 0) * per_epoch
+    if published != ours and abs(published - ours) <= ROUNDED_LENGTH * published:
+        return _item("train.steps", published, ours, "harmless", "lengths are printed rounded")
+    return _item("train.steps", published, ours)
+
+
+def _alignment(row: Row, run: Run) -> Iterator[Compared]:
+    kind = row.align_kind
+    yield _item("align.kind", kind, run.align.kind if run.align else None)
+    if kind is None or run.align is None or run.align.kind != kind:
+        return
+    try:
+        published = to_plain(published_alignment(row))
+    except ConfigError as error:
+        yield Compared(field="align", published=row.align, ours=kind, effect="moves FID", why=str(error))
+        return
+    ours = to_plain(run.align)
+    for name in published:
+        if name == "kind":
+            continue
+        harmless = name == "teacher_precision"
+        effect: Effect = "harmless" if harmless else "moves FID"
+        why = "the paper does not say; rounding only" if harmless else ""
+        yield _item(f"align.{name}", published[name], ours.get(name), effect, why)
+
+
+def published_alignment(row: Row) -> AlignSettings:
+    """The alignment's settings behind a row: what it names, else the defaults for its model size.
+
+    Raises:
+        ConfigError: this suite has no such alignment or setting.
+    """
+    plain = dict(row.align) if isinstance(row.align, dict) else {"kind": row.align}
+    family, size, patch = row.size
+    network = {"family": family, "size": size, "patch": patch, "resolution": row.resolution, "convention": "sra"}
+    model = from_plain(ModelConfig, network)
+    try:
+        settings = _adapter(str(plain["kind"])).validate_python(plain)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ConfigError(f"row {row.id!r}: align.{problem['loc'][-1]}: {problem['msg']}") from error
+    return settings.resolved(network_facts(model, CodecConfig()))
+
+
+@functools.cache
+def _adapter(kind: str) -> TypeAdapter[AlignSettings]:
+    return TypeAdapter(settings_class(kind))
+
+
+def _evaluation(registry: Registry, row: Row, evidence: Evidence) -> Iterator[Compared]:
+    record, published = evidence.record, registry.evaluator
+    samples, reference, graph = (record.get(name, {}) for name in ("samples", "reference", "graph"))
+    yield _item("scored images", registry.images(row), samples.get("count"))
+    yield _item("scored resolution", row.resolution, _edge(samples))
+    if samples.get("duplicates"):
+        yield _item("repeated images", 0, samples["duplicates"])
+    graph_name = str(graph.get("name"))
+    yield _item("evaluator graph", published.graph, PurePosixPath(graph_name).name)
+    if PurePosixPath(graph_name).name == published.graph:
+        yield from _hash("evaluator graph", published.graph, evidence, graph.get("sha256"))
+    yield from _named_file("reference batch", published.references.get(row.resolution), reference, evidence)
+    settings = record.get("settings", {})
+    stored = settings.get("stored_statistics")
+    yield _item("reference statistics stored in the file", published.stored_statistics, stored)
+    if settings.get("trusted_sample_statistics"):
+        yield _item("sample statistics", "of the images", "brought by the file", why="they need not be the images'")
+
+
+def _edge(samples: Mapping[str, Any]) -> int | None:
+    shape = samples.get("shape")
+    return shape[0] if shape else None
+
+
+def _named_file(name: str, published: str | None, found: Mapping[str, Any], evidence: Evidence) -> Iterator[Compared]:
+    ours = PurePosixPath(str(found.get("path"))).name
+    yield _item(name, published, ours)
+    if published and ours == published:
+        yield from _hash(name, published, evidence)
+
+
+def _hash(name: str, published: str, evidence: Evidence, seen: str | None = None) -> Iterator[Compared]:
+    """Content beside the pinned hash; where either is unknown, the name has to do, and the report says so."""
+    pinned, found = evidence.pins.get(published), seen or evidence.files.get(published)
+    if pinned and found:
+        yield _item(f"{name} sha256", pinned, found)
+        return
+    why = "known by name only: no hash is pinned" if not pinned else "known by name only: its hash was not recorded"
+    yield Compared(field=f"{name} sha256", published=pinned or "not pinned", ours=found, effect="harmless", why=why)

@@ -1,0 +1,304 @@
+"""What a run says about a published row: reproduced, worse, better, not comparable, no published value, failed.
+
+A metric is reproduced when zero lies within the interval of the difference, measured minus published. That interval is
+made of what each side leaves open, added up:
+
+- half a unit of the last printed digit;
+- sampling noise: the run's own 95 % interval, widened by sqrt(1 + 1/k) for the mean of k runs, because the published
+  number is one draw of the same noise;
+- for rows that were trained here, the largest difference known between honest trainings of the same row (the
+  registry's `spread`); where none is known, nothing is allowed, and the verdict says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from benchmark.manifest.schema import Run
+from benchmark.published.comparability import Compared, Evidence, blocking, compare
+from benchmark.published.schema import LOWER_IS_BETTER, METRICS, NO_ADDRESS, Registry, Row, Spread
+
+Status = Literal["reproduced", "better", "worse", "not comparable", "no published value", "failed"]
+COMPARED: tuple[Status, ...] = ("reproduced", "better", "worse")
+TOOL = "adm"
+"""The only tool whose numbers the papers print."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricVerdict:
+    """One metric of one row."""
+
+    metric: str
+    measured: float | None
+    published: str | None
+    """As printed."""
+    difference: float | None = None
+    """Measured minus published."""
+    interval: tuple[float, float] | None = None
+    """Of the difference."""
+    rounding: float | None = None
+    """Half a unit of the last printed digit."""
+    sampling: tuple[float, float] | None = None
+    """How far sampling noise reaches below and above; None: not estimated."""
+    allowance: float | None = None
+    """For training noise, or another device's arithmetic; None: nothing is known."""
+    status: Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowVerdict:
+    """One row: its status, why, and every metric and setting behind it."""
+
+    status: Status
+    reasons: list[str]
+    row: str | None = None
+    """Id of the published row."""
+    metrics: list[MetricVerdict] = field(default_factory=list)
+    settings: list[Compared] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def judge(
+    registry: Registry, run: Run, evidence: Evidence, metrics: Mapping[str, float | None], failure: str | None = None
+) -> RowVerdict:
+    """The verdict of one run.
+
+    Args:
+        registry: the published rows.
+        run: the run, naming its row.
+        evidence: what its files say.
+        metrics: the ADM metrics of its final samples.
+        failure: where it failed, if it did.
+
+    Raises:
+        RegistryError: the run names a row that does not exist.
+    """
+    row = registry.row(run.published) if run.published else None
+    if failure:
+        return RowVerdict(status="failed", reasons=[failure], row=run.published)
+    if row is None:
+        return _without_row(registry, run, evidence)
+    settings = compare(registry, row, run, evidence)
+    blocks = blocking(settings)
+    trained = run.train is not None and not registry.protocols[row.protocol].scores_only
+    one = {name: [metrics.get(name)] for name in METRICS}
+    intervals = [dict(evidence.record.get("intervals", {}))]
+    judged = judge_metrics(registry, row, one, intervals, trained=trained, comparable=not blocks)
+    return RowVerdict(
+        status=overall(judged, comparable=not blocks),
+        reasons=[item.text() for item in blocks] or _reasons(judged),
+        row=row.id,
+        metrics=judged,
+        settings=settings,
+        notes=[*_notes(registry, row, judged, trained=trained)],
+    )
+
+
+def judge_metrics(
+    registry: Registry,
+    row: Row,
+    measured: Mapping[str, Sequence[float | None]],
+    intervals: Sequence[Mapping[str, Sequence[float]]],
+    *,
+    trained: bool,
+    comparable: bool,
+) -> list[MetricVerdict]:
+    """Every metric of a row.
+
+    Args:
+        registry: the published rows.
+        row: the row.
+        measured: a value per run and metric.
+        intervals: the 95 % intervals of each run's metrics.
+        trained: whether the networks were trained here.
+        comparable: whether the protocol is the row's.
+    """
+    verdicts = []
+    for metric in METRICS:
+        values = [v for v in measured.get(metric, []) if v is not None and math.isfinite(v)]
+        complete = len(values) == len(measured.get(metric, [])) > 0
+        mean = sum(values) / len(values) if complete else None
+        published = row.printed.get(metric)
+        if published is None or mean is None:
+            status: Status = "no published value" if published is None else "failed"
+            shown = None if published is None else str(published)
+            verdicts.append(MetricVerdict(metric=metric, measured=mean, published=shown, status=status))
+            continue
+        sampling = _sampling(registry, row, metric, values, intervals)
+        allowance = allowance_of(registry, row, metric, trained=trained)
+        verdicts.append(_judged(metric, mean, published, sampling, allowance, comparable=comparable))
+    return verdicts
+
+
+def _judged(
+    metric: str,
+    measured: float,
+    published: Decimal,
+    sampling: tuple[float, float] | None,
+    allowance: float | None,
+    *,
+    comparable: bool,
+) -> MetricVerdict:
+    difference = measured - float(published)
+    rounding = half_unit(published)
+    below, above = sampling or (0.0, 0.0)
+    open_ = rounding + (allowance or 0.0)
+    low, high = difference - below - open_, difference + above + open_
+    status: Status = "reproduced"
+    if not comparable:
+        status = "not comparable"
+    elif low > 0 or high < 0:
+        status = "better" if (difference < 0) == (metric in LOWER_IS_BETTER) else "worse"
+    return MetricVerdict(
+        metric=metric,
+        measured=measured,
+        published=str(published),
+        difference=difference,
+        interval=(low, high),
+        rounding=rounding,
+        sampling=sampling,
+        allowance=allowance,
+        status=status,
+    )
+
+
+def half_unit(printed: Decimal) -> float:
+    """Half a unit of the last digit: 0.005 for 29.10."""
+    exponent = printed.as_tuple().exponent
+    assert isinstance(exponent, int), printed
+    return float(Decimal(5).scaleb(exponent - 1))
+
+
+def _sampling(
+    registry: Registry, row: Row, metric: str, values: Sequence[float], intervals: Sequence[Mapping[str, Any]]
+) -> tuple[float, float] | None:
+    """Reach of sampling noise below and above the mean of `values`, the published draw's own included."""
+    if registry.protocols[row.protocol].scores_only:
+        return (0.0, 0.0)
+    found = [interval.get(metric) for interval in intervals]
+    if not found or any(pair is None for pair in found):
+        return None
+    count = len(values)
+    below = [max(0.0, value - pair[0]) for value, pair in zip(values, found, strict=True) if pair is not None]
+    above = [max(0.0, pair[1] - value) for value, pair in zip(values, found, strict=True) if pair is not None]
+    factor = math.sqrt(1 + 1 / count)
+    return factor * _rms(below), factor * _rms(above)
+
+
+def _rms(values: Sequence[float]) -> float:
+    return math.sqrt(sum(v * v for v in values) / len(values))
+
+
+def allowance_of(registry: Registry, row: Row, metric: str, *, trained: bool) -> float | None:
+    """What is allowed for training noise (or, for a given file, for another device's arithmetic); None: not known."""
+    arithmetic = registry.protocols[row.protocol].arithmetic
+    if arithmetic is not None:
+        published = row.printed.get(metric)
+        if metric in ("precision", "recall") or published is None:
+            return arithmetic.share
+        return arithmetic.relative * float(published)
+    widths = [float(s.width) for s in spreads_of(registry, row, trained=trained) if s.metric == metric]
+    return max(widths, default=None)
+
+
+def allowances_of(registry: Registry, run: Run) -> dict[str, dict[str, Any]]:
+    """By metric: what the verdict on a run allows for training noise, and where that comes from."""
+    if run.published is None or run.train is None:
+        return {}
+    row = registry.row(run.published)
+    found = spreads_of(registry, row, trained=True)
+    return {
+        s.metric: {"allowed": allowance_of(registry, row, s.metric, trained=True), "source": s.source} for s in found
+    }
+
+
+def spreads_of(registry: Registry, row: Row, *, trained: bool) -> list[Spread]:
+    """Entries of the registry's `spread` that allow this row something."""
+    if not trained:
+        return []
+    return [
+        s
+        for s in registry.spread
+        if s.what in ("training", "framework")
+        and (s.model, s.align, s.steps) == (row.model, row.align_kind, registry.steps(row))
+    ]
+
+
+def overall(metrics: Sequence[MetricVerdict], *, comparable: bool) -> Status:
+    """A row's status: failed before not comparable before worse before better before reproduced."""
+    statuses = {m.status for m in metrics}
+    if "failed" in statuses:
+        return "failed"
+    if not comparable:
+        return "not comparable"
+    order: tuple[Status, ...] = ("worse", "better", "reproduced")
+    return next((status for status in order if status in statuses), "no published value")
+
+
+def _reasons(metrics: Sequence[MetricVerdict]) -> list[str]:
+    """What decided the status."""
+    failed = [m.metric for m in metrics if m.status == "failed"]
+    if failed:
+        return [f"{', '.join(failed)}: not measured"]
+    return [sentence(m) for m in metrics if m.status in ("worse", "better")]
+
+
+def sentence(verdict: MetricVerdict) -> str:
+    """One metric in words."""
+    assert verdict.difference is not None
+    assert verdict.interval is not None
+    low, high = verdict.interval
+    return (
+        f"{verdict.metric}: {verdict.measured:.4g} against {verdict.published}: {verdict.difference:+.3g}, "
+        f"interval of the difference [{low:+.3g}, {high:+.3g}]"
+    )
+
+
+def _notes(registry: Registry, row: Row, metrics: Sequence[MetricVerdict], *, trained: bool) -> list[str]:
+    """What a reader must know of a row that is no reason against it."""
+    notes = [note] if (note := registry.protocols[row.protocol].note) else []
+    if not registry.address(row):
+        notes.append(f"published numbers from {row.source}: {NO_ADDRESS}")
+    compared = [m for m in metrics if m.difference is not None]
+    without = [m.metric for m in compared if m.sampling is None]
+    if without:
+        notes.append(f"no sampling interval was estimated for {', '.join(without)}: none is allowed for")
+    if trained:
+        spread = spreads_of(registry, row, trained=True)
+        notes += [f"allowed for training noise, {s.metric}: {s.width} ({s.source})" for s in spread]
+        unknown = [m.metric for m in compared if m.allowance is None]
+        if unknown:
+            notes.append(f"no spread between trainings is known for {', '.join(unknown)}: none is allowed for")
+    notes += [f"also printed, {o.metric}: {o.value} ({o.source})" for o in row.also_printed]
+    seen = [s for s in registry.spread if s.what == "sampling" and s.model == row.model]
+    return notes + [f"seen elsewhere, {s.metric}: {' and '.join(map(str, s.values))} ({s.source})" for s in seen]
+
+
+def _without_row(registry: Registry, run: Run, evidence: Evidence) -> RowVerdict:
+    """A run that names no row: not comparable where it is no ImageNet evaluation, else there is no number for it."""
+    graph = str(evidence.record.get("graph", {}).get("name") or run.score.graph)
+    reasons = []
+    if graph.startswith("embedded:"):
+        reasons.append(f"{graph.removeprefix('embedded:')} features: not comparable with ImageNet numbers")
+    counts = sorted({registry.images(row) for row in registry.rows}, reverse=True)
+    if run.sample.images not in counts:
+        used = " or ".join(f"{count:,}" for count in counts)
+        reasons.append(f"{run.sample.images:,} images were scored, published rows use {used}")
+    status: Status = "not comparable" if reasons else "no published value"
+    return RowVerdict(status=status, reasons=[*reasons, _unnamed(registry, run)])
+
+
+def _unnamed(registry: Registry, run: Run) -> str:
+    kind = run.align.kind if run.align else None
+    for known in registry.unprinted:
+        if (known.family, known.align) == (run.model.family, kind) and known.size in (None, run.model.size):
+            return f"no number is published for this row ({known.source})"
+    return "the manifest names no published row for this variant"

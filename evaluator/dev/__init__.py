@@ -1,0 +1,1 @@
+"""For developers of the evaluator: plain reference numerics, timings, studies."""

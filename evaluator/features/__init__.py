@@ -1,0 +1,1 @@
+"""Features of image sets: extraction, cache, statistics."""

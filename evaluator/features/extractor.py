@@ -1,0 +1,98 @@
+"""What the torch tools share: where their weights lie, the device, features of an image set. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluator.errors import ToolError
+from evaluator.features.cache import Progress
+from evaluator.images.image_set import ImageSet
+
+Array = np.ndarray[Any, Any]
+Compute = Callable[[Array], Tensor]
+"""Images (n, H, W, 3) uint8 to features (n, D)."""
+EMBEDDED = "embedded:digits"
+OWN, GRAPH = "own", "graph"
+FOLDER_VARIABLE = "SRA_BENCH_ASSETS"
+DEFAULT_FOLDER = "~/.cache/sra-bench/assets"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file that a tool's authors publish: its asset's name, its file names, its address."""
+
+    asset: str
+    files: tuple[str, ...]
+    address: str
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which network a tool sees, and where its weights lie."""
+    help_extractor = "own: the tool's Inception; graph: the network of --graph, converted, named so in the record"
+    parser.add_argument("--extractor", choices=(OWN, GRAPH), default=OWN, help=help_extractor)
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser()
+    parser.add_argument("--assets", type=Path, default=folder, help=f"folder of weights; default: ${FOLDER_VARIABLE}")
+
+
+def place(weights: Weights, folder: Path) -> Path:
+    """The file of a tool's weights: in the asset's folder, or in the assets folder itself.
+
+    Raises:
+        ToolError: it is not there; where it belongs, and how to get it.
+    """
+    candidates = [root / file for file in weights.files for root in (folder / weights.asset, folder)]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise ToolError(
+            f"weights not found: {candidates[0]}; `sra-bench fetch {weights.asset}`, or place them by hand from "
+            f"{weights.address}, or choose --extractor {GRAPH}"
+        )
+    return found
+
+
+def state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.pth` file, read without running what a pickle may hold.
+
+    Raises:
+        ToolError: damaged, or more than tensors.
+    """
+    try:
+        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise ToolError(f"{path}: not a whole file of weights") from error
+    return found
+
+
+def identity(path: Path) -> dict[str, str]:
+    """File name and SHA-256, for the record."""
+    with path.open("rb") as handle:
+        return {"file": path.name, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+
+
+def device() -> torch.device:
+    """A GPU where there is one, in whole float32: TF32 convolutions move features by 1e-3."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def extract(images: ImageSet, compute: Compute) -> Array:
+    """Features of every image in memory, float32 (N, D); says how far it is."""
+    progress, parts = Progress(images.path.name, images.count), []
+    for batch in images.batches():
+        with torch.inference_mode():
+            parts.append(compute(batch).float().cpu().numpy())
+        progress.update(len(batch))
+    return np.concatenate(parts)

@@ -1,0 +1,1 @@
+"""Image sets: reading and inspection."""

@@ -1,0 +1,1 @@
+"""Inception networks from frozen TensorFlow graphs, in torch."""

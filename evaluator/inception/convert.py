@@ -1,0 +1,162 @@
+"""The Inception network of a frozen TensorFlow graph, `python -m evaluator.inception.convert GRAPH OUT`.
+
+OUT (`.safetensors`) holds the constants as tensors and, in its metadata, the operations between images and features.
+TensorFlow is not needed, neither here nor where the result is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import graphlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from evaluator.errors import EvaluatorError, refusing
+from evaluator.files import replacing
+from evaluator.inception import graphdef
+from evaluator.inception.folding import fold
+from evaluator.inception.graph import BLANK, INPUT, LOGITS, POOL, SPATIAL, Graph, resolve
+from evaluator.inception.graphdef import Node
+from evaluator.inception.network import OPERATIONS, Inception, Network
+
+PASSED = ("Identity", "CheckNumerics")
+"""Operations that hand their first input on."""
+FORMAT = "sra-bench inception 1"
+SUFFIX = ".safetensors"
+
+
+def load(graph: Graph) -> Inception:
+    """The network of a frozen graph, or of a file that this module wrote.
+
+    Raises:
+        EvaluatorError: neither, or a graph without the tensors, or with an operation that is not known.
+    """
+    network = read(graph.path) if graph.path.suffix == SUFFIX else trace(graph.path)
+    return Inception(fold(network)).eval().requires_grad_(False)
+
+
+def trace(path: Path) -> Network:
+    """Everything between the images and the features of a frozen graph.
+
+    Raises:
+        EvaluatorError: a tensor that is needed is absent, or an operation is not known.
+    """
+    nodes = graphdef.read(path)
+    absent = [name for name in (INPUT, POOL, SPATIAL, LOGITS) if name not in nodes]
+    if absent:
+        raise EvaluatorError(f"--graph {path}: without the tensors that are needed: {', '.join(absent)}")
+    outputs = [_source(nodes, name, path) for name in (POOL, SPATIAL, nodes[LOGITS].inputs[1])]
+    needed = _needed(nodes, outputs, path)
+    order = graphlib.TopologicalSorter({name: node.inputs for name, node in needed.items()}).static_order()
+    constants = {name: node.attributes["value"] for name, node in needed.items() if node.op == "Const"}
+    if outputs[2] not in constants:
+        raise EvaluatorError(f"--graph {path}: the second input of {LOGITS} is not a constant")
+    steps = tuple(needed[name] for name in order if name in needed and name not in constants)
+    pool, spatial, weights = outputs
+    return Network(steps, constants, images=INPUT, pool=pool, spatial=spatial, weights=weights)
+
+
+def _needed(nodes: dict[str, Node], outputs: list[str], path: Path) -> dict[str, Node]:
+    """Nodes that the outputs depend on, down to the images, each with its inputs' true sources."""
+    found: dict[str, Node] = {}
+    waiting = list(outputs)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name == INPUT:
+            continue
+        node = nodes[name]
+        if node.op == "Const":
+            if node.attributes.get("value") is None:
+                raise EvaluatorError(f"--graph {path}: constant {name} has a dtype that is not known")
+        elif node.op not in OPERATIONS:
+            known = ", ".join(sorted((*OPERATIONS, *PASSED)))
+            raise EvaluatorError(f"--graph {path}: operation {node.op} of node {name} is not known; known are {known}")
+        found[name] = replace(node, inputs=tuple(_source(nodes, i, path) for i in node.inputs))
+        waiting += found[name].inputs
+    return found
+
+
+def _source(nodes: dict[str, Node], tensor: str, path: Path) -> str:
+    """The node that makes a tensor, past those that only hand it on."""
+    name, _, output = tensor.partition(":")
+    if output not in ("", "0"):
+        raise EvaluatorError(f"--graph {path}: {tensor}: operations with several outputs are not known")
+    if name not in nodes:
+        raise EvaluatorError(f"--graph {path}: node {name} is named as an input, but is not there")
+    node = nodes[name]
+    return _source(nodes, node.inputs[0], path) if node.op in PASSED and name != INPUT else name
+
+
+def write(network: Network, graph: Graph, out: Path) -> None:
+    """Write a network as safetensors, atomically; the graph's name and hash go with it."""
+    nodes = [{**asdict(node), "attributes": _plain(node.attributes)} for node in network.nodes]
+    names = {"images": network.images, "pool": network.pool, "spatial": network.spatial, "weights": network.weights}
+    metadata = {
+        "format": FORMAT,
+        "graph": json.dumps({"name": graph.name, "sha256": graph.sha256}),
+        "nodes": json.dumps(nodes),
+        "names": json.dumps(names),
+    }
+    with replacing(out) as temporary:
+        save_file({name: array.copy() for name, array in network.constants.items()}, temporary, metadata)
+
+
+def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if isinstance(value, (str, int, float, list))}
+
+
+def read(path: Path) -> Network:
+    """A network that `write` wrote.
+
+    Raises:
+        EvaluatorError: not such a file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as content:
+            metadata = content.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise EvaluatorError(f"--graph {path}: not written by convert-inception (format {FORMAT!r} is needed)")
+            constants = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise EvaluatorError(f"--graph {path}: not a whole safetensors file") from error
+    nodes = tuple(Node(**{**node, "inputs": tuple(node["inputs"])}) for node in json.loads(metadata["nodes"]))
+    return Network(nodes, constants, **json.loads(metadata["names"]))
+
+
+def source_of(graph: Graph) -> dict[str, str]:
+    """Name and SHA-256 of the frozen graph that the features come from."""
+    if graph.path.suffix != SUFFIX:
+        return {"name": graph.name, "sha256": graph.sha256}
+    with safe_open(graph.path, framework="numpy") as content:
+        source: dict[str, str] = json.loads(content.metadata()["graph"])
+    return source
+
+
+def main() -> None:
+    """Convert, try the result on a blank image, write."""
+    parser = argparse.ArgumentParser(description="Take the Inception network out of a frozen TensorFlow graph.")
+    parser.add_argument("graph", help="frozen graph (.pb), or embedded:digits")
+    parser.add_argument("out", type=Path, help=f"the network ({SUFFIX})")
+    options = parser.parse_args()
+    with refusing():
+        if options.out.suffix != SUFFIX:
+            raise EvaluatorError(f"OUT {options.out}: a name that ends in {SUFFIX} is needed")
+        graph = resolve(options.graph)
+        network = trace(graph.path)
+        inception = Inception(network).eval()
+        with torch.inference_mode():
+            pool, spatial = inception(torch.zeros(BLANK))
+        write(network, graph, options.out)
+    grid = " x ".join(map(str, spatial.shape[1:]))
+    sizes = f"{pool.shape[1]} features, {grid} spatial, {inception.weights.shape[1]} classes"
+    print(f"{options.out}: {len(network.nodes)} operations, {sizes}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Metrics of features: FID, sFID, Inception score, precision, recall, intervals."""

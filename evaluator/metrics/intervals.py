@@ -1,0 +1,149 @@
+"""95 % intervals of every metric from the features of one sample set.
+
+The target is the expected metric of that many images of the same generator, against the same reference, which is held
+fixed. A metric is an unbiased estimate of its own expectation (FID's growth at few images is part of the target), so
+that only its spread over sample sets has to be estimated: `docs/intervals.md` derives and checks it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from evaluator.metrics.coverage import Coverage
+from evaluator.metrics.frechet import Gaussian, InceptionScore, Rows, blocks, symmetric_factor
+from evaluator.metrics.threads import side_by_side
+
+Array = np.ndarray[Any, Any]
+Interval = list[float]
+Root = tuple[Array, Array]
+Case = tuple[float, Rows, Gaussian, Gaussian]
+"""A Frechet distance of features (N, D) with their statistics to those of a reference."""
+QUANTILE = 1.959963984540054
+"""Of the normal distribution at 97.5 %."""
+CHOSEN, SHIFTS = 512, 4
+"""Images that estimate the second order, and how many partners each of them gets."""
+SUBSETS, KEPT = 100, 0.6
+"""Random parts of the samples for recall, and the share that each keeps."""
+
+
+def frechet_intervals(*cases: Case) -> list[Interval]:
+    """Of each Frechet distance; what is alike in them is computed at the same time."""
+    roots = list(side_by_side(root_of, [(own.covariance, reference.covariance) for _, _, own, reference in cases]))
+    return [_frechet_interval(case, root) for case, root in zip(cases, roots, strict=True)]
+
+
+def _frechet_interval(case: Case, root: Root) -> Interval:
+    value, features, own, reference = case
+    low, high = _around(value, math.sqrt(frechet_variance(features, own, reference, root)))
+    return [max(low, 0.0), high]
+
+
+def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian, root: Root) -> float:
+    """Variance of a Frechet distance over sample sets of N images.
+
+    The empirical influence of an image x, with y = (x - m) A and (A, w) as `root_of` has them, is
+    2 (m - m_r).(x - m) + |x - m|^2 - sum_k y_k^2 / sqrt(w_k). The variance of its mean counts the second-order part
+    of the distance twice; that part, `_second_order`, is all there is when the two distributions are equal.
+    """
+    axes, values = root
+    mean = own.mean.astype(np.float64)
+    slope = 2 * (mean - reference.mean)
+    influence = []
+    for block in blocks(features):
+        centred = block - mean
+        y = centred @ axes
+        influence.append(centred @ slope + (centred * centred).sum(axis=1) - (y * y) @ values**-0.5)
+    once = float(np.concatenate(influence).var(ddof=1)) / len(features)
+    return max(once - _second_order(features, mean, axes, values), once / 2)
+
+
+def root_of(covariance: Array, reference: Array) -> Root:
+    """A (D, r) and w (r,), with A^T S A = diag(w) and A A^T = S_r in the directions that both have."""
+    try:
+        factor = np.linalg.cholesky(reference)
+    except np.linalg.LinAlgError:
+        factor = symmetric_factor(reference)
+    values, vectors = np.linalg.eigh(factor.T @ covariance @ factor)
+    kept = values > len(values) * np.finfo(np.float64).eps * max(float(values[-1]), 0.0)
+    return factor @ vectors[:, kept], values[kept]
+
+
+def _second_order(features: Rows, mean: Array, axes: Array, values: Array) -> float:
+    """2 E[h(x, x')^2] / N^2 over pairs of images: the variance of the second-order part of the distance.
+
+    h(x, x') = sum_k y_k y'_k / sqrt(w_k) + sum_kl K_kl (y_k y_l - M_kl) (y'_k y'_l - M_kl) / 2, where M = diag(w) and
+    K_kl = 1 / (sqrt(w_k w_l) (sqrt(w_k) + sqrt(w_l))) is the second derivative of -2 tr sqrt(M).
+    """
+    count = len(features)
+    chosen = np.random.default_rng(0).choice(count, min(CHOSEN, count), replace=False)
+    some = np.concatenate([np.asarray(features[int(i) : int(i) + 1]) for i in chosen])
+    y, root = (some - mean) @ axes, np.sqrt(values)
+    kernel = 1 / (np.outer(root, root) * (root[:, None] + root[None, :]))
+    squares = []
+    for shift in range(1, SHIFTS + 1):
+        other = np.roll(y, shift, axis=0)
+        both = y * other
+        quadratic = ((both @ kernel) * both).sum(axis=1) - ((y * y + other * other) @ (1 / root)) / 2 + root.sum() / 2
+        squares.append((both @ (1 / root) + quadratic / 2) ** 2)
+    return 2 * float(np.mean(np.concatenate(squares))) / count**2
+
+
+def inception_interval(score: InceptionScore) -> Interval:
+    """Of an Inception score: a split's exp(mean KL) moves with the mean of its images' divergences.
+
+    The marginal's own error does not enter in first order: the derivative of the mean KL by it is zero.
+    """
+    parts = zip(score.splits, score.divergences, strict=True)
+    variances = [(split**2) * float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.0 for split, part in parts]
+    low, high = _around(score.value, math.sqrt(sum(variances)) / len(variances))
+    return [max(low, 1.0), high]
+
+
+def precision_interval(value: float, count: int) -> Interval:
+    """Of a precision of N samples: with the reference fixed, its samples are independent trials."""
+    return _wilson(value, count)
+
+
+def recall_interval(value: float, coverage: Coverage) -> Interval:
+    """Of a recall, by the delete-d jackknife (Shao and Wu 1989): recall of random 60 % parts of the samples.
+
+    One sample's ball depends on other samples, and a reference is held by few: leaving out single samples (or groups)
+    overstates the variance about twofold, which parts of this size do not.
+    """
+    count = len(coverage.nearest)
+    kept = round(KEPT * count)
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(SUBSETS):
+        part = np.zeros(count, bool)
+        part[generator.permutation(count)[:kept]] = True
+        found.append(coverage.recall(part))
+    variance = float(np.var(found, ddof=1)) * kept / (count - kept)
+    if variance > 0 and 0 < value < 1:
+        return _wilson(value, max(value * (1 - value) / variance, 1.0))
+    # At 0 and 1 a share has no spread of its own: the wider of the parts' and of as many trials as there are.
+    (low, high), (other_low, other_high) = (
+        _around(value, math.sqrt(variance)),
+        _wilson(value, min(count, len(coverage.balls))),
+    )
+    return [max(min(low, other_low), 0.0), min(max(high, other_high), 1.0)]
+
+
+def _around(value: float, error: float) -> Interval:
+    return [value - QUANTILE * error, value + QUANTILE * error]
+
+
+def _wilson(value: float, trials: float) -> Interval:
+    """Wilson's score interval of a share, with continuity correction (Newcombe 1998): not empty at 0 or 1."""
+    low = 0.0 if value <= 0 else _wilson_end(value, trials, -1)
+    high = 1.0 if value >= 1 else _wilson_end(value, trials, 1)
+    return [max(low, 0.0), min(high, 1.0)]
+
+
+def _wilson_end(value: float, trials: float, side: int) -> float:
+    z2 = QUANTILE**2
+    inside = z2 + 2 * side - 1 / trials + 4 * value * (trials * (1 - value) - side)
+    return (2 * trials * value + z2 + side * (1 + QUANTILE * math.sqrt(max(inside, 0.0)))) / (2 * (trials + z2))

@@ -1,0 +1,1 @@
+"""The scoring tools, each a program: ADM on TensorFlow or torch, clean-fid, torch-fidelity."""

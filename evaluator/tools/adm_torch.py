@@ -1,0 +1,49 @@
+"""The ADM protocol on the converted Inception in torch: `python -m evaluator.tools.adm_torch`. A tool of its own.
+
+The protocol is `adm_protocol`'s, on features that torch computes with the graph's own weights: for machines whose
+GPU TensorFlow does not support. Its record never stands in for the TensorFlow route's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from evaluator.features import extractor
+from evaluator.features.cache import folder_name
+from evaluator.features.extractor import Array
+from evaluator.inception import convert
+from evaluator.inception.graph import BLANK, Graph
+from evaluator.tools import adm_protocol, tool
+from evaluator.tools.adm_protocol import SPATIAL_CHANNELS
+
+
+class TorchInception:
+    """The network of a graph on the best device."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.device = extractor.device()
+        self.network = convert.load(graph).to(self.device)
+        self.weights: Array = self.network.weights.cpu().numpy()
+        width = self(np.zeros(BLANK, np.uint8)).shape[1]
+        self.widths = (len(self.weights), width - len(self.weights))
+
+    def __call__(self, images: Array) -> Array:
+        """(n, H, W, 3) uint8 to pooled and spatial features side by side (n, D + h * w * 7), float32."""
+        with torch.inference_mode():
+            pool, spatial = self.network(torch.from_numpy(images.copy()).to(self.device))
+            found: Array = torch.cat([pool, spatial[..., :SPATIAL_CHANNELS].flatten(1)], 1).cpu().numpy()
+        return found
+
+
+def score(task: tool.Task) -> list[tool.Result]:
+    """The ADM metrics of every sample set."""
+    network = TorchInception(task.graph)
+    source = convert.source_of(task.graph)
+    made = {"extractor": f"converted from graph {source['name']}", "source": source, "device": str(network.device)}
+    results = adm_protocol.score(task, network, folder_name("adm-torch", source["sha256"]))
+    return [(metrics, {**settings, **made}, *intervals) for metrics, settings, *intervals in results]
+
+
+if __name__ == "__main__":
+    tool.run("adm_torch", torch.__version__, score, adm_protocol.options)

@@ -1,0 +1,154 @@
+"""Block outputs of a network on noisy latents, and what the paper makes of them: PCA pictures, linear probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sra.analysis.options import View
+from sra.model.transformer import DiffusionTransformer
+from sra.model.weights import load_network
+from sra.objectives.ddpm import STEPS, Diffusion
+from sra.objectives.flow import interpolate
+from sra.runtime.random_streams import Randoms
+
+Array = np.ndarray[Any, Any]
+
+
+@contextmanager
+def tapped(network: DiffusionTransformer, blocks: tuple[int, ...]) -> Iterator[dict[int, Tensor]]:
+    """While open, every forward pass leaves the outputs (N, T, D) of these blocks, counted from 1, in the dict."""
+    outputs: dict[int, Tensor] = {}
+
+    def keep(number: int) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            outputs[number] = output
+
+        return hook
+
+    handles = [network.blocks[number - 1].register_forward_hook(keep(number)) for number in blocks]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Looker:
+    """The network of a view."""
+
+    def __init__(self, view: View, device: torch.device) -> None:
+        """Load it.
+
+        Raises:
+            DataError: not a weights file, or one of another network.
+        """
+        self.view = view
+        network = load_network(view.checkpoint, view.model, view.codec, view.weights)
+        self.network = network.to(device)
+
+    @torch.no_grad()
+    def outputs(self, z: Tensor, labels: Tensor, noise: Tensor, t: float) -> dict[int, Tensor]:
+        """Block outputs (N, T, D) by block.
+
+        Args:
+            z: (N, C, h, w) scaled latents.
+            labels: (N,) classes, or the null label.
+            noise: of z's shape.
+            t: part of noise.
+        """
+        if self.view.model.family == "dit":
+            told = torch.full((len(z),), round(t * (STEPS - 1)), device=z.device)
+            x_t = Diffusion().to(z.device).corrupt(z, noise, told)
+        else:
+            x_t, _ = interpolate(self.view.model.interpolant, z, noise, torch.full((len(z),), t, device=z.device))
+            told = torch.full((len(z),), self.view.network_time(t), device=z.device)
+        with tapped(self.network, self.view.blocks) as found:
+            self.network(x_t, told, labels)
+        return found
+
+    def noise(self, positions: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """For every position the eps of its posterior and its noise: the same at all times, blocks and batches."""
+        randoms = Randoms(self.view.seed, positions)
+        return randoms.normal("latent", shape), randoms.normal("noise", shape)
+
+
+def pca_image(tokens: Tensor, grid: int) -> Array:
+    """First three principal components of the tokens of one image, each from its least to its greatest value.
+
+    Args:
+        tokens: (T, D), row by row.
+        grid: tokens along one axis.
+
+    Returns:
+        (grid, grid, 3) in [0, 1].
+    """
+    from sklearn.decomposition import PCA  # a second of imports that only this picture pays
+
+    with np.errstate(invalid="ignore"):  # tokens that are all alike: no share of the variance, which is not asked
+        components = PCA(3, svd_solver="full").fit_transform(tokens.double().cpu().numpy())
+    low, high = components.min(0), components.max(0)
+    scaled: Array = (components - low) / np.where(high > low, high - low, 1)
+    return scaled.reshape(grid, grid, 3)
+
+
+def probe_accuracy(
+    train: tuple[Array, Array],
+    test: tuple[Array, Array],
+    classes: int,
+    *,
+    epochs: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Top-1 accuracy of a linear layer behind a batch norm, on the features it learned from and on others.
+
+    Adam at `lr`, cosine to 0 over all steps. SRA paper: lr 1e-3, batch 4096, 80 epochs; its optimizer is not printed.
+
+    Args:
+        train: (N, D) features and (N,) classes to learn from.
+        test: the same, to be judged by.
+        classes: number of classes.
+        epochs: passes over `train`.
+        batch: samples per step, at most N.
+        lr: first learning rate.
+        seed: of the initialisation and the order.
+        device: where it is computed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.from_numpy(train[0]), torch.from_numpy(train[1])
+    batch = min(batch, len(x))
+    linear = nn.Linear(x.shape[1], classes)
+    nn.init.normal_(linear.weight, std=0.01, generator=generator)
+    nn.init.zeros_(linear.bias)
+    probe = nn.Sequential(nn.BatchNorm1d(x.shape[1], affine=False), linear).to(device)
+    optimizer = torch.optim.Adam(probe.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(x) // batch))
+    for _ in range(epochs):
+        order = torch.randperm(len(x), generator=generator)
+        for start in range(0, len(x) - batch + 1, batch):
+            chosen = order[start : start + batch]
+            loss: Any = F.cross_entropy(probe(x[chosen].to(device)), y[chosen].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return _accuracy(probe, train, device), _accuracy(probe, test, device)
+
+
+@torch.no_grad()
+def _accuracy(probe: nn.Module, data: tuple[Array, Array], device: torch.device) -> float:
+    probe.eval()
+    right = 0
+    for start in range(0, len(data[1]), 4096):
+        features = torch.from_numpy(data[0][start : start + 4096]).to(device)
+        right += int((probe(features).argmax(1).cpu().numpy() == data[1][start : start + 4096]).sum())
+    return right / len(data[1])

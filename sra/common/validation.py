@@ -1,0 +1,104 @@
+"""What pydantic finds wrong in a user's settings, as one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from functools import cache
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from sra.common.errors import UserError, nearest
+
+T = TypeVar("T")
+CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
+"""Hints whose parts may be settings."""
+
+
+@cache
+def adapter(cls: type) -> TypeAdapter[Any]:
+    """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
+    return TypeAdapter(cls)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as it is meant: of two equal keys one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """A document, without aliases: what is written twice can be changed apart.
+
+    Raises:
+        yaml.YAMLError: not YAML, a key that stands twice, or an alias that holds itself.
+    """
+    try:
+        return plain_copy(yaml.load(text, _Loader))  # noqa: S506 - a SafeLoader
+    except RecursionError as error:
+        raise yaml.YAMLError("an alias that holds itself") from error
+
+
+def plain_copy(value: Any) -> Any:
+    """Mappings and lists copied, all else as it is."""
+    if isinstance(value, dict):
+        return {k: plain_copy(v) for k, v in value.items()}
+    return [plain_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def validated(cls: type[T], document: Any, where: str, name: str) -> T:
+    """Settings of a class from a plain document.
+
+    Args:
+        cls: a frozen dataclass that refuses unknown keys.
+        document: as YAML has it.
+        where: the file or option, as its user knows it.
+        name: what its keys stand in.
+
+    Raises:
+        UserError: anything a user must mend, in one line.
+    """
+    try:
+        # mypy takes the hash of the instances for that of the class.
+        checked: T = adapter(cls).validate_python(document)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise UserError(f"{where}: {one_line(cls, error, name)}") from error
+    return checked
+
+
+def one_line(cls: type, error: ValidationError, name: str) -> str:
+    """The first problem: key, what is wrong, what was found, the nearest name of an unknown key."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"] if re.fullmatch(r"[\w-]+", str(part))]
+    owner, keys = _owner(cls, [str(part) for part in problem["loc"]], name)
+    key = ".".join(location)
+    if problem["type"] == "unexpected_keyword_argument":
+        unknown = location[-1]
+        return f"unknown key {key!r} in {owner}{nearest(unknown, keys)}; allowed: {', '.join(keys)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{key or owner}: missing, it has no default"
+    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
+    return f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}{found}"
+
+
+def _owner(cls: type, location: list[str], name: str) -> tuple[str, list[str]]:
+    """The settings that a key stands in: their name, and their keys."""
+    current = cls
+    for part in location[:-1]:
+        hint = typing.get_type_hints(current).get(part) if dataclasses.is_dataclass(current) else None
+        options = typing.get_args(hint) if typing.get_origin(hint) in CONTAINERS else (hint,)
+        found = [o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)]
+        if found:
+            name, current = part, found[0]
+    return name, [f.name for f in dataclasses.fields(current)]

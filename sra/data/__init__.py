@@ -1,0 +1,1 @@
+"""Images and latents: reading, preparing, loading."""

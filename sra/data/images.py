@@ -1,0 +1,159 @@
+"""Images: `python -m sra.data.images` centre-crops a data set into numbered PNGs with a `dataset.json`.
+
+The work is done in parts of 1,000 images, each with a record of its own: an interrupted job redoes at most the parts
+that were under way. Large data sets are spread over all cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from sra.common.errors import DataError
+from sra.common.files import replacing, write_json
+from sra.config import ImagesJob
+from sra.data.source import Reader, Source, open_source
+from sra.runtime import job
+
+PART = 1000
+"""Images per folder and per record."""
+POOL_FROM = 10_000
+"""From this many images on, starting processes costs less than it saves."""
+
+
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """ADM's crop: halve with BOX while the short side is at least 2 * size, BICUBIC to size, then crop the centre."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), resample=Image.Resampling.BOX)
+    scale = size / min(image.size)
+    wanted = (round(image.width * scale), round(image.height * scale))
+    image = image.resize(wanted, resample=Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Up to 1,000 images that stand in one folder."""
+
+    number: int
+    names: tuple[str, ...]
+    reader: Reader
+    out: Path
+
+    @property
+    def record(self) -> Path:
+        """Written when the part is whole."""
+        return self.out / "parts" / f"{self.number:05d}.json"
+
+    def place(self, index: int) -> str:
+        """File of the part's image `index`, relative to the image folder."""
+        return f"{self.number:05d}/img{self.number * PART + index:08d}.png"
+
+    def make(self, made: Callable[[], None] = lambda: None) -> int:
+        """Crop and write every image, calling `made` after each; returns how many there are.
+
+        Raises:
+            DataError: an image that is not an image, named.
+            job.Stopped: on request.
+        """
+        converted: Counter[str] = Counter()
+        for index, name in enumerate(self.names):
+            job.check_stop()
+            image = self.reader.image(name)
+            converted.update(_oddities(image, name))
+            cropped = center_crop(self._rgb(image, name), self.reader.resolution)
+            with replacing(self.out / "images" / self.place(index), durable=False) as temporary:
+                # Photographs hardly shrink further with more effort, which would cost as much time as the crop.
+                cropped.save(temporary, format="PNG", compress_level=1)
+            made()
+        write_json(self.record, dict(converted))
+        return len(self.names)
+
+    def _rgb(self, image: Image.Image, name: str) -> Image.Image:
+        try:
+            return image.convert("RGB")
+        except ValueError as error:
+            where = f"data.images {self.reader.place}: {name}"
+            raise DataError(f"{where}: mode {image.mode} cannot be converted to RGB") from error
+
+
+def _oddities(image: Image.Image, name: str) -> Iterator[str]:
+    """What has to be converted: a mode that is not RGB, a format that the name denies."""
+    if image.mode != "RGB":
+        yield image.mode
+    suffix = PurePosixPath(name).suffix.lower().lstrip(".")
+    if image.format and suffix not in ({"jpg", "jpeg"} if image.format == "JPEG" else {image.format.lower()}):
+        yield f"named otherwise, is {image.format}"
+
+
+def prepare(config: ImagesJob, out: Path) -> None:
+    """Write every image as a PNG of the wanted size; `dataset.json` comes last.
+
+    Raises:
+        DataError: an image that is not an image, named.
+    """
+    listing = out / "images" / "dataset.json"
+    if listing.is_file():
+        print("images are complete", flush=True)
+        return
+    source = open_source(config.data, config.resolution)
+    parts = _parts(source, out)
+    missing = [part for part in parts if not part.record.is_file()]
+    count = sum(len(part.names) for part in missing)
+    progress = job.Progress("images", len(source.names), " images", done=len(source.names) - count)
+    _make_all(missing, progress, len(os.sched_getaffinity(0)) if count >= POOL_FROM else 1)
+    converted: Counter[str] = Counter()
+    for part in parts:
+        converted.update(json.loads(part.record.read_text()))
+    write_json(
+        out / "images.json",
+        {"count": len(source.names), "classes": len(set(source.labels)), "converted": dict(converted)},
+    )
+    places = [part.place(index) for part in parts for index in range(len(part.names))]
+    write_json(listing, {"labels": [list(pair) for pair in zip(places, source.labels, strict=True)]})
+    shutil.rmtree(out / "parts")
+
+
+def _parts(source: Source, out: Path) -> list[Part]:
+    starts = range(0, len(source.names), PART)
+    return [Part(s // PART, tuple(source.names[s : s + PART]), source.reader, out) for s in starts]
+
+
+def _make_all(parts: list[Part], progress: job.Progress, workers: int) -> None:
+    if workers == 1:
+        for part in parts:
+            part.make(progress.update)
+        return
+    # Spawned, not forked: a worker opens the source itself. Signals reach workers too, and they stop by themselves.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=job.catch_signals) as pool:
+        futures = [pool.submit(part.make) for part in parts]
+        try:
+            for future in as_completed(futures):
+                progress.update(future.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m sra.data.images --config stage.json --out DIR`."""
+    parser = argparse.ArgumentParser(prog="python -m sra.data.images", description=main.__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    prepare(job.read_config(options.config, ImagesJob), options.out)
+
+
+if __name__ == "__main__":
+    job.run(main)

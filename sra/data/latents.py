@@ -1,0 +1,152 @@
+"""Latents: `python -m sra.data.latents` encodes images, or packs existing ones for training."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sra.common.errors import DataError
+from sra.common.files import sha256_file
+from sra.config import LatentsJob
+from sra.data.labels import check_split, read_labels
+from sra.data.packed import FACTS, Array, PackedFolder, PackedWriter, adopt, check_shape, is_packed
+from sra.data.public_layout import PublicLatents, find_public, pack
+from sra.model.vae import Codec, codec_folder, load_codec
+from sra.model.vae_files import WEIGHTS
+from sra.runtime import job
+
+
+def sample_latent(moments: Tensor, eps: Tensor, scale: float) -> Tensor:
+    """z = (mean + std * eps) * scale: (N, 2C, h, w) and (N, C, h, w) to (N, C, h, w)."""
+    mean, std = moments.chunk(2, dim=1)
+    return (mean + std * eps) * scale
+
+
+class PackedLatents(PackedFolder):
+    """Packed latents as tensors."""
+
+    def batch(self, indices: Array, mirrored: Array | None = None) -> tuple[Tensor, Tensor]:
+        """(N, 2C, h, w) float32 moments and (N,) int64 labels.
+
+        Args:
+            indices: (N,) images.
+            mirrored: (N,) bool, which of them to take from the mirrored images; none: no image is mirrored.
+        """
+        moments = np.ascontiguousarray(self.moments[indices], dtype=np.float32)
+        if mirrored is not None:
+            assert self.flipped is not None
+            moments[mirrored] = self.flipped[indices[mirrored]]
+        return torch.from_numpy(moments), torch.from_numpy(self.labels[indices])
+
+
+def encode(config: LatentsJob, images: Path, out: Path) -> None:
+    """Encode a prepared image folder into packed latents; an interrupted call continues to the same bits.
+
+    Raises:
+        DataError: images without labels, or unreadable ones.
+    """
+    if is_packed(out):
+        print("latents are complete", flush=True)
+        return
+    table = read_labels(images / "images" / "dataset.json")
+    codec = load_codec(config.codec, "cuda" if torch.cuda.is_available() else "cpu")
+    shape = (len(table), *wanted_shape(config))
+    with PackedWriter(out, shape, config.data.latent_dtype, flipped=config.flipped) as writer:
+        progress = job.Progress("latents", len(table), " images", done=writer.done)
+        for pixels in _loaded(images / "images", list(table)[writer.done :], config.batch):
+            job.check_stop()
+            writer.write(*_moments(config, codec, pixels))
+            progress.update(len(pixels))
+        weights = codec_folder(config.codec) / WEIGHTS
+        writer.finish(list(table.values()), {"codec_sha256": sha256_file(weights) if weights.is_file() else None})
+
+
+def wanted_shape(config: LatentsJob) -> tuple[int, int, int]:
+    """(2C, h, w) that the manifest's codec and resolution mean."""
+    side = config.resolution // config.codec.factor
+    return 2 * config.codec.channels, side, side
+
+
+def _moments(config: LatentsJob, codec: Codec, pixels: Tensor) -> list[Array]:
+    """Moments of a batch of images (n, H, W, 3), and of its mirrored copy where wanted."""
+    versions = [pixels, pixels.flip(2)] if config.flipped else [pixels]
+    found = [codec.moments(version).cpu().numpy() for version in versions]
+    check_shape(found[0].shape[1:], wanted_shape(config), f"codec.path {config.codec.path}")
+    return found
+
+
+def _loaded(folder: Path, names: list[str], batch: int) -> Iterator[Tensor]:
+    """Batches (n, H, W, 3) uint8; the next one is read while the codec works on this one."""
+    starts = range(0, len(names), batch)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+
+        def ask(start: int) -> Iterator[Array]:
+            return pool.map(_pixels, [folder / name for name in names[start : start + batch]])
+
+        asked = [ask(start) for start in starts[:1]]
+        for following in itertools.chain(starts[1:], [None]):
+            rows = asked.pop()
+            asked += [ask(following)] if following is not None else []
+            yield torch.from_numpy(np.stack(list(rows)))
+
+
+def _pixels(path: Path) -> Array:
+    try:
+        return np.asarray(Image.open(path).convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path}: not a whole image: {error}") from error
+
+
+def take_in(config: LatentsJob, out: Path) -> None:
+    """Latents that `data.latents` names: packed ones are linked, those in the public layout packed once.
+
+    Raises:
+        DataError: neither layout, another shape, truncated, without labels, or without the mirrored images wanted.
+    """
+    if is_packed(out):
+        print("latents are complete", flush=True)
+        return
+    path = Path(str(config.data.latents))
+    where, public = f"data.latents {path}", find_public(path)
+    if is_packed(path):
+        packed = PackedFolder(path)
+        check_shape(packed.shape, wanted_shape(config), where)
+        check_split(config.data.split, packed.count, packed.classes, where)
+        adopt(packed, out, flipped=config.flipped)
+    elif public is None:
+        raise DataError(f"{where}: found neither {FACTS} (packed) nor vae-sd/dataset.json (public layout)")
+    elif config.flipped:
+        raise DataError(f"{where}: the public layout has no mirrored latents, which train.flip needs")
+    else:
+        source = PublicLatents(public)
+        check_shape(source.shape, wanted_shape(config), where)
+        check_split(config.data.split, len(source.labels), len(set(source.labels)), where)
+        pack(source, out, config.data.latent_dtype)
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m sra.data.latents --config stage.json --images DIR --out DIR`."""
+    parser = argparse.ArgumentParser(prog="python -m sra.data.latents", description=main.__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options: Any = parser.parse_args(arguments)
+    config = job.read_config(options.config, LatentsJob)
+    if config.data.latents is not None:
+        take_in(config, options.out)
+    else:
+        encode(config, options.images, options.out)
+
+
+if __name__ == "__main__":
+    job.run(main)

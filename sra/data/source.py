@@ -1,0 +1,157 @@
+"""Data sets of images: a folder or zip, with class folders or `dataset.json`; ImageNet as Kaggle ships it."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from sra import embedded
+from sra.common.errors import DataError
+from sra.config import DataConfig
+from sra.data.labels import check_names, check_split, parse_labels
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+KAGGLE_TRAIN = "ILSVRC/Data/CLS-LOC/train"
+"""Where Kaggle's `imagenet-object-localization-challenge` keeps the training images."""
+# Every format has errors of its own for a damaged file; all of them mean the same to a user.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads members of one place; small enough to be sent to another process."""
+
+    place: str
+    """Folder, zip file or `embedded:digits`."""
+    resolution: int
+    """Edge of the embedded digits."""
+
+    def image(self, name: str) -> Image.Image:
+        """A whole image, in the mode it is stored in.
+
+        Raises:
+            DataError: not an image, or not all of it.
+        """
+        if self.place.startswith("embedded:"):
+            return Image.fromarray(_digits(self.resolution)[0][int(name)])
+        try:
+            image = Image.open(io.BytesIO(self.content(name)))
+            image.load()
+        except UNREADABLE as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+            raise DataError(f"data.images {self.place}: {name}: not a whole image ({reason})") from error
+        return image
+
+    def content(self, name: str) -> bytes:
+        """Bytes of a member."""
+        path = Path(self.place)
+        return _archive(self.place).read(name) if path.is_file() else (path / name).read_bytes()
+
+
+@functools.cache
+def _archive(place: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(place)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"data.images {place}: neither a folder nor a zip file ({error})") from error
+
+
+@functools.cache
+def _digits(resolution: int) -> tuple[Any, list[int]]:
+    pixels, classes = embedded.digits(resolution)
+    return pixels, [int(c) for c in classes]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images of a data set in a fixed order."""
+
+    names: list[str]
+    labels: list[int]
+    reader: Reader
+
+
+def open_source(data: DataConfig, resolution: int) -> Source:
+    """The source that `data.images` names.
+
+    Raises:
+        DataError: missing, without labels, without images, or not the split it claims to be.
+    """
+    assert data.images is not None
+    if data.images == "embedded:digits":
+        _, classes = _digits(resolution)
+        return Source([str(i) for i in range(len(classes))], classes, Reader(data.images, resolution))
+    path = Path(data.images)
+    if not path.exists():
+        raise DataError(f"data.images {path}: not found; a folder or a zip of images is needed")
+    reader = Reader(str(path), resolution)
+    listed, prefix = _members(path)
+    names = sorted(name for name in listed if PurePosixPath(name).suffix.lower() in SUFFIXES)
+    if not names:
+        raise DataError(f"data.images {path}: found no images ({', '.join(sorted(SUFFIXES))})")
+    labels = _labels(data, reader, names, prefix, f"{prefix}dataset.json" in listed)
+    check_split(data.split, len(names), len(set(labels)), f"data.images {path}")
+    return Source(names, labels, reader)
+
+
+def _members(path: Path) -> tuple[set[str], str]:
+    """Names of all files below the data set's own folder, and that folder as a prefix (empty, or Kaggle's)."""
+    if path.is_file():
+        names = {n for n in _archive(str(path)).namelist() if not n.endswith("/")}
+        prefix = f"{KAGGLE_TRAIN}/" if any(n.startswith(f"{KAGGLE_TRAIN}/") for n in names) else ""
+    else:
+        prefix = f"{KAGGLE_TRAIN}/" if (path / KAGGLE_TRAIN).is_dir() else ""
+        names = set(_walk(path, path / prefix))
+    return {n for n in names if n.startswith(prefix) and not _hidden(n)}, prefix
+
+
+def _walk(root: Path, start: Path) -> list[str]:
+    """Files below `start`, relative to `root`; no file is asked for its state (there may be a million)."""
+    names = []
+    for folder, _, files in os.walk(start, followlinks=True):
+        relative = Path(folder).relative_to(root).as_posix()
+        names += files if relative == "." else [f"{relative}/{name}" for name in files]
+    return names
+
+
+def _hidden(name: str) -> bool:
+    """What macOS and file browsers add to folders and zips."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _labels(data: DataConfig, reader: Reader, names: list[str], prefix: str, has_json: bool) -> list[int]:
+    """Labels from `dataset.json`, or from the sorted names of the top folders."""
+    where = f"data.images {reader.place}"
+    own = [name.removeprefix(prefix) for name in names]
+    if data.labels == "dataset.json" or (data.labels == "auto" and has_json):
+        if not has_json:
+            raise DataError(f"{where}: data.labels is dataset.json, and there is none")
+        try:
+            text = reader.content(f"{prefix}dataset.json")
+        except UNREADABLE as error:
+            raise DataError(f"{where}: dataset.json: cannot be read: {error}") from error
+        table = parse_labels(text, f"{where}: dataset.json")
+        check_names(table, own, where)
+        return [table[name] for name in own]
+    loose = [name for name in own if "/" not in name]
+    if loose:
+        raise DataError(f"{where}: {loose[0]} lies in no class folder, and there is no dataset.json")
+    tops = [name.split("/")[0] for name in own]
+    classes = {c: i for i, c in enumerate(sorted(set(tops)))}
+    return [classes[top] for top in tops]

@@ -1,0 +1,1 @@
+"""The authors' file formats, and stand-ins for published files."""

@@ -1,0 +1,331 @@
+"""One diffusion transformer: SiT and DiT are two settings of it (DiT paper, section 3; SiT paper, section 3).
+
+State-dict names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sra.config import CodecConfig, ModelConfig
+from sra.model.token_groups import Groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Everything that decides the shapes of the weights."""
+
+    depth: int
+    width: int
+    heads: int
+    patch: int
+    grid: int
+    """Latent cells along one axis."""
+    channels: int
+    """Latent channels C."""
+    outputs: int
+    """Channels that the network predicts."""
+    classes: int
+    time_scale: float = 1.0
+    label_init_std: float = 0.02
+
+
+def position_encoding(width: int, grid: int) -> Tensor:
+    """Fixed 2-D sin-cos positions, (grid^2, width): columns first, then rows; per axis sines, then cosines."""
+    quarter = width // 4
+    frequency = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    angle = torch.arange(grid, dtype=torch.float64)[:, None] * frequency
+    axis = torch.cat([angle.sin(), angle.cos()], dim=1)
+    columns = axis[None, :, :].expand(grid, grid, -1)
+    rows = axis[:, None, :].expand(grid, grid, -1)
+    return torch.cat([columns, rows], dim=2).reshape(grid * grid, width).float()
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (1 + scale) + shift; x is (N, T, D), shift and scale are (N, D)."""
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class PatchEmbedding(nn.Module):
+    """(N, C, H, W) to (N, T, D), row by row."""
+
+    def __init__(self, channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        tokens: Tensor = self.proj(x)
+        return tokens.flatten(2).transpose(1, 2)
+
+
+class TimestepEmbedding(nn.Module):
+    """(..., N) times to (..., N, D): 256 sinusoids, cosines first, then an MLP."""
+
+    def __init__(self, width: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """See the class."""
+        frequency = torch.exp(-math.log(10000.0) * torch.arange(128, dtype=torch.float32, device=t.device) / 128)
+        angle = (t.float() * self.scale)[..., None] * frequency
+        sinusoids = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        embedded: Tensor = self.mlp(sinusoids)
+        return embedded
+
+
+class LabelEmbedding(nn.Module):
+    """(N,) labels to (N, D); the last row of the table is the null label."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(classes + 1, width)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """See the class."""
+        embedded: Tensor = self.embedding_table(y)
+        return embedded
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one qkv projection, laid out (q, k, v) x heads x head width."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor:
+        """(N, T, D) to (N, T, D), or pieces to pieces."""
+        rows, _, d = x.shape
+        n = rows if groups is None else rows // groups.pieces
+        q, k, v = self.qkv(x).reshape(n, -1, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if groups is not None and groups.separated:
+            parts = zip(*(a.split(groups.sizes, dim=2) for a in (q, k, v)), strict=True)
+            mixed = torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(x.shape))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linears with tanh-GELU between, ratio 4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, D) to (N, T, D)."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return out
+
+
+class Block(nn.Module):
+    """A transformer block with adaLN-Zero (DiT paper, figure 3)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.mlp = Mlp(width)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, c: Tensor, groups: Groups | None = None) -> Tensor:
+        """(N, T, D) tokens and (N, D) condition to (N, T, D); with groups, pieces and (2, N, D) to pieces."""
+        modulation = self.adaLN_modulation(c)
+        if groups is not None:
+            modulation = groups.per_piece(modulation)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)
+        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), groups)
+        out: Tensor = x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        return out
+
+
+class FinalLayer(nn.Module):
+    """(N, T, D) to (N, T, patch^2 * outputs), channel fastest."""
+
+    def __init__(self, width: int, patch: int, outputs: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(width, patch * patch * outputs)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, c: Tensor, groups: Groups | None = None) -> Tensor:
+        """See the class; with groups, pieces and (2, N, D) to pieces."""
+        modulation = self.adaLN_modulation(c)
+        if groups is not None:
+            modulation = groups.per_piece(modulation)
+        shift, scale = modulation.chunk(2, dim=1)
+        out: Tensor = self.linear(modulate(self.norm_final(x), shift, scale))
+        return out
+
+
+class Head(nn.Module):
+    """SRA's projection of the student's block output, for training only."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width, 2 * width)
+        self.linear2 = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, D) to (N, T, D)."""
+        out: Tensor = self.linear2(F.silu(self.linear1(x)))
+        return out
+
+
+class DiffusionTransformer(nn.Module):
+    """Predicts the velocity (SiT) or noise and variance (DiT) of latents."""
+
+    pos_embed: Tensor
+
+    def __init__(self, shape: Shape, *, head: bool = False) -> None:
+        super().__init__()
+        self.shape = shape
+        self.x_embedder = PatchEmbedding(shape.channels, shape.width, shape.patch)
+        self.t_embedder = TimestepEmbedding(shape.width, shape.time_scale)
+        self.y_embedder = LabelEmbedding(shape.classes, shape.width)
+        # A buffer: saved with the weights, outside the optimizer, the gradient norm and the average.
+        self.register_buffer("pos_embed", position_encoding(shape.width, shape.grid // shape.patch)[None])
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.depth))
+        self.final_layer = FinalLayer(shape.width, shape.patch, shape.outputs)
+        self.ap_head: nn.Module | None = Head(shape.width) if head else None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens T of one image."""
+        return (self.shape.grid // self.shape.patch) ** 2
+
+    @property
+    def null_label(self) -> int:
+        """Index of the label that means no class."""
+        return self.shape.classes
+
+    def forward(
+        self, x: Tensor, t: Tensor, y: Tensor, tap: int | None = None, groups: Groups | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The raw prediction, and the output of block `tap` where asked.
+
+        Args:
+            x: (N, C, H, W) noisy latents.
+            t: (N,) times, as the family means them; (2, N) with groups.
+            y: (N,) labels.
+            tap: block, counted from 1, whose output (N, T, D) is returned too.
+            groups: two groups of tokens with a time each.
+
+        Returns:
+            (N, outputs, H, W), or a pair with the tapped block's output.
+        """
+        c = self.condition(t, y)
+        tokens, tapped = self._embed(x, groups), None
+        for number, block in enumerate(self.blocks, start=1):
+            tokens = block(tokens, c, groups)
+            if number == tap:
+                tapped = _joined(tokens, groups)
+        prediction = self.unpatchify(_joined(self.final_layer(tokens, c, groups), groups))
+        return prediction if tapped is None else (prediction, tapped)
+
+    def hidden(self, x: Tensor, t: Tensor, y: Tensor, block: int, groups: Groups | None = None) -> Tensor:
+        """Output (N, T, D) of one block, counted from 1; nothing behind it is computed."""
+        c = self.condition(t, y)
+        tokens = self._embed(x, groups)
+        for layer in self.blocks[:block]:
+            tokens = layer(tokens, c, groups)
+        return _joined(tokens, groups)
+
+    def condition(self, t: Tensor, y: Tensor) -> Tensor:
+        """(..., N, D) from times (..., N) and labels (N,)."""
+        c: Tensor = self.t_embedder(t) + self.y_embedder(y)
+        return c
+
+    def _embed(self, x: Tensor, groups: Groups | None) -> Tensor:
+        tokens: Tensor = self.x_embedder(x) + self.pos_embed
+        return tokens if groups is None else groups.cut(tokens)
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, T, p*p*C), channel fastest: the inverse of `unpatchify` for any C."""
+        n, c, p = len(x), x.shape[1], self.shape.patch
+        g = self.shape.grid // p
+        return x.reshape(n, c, g, p, g, p).permute(0, 2, 4, 3, 5, 1).reshape(n, g * g, p * p * c)
+
+    def per_cell(self, values: Tensor) -> Tensor:
+        """(N, T), one number a token, to (N, 1, H, W), the same in all cells of its patch."""
+        p = self.shape.patch
+        g = self.shape.grid // p
+        square = values.reshape(-1, 1, g, 1, g, 1).expand(-1, 1, g, p, g, p)
+        return square.reshape(-1, 1, g * p, g * p)
+
+    def unpatchify(self, tokens: Tensor) -> Tensor:
+        """(N, T, p*p*C) to (N, C, H, W)."""
+        p, c = self.shape.patch, self.shape.outputs
+        g = self.shape.grid // p
+        return tokens.reshape(-1, g, g, p, p, c).permute(0, 5, 1, 3, 2, 4).reshape(-1, c, g * p, g * p)
+
+
+def _joined(tokens: Tensor, groups: Groups | None) -> Tensor:
+    return tokens if groups is None else groups.join(tokens)
+
+
+def shape_of(model: ModelConfig, codec: CodecConfig) -> Shape:
+    """The shape that a manifest's settings mean; only convention `sra` of SiT predicts C channels."""
+    size = model.dimensions
+    single = model.family == "sit" and model.convention == "sra"
+    return Shape(
+        depth=size.depth,
+        width=size.width,
+        heads=size.heads,
+        patch=model.patch,
+        grid=model.resolution // codec.factor,
+        channels=codec.channels,
+        outputs=codec.channels * (1 if single else 2),
+        classes=model.classes,
+        time_scale=model.time_scale,
+        label_init_std=model.label_init_std,
+    )
+
+
+def build(model: ModelConfig, codec: CodecConfig, *, head: bool = False) -> DiffusionTransformer:
+    """A network with the weights that torch gives it; see `initialise`."""
+    return DiffusionTransformer(shape_of(model, codec), head=head)
+
+
+def initialise(network: DiffusionTransformer, seed: int) -> None:
+    """DiT's initialisation from one seed. The head has its own: without it all else is equal."""
+    generator = torch.Generator().manual_seed(seed)
+    body = [(name, module) for name, module in network.named_modules() if not name.startswith("ap_head")]
+    for _, module in body:
+        if isinstance(module, nn.Linear):
+            _xavier(module, generator)
+    parameters = dict(network.named_parameters())
+    patch = parameters["x_embedder.proj.weight"]
+    nn.init.xavier_uniform_(patch.data.view(patch.shape[0], -1), generator=generator)
+    nn.init.zeros_(parameters["x_embedder.proj.bias"])
+    labels = parameters["y_embedder.embedding_table.weight"]
+    nn.init.normal_(labels, std=network.shape.label_init_std, generator=generator)
+    for index in (0, 2):
+        nn.init.normal_(parameters[f"t_embedder.mlp.{index}.weight"], std=0.02, generator=generator)
+    for name, parameter in parameters.items():
+        if "adaLN_modulation" in name or name.startswith("final_layer.linear"):
+            nn.init.zeros_(parameter)
+    if network.ap_head is not None:
+        own = torch.Generator().manual_seed(seed)
+        for module in network.ap_head.modules():
+            if isinstance(module, nn.Linear):
+                _xavier(module, own)
+
+
+def _xavier(linear: nn.Linear, generator: torch.Generator) -> None:
+    nn.init.xavier_uniform_(linear.weight, generator=generator)
+    nn.init.zeros_(linear.bias)

@@ -1,0 +1,109 @@
+"""The image autoencoder: a diffusers `AutoencoderKL`, from a folder, the hub's cache or the embedded one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sra import embedded
+from sra.common.errors import DataError
+from sra.config import CodecConfig
+from sra.model.vae_files import check_codec_folder
+
+PIXELS = 64 * 256 * 256
+"""That are encoded or decoded at a time: 13 GB of a decoder's memory, whatever the resolution."""
+
+
+class Codec:
+    """Pixels to posterior moments, latents to pixels; always in eval mode, without gradients."""
+
+    def __init__(self, module: Any, scale: float, device: str | torch.device) -> None:
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.scale, self.device = scale, torch.device(device)
+        self.factor = 2 ** (len(module.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, 2C, h, w) float32: posterior mean, then standard deviation."""
+        return torch.cat([self._moments(part) for part in _parts(images, images.shape[1] * images.shape[2])])
+
+    def _moments(self, images: Tensor) -> Tensor:
+        x = images.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        posterior = self.module.encode(x.to(self.module.dtype)).latent_dist
+        return torch.cat([posterior.mean, posterior.std], dim=1).float()
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """(N, C, h, w) scaled latents to (N, H, W, 3) uint8: ((x + 1) / 2 * 255), clamped, truncated."""
+        return torch.cat([self._decode(part) for part in _parts(z, z.shape[2] * z.shape[3] * self.factor**2)])
+
+    def _decode(self, z: Tensor) -> Tensor:
+        x = self.module.decode((z.to(self.device) / self.scale).to(self.module.dtype)).sample.float()
+        pixels: Tensor = ((x + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def _parts(batch: Tensor, pixels: int) -> list[Tensor]:
+    """A batch in parts that go through the module together, each image of so many pixels."""
+    size = max(1, PIXELS // pixels)
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
+
+
+def codec_folder(config: CodecConfig) -> Path:
+    """Where the codec lies; a hub id is returned as it is."""
+    return embedded.CODEC if config.path == "embedded:digits" else Path(config.path)
+
+
+def load_codec(config: CodecConfig, device: str | torch.device = "cpu") -> Codec:
+    """Load a codec.
+
+    Raises:
+        DataError: a folder without its files, or a hub id that is not in the local cache and cannot be fetched.
+    """
+    # diffusers costs seconds to import; jobs that need no codec do not pay.
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    folder = codec_folder(config)
+    check_codec_folder(folder)
+    local = folder.is_dir()
+    try:
+        module = AutoencoderKL.from_pretrained(
+            folder if local else config.path,
+            revision=None if local else config.revision,
+            local_files_only=local,
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = None if local else _absence(config)
+        raise DataError(
+            f"codec.path {config.path}: {reason or f'cannot be loaded: {str(error).splitlines()[0]}'}"
+        ) from error
+    channels = int(module.config.latent_channels)
+    codec = Codec(module, config.scale, device)
+    if (channels, codec.factor) != (config.channels, config.factor):
+        raise DataError(
+            f"codec.path {config.path}: has {channels} channels and factor {codec.factor}, "
+            f"the manifest says {config.channels} and {config.factor}"
+        )
+    return codec
+
+
+def _absence(config: CodecConfig) -> str | None:
+    """Why a hub id gave no codec, where it is not in the cache: diffusers' own words are about a file it lacks."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
+    except ValueError:
+        return "neither a folder nor an id of the hub"
+    if isinstance(found, str):
+        return None
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub did not give it"
+    return (
+        f"not in the hub's cache {constants.HF_HUB_CACHE}, and {why}; "
+        "name its folder, or an asset that `sra-bench fetch` gets, such as asset:sd-vae-ft-ema"
+    )

@@ -1,0 +1,1 @@
+"""Training objectives: SiT's flow matching and DiT's DDPM."""

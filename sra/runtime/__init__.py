@@ -1,0 +1,1 @@
+"""Jobs, processes, precision and random streams."""

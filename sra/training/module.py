@@ -1,0 +1,110 @@
+"""What one training step computes: the generation loss, and the alignment loss where there is an alignment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sra.alignment.protocol import Batch
+from sra.alignment.registry import AlignSettings
+from sra.config import CodecConfig, ModelConfig, TrainConfig
+from sra.model.transformer import DiffusionTransformer, build
+from sra.objectives.ddpm import DiffusionObjective
+from sra.objectives.flow import FlowObjective
+from sra.runtime.random_streams import RandomSource
+
+
+class Objective(Protocol):
+    """What a family learns: how latents are corrupted, and what the network's prediction is compared with."""
+
+    def draw(self, randoms: RandomSource, stream: str = "t") -> Tensor:
+        """Times (N,) from a stream of random numbers."""
+
+    def corrupt(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t (N, C, H, W) of clean latents and noise at times t (N,); SiT also takes a time per cell (N, 1, H, W)."""
+
+    def loss(self, prediction: Tensor, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Loss per sample (N,) of the network's raw prediction at t."""
+
+    def cleaner(self, t: Tensor, span: float, uniform: Tensor | None) -> Tensor:
+        """Teacher's times, of t's shape: t - U span, or t - span where `uniform` is None, inside the family's range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLosses:
+    """Losses of one batch."""
+
+    total: Tensor
+    """What is differentiated: mean(generation) + weight * mean(alignment)."""
+    generation: Tensor
+    """(N,) loss of the family's objective per sample."""
+    alignment: Tensor | None
+    """The distance as its paper or code reduces it; None without alignment."""
+    weight: float
+    """Weight of the alignment."""
+
+
+def objective_of(model: ModelConfig, train: TrainConfig) -> Objective:
+    """The objective that the settings mean."""
+    return DiffusionObjective() if model.family == "dit" else FlowObjective(model.interpolant, train.times)
+
+
+class TrainingModule(nn.Module):
+    """The student: network and training head, with the losses as its forward pass (so that DDP sees one call)."""
+
+    def __init__(self, model: ModelConfig, codec: CodecConfig, train: TrainConfig, align: AlignSettings | None) -> None:
+        super().__init__()
+        self.train_config = train
+        self.objective = objective_of(model, train)
+        self.network = build(model, codec)
+        self.alignment = None if align is None else align.build(model.resolution)
+        if self.alignment is not None:
+            self.network.ap_head = self.alignment.head(self.network.shape)
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        randoms: RandomSource,
+        teacher: DiffusionTransformer | None,
+        epoch: float = 0.0,
+    ) -> StepLosses:
+        """Losses of a batch of clean latents.
+
+        Args:
+            x: (N, C, H, W) clean latents, scaled.
+            y: (N,) labels before dropout.
+            randoms: source of t, noise and dropout; an alignment draws from streams of its own, so that runs with
+                and without one see the same numbers.
+            teacher: EMA copy, in eval mode; needed with an alignment that has a teacher.
+            epoch: for scheduled weights.
+        """
+        batch = self._batch(x, y, randoms)
+        if self.alignment is None:
+            x_t = self.objective.corrupt(batch.x, batch.noise, batch.t)
+            generation = self.objective.loss(self.network(x_t, batch.t, batch.y), batch.x, batch.noise, batch.t)
+            return StepLosses(total=generation.mean(), generation=generation, alignment=None, weight=0.0)
+        generation, alignment = self.alignment.step(self.network, teacher, batch)
+        weight = self.alignment.weight(epoch)
+        total = generation.mean() + weight * alignment.mean()
+        return StepLosses(total=total, generation=generation, alignment=alignment, weight=weight)
+
+    def _batch(self, x: Tensor, labels: Tensor, randoms: RandomSource) -> Batch:
+        dropped = randoms.uniform("dropout") < self.train_config.label_dropout
+        return Batch(
+            x=x,
+            noise=randoms.normal("noise", tuple(x.shape[1:])),
+            t=self.objective.draw(randoms),
+            labels=labels,
+            y=torch.where(dropped, self.network.null_label, labels),
+            objective=self.objective,
+            randoms=randoms,
+        )
+
+
+def needs_teacher(align: AlignSettings | None) -> bool:
+    """Whether training needs the EMA network's block outputs."""
+    return align is not None and align.needs_teacher

@@ -1,0 +1,149 @@
+"""The architecture: folders form floors, and no module imports from a floor above its own."""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("sra", "evaluator", "benchmark")
+FLOORS = (
+    "sra",
+    "sra/common",
+    "sra/config",
+    "sra/embedded",
+    "sra/runtime",
+    "sra/model",
+    "sra/objectives",
+    "sra/alignment",
+    "sra/data",
+    "sra/sampling",
+    "sra/training",
+    "sra/analysis",
+    "sra/interop",
+    "sra/parity",
+    "sra/perf",
+    "evaluator/embedded",
+    "evaluator/images",
+    "evaluator/inception",
+    "evaluator/metrics",
+    "evaluator/features",
+    "evaluator/tools",
+    "evaluator/dev",
+    "evaluator",
+    "benchmark",
+    "benchmark/machine",
+    "benchmark/assets",
+    "benchmark/manifest",
+    "benchmark/published",
+    "benchmark/plan",
+    "benchmark/run",
+    "benchmark/containers",
+    "benchmark/report",
+    "benchmark/clusters",
+    "benchmark/clusters/slurm",
+    "benchmark/clusters/kubernetes",
+    "benchmark/commands",
+    "benchmark/cli",
+)
+"""From the ground up."""
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+KNOWN: set[str] = {
+    "benchmark.assets.download -> benchmark.manifest.schema",
+    "benchmark.assets.download -> benchmark.plan.run_directory",
+    "benchmark.clusters.cancel -> benchmark.clusters.slurm.queue",
+    "benchmark.clusters.cancel -> benchmark.clusters.slurm.submit",
+    "benchmark.clusters.queue_status -> benchmark.clusters.slurm.queue",
+    "benchmark.clusters.render -> benchmark.clusters.kubernetes.documents",
+    "benchmark.clusters.render -> benchmark.clusters.kubernetes.manifests",
+    "benchmark.clusters.render -> benchmark.clusters.kubernetes.site",
+    "benchmark.clusters.render -> benchmark.commands.run",
+    "benchmark.clusters.slurm.submit -> benchmark.commands.run",
+    "benchmark.clusters.submit -> benchmark.clusters.slurm.site",
+    "benchmark.clusters.submit -> benchmark.clusters.slurm.submit",
+    "benchmark.clusters.submit -> benchmark.commands.run",
+    "benchmark.clusters.worker -> benchmark.commands.run",
+    "benchmark.run.runner -> benchmark.commands.status",
+    "evaluator.dev.perf -> evaluator.errors",
+    "evaluator.dev.perf -> evaluator.files",
+    "evaluator.features.cache -> evaluator.errors",
+    "evaluator.features.cache -> evaluator.files",
+    "evaluator.features.extractor -> evaluator.errors",
+    "evaluator.features.pooled_features -> evaluator.errors",
+    "evaluator.features.pooled_features -> evaluator.files",
+    "evaluator.features.reference_statistics -> evaluator.errors",
+    "evaluator.features.reference_statistics -> evaluator.files",
+    "evaluator.features.sample_statistics -> evaluator.errors",
+    "evaluator.features.sample_statistics -> evaluator.files",
+    "evaluator.images.image_set -> evaluator.errors",
+    "evaluator.images.inspection -> evaluator.errors",
+    "evaluator.images.npz -> evaluator.errors",
+    "evaluator.inception.convert -> evaluator.errors",
+    "evaluator.inception.convert -> evaluator.files",
+    "evaluator.inception.graph -> evaluator.errors",
+    "evaluator.inception.graphdef -> evaluator.errors",
+    "evaluator.inception.network -> evaluator.errors",
+    "evaluator.metrics.frechet -> evaluator.errors",
+    "evaluator.tools.adm -> evaluator.errors",
+    "evaluator.tools.adm_protocol -> evaluator.errors",
+    "evaluator.tools.clean_fid -> evaluator.errors",
+    "evaluator.tools.score_record -> evaluator.files",
+    "evaluator.tools.tool -> evaluator.errors",
+    "evaluator.tools.torch_fidelity -> evaluator.errors",
+    "evaluator.tools.views -> evaluator.files",
+    "sra.alignment.protocol -> sra.training.module",
+    "sra.config -> sra.alignment.registry",
+    "sra.config.plain -> sra.alignment.registry",
+    "sra.model.flops -> sra.alignment.registry",
+    "sra.sampling.sample -> sra.training.step",
+}
+"""To be mended: imports that still run upward."""
+
+
+def folder_of(module: str) -> str:
+    return str(MODULES[module].parent.relative_to(ROOT))
+
+
+def imports(module: str) -> Iterator[str]:
+    """Modules of this project that a module imports, those inside functions too."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            submodules = names & MODULES.keys()
+            yield from submodules
+            if names - submodules:
+                yield node.module
+
+
+def test_every_folder_has_a_floor() -> None:
+    assert {folder_of(module) for module in MODULES} == set(FLOORS)
+
+
+def test_nothing_imports_upward() -> None:
+    level = {folder: number for number, folder in enumerate(FLOORS)}
+    upward = {
+        f"{module} -> {found}"
+        for module in MODULES
+        for found in imports(module)
+        if level[folder_of(found)] > level[folder_of(module)]
+    }
+    assert upward <= KNOWN
+
+
+@pytest.mark.xfail(reason="the circle of settings and alignments is still to be opened")
+def test_no_import_circle() -> None:
+    graph = {module: set(imports(module)) - {module} for module in MODULES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_no_folder_is_crowded() -> None:
+    counts = {folder: len(list((ROOT / folder).glob("*.py"))) for folder in FLOORS}
+    assert {folder: count for folder, count in counts.items() if count > 16} == {}
