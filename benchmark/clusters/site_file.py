@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import yaml
 
-from sra.common.errors import UserError, nearest
+from sra.common.errors import UserError, did_you_mean
 from sra.common.validation import parse_yaml, validated
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def section(path: Path, name: str, cls: type[T]) -> T:
     for key in document:
         if key not in SECTIONS:
             raise UserError(
-                f"{path}: unknown section {key!r}{nearest(str(key), SECTIONS)}; allowed: {', '.join(SECTIONS)}"
+                f"{path}: unknown section {key!r}{did_you_mean(str(key), SECTIONS)}; allowed: {', '.join(SECTIONS)}"
             )
     if name not in document:
         raise UserError(f"{path}: no section {name!r}")

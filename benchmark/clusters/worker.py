@@ -19,7 +19,7 @@ from benchmark.plan.saved_plan import planned, record_session
 from benchmark.run.command import command_of
 from benchmark.run.local import ALONE, Local, Node
 from benchmark.run.runner import STOP_SIGNALS, STOPPED, Session, StageError, StoppedError, label_of, run_plan, stream
-from sra.common.errors import UserError, nearest
+from sra.common.errors import UserError, did_you_mean
 
 FOLLOW_SECONDS = 600.0
 """How long another node waits for the first one to prepare the stage."""
@@ -86,7 +86,7 @@ def chosen(plan: Plan, names: Sequence[str]) -> list[Stage]:
     known = {stage.directory.name: stage for stage in plan.stages}
     for name in names:
         if name not in known:
-            raise UserError(f"--stage {name}: not in the plan of this run{nearest(name, [*known, REPORT])}")
+            raise UserError(f"--stage {name}: not in the plan of this run{did_you_mean(name, [*known, REPORT])}")
     return [known[name] for name in names]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.containers.engine import EngineError, ask, find_engine, inspect, labels_of
 from benchmark.machine import provenance
-from sra.common.errors import nearest
+from sra.common.errors import did_you_mean
 
 IMAGES = ("trainer", "evaluator", "all")
 """In the order in which they are built: the last is made from the other two."""
@@ -82,7 +82,7 @@ def chosen(names: list[str]) -> list[str]:
     """
     for name in names:
         if name not in IMAGES:
-            raise EngineError(f"image {name!r}: allowed: {', '.join(IMAGES)}{nearest(name, IMAGES)}")
+            raise EngineError(f"image {name!r}: allowed: {', '.join(IMAGES)}{did_you_mean(name, IMAGES)}")
     return [name for name in IMAGES if name in names or not names]
 
 

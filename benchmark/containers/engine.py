@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from sra.common.errors import UserError, nearest
+from sra.common.errors import UserError, did_you_mean
 
 ENGINES = ("docker", "podman")
 ANSWER_SECONDS = 30.0
@@ -31,7 +31,7 @@ def find_engine(asked: str | None = None) -> str:
         EngineError: not an engine, not installed, or no answer.
     """
     if asked is not None and asked not in ENGINES:
-        raise EngineError(f"--engine {asked!r}: allowed: {', '.join(ENGINES)}{nearest(asked, ENGINES)}")
+        raise EngineError(f"--engine {asked!r}: allowed: {', '.join(ENGINES)}{did_you_mean(asked, ENGINES)}")
     wanted = (asked,) if asked else ENGINES
     installed = [name for name in wanted if shutil.which(name)]
     if not installed:

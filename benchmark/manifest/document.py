@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from benchmark.assets import catalogue
-from sra.common.errors import UserError, nearest
+from sra.common.errors import UserError, did_you_mean
 from sra.common.validation import parse_yaml, plain_copy
 
 # Fields that name places: environment variables in them are expanded, `~` too.
@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ManifestError(f"{path}: no such manifest{nearest(path.name, siblings)}")
+        raise ManifestError(f"{path}: no such manifest{did_you_mean(path.name, siblings)}")
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

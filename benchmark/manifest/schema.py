@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from benchmark.manifest.document import ManifestError, normalised, override, read
+from sra.common.errors import did_you_mean
 from sra.common.validation import adapter, one_line
 from sra.config import (
     STRICT,
@@ -25,7 +26,6 @@ from sra.config import (
     TrainConfig,
     check_sampler,
     check_seeds,
-    nearest,
     network_facts,
     settings_class,
     to_plain,
@@ -193,7 +193,7 @@ def load(path: Path, overrides: list[str] | None = None, variants: list[str] | N
     for name in names:
         if name not in manifest.variants:
             known = ", ".join(manifest.variants)
-            raise ManifestError(f"{path}: no variant {name!r}; allowed: {known}{nearest(name, manifest.variants)}")
+            raise ManifestError(f"{path}: no variant {name!r}; allowed: {known}{did_you_mean(name, manifest.variants)}")
     runs = [run for name in names for run in _runs(path, manifest, normalised(document), name)]
     if not runs:
         raise ManifestError(f"{path}: variants: found none, at least one is needed")

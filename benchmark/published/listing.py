@@ -10,7 +10,7 @@ from typing import Any, Literal
 from benchmark.published.comparability import show
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import METRICS, NO_ADDRESS, Registry, RegistryError, Row, Spread
-from sra.common.errors import nearest
+from sra.common.errors import did_you_mean
 from sra.config import ConfigError, settings_class
 
 Form = Literal["text", "json", "markdown"]
@@ -31,7 +31,7 @@ def list_published(model: str | None, form: Form = "text") -> str:
     models = list(dict.fromkeys(row.model for row in registry.rows))
     if model is not None and model.lower() not in map(str.lower, models):
         raise RegistryError(
-            f"--model {model!r}: no published row; allowed: {', '.join(models)}{nearest(model, models)}"
+            f"--model {model!r}: no published row; allowed: {', '.join(models)}{did_you_mean(model, models)}"
         )
     rows = [row for row in registry.rows if model is None or row.model.lower() == model.lower()]
     if form == "json":

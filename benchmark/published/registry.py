@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.published.schema import METRICS, Registry, RegistryError, Row
-from sra.common.errors import nearest
+from sra.common.errors import did_you_mean
 
 REGISTRY = Path(__file__).with_name("published.yaml")
 
@@ -92,7 +92,7 @@ def _inherited(path: Path, named: dict[str, Any], name: str, seen: tuple[str, ..
     """The settings of a name with those that it extends filled in."""
     settings = named.get(name)
     if settings is None:
-        raise RegistryError(f"{path}: {seen[-1]} extends {name!r}, which is not there{nearest(name, named)}")
+        raise RegistryError(f"{path}: {seen[-1]} extends {name!r}, which is not there{did_you_mean(name, named)}")
     if name in seen:
         raise RegistryError(f"{path}: {' -> '.join((*seen, name))} extends itself")
     if not isinstance(settings, dict) or "extends" not in settings:
@@ -142,7 +142,7 @@ def _check_row(registry: Registry, row: Row) -> None:
     names += [("training", row.training, registry.training)] if row.training else []
     for key, name, known in names:
         if name not in known:
-            raise ValueError(f"{key}: unknown name {name!r}{nearest(name, known)}")
+            raise ValueError(f"{key}: unknown name {name!r}{did_you_mean(name, known)}")
     if registry.protocols[row.protocol].scores_only:
         if not row.samples:
             raise ValueError("samples: missing, this protocol scores a given file")

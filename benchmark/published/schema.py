@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from sra.common.errors import UserError, nearest
+from sra.common.errors import UserError, did_you_mean
 from sra.config import STRICT
 
 METRICS = ("fid", "sfid", "is", "precision", "recall")
@@ -168,7 +168,7 @@ class Row:
             raise ValueError("source and papers must say where the numbers are printed")
         for other in self.also_printed:
             if other.metric not in METRICS:
-                raise ValueError(f"also_printed: unknown metric {other.metric!r}{nearest(other.metric, METRICS)}")
+                raise ValueError(f"also_printed: unknown metric {other.metric!r}{did_you_mean(other.metric, METRICS)}")
 
     @property
     def printed(self) -> dict[str, Decimal]:
@@ -310,7 +310,7 @@ class Registry:
         known = {row.id: row for row in self.rows}
         if name not in known:
             raise RegistryError(
-                f"published row {name!r}: not in the registry{nearest(name, known)}; see sra-bench published"
+                f"published row {name!r}: not in the registry{did_you_mean(name, known)}; see sra-bench published"
             )
         return known[name]
 

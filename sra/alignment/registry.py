@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sra.common.errors import ConfigError, nearest
+from sra.common.errors import ConfigError, one_of
 
 if TYPE_CHECKING:
     from sra.alignment.protocol import Alignment
@@ -73,7 +73,7 @@ def settings_class(kind: str) -> type[AlignSettings]:
         ConfigError: no such alignment.
     """
     if kind not in MODULES:
-        raise ConfigError(f"unknown alignment {kind!r}: one of {', '.join(MODULES)}, or none{nearest(kind, MODULES)}")
+        raise ConfigError(one_of("align", kind, [*MODULES, "none"]))
     module: Any = import_module(MODULES[kind])
     settings: type[AlignSettings] = module.Settings
     return settings

@@ -6,6 +6,11 @@ import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+BAD_INPUT = 2
+"""Exit code after a `UserError`."""
+STOPPED = 75
+"""Exit code after a request to stop with the work saved (EX_TEMPFAIL); the same command continues."""
+
 
 class UserError(Exception):
     """Bad input: which file and key, what was found, what is allowed. Ends a job with exit code 2."""
@@ -17,6 +22,14 @@ class ConfigError(UserError, ValueError):
 
 class DataError(UserError):
     """A file that is missing, damaged or of another shape than the settings say."""
+
+
+class EvaluatorError(UserError):
+    """Samples, a reference or a graph that cannot be scored."""
+
+
+class ToolError(Exception):
+    """A scoring tool that cannot run here; the table shows the reason, and the other tools still count."""
 
 
 def disk_trouble(error: OSError, place: str) -> str | None:
@@ -36,7 +49,31 @@ def disk_trouble(error: OSError, place: str) -> str | None:
     return reason and f"{error.filename or place}: {reason}; nothing finished is lost, the same command continues"
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest allowed name, else the empty string."""
+def expected(where: str, what: str, got: object, near: Iterable[str] = ()) -> str:
+    """One line of the form `<where>: expected X, got Y (did you mean Z?)`.
+
+    Args:
+        where: file, option or key, as the user wrote it.
+        what: what is allowed there.
+        got: what was found; a string is quoted.
+        near: allowed names, of which the closest to `got` is suggested.
+    """
+    return f"{where}: expected {what}, got {got!r}{did_you_mean(str(got), near)}"
+
+
+def one_of(where: str, got: str, allowed: Iterable[str]) -> str:
+    """`expected` for a name from a list.
+
+    Args:
+        where: file, option or key, as the user wrote it.
+        got: the unknown name.
+        allowed: all names that are allowed there.
+    """
+    names = list(allowed)
+    return expected(where, f"one of {', '.join(names)}", got, names)
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the closest allowed name, else the empty string."""
     match = get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    return f" (did you mean {match[0]!r}?)" if match else ""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from sra.common.errors import UserError, nearest
+from sra.common.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
@@ -84,7 +84,7 @@ def one_line(cls: type, error: ValidationError, name: str) -> str:
     key = ".".join(location)
     if problem["type"] == "unexpected_keyword_argument":
         unknown = location[-1]
-        return f"unknown key {key!r} in {owner}{nearest(unknown, keys)}; allowed: {', '.join(keys)}"
+        return f"unknown key {key!r} in {owner}{did_you_mean(unknown, keys)}; allowed: {', '.join(keys)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
         return f"{key or owner}: missing, it has no default"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sra.alignment.registry import STRICT, AlignSettings, NetworkFacts, settings_class
-from sra.common.errors import ConfigError, UserError, nearest
+from sra.common.errors import ConfigError, UserError
 from sra.config.plain import from_plain, to_plain
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "UserError",
     "check_sampler",
     "from_plain",
-    "nearest",
     "network_facts",
     "settings_class",
     "to_plain",

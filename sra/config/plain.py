@@ -8,7 +8,7 @@ import typing
 from typing import Any, TypeVar
 
 from sra.alignment.registry import AlignSettings, settings_class
-from sra.common.errors import ConfigError, nearest
+from sra.common.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def from_plain(cls: type[T], plain: dict[str, Any]) -> T:
     hints = typing.get_type_hints(cls)
     for key in plain:
         if key not in hints:
-            raise ConfigError(f"{cls.__name__}: unknown key {key!r}{nearest(key, hints)}")
+            raise ConfigError(f"{cls.__name__}: unknown key {key!r}{did_you_mean(key, hints)}")
     return cls(**{key: _restore(hints[key], value) for key, value in plain.items()})
 
 

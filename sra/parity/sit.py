@@ -14,7 +14,7 @@ from sra.alignment.dual_timestep import Teacher
 from sra.alignment.self_flow import Settings as DualTimestepSettings
 from sra.alignment.sra import PUBLIC_DISTANCES, Distance, Interval
 from sra.alignment.sra import Settings as SraSettings
-from sra.common.errors import DataError, nearest
+from sra.common.errors import DataError, did_you_mean
 from sra.config import EmaConfig, SampleConfig, TrainConfig
 from sra.model.transformer import DiffusionTransformer
 from sra.objectives.flow import Path, Times
@@ -199,5 +199,5 @@ def _cases(scope: Scope, depth: int) -> list[Scope]:
 
 def _named(known: dict[str, V], name: str) -> V:
     if name not in known:
-        raise DataError(f"unknown {name!r}: one of {', '.join(known)}{nearest(name, known)}")
+        raise DataError(f"unknown {name!r}: one of {', '.join(known)}{did_you_mean(name, known)}")
     return known[name]

@@ -14,7 +14,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sra.common.errors import ConfigError, nearest
+from sra.common.errors import ConfigError, did_you_mean
 
 VARIABLE = "SRA_BENCH_SPEED"
 
@@ -112,7 +112,7 @@ def parse(text: str, start: Speed | None = None) -> Speed:
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         if name not in hints:
-            raise ConfigError(f"speed: unknown switch {name!r}: one of {', '.join(hints)}{nearest(name, hints)}")
+            raise ConfigError(f"speed: unknown switch {name!r}: one of {', '.join(hints)}{did_you_mean(name, hints)}")
         allowed = typing.get_args(hints[name])
         if value not in allowed:
             raise ConfigError(f"speed: {name} must be one of {', '.join(allowed)}, found {value!r}")

@@ -107,9 +107,9 @@ def test_variants_differ_in_nothing_but_alignment() -> None:
     assert baseline.align is None
     assert sra.align is not None
     assert (baseline.train, baseline.model, baseline.sample, baseline.seed) == (
-        sra.training.train,
+        sra.train,
         sra.model,
-        sra.sampling.sample,
+        sra.sample,
         sra.seed,
     )
 

@@ -162,7 +162,7 @@ def test_what_slurm_would_refuse_is_said_before_anything_is_submitted(run: Submi
     with pytest.raises(UserError, match=rf"^{run.site}: images would be refused: .*Invalid account$"):
         run.submit()
     run.site.write_text(SITE.replace("partition: gpu", "partition: gpux"))
-    with pytest.raises(UserError, match=r"slurm: gpu.partition: this cluster has no 'gpux'.* did you mean 'gpu'"):
+    with pytest.raises(UserError, match=r"slurm: gpu.partition: this cluster has no 'gpux'.*did you mean 'gpu'"):
         run.submit()
     run.site.write_text(SITE.replace("'30'", "'1'"))
     with pytest.raises(UserError, match=rf"^{run.site}: slurm: cpu.time: found '1'; images is told 90 s before"):

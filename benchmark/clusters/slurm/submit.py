@@ -17,7 +17,7 @@ from benchmark.clusters.slurm.site import SiteError, SlurmSite
 from benchmark.commands.run import register
 from benchmark.plan.plan import Plan, Stage
 from benchmark.plan.run_directory import RunDirectory, is_done, is_reported, key_of
-from sra.common.errors import UserError, nearest
+from sra.common.errors import UserError, did_you_mean
 from sra.common.files import write_bytes
 
 SUBMISSION = key_of("submission")
@@ -173,7 +173,7 @@ def _check_partition(batch: Batch, cluster: Cluster, partitions: list[str]) -> N
     for part in (name or "").split(","):
         if part and part not in partitions:
             key = f"{batch.site.place(batch.job.kind, batch.job.tool)}.partition"
-            allowed = f"allowed: {', '.join(partitions)}{nearest(part, partitions)}"
+            allowed = f"allowed: {', '.join(partitions)}{did_you_mean(part, partitions)}"
             raise SiteError(f"{cluster.path}: slurm: {key}: this cluster has no {part!r}; {allowed}")
 
 
