@@ -55,20 +55,7 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 KNOWN: set[str] = {
-    "benchmark.assets.download -> benchmark.manifest.schema",
-    "benchmark.assets.download -> benchmark.plan.run_directory",
-    "benchmark.clusters.cancel -> benchmark.clusters.slurm.queue",
-    "benchmark.clusters.cancel -> benchmark.clusters.slurm.submit",
-    "benchmark.clusters.queue_status -> benchmark.clusters.slurm.queue",
-    "benchmark.clusters.render -> benchmark.clusters.kubernetes.documents",
-    "benchmark.clusters.render -> benchmark.clusters.kubernetes.manifests",
-    "benchmark.clusters.render -> benchmark.clusters.kubernetes.site",
-    "benchmark.clusters.render -> benchmark.commands.run",
     "benchmark.clusters.slurm.submit -> benchmark.commands.run",
-    "benchmark.clusters.submit -> benchmark.clusters.slurm.site",
-    "benchmark.clusters.submit -> benchmark.clusters.slurm.submit",
-    "benchmark.clusters.submit -> benchmark.commands.run",
-    "benchmark.clusters.worker -> benchmark.commands.run",
     "benchmark.run.runner -> benchmark.commands.status",
     "evaluator.dev.perf -> evaluator.errors",
     "evaluator.dev.perf -> evaluator.files",

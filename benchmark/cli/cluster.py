@@ -39,7 +39,7 @@ def work(
     ] = GRACE_SECONDS,
 ) -> None:
     """Run one batch of stages of a planned run on this machine: what a job of a cluster calls."""
-    from benchmark.clusters.worker import work as work_on
+    from benchmark.commands.work import work as work_on
     from benchmark.run.local import Node
 
     node = Node(count=nodes, rank=node_rank, address=address, port=port)
@@ -66,7 +66,7 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the jobs and their scripts, and stop.")] = False,
 ) -> None:
     """Hand every stage that is not done to a cluster's queue; the same command again continues."""
-    from benchmark.clusters.submit import submit as submit_jobs
+    from benchmark.commands.submit import submit as submit_jobs
 
     options: dict[str, Any] = {"smoke": smoke, "processes": processes, "dry_run": dry_run}
     command = "sra-bench " + shlex.join(sys.argv[1:])
@@ -80,7 +80,7 @@ def cancel(
     now: Annotated[bool, typer.Option("--now", help="Do not wait for running jobs to save.")] = False,
 ) -> None:
     """Take a submitted run out of the queue; running jobs save their work first."""
-    from benchmark.clusters.cancel import cancel as cancel_jobs
+    from benchmark.commands.submit import cancel as cancel_jobs
 
     typer.echo(cancel_jobs(run_directory, now=now))
 
@@ -92,6 +92,6 @@ def await_stages(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds.")] = PATIENCE_SECONDS,
 ) -> None:
     """Wait until stages of a planned run are done: what a job of a cluster without an order of its own calls first."""
-    from benchmark.clusters.waiting import await_stages as wait
+    from benchmark.commands.work import await_stages as wait
 
     typer.echo(wait(run_directory, stage, timeout))

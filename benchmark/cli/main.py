@@ -333,7 +333,7 @@ def fetch(
     to: Annotated[Path | None, typer.Option("--to", help="Folder; default: $SRA_BENCH_ASSETS.")] = None,
 ) -> None:
     """Download checkpoints, codec, graph and reference batches, verified; the same command again resumes."""
-    from benchmark.assets.download import fetch_named
+    from benchmark.commands.fetch import fetch_named
 
     typer.echo(fetch_named(names or [], manifest, to))
 

@@ -29,7 +29,7 @@ def kubernetes(
     smoke: Smoke = False,
 ) -> None:
     """One Indexed Job a batch of stages; run it where the volumes are mounted, for it saves the plan there."""
-    from benchmark.clusters.render import render_kubernetes
+    from benchmark.commands.render import render_kubernetes
 
     command = "sra-bench " + shlex.join(sys.argv[1:])
     text = render_kubernetes(manifest, out, overrides, variant, command, site=site, to=to, smoke=smoke)
@@ -41,6 +41,6 @@ def skypilot(
     manifest: ManifestPath, site: Site, overrides: Set = None, variant: Only = None, smoke: Smoke = False
 ) -> None:
     """A task that runs the manifest on one machine of a cloud."""
-    from benchmark.clusters.render import render_skypilot
+    from benchmark.commands.render import render_skypilot
 
     typer.echo(render_skypilot(manifest, overrides, variant, site=site, smoke=smoke), nl=False)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from benchmark.assets.catalogue import Asset, AssetError, Pins, catalogue, folder, mismatch, remedy
-from benchmark.assets.download import needed_by
+from benchmark.commands.fetch import needed_by
 from benchmark.machine import gpus, provenance
 from benchmark.manifest.schema import load
 from benchmark.plan.plan import MODULES, make_plan

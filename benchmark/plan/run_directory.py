@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sra.common.files import write_json
+from sra.common.files import read_json, write_json
 from sra.config import UserError
 
-__all__ = ["RunDirectory", "fingerprint", "key_of", "write_json"]
+__all__ = ["RunDirectory", "fingerprint", "key_of", "read_json", "write_json"]
 
 
 DYING_SECONDS = 120.0
@@ -200,12 +200,3 @@ def is_reported(directory: RunDirectory, stages: Iterable[Path]) -> bool:
     ends = [end.stat().st_mtime for stage in stages if (end := stage / "done.json").is_file()]
     report = directory.report / "report.json"
     return report.is_file() and report.stat().st_mtime >= max(ends, default=0.0)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is none or it is damaged."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None

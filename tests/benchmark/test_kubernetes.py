@@ -14,12 +14,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.clusters import waiting
 from benchmark.clusters.jobs import Job
 from benchmark.clusters.kubernetes import manifests
 from benchmark.clusters.kubernetes.site import Claim, Kubernetes
-from benchmark.clusters.render import pending_jobs, render_kubernetes
 from benchmark.clusters.site_file import section
+from benchmark.commands import work
+from benchmark.commands.render import pending_jobs, render_kubernetes
 from benchmark.commands.run import prepare, register
 from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.plan.plan import Stage
@@ -202,8 +202,8 @@ def test_jobs_keep_their_names_while_others_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"gpu": 4}, "unknown key 'gpu' in kubernetes; did you mean 'gpus'"),
-        ({"tolerations": [{"keys": "x"}]}, "unknown key 'tolerations.0.keys' in tolerations; did you mean 'key'"),
+        ({"gpu": 4}, "unknown key 'gpu' in kubernetes (did you mean 'gpus'"),
+        ({"tolerations": [{"keys": "x"}]}, "unknown key 'tolerations.0.keys' in tolerations (did you mean 'key'"),
         ({"tolerations": [{"effect": "Never"}]}, "effect: input should be 'NoSchedule'"),
         ({"namespace": "My_Space"}, "namespace: found 'My_Space'"),
         ({"runs": {"claim": "runs", "mount": "runs"}}, "mount: found 'runs'; expected an absolute path"),
@@ -223,7 +223,7 @@ def test_bad_site_files_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "site.yaml"
     for text, problem in {
         None: "No such file",
-        "kubernetis: {}": "unknown section 'kubernetis'; did you mean 'kubernetes'",
+        "kubernetis: {}": "unknown section 'kubernetis' (did you mean 'kubernetes'",
         "skypilot: {}": "no section 'kubernetes'",
         "[": "not YAML",
         "x": "found str, expected sections",
@@ -316,22 +316,22 @@ def test_waiting_ends_with_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyP
     plan, directory, _ = prepare(MANIFEST, tmp_path, SETTINGS, ["sra"], smoke=False)
     directory.create()
     with pytest.raises(UserError, match=r"no plan\.json"):
-        waiting.await_stages(tmp_path, ["x"], 0)
+        work.await_stages(tmp_path, ["x"], 0)
     register(plan, directory, "x")
     first = plan.stages[0]
     with pytest.raises(UserError, match="images: not done within 0 s"):
-        waiting.await_stages(tmp_path, [first.directory.name], 0)
+        work.await_stages(tmp_path, [first.directory.name], 0)
     write_json(first.directory / "failed.json", {"key": first.key, "message": "no such folder"})
     with pytest.raises(UserError, match="images: no such folder"):
-        waiting.await_stages(tmp_path, [first.directory.name], 60)
+        work.await_stages(tmp_path, [first.directory.name], 60)
     # A failure of other settings is none of these.
     write_json(first.directory / "failed.json", {"key": "other", "message": "no such folder"})
 
     def finish(_seconds: float) -> None:
         write_json(first.directory / "done.json", {"key": first.key, "outputs": {}})
 
-    monkeypatch.setattr(waiting.time, "sleep", finish)
-    assert waiting.await_stages(tmp_path, [first.directory.name], 60) == f"done: {first.directory.name}"
+    monkeypatch.setattr(work.time, "sleep", finish)
+    assert work.await_stages(tmp_path, [first.directory.name], 60) == f"done: {first.directory.name}"
 
 
 def test_a_tool_that_could_not_run_is_not_waited_for(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_tool_that_could_not_run_is_not_waited_for(tmp_path: Path) -> None:
     register(plan, directory, "x")
     score = next(stage for stage in plan.stages if stage.kind == "score")
     write_json(score.directory / "scores.json", {"error": "no weights"})
-    assert waiting.await_stages(tmp_path, [score.directory.name], 0) == f"done: {score.directory.name}"
+    assert work.await_stages(tmp_path, [score.directory.name], 0) == f"done: {score.directory.name}"
 
 
 @pytest.mark.slow

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmark.clusters.cancel import cancel
 from benchmark.clusters.record import load_tickets
-from benchmark.clusters.submit import submit
 from benchmark.commands import status
 from benchmark.commands.run import prepare
+from benchmark.commands.submit import cancel, submit
 from benchmark.plan.plan import Stage
 from benchmark.plan.run_directory import RunDirectory, write_json
 from sra.config import UserError

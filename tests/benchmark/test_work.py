@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.clusters import worker
+from benchmark.commands import work as worker
 from benchmark.commands.run import prepare, register
 from benchmark.machine.environment import TENSORFLOW_PYTHON
 from benchmark.plan.plan import Plan
@@ -127,7 +127,9 @@ def test_two_nodes_train_one_stage(planned: tuple[Plan, RunDirectory]) -> None:
 
 def test_a_node_that_waits_for_the_first_one_stops_when_it_is_told(planned: tuple[Plan, RunDirectory]) -> None:
     plan, directory = planned
-    code = "import sys; from benchmark import cli, work; await_ = work._await; "
+    code = (
+        "import sys; from benchmark.cli import main as cli; from benchmark.commands import work; await_ = work._await; "
+    )
     code += "work._await = lambda stages: (print('waits', flush=True), await_(stages)); cli.main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "work", str(directory.root), "--stage", name_of(plan, "train")]
     command += ["--nodes", "2", "--node-rank", "1"]

@@ -1,14 +1,16 @@
-"""What `sra-bench render` does: plan, and write what a cluster is to be given. Nothing is submitted."""
+"""`sra-bench render`: write the jobs of a run as files for Kubernetes or SkyPilot. Nothing is submitted."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from benchmark.clusters import skypilot
 from benchmark.clusters.jobs import THE_REPORT, Job, jobs_of
 from benchmark.clusters.kubernetes import manifests
-from benchmark.clusters.kubernetes.documents import dump
 from benchmark.clusters.kubernetes.site import Kubernetes
 from benchmark.clusters.site_file import section
 from benchmark.commands.run import check_split, prepare, register
@@ -95,3 +97,21 @@ def render_skypilot(
     options += ["--smoke"] if smoke else []
     document = skypilot.task(manifest, loaded.name, options, machine)
     return dump([document])
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, _data: Any) -> bool:
+        """Write equal parts out, without YAML anchors."""
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(documents: list[dict[str, Any]]) -> str:
+    """YAML of one or several documents: keys in their order, no anchors, scripts as blocks."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)

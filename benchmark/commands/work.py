@@ -1,4 +1,4 @@
-"""One batch of a run's stages on this node, from the plan saved in its directory: what a job of a cluster does."""
+"""`sra-bench work` and `await`: run, or wait for, single stages of a planned run; called by the jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ from benchmark.run.runner import STOP_SIGNALS, STOPPED, Session, StageError, Sto
 from sra.common.errors import UserError, did_you_mean
 
 FOLLOW_SECONDS = 600.0
-"""How long another node waits for the first one to prepare the stage."""
+"""How long a node of rank 1 or more waits for rank 0 to prepare the stage."""
+POLL_SECONDS = 5.0
+"""Between two looks at a stage that is awaited."""
 
 
 def work(root: Path, names: Sequence[str], node: Node = ALONE, processes: int = 1, grace: float = GRACE_SECONDS) -> str:
-    """Run stages of a planned run, or `report`; on several nodes each calls it, and the first keeps the books.
+    """Run stages of a planned run, or write its report.
+
+    Every node calls this; rank 0 writes the stage records.
 
     Args:
         root: the run directory, seen by all nodes.
         names: directory names of stages of one batch, or `report`.
-        node: this machine's place.
+        node: rank and address of this machine.
         processes: of training and sampling, over all nodes.
         grace: seconds that a job may take to save when it is asked to stop.
 
@@ -118,3 +122,34 @@ def _await(stages: list[Stage]) -> None:
             if time.monotonic() > deadline:
                 raise StageError(f"stage {stage.name}: the node of rank 0 has not begun within {FOLLOW_SECONDS:.0f} s")
             time.sleep(0.5)
+
+
+def await_stages(root: Path, names: Sequence[str], timeout: float) -> str:
+    """Wait until every named stage is done.
+
+    Args:
+        root: the run directory.
+        names: of the stages' directories.
+        timeout: seconds.
+
+    Raises:
+        UserError: no plan, no such stage, one that failed, or not done within the time.
+    """
+    plan, _ = planned(RunDirectory(root.absolute()))
+    deadline = time.monotonic() + timeout
+    for stage in chosen(plan, names):
+        while not _is_over(stage):
+            failed = read_json(stage.directory / "failed.json")
+            if failed and failed.get("key") == stage.key:
+                raise StageError(f"stage {stage.name}: {failed.get('message')}")
+            if time.monotonic() >= deadline:
+                raise StageError(f"stage {stage.name}: not done within {timeout:.0f} s")
+            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+    return f"done: {', '.join(names)}"
+
+
+def _is_over(stage: Stage) -> bool:
+    """Whether a stage is done, or its tool could not run: the report says so, and the job has ended."""
+    if is_done(stage.directory, stage.key):
+        return True
+    return stage.kind == "score" and bool((read_json(stage.directory / "scores.json") or {}).get("error"))
