@@ -30,4 +30,4 @@ def test_rows_of_the_readme():
         assert (fid, score, source) == tuple(known[row][name] for name in ("FID", "IS", "printed in"))
         variants = yaml.safe_load((ROOT / "manifests" / manifest).read_text())["variants"].values()
         assert row.strip("`") in [variant.get("published") for variant in variants]
-    assert f"all\n{len(load_registry().rows)} rows" in text
+    assert f"all {len(load_registry().rows)} rows" in " ".join(text.split())
