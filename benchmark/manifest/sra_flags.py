@@ -1,7 +1,7 @@
-"""Every flag of the authors' training and sampling scripts, and the manifest key that takes its place.
+"""Every flag of the authors' training and sampling scripts, and the manifest key that replaces it.
 
-The one place of these facts: `from_sra.py` reads their command lines by it, and `docs/from-sra.md` holds its
-tables. Source: github.com/vvvvvjdy/SRA as of 2026-07-29, the parsers of SiT-SRA, DiT-SRA and SiT-SRA_DTS_AS.
+`from_sra.py` parses their command lines with these tables, and `docs/from-sra.md` prints them.
+Source: github.com/vvvvvjdy/SRA as of 2026-07-29, the parsers of SiT-SRA, DiT-SRA and SiT-SRA_DTS_AS.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ class Flag:
     kind: Kind
     default: Any
     keys: tuple[str, ...]
-    """Manifest keys that take its value; `align.` and `checkpoint` stand below a variant. Empty: there is none."""
+    """Manifest keys that take its value; `align.` and `checkpoint` belong under a variant. Empty: there is none."""
     note: str = ""
     """How it is converted, or why there is no key."""
     choices: tuple[str, ...] = ()
 
 
-OUTPUT = "the run's folder is `--out`"
-SAME_COMMAND = "the same command continues"
-ATTENTION = "attention is always computed by `scaled_dot_product_attention`"
-QK_NORM = "no published network has it: refused when set"
-LAUNCHER = "left over from a launcher, not read"
+OUTPUT = "set by `--out`"
+SAME_COMMAND = "not needed: the same command continues a run"
+ATTENTION = "not needed: attention always uses `scaled_dot_product_attention`"
+QK_NORM = "used by no published network; rejected if set"
+LAUNCHER = "left over from a launcher; ignored"
 SIZES = "`FAMILY-SIZE/PATCH`"
-NUMBERS = "the numbers drawn are others: theirs depend on the number of GPUs"
+NUMBERS = "gives different random numbers: theirs depend on the number of GPUs"
 
 _LOGGING = (
     Flag("--output-dir", "str", "exps", (), OUTPUT),
     Flag("--exp-name", "str", None, ("name",)),
     Flag("--logging-dir", "str", "logs", (), OUTPUT),
     Flag("--resume-ckpt", "str", None, (), SAME_COMMAND),
-    Flag("--epochs", "int", 801, ("train.epochs",), "whichever of the two ends first; an epoch is ImageNet's"),
+    Flag("--epochs", "int", 801, ("train.epochs",), "whichever comes first ends it; epochs of ImageNet"),
     Flag("--max-train-steps", "int", 4_100_000, ("train.steps",), "see `--epochs`"),
-    Flag("--checkpoint-steps", "int", 50_000, ("train.checkpoint_every",), "theirs all stay: see `train.milestones`"),
-    Flag("--checkpoint-epochs", "int", 200, (), "`train.milestones` names the steps whose weights stay"),
+    Flag("--checkpoint-steps", "int", 50_000, ("train.checkpoint_every",), "they keep all: see `train.milestones`"),
+    Flag("--checkpoint-epochs", "int", 200, (), "`train.milestones` lists the steps whose weights are kept"),
 )
 _GRIDS = (Flag("--sample-steps", "int", 100_000, ("train.grid_every",)),)
 _MODEL = (
@@ -66,20 +66,26 @@ _OPTIMISATION = (
 )
 _LABEL_DROPOUT = Flag("--cfg-prob", "float", 0.1, ("train.label_dropout",))
 _BLOCKS = (
-    Flag("--block-out-s", "int", 4, ("align.blocks",), "the first of the two"),
-    Flag("--block-out-t", "int", 8, ("align.blocks",), "the second of the two"),
+    Flag("--block-out-s", "int", 4, ("align.blocks",), "first of the two values"),
+    Flag("--block-out-t", "int", 8, ("align.blocks",), "second of the two values"),
 )
 _RESOLUTION = Flag("--resolution", "int", 256, ("model.resolution",))
 _SIT_LOSS = (
     Flag("--path-type", "str", "linear", ("model.interpolant",), "`cos` is `cosine`", ("linear", "cosine", "cos")),
-    Flag("--prediction", "str", "v", (), "only the velocity is predicted", ("v",)),
+    Flag("--prediction", "str", "v", (), "only velocity prediction is supported", ("v",)),
     Flag("--weighting", "str", "uniform", ("train.times",), "", ("uniform", "lognormal")),
 )
-_LOCAL_BATCH = Flag("--batch-size", "int", 32, ("train.global_batch",), "theirs is per GPU: x processes x accumulation")
-_DATA = Flag("--data-dir-train", "str", "../data/imagenet256", ("data.latents",), "the folder that holds `vae-sd`")
-_TF32 = Flag("--allow-tf32", "switch", False, (), "in older versions; `train.precision` says it")
+_LOCAL_BATCH = Flag(
+    "--batch-size",
+    "int",
+    32,
+    ("train.global_batch",),
+    "theirs is per GPU: x processes x accumulation",
+)
+_DATA = Flag("--data-dir-train", "str", "../data/imagenet256", ("data.latents",), "the folder that contains `vae-sd`")
+_TF32 = Flag("--allow-tf32", "switch", False, (), "only in older versions; set by `train.precision`")
 _INTERVAL = "`{random: v}`"
-_LOSS = "`cos`: `cosine-tokens`, 0.5, constant; `sml1`, `l1`, `l2`: 0.2 and their schedule"
+_LOSS = "`cos`: `cosine-tokens`, weight 0.5, constant; `sml1`, `l1`, `l2`: weight 0.2 with their schedule"
 _LOSS_KEYS = ("align.distance", "align.weight", "align.weight_schedule")
 
 SIT_TRAIN = (
@@ -111,7 +117,7 @@ DIT_TRAIN = (
     *_OPTIMISATION,
     _TF32,
     Flag("--num-workers", "int", 8, ("train.workers",)),
-    Flag("--loss-type", "str", "sml1", _LOSS_KEYS, "`smooth-l1`, 0.04 and their schedule", ("sml1",)),
+    Flag("--loss-type", "str", "sml1", _LOSS_KEYS, "`smooth-l1`, weight 0.04 with their schedule", ("sml1",)),
     _LABEL_DROPOUT,
     *_BLOCKS,
     Flag("--t-max", "float", 0.1, ("align.interval",), _INTERVAL),
@@ -123,17 +129,17 @@ DUAL_TRAIN = (
     _FUSED,
     _QK_NORM,
     Flag("--attention-separation", "switch", False, ("align.separated",)),
-    Flag("--data-dir", "str", "../data/imagenet256", ("data.latents",), "the folder that holds `vae-sd`"),
+    Flag("--data-dir", "str", "../data/imagenet256", ("data.latents",), "the folder that contains `vae-sd`"),
     _RESOLUTION,
-    Flag("--batch-size", "int", 32, ("train.global_batch",), "global here, unlike in their other scripts"),
+    Flag("--batch-size", "int", 32, ("train.global_batch",), "global in this script, unlike in the others"),
     *_OPTIMISATION,
     Flag("--num-workers", "int", 16, ("train.workers",)),
     Flag("--loss-type", "str", "cos", ("align.distance",), "`cos`: `cosine-tokens`", ("sml1", "l2", "l1", "cos")),
     _LABEL_DROPOUT,
     *_SIT_LOSS,
     *_BLOCKS,
-    Flag("--mask-ratio", "list", ["0.5"], (), "group 0 is a quarter of the tokens: 0.25, anything else is refused"),
-    Flag("--use-alignment-loss", "switch", False, (), "needed: the groups belong to the alignment"),
+    Flag("--mask-ratio", "list", ["0.5"], (), "must be 0.25: group 0 is a quarter of the tokens"),
+    Flag("--use-alignment-loss", "switch", False, (), "must be set: the groups belong to the alignment"),
     Flag("--align-weight", "float", 0.5, ("align.weight",)),
     Flag(
         "--teacher-t",
@@ -141,23 +147,23 @@ DUAL_TRAIN = (
         "self_flow",
         ("align.kind", "align.teacher"),
         "with `--teacher-mask`: `sra` is `own-times`, `self_flow` is `min-and-clean`; without: `self_flow` is "
-        "`all-at-min`; all else is refused",
+        "`all-at-min`; other combinations are rejected",
         ("self_flow", "same", "sra"),
     ),
     Flag("--teacher-mask", "switch", False, ("align.teacher",), "see `--teacher-t`"),
-    Flag("--dual-time-scheduling", "switch", False, (), "needed: it is what these alignments are"),
-    Flag("--full-sample-prob", "float", 0.0, (), "0, anything else is refused"),
+    Flag("--dual-time-scheduling", "switch", False, (), "must be set: both alignments use two timesteps"),
+    Flag("--full-sample-prob", "float", 0.0, (), "must be 0"),
 )
 
 _SAMPLING = (
-    Flag("--global-seed", "int", 0, ("sample.seed",), "with `seeding: public-code` and `ranks`, the number of GPUs"),
+    Flag("--global-seed", "int", 0, ("sample.seed",), "with `seeding: public-code` and `ranks` (number of GPUs)"),
     Flag("--tf32", "switch", True, ("sample.precision",), "`tf32` or `fp32`"),
     Flag("--ckpt", "str", None, ("checkpoint",)),
     Flag("--sample-dir", "str", "samples", (), OUTPUT),
 )
 _VAE = Flag("--vae", "str", "ema", ("codec.path",), "`asset:sd-vae-ft-ema` or `-mse`", ("ema", "mse"))
 _COUNTS = (
-    Flag("--per-proc-batch-size", "int", 32, ("sample.batch",), "per process here too"),
+    Flag("--per-proc-batch-size", "int", 32, ("sample.batch",), "also per process"),
     Flag("--num-fid-samples", "int", 50_000, ("sample.images",)),
 )
 _LAUNCHER = (
@@ -171,8 +177,8 @@ _SIT_SAMPLER = (
     Flag("--path-type", "str", "linear", ("model.interpolant",), "", ("linear", "cosine")),
     Flag("--num-steps", "int", 50, ("sample.steps",)),
     Flag("--heun", "switch", False, ("sample.sampler",), "see `--mode`"),
-    Flag("--guidance-low", "float", 0.0, ("sample.guidance_interval",), "the first of the two"),
-    Flag("--guidance-high", "float", 1.0, ("sample.guidance_interval",), "the second of the two"),
+    Flag("--guidance-low", "float", 0.0, ("sample.guidance_interval",), "first of the two values"),
+    Flag("--guidance-high", "float", 1.0, ("sample.guidance_interval",), "second of the two values"),
 )
 
 
@@ -196,9 +202,9 @@ DIT_GENERATE = (
     *_sampled("DiT-XL/2"),
     _VAE,
     *_COUNTS,
-    Flag("--cfg-scale", "float", 1.5, ("sample.cfg", "sample.cfg_channels"), "on three channels"),
-    Flag("--num-steps", "int", 250, ("sample.steps",), "of `ddpm`"),
-    Flag("--heun", "switch", False, (), "not read"),
+    Flag("--cfg-scale", "float", 1.5, ("sample.cfg", "sample.cfg_channels"), "applied to three channels"),
+    Flag("--num-steps", "int", 250, ("sample.steps",), "steps of `ddpm`"),
+    Flag("--heun", "switch", False, (), "ignored"),
     *_LAUNCHER,
 )
 DUAL_GENERATE = (
@@ -206,9 +212,9 @@ DUAL_GENERATE = (
     *_sampled("SiT-B/2"),
     Flag("--fused-attn", "switch", False, (), ATTENTION),
     _QK_NORM,
-    Flag("--use-alignment-loss", "switch", False, (), "whether the file has a head is seen when it is loaded"),
-    Flag("--attention-separation", "switch", False, (), "attention is full when sampling"),
-    Flag("--mask-ratio", "float", 0.0, (), "0, anything else is refused"),
+    Flag("--use-alignment-loss", "switch", False, (), "not needed: a head is found when the file is loaded"),
+    Flag("--attention-separation", "switch", False, (), "sampling always uses full attention"),
+    Flag("--mask-ratio", "float", 0.0, (), "must be 0"),
     Flag("--mask-type", "str", "random", (), "see `--mask-ratio`", ("random", "fix")),
     _VAE,
     *_COUNTS,
@@ -227,7 +233,7 @@ SCRIPTS: dict[str, tuple[Flag, ...]] = {
 
 
 def table(script: str) -> str:
-    """Markdown: flag, default, manifest key, how it is converted or why there is none."""
+    """Markdown table of a script: flag, default, manifest key, and how it is converted or why there is no key."""
     lines = [f"### {script}", "", "| flag | their default | manifest key | note |", "|---|---|---|---|"]
     for flag in SCRIPTS[script]:
         default = "none" if flag.default is None else f"`{flag.default}`"

@@ -160,7 +160,7 @@ def test_refusals_are_one_line(command, problem):
 
 def test_what_has_no_key_is_said():
     text = from_command(shlex.split(TRAIN))
-    assert "# --output-dir: no key; the run's folder is `--out`." in text
+    assert "# --output-dir: no key; set by `--out`." in text
     assert "# --batch-size" not in text
     assert yaml.safe_load(from_command(shlex.split(f"{TRAIN} --path-type cos")))["model"]["interpolant"] == "cosine"
 
@@ -234,9 +234,9 @@ def test_a_flag_acts_on_its_keys_and_on_no_others(script, flag):
 @pytest.mark.parametrize(("script", "flag"), UNKEYED, ids=[f"{s} {f.name}" for s, f in UNKEYED])
 def test_a_flag_without_a_key_changes_nothing_or_is_refused(script, flag):
     values = {"int": "7", "float": "0.5", "str": "other", "list": "0.5"}
-    switch = flag.name.replace("--", "--no-" if flag.default or "needed" in flag.note else "--", 1)
+    switch = flag.name.replace("--", "--no-" if flag.default or "must be set" in flag.note else "--", 1)
     arguments = [switch] if flag.kind == "switch" else [flag.name, values[flag.kind]]
-    if "refused" in flag.note or "needed" in flag.note:
+    if "rejected" in flag.note or "must be" in flag.note:
         with pytest.raises(ConfigError, match="the suite has no such setting"):
             manifest(COMMANDS[script], *arguments)
     else:
