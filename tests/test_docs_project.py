@@ -60,6 +60,21 @@ def test_modules_that_are_run_exist():
     assert [path for path in paths if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file())] == []
 
 
+def test_readme_shows_every_folder():
+    tree = (ROOT / "README.md").read_text().partition("## The tree")[2]
+    folders = {path.parent for package in ("benchmark", "sra", "evaluator") for path in ROOT.glob(f"{package}/*/*.py")}
+    assert [folder.name for folder in folders if f"`{folder.relative_to(ROOT)}/`" not in tree] == []
+
+
+def test_architecture_names_every_folder():
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Floors")[2].partition("\n## ")[0]
+    named = {word.rpartition("/")[2] for word in re.findall(r"`([\w/]+)`", text)}
+    folders = {
+        path.parent.name for package in ("benchmark", "sra", "evaluator") for path in ROOT.glob(f"{package}/*/**/*.py")
+    }
+    assert folders - named == set()
+
+
 def test_pre_commit_runs_what_ci_runs():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     entries = {hook["entry"] for hook in hooks if hook["entry"].startswith("uv run")}
