@@ -36,7 +36,7 @@ def evaluate(
     Raises:
         EvaluatorError: what the tool refuses, in one line.
     """
-    from evaluator.errors import EvaluatorError
+    from sra.common.errors import EvaluatorError
 
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "scores.json"

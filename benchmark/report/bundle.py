@@ -140,12 +140,12 @@ def _keep(
     path, graph, *widths = source
     statistics, pools = ([name(*images) for images in sets] for name in (statistics_name, features_name))
     classifier = classifier_name(graph)
-    arguments = ["keep", "--graph", path, "--widths", *widths, "--cache", str(directory.root / "cache")]
+    arguments = ["export", "--graph", path, "--widths", *widths, "--cache", str(directory.root / "cache")]
     arguments += ["--images", *map(str, sets.values()), "--out", *(str(folder / name) for name in statistics)]
     if features:
         arguments += ["--features", *(str(folder / name) for name in pools)]
         arguments += ["--classifier", str(folder / classifier)]
-    evaluator_job("sample_statistics", *arguments)
+    evaluator_job("feature_files", *arguments)
     return {name: folder / name for name in (*statistics, *pools, classifier) if (folder / name).is_file()}
 
 

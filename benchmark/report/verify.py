@@ -151,7 +151,7 @@ def _distances(folder: Path, report: dict[str, Any], findings: Findings) -> None
     if not pairs:
         return
     arguments = ["--samples", *(str(p[0]) for p in pairs), "--reference", *(str(p[1]) for p in pairs)]
-    for row, found in zip(names, json.loads(evaluator_job("sample_statistics", "distance", *arguments)), strict=True):
+    for row, found in zip(names, json.loads(evaluator_job("feature_files", "frechet", *arguments)), strict=True):
         for metric, value in found.items():
             _number(row, metric, value, TOLERANCE * abs(value), "feature statistics", findings)
 
@@ -183,7 +183,7 @@ def _features(folder: Path, report: dict[str, Any], findings: Findings) -> None:
         return
     options = zip(("--samples", "--reference", "--classifier"), zip(*files, strict=True), strict=True)
     arguments = [part for option, paths in options for part in (option, *paths)]
-    for row, found in zip(rows, json.loads(evaluator_job("pooled_features", *arguments)), strict=True):
+    for row, found in zip(rows, json.loads(evaluator_job("feature_files", "pool-metrics", *arguments)), strict=True):
         few = FEW / min(found.pop("samples"), found.pop("reference"))
         for metric, value in found.items():
             room = SOFTMAX * abs(value) if metric == "is" else max(COUNTED, few)
@@ -197,7 +197,7 @@ def _pixels(folder: Path, report: dict[str, Any], findings: Findings) -> None:
     if not files:
         findings.unknown.append("the samples are not inside")
         return
-    digests = json.loads(evaluator_job("sample_statistics", "pixels", "--images", *map(str, files)))
+    digests = json.loads(evaluator_job("feature_files", "hash", "--images", *map(str, files)))
     found = dict(zip(files, digests, strict=True))
     for digest in scored:
         places = [file.parent.name for file, value in found.items() if value == digest]

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from evaluator.dev import plain_numerics
-from evaluator.errors import refusing
 from evaluator.features.cache import CHUNK, FeatureCache, Rows
-from evaluator.files import replacing
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
 from evaluator.metrics import coverage, frechet, intervals
+from sra.common.errors import exit_on_user_error
+from sra.common.files import replacing
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -263,5 +263,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with refusing():
+    with exit_on_user_error():
         main()

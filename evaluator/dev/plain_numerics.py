@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from evaluator.images.npz import open_npz
+from sra.common.npz import open_npz
 
 Array = np.ndarray[Any, Any]
 SPLIT, ROWS, NEIGHBOURS, OFFSET = 5000, 10_000, 3, 1e-6

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.errors import EvaluatorError
-from evaluator.files import replacing
 from evaluator.images.image_set import Chunk, ImageSet
+from sra.common.errors import EvaluatorError
+from sra.common.files import replacing
 
 CHUNK = 256
 """Images of one file: four batches."""
@@ -73,7 +73,7 @@ class FeatureCache:
             widths: of the two.
 
         Raises:
-            EvaluatorError: a file cannot be written; none is left half-written.
+            OSError: a file cannot be written; none is left half-written.
         """
         progress = Progress(images.path.name, images.count)
         files: list[Path] = []

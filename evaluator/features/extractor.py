@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluator.errors import ToolError
 from evaluator.features.cache import Progress
 from evaluator.images.image_set import ImageSet
+from sra.common.errors import ToolError
 
 Array = np.ndarray[Any, Any]
 Compute = Callable[[Array], Tensor]

@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from evaluator.errors import EvaluatorError
 from evaluator.images.inspection import Examination, Findings, prefetched
-from evaluator.images.npz import STATISTICS, Npz, open_npz, statistics
-
-__all__ = ["BATCH", "STATISTICS", "Chunk", "ImageSet", "open_images", "statistics"]
+from sra.common.errors import DataError
+from sra.common.npz import ImageArray, open_npz
 
 BATCH = 64
 """The public evaluator's; features depend on it in the last bits."""
@@ -88,7 +86,7 @@ class ImageSet:
         assert self._findings is not None
         return self._findings
 
-    def examine(self) -> str:
+    def sha256(self) -> str:
         """SHA-256 of all pixels in order."""
         return self.findings.sha256
 
@@ -105,20 +103,20 @@ class ImageSet:
     def facts(self) -> dict[str, Any]:
         """Path, hash, count and shape, for the record."""
         shape = [*self.shape, 3]
-        return {"path": str(self.path), "sha256": self.examine(), "count": self.count, "shape": shape}
+        return {"path": str(self.path), "sha256": self.sha256(), "count": self.count, "shape": shape}
 
 
 def open_images(path: Path) -> ImageSet:
     """The images of a path.
 
     Raises:
-        EvaluatorError: not there, of another format, or of another dtype or shape than uint8 RGB.
+        DataError: not there, of another format, or of another dtype or shape than uint8 RGB.
     """
     if path.is_dir():
         arrays = sorted(path.glob("*.npz"), key=lambda p: natural(p.name))
         return _open_shards(path, arrays) if arrays else _open_files(path)
     if not path.exists():
-        raise EvaluatorError(f"{path}: not found; a .npz file, a folder or a zip of images is needed")
+        raise DataError(f"{path}: not found; a .npz file, a folder or a zip of images is needed")
     if path.suffix.lower() == ".zip":
         return _open_files(path)
     found = open_npz(path)
@@ -129,18 +127,18 @@ def _open_shards(path: Path, files: list[Path]) -> ImageSet:
     """Files named by the number of their first image, without a gap."""
     unnumbered = [file.name for file in files if not file.stem.isdigit()]
     if unnumbered:
-        raise EvaluatorError(f"{path}: {unnumbered[0]} is not a shard (<number of its first image>.npz); name one file")
+        raise DataError(f"{path}: {unnumbered[0]} is not a shard (<number of its first image>.npz); name one file")
     shards, count = [open_npz(file) for file in files], 0
     for shard in shards:
         if int(shard.path.stem) != count:
-            raise EvaluatorError(f"{path}: {shard.path.name} found where image {count} is next; a shard is missing")
+            raise DataError(f"{path}: {shard.path.name} found where image {count} is next; a shard is missing")
         if shard.shape != shards[0].shape:
-            raise EvaluatorError(f"{shard.path}: images are {shard.shape}, those of {files[0].name} {shards[0].shape}")
+            raise DataError(f"{shard.path}: images are {shard.shape}, those of {files[0].name} {shards[0].shape}")
         count += shard.count
     return ImageSet(path, count, shards[0].shape, lambda: _joined(shards))
 
 
-def _joined(shards: list[Npz]) -> Iterator[Array]:
+def _joined(shards: list[ImageArray]) -> Iterator[Array]:
     """Batches of 64 across the borders of shards."""
     held = np.empty((0, *shards[0].shape, 3), np.uint8)
     for shard in shards:
@@ -167,11 +165,11 @@ def _open_files(path: Path) -> ImageSet:
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise EvaluatorError(f"{path}: not a whole zip file") from error
+            raise DataError(f"{path}: not a whole zip file") from error
         names, load = archive.namelist(), archive.read
     names = sorted((n for n in names if n.lower().endswith(SUFFIXES)), key=natural)
     if not names:
-        raise EvaluatorError(f"{path}: found no images ({', '.join(SUFFIXES)})")
+        raise DataError(f"{path}: found no images ({', '.join(SUFFIXES)})")
     first = _decode(path, names[0], load)
 
     def read() -> Iterator[Array]:
@@ -181,7 +179,7 @@ def _open_files(path: Path) -> ImageSet:
                 images = list(pool.map(lambda name: _decode(path, name, load), part))
                 for name, image in zip(part, images, strict=True):
                     if image.shape != first.shape:
-                        raise EvaluatorError(f"{path}: {name} is {image.shape[:2]}, the first image {first.shape[:2]}")
+                        raise DataError(f"{path}: {name} is {image.shape[:2]}, the first image {first.shape[:2]}")
                 yield np.stack(images)
 
     return ImageSet(path, len(names), (first.shape[0], first.shape[1]), read, names)
@@ -192,7 +190,7 @@ def _decode(path: Path, name: str, load: Callable[[str], bytes]) -> Array:
         image = Image.open(io.BytesIO(load(name)))
         image.load()
     except (UnidentifiedImageError, OSError, zipfile.BadZipFile) as error:
-        raise EvaluatorError(f"{path}: {name}: not a whole image") from error
+        raise DataError(f"{path}: {name}: not a whole image") from error
     if image.mode != "RGB":
-        raise EvaluatorError(f"{path}: {name} is {image.mode}, RGB is needed")
+        raise DataError(f"{path}: {name} is {image.mode}, RGB is needed")
     return np.asarray(image)

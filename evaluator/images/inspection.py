@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from evaluator.errors import EvaluatorError
+from sra.common.errors import DataError
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -63,10 +63,10 @@ class Examination:
         """Of all that was added.
 
         Raises:
-            EvaluatorError: no value above 1 in the whole set.
+            DataError: no value above 1 in the whole set.
         """
         if self._largest <= 1:
-            raise EvaluatorError(
+            raise DataError(
                 f"{path}: no value above {self._largest}, uint8 in [0, 255] is needed: black, or scaled to [0, 1]?"
             )
         copies = self._count - len(self._seen)

@@ -17,13 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from evaluator.errors import EvaluatorError, refusing
-from evaluator.files import replacing
 from evaluator.inception import graphdef
 from evaluator.inception.folding import fold
 from evaluator.inception.graph import BLANK, INPUT, LOGITS, POOL, SPATIAL, Graph, resolve
 from evaluator.inception.graphdef import Node
 from evaluator.inception.network import OPERATIONS, Inception, Network
+from sra.common.errors import EvaluatorError, exit_on_user_error
+from sra.common.files import replacing
 
 PASSED = ("Identity", "CheckNumerics")
 """Operations that hand their first input on."""
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("graph", help="frozen graph (.pb), or embedded:digits")
     parser.add_argument("out", type=Path, help=f"the network ({SUFFIX})")
     options = parser.parse_args()
-    with refusing():
+    with exit_on_user_error():
         if options.out.suffix != SUFFIX:
             raise EvaluatorError(f"OUT {options.out}: a name that ends in {SUFFIX} is needed")
         graph = resolve(options.graph)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluator import embedded
-from evaluator.errors import EvaluatorError
+from sra.common.errors import EvaluatorError
 
 INPUT, POOL, SPATIAL, LOGITS = "ExpandDims", "pool_3", "mixed_6/conv", "softmax/logits/MatMul"
 """Operations of images, pooled features, spatial features, and the classifier without its bias."""

@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from evaluator.errors import EvaluatorError
+from sra.common.errors import EvaluatorError
 
 Array = np.ndarray[Any, Any]
 PACKAGE = "frozen"

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evaluator.errors import EvaluatorError
 from evaluator.inception.graphdef import Array, Node
+from sra.common.errors import EvaluatorError
 
 Attributes = dict[str, Any]
 CPU_PART = 4

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.errors import EvaluatorError
 from evaluator.metrics.lapack import add_products, cholesky, eigenvalues, reduced
 from evaluator.metrics.neighbours import NEIGHBOURS, Rows
 from evaluator.metrics.precision_recall import precision_recall
 from evaluator.metrics.threads import one_thread, side_by_side
+from sra.common.errors import EvaluatorError
 
 __all__ = [
     "NEIGHBOURS",

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.errors import EvaluatorError
 from evaluator.features.cache import folder_name
 from evaluator.inception import graph as graphs
 from evaluator.inception.graph import BLANK, LOGITS, Graph
 from evaluator.tools import adm_protocol, tool
 from evaluator.tools.adm_protocol import SPATIAL_CHANNELS
 from evaluator.tools.quiet import silent
+from sra.common.errors import EvaluatorError
 
 with silent():
     import tensorflow as tf

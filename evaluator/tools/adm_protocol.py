@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from evaluator.errors import EvaluatorError
-from evaluator.features import reference_statistics
+from evaluator.features import statistics
 from evaluator.features.cache import FeatureCache, Features, feature_cache
-from evaluator.features.pooled_features import CLASSIFIER, write_weights
-from evaluator.features.reference_statistics import Statistics
+from evaluator.features.feature_files import CLASSIFIER, write_weights
+from evaluator.features.statistics import Statistics
 from evaluator.images.image_set import ImageSet
 from evaluator.metrics import coverage, frechet, intervals
 from evaluator.metrics.frechet import NEIGHBOURS, Gaussian, frechet_distance, frechet_distances, gaussian
 from evaluator.tools import tool, views
+from sra.common.errors import EvaluatorError
 
 Array = np.ndarray[Any, Any]
 SPATIAL_CHANNELS = 7
@@ -73,14 +73,14 @@ def score(task: tool.Task, extractor: Extractor, name: str) -> list[tool.Result]
     with feature_cache(task.cache, name) as cache:
         write_weights(extractor.weights, cache.folder / CLASSIFIER)
         found = cache.features(task.reference, extractor, extractor.widths)
-        against = Against(found, reference_statistics.of_reference(task.reference, found, cache.folder))
+        against = Against(found, statistics.of_reference(task.reference, found, cache.folder))
         return [_one(task, images, extractor, cache, against) for images in task.samples]
 
 
 def _one(task: tool.Task, images: ImageSet, extractor: Extractor, cache: FeatureCache, against: Against) -> tool.Result:
     features = cache.features(images, extractor, extractor.widths)
     _say(images, "statistics, FID, sFID and Inception score")
-    own = reference_statistics.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
+    own = statistics.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
     inception = frechet.score_of_pool(features.pool, extractor.weights)
     fid, sfid = frechet_distances((own.pool, against.statistics.pool), (own.spatial, against.statistics.spatial))
     found: dict[str, float | None] = {"fid": fid, "sfid": sfid, "is": inception.value}

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from evaluator import embedded
 from evaluator.embedded import network as digits
-from evaluator.errors import ToolError
 from evaluator.features import extractor
 from evaluator.features.extractor import Array, Weights
 from evaluator.inception import convert
 from evaluator.inception.graph import Graph
 from evaluator.tools import tool
+from sra.common.errors import ToolError
 
 KID_SEED = 0
 VERSION = metadata.version("clean-fid")

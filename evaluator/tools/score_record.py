@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluator.files import replacing
+from sra.common.files import replacing
 
 SCHEMA = 1
 

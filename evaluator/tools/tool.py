@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import signal
 import sys
 import time
@@ -13,13 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from evaluator.errors import BAD_INPUT, EvaluatorError, ToolError, refusing
 from evaluator.images.image_set import ImageSet, open_images
 from evaluator.inception.graph import Graph, resolve
 from evaluator.tools.score_record import Scores
-
-STOPPED = 75
-"""Exit code after SIGTERM or SIGINT; the same command continues."""
+from sra.common.errors import STOPPED, EvaluatorError, ToolError, exit_on_user_error
 
 
 @dataclass(frozen=True)
@@ -58,15 +54,8 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     options = _parse(tool, extend)
-    try:
-        with refusing():
-            _score(tool, version, score, options)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        place = error.filename or options.json[0].parent
-        print(f"error: {place}: {error.strerror}; the same command continues", file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
+    with exit_on_user_error():
+        _score(tool, version, score, options)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

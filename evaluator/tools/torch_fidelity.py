@@ -16,13 +16,13 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from evaluator import embedded
 from evaluator.embedded import network as digits
-from evaluator.errors import ToolError
 from evaluator.features import extractor
 from evaluator.features.extractor import Array, Weights
 from evaluator.images.image_set import BATCH, ImageSet
 from evaluator.inception import convert
 from evaluator.inception.graph import resolve
 from evaluator.tools import tool
+from sra.common.errors import ToolError
 
 IS_SPLIT = 5000
 FEATURES, LOGITS = "features", "logits"

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evaluator.files import replacing
 from evaluator.images.image_set import ImageSet
 from evaluator.metrics.frechet import NEIGHBOURS
+from sra.common.files import replacing
 
 Array = np.ndarray[Any, Any]
 CHOSEN = 16

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 BAD_INPUT = 2
@@ -44,9 +46,25 @@ def disk_trouble(error: OSError, place: str) -> str | None:
         errno.EDQUOT: "the disk quota is used up",
         errno.EFBIG: "larger than the limit on a file's size",
         errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission denied",
+        errno.EEXIST: "expected a folder, got a file",
+        errno.ENOTDIR: "expected a folder, got a file",
     }
     reason = reasons.get(error.errno or 0)
     return reason and f"{error.filename or place}: {reason}; nothing finished is lost, the same command continues"
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """End the process with one line on standard error and exit code 2 after a `UserError` or a full disk."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        message = str(error) if isinstance(error, UserError) else disk_trouble(error, "the output")
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.exit(BAD_INPUT)
 
 
 def expected(where: str, what: str, got: object, near: Iterable[str] = ()) -> str:

@@ -37,6 +37,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
         if durable:
             sync_folder(path.parent)
+    except OSError as error:
+        # A write or fsync that fails names no file.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

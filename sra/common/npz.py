@@ -1,19 +1,25 @@
-"""Images in `.npz` files, written and read as streams: memory does not grow with their number."""
+"""Images in `.npz` files, written and read as streams: memory use does not depend on their number."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from sra.common.errors import DataError, did_you_mean
 from sra.common.files import replacing
 
 Array = np.ndarray[Any, Any]
 IMAGES, LABELS = "arr_0", "labels"
+PEEK_BYTES = 1 << 20
+"""Bytes of an array of another dtype that are read to say what it holds."""
 
 
 @contextlib.contextmanager
@@ -63,15 +69,94 @@ def write_images(path: Path, shape: tuple[int, ...], images: Iterable[Array]) ->
         assert count == shape[0], (count, shape)
 
 
-def read_images(path: Path) -> Iterator[Array]:
-    """The images (H, W, 3) uint8 of a shard, one at a time."""
-    with zipfile.ZipFile(path) as archive, archive.open(f"{IMAGES}.npy") as member:
+@dataclass(frozen=True)
+class ImageArray:
+    """Images of an `.npz` file: `arr_0` (N, H, W, 3) uint8."""
+
+    path: Path
+    count: int
+    shape: tuple[int, int]
+
+    def batches(self, size: int) -> Iterator[Array]:
+        """(n, H, W, 3) uint8, streamed.
+
+        Raises:
+            DataError: the file ends early or fails its checksum.
+        """
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{IMAGES}.npy") as member:
+            _header(member, self.path)
+            for start in range(0, self.count, size):
+                shape = (min(size, self.count - start), *self.shape, 3)
+                yield np.frombuffer(_read_exactly(member, math.prod(shape), self.path), np.uint8).reshape(shape)
+
+
+def open_npz(path: Path) -> ImageArray:
+    """Open the images of an `.npz` file; reads the header only.
+
+    Raises:
+        DataError: not a whole `.npz`, no `arr_0`, or not uint8 (N, H, W, 3).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(name.removesuffix(".npy") for name in archive.namelist())
+            if IMAGES not in names:
+                found = ", ".join(names) or "nothing"
+                raise DataError(f"{path}: expected an array {IMAGES!r}, got {found}{did_you_mean(IMAGES, names)}")
+            with archive.open(f"{IMAGES}.npy") as member:
+                shape, dtype = _header(member, path)
+                if dtype != np.uint8:
+                    found = _described(member, dtype)
+                    raise DataError(f"{path}: {IMAGES}: expected uint8 in [0, 255], got {found}")
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path}: expected a whole .npz file, got a damaged one or another format") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(shape) != 4 or shape[3] != 3 or 0 in shape:
+        raise DataError(f"{path}: {IMAGES}: expected shape (N, H, W, 3), got {shape}")
+    return ImageArray(path, shape[0], (shape[1], shape[2]))
+
+
+def _described(member: IO[bytes], dtype: np.dtype[Any]) -> str:
+    """Name of a dtype, with the range of the first values where that helps."""
+    if dtype.kind not in "fiu":
+        return str(dtype)
+    content = member.read(PEEK_BYTES - PEEK_BYTES % dtype.itemsize)
+    values = np.frombuffer(content[: len(content) - len(content) % dtype.itemsize], dtype)
+    if not len(values):
+        return str(dtype)
+    if not np.isfinite(values).all():
+        return f"{dtype} with NaN or infinity"
+    low, high = float(values.min()), float(values.max())
+    ranges = {(0, 1): "in [0, 1]", (-1, 1): "in [-1, 1]"}
+    shown = next((text for (a, b), text in ranges.items() if a <= low and high <= b), f"from {low:g} to {high:g}")
+    return f"{dtype} {shown}"
+
+
+def _read_exactly(member: IO[bytes], wanted: int, path: Path) -> bytes:
+    try:
+        content = member.read(wanted)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{path}: {IMAGES} is damaged: {error}") from error
+    if len(content) != wanted:
+        raise DataError(f"{path}: {IMAGES} is truncated")
+    return content
+
+
+def _header(member: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
         version = np.lib.format.read_magic(member)
-        assert version == (1, 0), version
-        (count, *shape), _, dtype = np.lib.format.read_array_header_1_0(member)
-        size = int(np.prod(shape)) * dtype.itemsize
-        for _ in range(count):
-            yield np.frombuffer(member.read(size), dtype).reshape(shape)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(member)
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path}: {IMAGES} is not a numpy array: {error}") from error
+    if fortran:
+        raise DataError(f"{path}: {IMAGES}: expected C order, got Fortran order")
+    return shape, dtype
+
+
+def read_images(path: Path) -> Iterator[Array]:
+    """Images (H, W, 3) uint8 of an `.npz` file, one at a time; see `open_npz` for what it raises."""
+    return (batch[0] for batch in open_npz(path).batches(1))
 
 
 def read_labels(path: Path) -> Array:

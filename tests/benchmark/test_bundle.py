@@ -16,8 +16,8 @@ from benchmark.report.bundle import CONTENTS, make_bundle, statistics_name
 from benchmark.report.verify import verify_bundle
 from evaluator import fid, inception_score, precision_recall
 from evaluator.features.cache import FeatureCache
-from evaluator.features.pooled_features import CLASSIFIER, write_weights
-from evaluator.features.sample_statistics import folder as kept_by
+from evaluator.features.feature_files import CLASSIFIER, write_weights
+from evaluator.features.feature_files import cache_folder as kept_by
 from evaluator.images.image_set import ImageSet, open_images
 from evaluator.metrics.frechet import Gaussian, frechet_distance
 from sra.common.errors import UserError
@@ -287,7 +287,7 @@ def with_features(run: Path, folder: Path, wrong: str = "") -> Path:
         record["graph"]["sha256"] = hashlib.sha256(b"a graph").hexdigest()
         record["settings"]["widths"] = dict(zip(("pool", "spatial"), WIDTHS, strict=True))
         for side, found in images.items():
-            record[side]["sha256"] = found.examine()
+            record[side]["sha256"] = found.sha256()
         write_json(path, record)
     write_json(run / "plan.json", plan)
     return run

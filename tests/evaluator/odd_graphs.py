@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from evaluator.dev import plain_numerics
-from evaluator.errors import EvaluatorError
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
 from evaluator.tools import adm, adm_protocol, tool
+from sra.common.errors import EvaluatorError
 
 v1 = tf.compat.v1
 GENERATOR = np.random.default_rng(0)

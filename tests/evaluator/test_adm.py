@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import evaluator
-from evaluator.errors import EvaluatorError
 from evaluator.features.cache import folder_name
 from evaluator.inception.graph import resolve
+from sra.common.errors import EvaluatorError
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "adm"

@@ -6,7 +6,6 @@ import scipy.linalg
 
 import evaluator
 from evaluator.dev import plain_numerics
-from evaluator.errors import EvaluatorError
 from evaluator.metrics.frechet import (
     STRIP,
     Gaussian,
@@ -18,6 +17,7 @@ from evaluator.metrics.frechet import (
     score_of_pool,
     trace_of_root,
 )
+from sra.common.errors import EvaluatorError
 
 GENERATOR = np.random.default_rng(0)
 
