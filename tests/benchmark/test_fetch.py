@@ -108,12 +108,14 @@ def test_fetched_recorded_and_not_fetched_again(server: ThreadingHTTPServer, tmp
 
 def test_an_interrupted_download_resumes(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     thing, server.limit = asset(server, sha256=SHA256), 1_500_000
-    with pytest.raises(AssetError, match=r"broke off at 1,500,000 of 2,097,152 bytes; the same command continues"):
+    with pytest.raises(AssetError, match=r"thing: .*the same command continues"):
         fetch([thing], tmp_path)
     assert not (tmp_path / "thing" / "thing.pt").exists()
+    received = (tmp_path / "thing" / ".thing.pt.part").stat().st_size
+    assert received > 1_400_000
     server.limit = None
     fetch([thing], tmp_path)
-    assert server.requests[-1] == ("GET", "bytes=1500000-", '"v1"')
+    assert server.requests[-1] == ("GET", f"bytes={received}-", '"v1"')
     assert (tmp_path / "thing" / "thing.pt").read_bytes() == CONTENT
     assert files(tmp_path) == {"thing/thing.pt", "pins.json"}
 
@@ -177,7 +179,7 @@ def test_damaged_pins_are_not_forgotten(tmp_path: Path) -> None:
 
 def test_an_address_that_is_gone(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     server.status = 404
-    with pytest.raises(AssetError, match=r"HTTP 404 .*place the file at .*thing/thing\.pt"):
+    with pytest.raises(AssetError, match=r"404 .*place the file at .*thing/thing\.pt"):
         fetch([asset(server)], tmp_path)
     assert files(tmp_path) == set()
     unreachable = Asset(name="thing", what="a thing", url="http://127.0.0.1:9/x", files={"thing.pt": Facts()})
@@ -199,7 +201,7 @@ def test_what_a_person_has_to_get_is_named_after_all_else(
     server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("IMAGENET", raising=False)
-    with pytest.raises(AssetError, match=r"imagenet-train has to be got by hand: accept the terms.*set IMAGENET"):
+    with pytest.raises(AssetError, match=r"imagenet-train .*by hand: accept the terms.*set IMAGENET"):
         fetch([catalogue.find("imagenet-train"), asset(server)], tmp_path)
     assert (tmp_path / "thing" / "thing.pt").is_file()
     monkeypatch.setenv("IMAGENET", str(tmp_path))
