@@ -18,7 +18,7 @@ FOLDER = ROOT / "containers" / "requirements"
 UV = "uv==0.13.9"
 TENSORFLOW = {"tensorflow"}
 EVALUATOR = {"numpy", "pillow", "pydantic", "pyyaml", "safetensors", "scipy", "tensorflow", "threadpoolctl"}
-EVALUATOR |= {"jinja2", "protobuf", "tqdm", "typer"}
+EVALUATOR |= {"jinja2", "protobuf", "psutil", "tqdm", "typer"}
 GENERATION = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
 """What a generation of CUDA decides: files of its own, for the largest and least changing layer."""
 

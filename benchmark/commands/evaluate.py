@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.assets.catalogue import located, remedy
 from benchmark.commands.tool_options import ToolOptions
-from benchmark.machine.gpus import absent_framework
+from benchmark.machine.gpus import missing_framework
 from benchmark.manifest.schema import TOOLS
 from benchmark.plan.plan import MODULES
 from benchmark.plan.run_directory import read_json
@@ -96,7 +96,7 @@ def _job(name: str, command: list[str], output: int | None = None) -> str:
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     if done.returncode == 2 and errors:
         raise UserError(errors[-1].removeprefix("error: "))
-    if done.returncode != 0 and (why := absent_framework(done.stderr)):
+    if done.returncode != 0 and (why := missing_framework(done.stderr)):
         raise UserError(f"{name}: {why}")
     if done.returncode != 0:
         sys.stderr.write(done.stderr)

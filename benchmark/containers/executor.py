@@ -18,11 +18,12 @@ from benchmark.containers.engine import HARDENED, SCRATCH, EngineError, find_eng
 from benchmark.containers.preflight import Preflight
 from benchmark.containers.settings import ContainerSettings
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, REVISION, TENSORFLOW_PYTHON
+from benchmark.machine.gpus import visible_gpus
 from benchmark.plan.plan import is_hub_id
 from benchmark.plan.run_directory import key_of
 from benchmark.run.command import Command
 from benchmark.run.local import ALONE, Local
-from benchmark.run.runner import SPOKEN, visible_gpus
+from benchmark.run.runner import SPOKEN
 from sra.common.errors import UserError
 
 APPTAINER = "apptainer"

@@ -13,7 +13,7 @@ from typing import Any
 from benchmark.containers.build import CUDA_LABEL, LABEL, SHORT, present
 from benchmark.containers.engine import EngineError, labels_of
 from benchmark.machine import provenance
-from benchmark.machine.gpus import SHARED_MEMORY, driver_trouble
+from benchmark.machine.gpus import MIN_SHARED_MEMORY_BYTES, driver_problem
 
 PROBE = (
     "import glob, json, os, shutil, sys; "
@@ -94,7 +94,7 @@ class Preflight:
         gpus = provenance.hardware()["gpus"]
         if cuda is None or not gpus:
             return
-        trouble = driver_trouble(gpus[0], int(cuda[1]))
+        trouble = driver_problem(gpus[0], int(cuda[1]))
         if trouble:
             raise EngineError(f"{self.image}: {trouble}")
 
@@ -117,10 +117,10 @@ class Preflight:
             remedy = REMEDIES[self.engine]
             raise EngineError(f"{self.engine}: {gpus} GPUs on this machine, none inside a container; {remedy}")
         size = found["shared_memory"]
-        if gpus and processes > 1 and size < SHARED_MEMORY:
+        if gpus and processes > 1 and size < MIN_SHARED_MEMORY_BYTES:
             raise EngineError(
                 f"shared memory: {size / 2**20:.0f} MiB inside the container, {processes} GPUs need "
-                f"{SHARED_MEMORY / 2**20:.0f}; give --container shared_memory=8g"
+                f"{MIN_SHARED_MEMORY_BYTES / 2**20:.0f}; give --container shared_memory=8g"
             )
 
 

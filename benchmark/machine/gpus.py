@@ -1,4 +1,4 @@
-"""What a container or driver withholds from the jobs, and the option that gives it."""
+"""Checks of GPU driver and container flags, with the fix for each. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,54 +7,62 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
-"""Files by which docker and podman mark their containers."""
-DRIVERS = {11: 450, 12: 525, 13: 580}
-"""Oldest major version of NVIDIA's Linux driver that runs a generation of CUDA (CUDA's release notes)."""
-RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
-SHARED_MEMORY = 2**30
-"""Bytes of /dev/shm that NCCL's guide advises for several GPUs; docker gives 64 MB."""
+CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
+"""Files that docker and podman put into every container."""
+MIN_DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}
+"""Oldest major version of NVIDIA's Linux driver for each major version of CUDA (CUDA's release notes)."""
+CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
+MIN_SHARED_MEMORY_BYTES = 2**30
+"""Of /dev/shm, as NCCL's guide advises for several GPUs; docker gives 64 MB."""
 NO_GPU = "no GPU is visible in this container: docker run --gpus all; podman run --device nvidia.com/gpu=all"
+IMAGE_OF_FRAMEWORK = {"torch": "trainer", "tensorflow": "evaluator"}
+"""The image that has each framework, besides `all`."""
+MODULE_NOT_FOUND = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
 
-FRAMEWORKS = {"torch": "trainer", "tensorflow": "evaluator"}
-"""And the image that has it, beside `all`."""
-ABSENT = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
+
+def visible_gpus() -> int:
+    """Number of NVIDIA GPUs that a job may use."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([part for part in chosen.split(",") if part.strip() and part.strip() != "-1"])
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-def absent_framework(errors: str) -> str | None:
-    """One line for a job that ended for want of torch or TensorFlow; None where it did not.
+def missing_framework(errors: str) -> str | None:
+    """One line for a job that failed because torch or TensorFlow is not installed; None for any other failure.
 
     Args:
-        errors: what the job printed as it ended.
+        errors: what the job printed to standard error.
     """
-    found = next((name for name in ABSENT.findall(errors) if name in FRAMEWORKS), None)
-    return found and f"no {found} in this environment; the images {FRAMEWORKS[found]} and all have it"
+    found = next((name for name in MODULE_NOT_FOUND.findall(errors) if name in IMAGE_OF_FRAMEWORK), None)
+    return found and f"no {found} in this environment; the images {IMAGE_OF_FRAMEWORK[found]} and all have it"
 
 
 def warnings(gpus: list[str]) -> list[str]:
-    """What is lacking, in one line each.
+    """Problems of driver and container, one line each.
 
     Args:
-        gpus: what the driver lists: name, version of the driver, memory.
+        gpus: as nvidia-smi lists them: "name, driver version, memory".
     """
-    cuda, inside = cuda_generation(), contained()
-    found = [driver_trouble(gpus[0], cuda)] if gpus and cuda else []
+    cuda, inside = installed_cuda(), in_container()
+    found = [driver_problem(gpus[0], cuda)] if gpus and cuda else []
     if inside and cuda and not gpus:
         found.append(NO_GPU)
     if inside and len(gpus) > 1:
-        found.append(_shared_memory())
+        found.append(_shared_memory_problem())
     return [line for line in found if line]
 
 
-def contained() -> bool:
-    """Whether this runs in a container of docker or podman."""
-    # With a read-only root podman hides its file, but says so in the environment.
-    return "container" in os.environ or any(mark.exists() for mark in MARKS)
+def in_container() -> bool:
+    """Whether this process runs in a container of docker or podman."""
+    # With a read-only root podman hides its file, but sets the variable.
+    return "container" in os.environ or any(path.exists() for path in CONTAINER_FILES)
 
 
-def cuda_generation() -> int | None:
+def installed_cuda() -> int | None:
     """Major version of the CUDA libraries that torch was installed with; None where there are none."""
-    for name in RUNTIMES:
+    for name in CUDA_PACKAGES:
         try:
             return int(metadata.version(name).partition(".")[0])
         except metadata.PackageNotFoundError:
@@ -62,19 +70,19 @@ def cuda_generation() -> int | None:
     return None
 
 
-def driver_trouble(gpu: str, cuda: int) -> str:
-    """One line where the driver of a GPU, as it lists it, is too old for a generation of CUDA; empty where not."""
+def driver_problem(gpu: str, cuda: int) -> str:
+    """One line if the driver of a GPU (as nvidia-smi lists it) is too old for a major version of CUDA, else empty."""
     driver = gpu.split(", ")[1]
-    needed = DRIVERS.get(cuda, max(DRIVERS.values()))
+    needed = MIN_DRIVER_OF_CUDA.get(cuda, max(MIN_DRIVER_OF_CUDA.values()))
     if int(driver.partition(".")[0]) >= needed:
         return ""
     return (
         f"the driver of this machine is {driver}, CUDA {cuda} needs {needed} or newer: update it, or build an image "
-        "for an older generation (sra-bench images build --cuda, docs/containers.md)"
+        "for an older CUDA (sra-bench images build --cuda, docs/containers.md)"
     )
 
 
-def _shared_memory() -> str:
+def _shared_memory_problem() -> str:
     status = os.statvfs("/dev/shm")  # noqa: S108 - its size is what is asked
     size = status.f_frsize * status.f_blocks
-    return "" if size >= SHARED_MEMORY else f"/dev/shm holds {size / 1e6:.0f} MB: run with --shm-size 8g"  # noqa: S108
+    return "" if size >= MIN_SHARED_MEMORY_BYTES else f"/dev/shm holds {size / 1e6:.0f} MB: run with --shm-size 8g"  # noqa: S108

@@ -1,4 +1,4 @@
-"""What produced a result: commit, versions, hardware. Nothing heavy is imported."""
+"""Provenance of a result: commit, package versions, hardware. Neither torch nor TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmark.machine.environment import REVISION, TENSORFLOW_PYTHON
 
@@ -28,7 +30,7 @@ PACKAGES = (
 
 
 def collect() -> dict[str, Any]:
-    """Commit and dirtiness of the suite's checkout, package versions, machine."""
+    """Commit of the suite, package versions and hardware of this machine, JSON-ready."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": source(Path(__file__).resolve().parents[2]),
@@ -55,12 +57,11 @@ def _version(name: str) -> str | None:
 
 def hardware() -> dict[str, Any]:
     """Processor, cores, memory in GiB and GPUs of this machine."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory, 1),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": _lines(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]),
     }
 
@@ -75,7 +76,7 @@ def _cpu_model() -> str:
 
 
 def source(root: Path) -> dict[str, Any]:
-    """Commit of a checkout, and whether something in it is not committed; in an image, what it was built from."""
+    """Commit of a checkout, and whether it has uncommitted changes; in an image, the commit it was built from."""
     if not (root / ".git").exists():
         return {"commit": os.environ.get(REVISION), "dirty": None}
     git = ["git", "-C", str(root)]
@@ -84,13 +85,13 @@ def source(root: Path) -> dict[str, Any]:
 
 
 def revision(root: Path) -> str:
-    """The commit of a checkout as images name it: `-dirty` after it where something is not committed."""
+    """Commit of a checkout as images are labelled: `-dirty` is appended if there are uncommitted changes."""
     found = source(root)
     return (found["commit"] or "unknown") + ("-dirty" if found["dirty"] else "")
 
 
 def _lines(command: list[str]) -> list[str]:
-    """Output lines of a command; none where it is absent or fails."""
+    """Output lines of a command; none if it is absent or fails."""
     if shutil.which(command[0]) is None:
         return []
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -21,6 +21,7 @@ from typing import IO
 from benchmark.assets.catalogue import remedy
 from benchmark.commands.status import Pulse
 from benchmark.machine.environment import GRACE_SECONDS
+from benchmark.machine.gpus import visible_gpus
 from benchmark.plan.disk import needed as disk_needed
 from benchmark.plan.plan import STAGES, Plan, Stage, state_of
 from benchmark.plan.run_directory import RunDirectory, is_done, outputs_of, read_json, write_json
@@ -316,12 +317,3 @@ def processes_for(asked: int | None) -> int:
     if asked < 1 or (gpus and asked > gpus):
         raise StageError(f"--processes {asked}: allowed: {f'1 to {gpus}, one a GPU' if gpus else '1 or more'}")
     return asked
-
-
-def visible_gpus() -> int:
-    """Number of NVIDIA GPUs that a job may use, without importing torch."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return len([part for part in chosen.split(",") if part.strip() and part.strip() != "-1"])
-    folder = Path("/proc/driver/nvidia/gpus")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0

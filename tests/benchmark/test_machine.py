@@ -1,4 +1,4 @@
-"""What a container or driver withholds."""
+"""Checks of GPU driver, container flags and provenance."""
 
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +20,8 @@ OLD, NEW = "NVIDIA A100, 535.104.05, 81920 MiB", "NVIDIA H100, 580.65.06, 81559 
 def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("container", raising=False)
     (tmp_path / "mark").touch()
-    monkeypatch.setattr(gpus, "MARKS", (tmp_path / "none", tmp_path / "mark"))
-    monkeypatch.setattr(gpus, "cuda_generation", lambda: 13)
+    monkeypatch.setattr(gpus, "CONTAINER_FILES", (tmp_path / "none", tmp_path / "mark"))
+    monkeypatch.setattr(gpus, "installed_cuda", lambda: 13)
 
 
 def shared_memory(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
@@ -31,7 +31,7 @@ def shared_memory(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 def test_no_gpu_visible_inside(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = gpus.warnings([])
     assert "docker run --gpus all" in line
-    monkeypatch.setattr(gpus, "MARKS", ())
+    monkeypatch.setattr(gpus, "CONTAINER_FILES", ())
     assert gpus.warnings([]) == []
     monkeypatch.setenv("container", "podman")
     assert gpus.warnings([]) == [line]
@@ -42,7 +42,7 @@ def test_a_driver_older_than_cuda(inside: None, monkeypatch: pytest.MonkeyPatch)
     (line,) = gpus.warnings([OLD])
     assert "535.104.05" in line
     assert "580" in line
-    monkeypatch.setattr(gpus, "cuda_generation", lambda: 12)
+    monkeypatch.setattr(gpus, "installed_cuda", lambda: 12)
     assert gpus.warnings([OLD]) == []
 
 
@@ -55,7 +55,7 @@ def test_too_little_shared_memory_for_several_gpus(inside: None, monkeypatch: py
 
 
 def test_the_generation_is_that_of_the_installed_libraries() -> None:
-    assert gpus.cuda_generation() == int(metadata.version("nvidia-cuda-runtime").split(".")[0])
+    assert gpus.installed_cuda() == int(metadata.version("nvidia-cuda-runtime").split(".")[0])
 
 
 def test_a_tool_without_its_framework_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_tool_without_its_framework_is_one_line(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "samples").mkdir()
     with pytest.raises(UserError, match="adm: no tensorflow in this environment; the images evaluator and all have it"):
         score_samples(tmp_path / "samples", tmp_path / "samples", "embedded:digits", ["adm"])
-    assert gpus.absent_framework("ModuleNotFoundError: No module named 'benchmark'") is None
+    assert gpus.missing_framework("ModuleNotFoundError: No module named 'benchmark'") is None
 
 
 def test_tensorflow_of_the_other_environment_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
