@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 import yaml
 
 from benchmark.manifest.sra_flags import SCRIPTS, Flag
-from sra.alignment.sra import PUBLIC_DISTANCES
-from sra.config import SPLITS, ConfigError
+from sra.config import PUBLIC_DISTANCES, SPLITS, ConfigError
 
 Values = dict[str, Any]
 IMAGENET = SPLITS["imagenet-train"][0]

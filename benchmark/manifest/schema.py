@@ -18,6 +18,7 @@ from sra.common.validation import adapter, one_line
 from sra.config import (
     STRICT,
     AlignSettings,
+    AnyAlignment,
     CodecConfig,
     ConfigError,
     DataConfig,
@@ -26,8 +27,7 @@ from sra.config import (
     TrainConfig,
     check_sampler,
     check_seeds,
-    network_facts,
-    settings_class,
+    read_alignment,
     to_plain,
 )
 
@@ -122,7 +122,7 @@ class Run:
     train: TrainConfig | None
     sample: SampleConfig
     score: ScoreConfig
-    align: AlignSettings | None
+    align: AnyAlignment | None
     checkpoint: str | None
     samples: str | None = None
     published: str | None
@@ -275,16 +275,8 @@ def _merged(base: Any, changes: dict[str, Any]) -> Any:
 def _align(value: str | dict[str, Any] | None, model: ModelConfig, codec: CodecConfig) -> AlignSettings | None:
     if value is None or value == "none":
         return None
-    plain = {"kind": value} if isinstance(value, str) else dict(value)
-    if "kind" not in plain:
-        raise ConfigError("align: missing key 'kind'")
-    settings = settings_class(str(plain["kind"]))
-    try:
-        # mypy takes the hash of the instances for that of the class.
-        checked: AlignSettings = adapter(settings).validate_python(plain)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise ConfigError(f"align: {one_line(settings, error, settings.__name__)}") from error
-    return checked.resolved(network_facts(model, codec))
+    settings = read_alignment({"kind": value} if isinstance(value, str) else value)
+    return settings.resolved(model, codec)
 
 
 def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant) -> None:

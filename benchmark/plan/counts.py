@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sra.config import CodecConfig, ModelConfig, SampleConfig
-from sra.model.flops import SINUSOIDS, outputs_of
+from sra.model.flops import SINUSOIDS
 
 
 def parameters(model: ModelConfig, codec: CodecConfig, *, head: bool = False) -> int:
@@ -17,7 +17,7 @@ def parameters(model: ModelConfig, codec: CodecConfig, *, head: bool = False) ->
     d, depth = model.dimensions.width, model.dimensions.depth
     area = model.patch**2
     block = 18 * d * d + 15 * d
-    outputs = area * outputs_of(model, codec)
+    outputs = area * model.output_channels(codec)
     final = 2 * d * d + 2 * d + (d + 1) * outputs
     embeddings = d * (area * codec.channels + 1) + d * (SINUSOIDS + 1) + d * (d + 1) + d * (model.classes + 1)
     return depth * block + final + embeddings + (4 * d * d + 3 * d if head else 0)

@@ -6,13 +6,10 @@ evaluator's record. A difference that can move FID makes a row not comparable; a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
-
-from pydantic import TypeAdapter, ValidationError
 
 from benchmark.assets.catalogue import located
 from benchmark.manifest.schema import Run
@@ -24,8 +21,7 @@ from sra.config import (
     ConfigError,
     ModelConfig,
     from_plain,
-    network_facts,
-    settings_class,
+    read_alignment,
     to_plain,
 )
 from sra.model.vae_files import WEIGHTS
@@ -281,16 +277,9 @@ def published_alignment(row: Row) -> AlignSettings:
     network = {"family": family, "size": size, "patch": patch, "resolution": row.resolution, "convention": "sra"}
     model = from_plain(ModelConfig, network)
     try:
-        settings = _adapter(str(plain["kind"])).validate_python(plain)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(f"row {row.id!r}: align.{problem['loc'][-1]}: {problem['msg']}") from error
-    return settings.resolved(network_facts(model, CodecConfig()))
-
-
-@functools.cache
-def _adapter(kind: str) -> TypeAdapter[AlignSettings]:
-    return TypeAdapter(settings_class(kind))
+        return read_alignment(plain).resolved(model, CodecConfig())
+    except ConfigError as error:
+        raise ConfigError(f"row {row.id!r}: {error}") from error
 
 
 def _evaluation(registry: Registry, row: Row, evidence: Evidence) -> Iterator[Compared]:

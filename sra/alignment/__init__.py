@@ -1,1 +1,30 @@
-"""What is aligned to what: one file a method, listed in `registry`."""
+"""Alignment losses of SRA and its relatives. Their settings are in `sra.config.alignment`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sra.alignment.base import Alignment
+from sra.alignment.dual_timestep import DualTimestep
+from sra.alignment.sra import SelfRepresentation
+from sra.alignment.sra2 import CleanLatent
+from sra.config import AlignSettings
+
+LOSSES: dict[str, Callable[[Any, int], Alignment]] = {
+    "sra": SelfRepresentation,
+    "sra2": CleanLatent,
+    "self-flow": DualTimestep,
+    "dts-as": DualTimestep,
+}
+"""Loss of each alignment, by the `kind` of its settings; called with the settings and the resolution in pixels."""
+
+
+def build_alignment(settings: AlignSettings, resolution: int) -> Alignment:
+    """The loss of an alignment.
+
+    Args:
+        settings: resolved for the network.
+        resolution: image edge in pixels (schedules of some public code depend on it).
+    """
+    return LOSSES[settings.kind](settings, resolution)

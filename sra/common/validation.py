@@ -15,6 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from sra.common.errors import UserError, did_you_mean
 
 T = TypeVar("T")
+# Read by pydantic from a plain dataclass: unknown keys are errors, docstrings under fields are descriptions.
+STRICT = {"extra": "forbid", "use_attribute_docstrings": True, "allow_inf_nan": False}
 CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
 """Hints whose parts may be settings."""
 
@@ -85,11 +87,20 @@ def one_line(cls: type, error: ValidationError, name: str) -> str:
     if problem["type"] == "unexpected_keyword_argument":
         unknown = location[-1]
         return f"unknown key {key!r} in {owner}{did_you_mean(unknown, keys)}; allowed: {', '.join(keys)}"
-    message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
         return f"{key or owner}: missing, it has no default"
-    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
-    return f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}{found}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return prefixed(key, message)
+    message = message.replace("Input should be", "expected", 1)
+    return f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {problem['input']!r}"
+
+
+def prefixed(section: str, message: str) -> str:
+    """Name the section of an error: `train` and `lr: expected ...` give `train.lr: expected ...`."""
+    if not section:
+        return message
+    return f"{section}.{message}" if re.match(r"[\w.]+: ", message) else f"{section}: {message}"
 
 
 def _owner(cls: type, location: list[str], name: str) -> tuple[str, list[str]]:

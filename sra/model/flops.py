@@ -6,15 +6,13 @@ MAC for each value of each norm: with it the published numbers (DiT paper, Table
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
-from sra.alignment.registry import AlignSettings
-from sra.config import CodecConfig, ModelConfig
+from sra.config import GROUP_0_DIVISOR, AlignmentWork, AlignSettings, CodecConfig, ModelConfig
 
 SINUSOIDS = 256
 """Inputs of the timestep's MLP."""
-GROUP_PARTS = 4
-"""Dual timesteps: one token of so many is in the smaller group."""
 BACKWARD = 2
 """A backward pass multiplies by the weights and by the inputs: twice the forward pass."""
 
@@ -41,17 +39,6 @@ class Work:
         return self.embedding + block * self.block
 
 
-def tokens_of(model: ModelConfig, codec: CodecConfig) -> int:
-    """Patches of one latent."""
-    return (model.resolution // codec.factor // model.patch) ** 2
-
-
-def outputs_of(model: ModelConfig, codec: CodecConfig) -> int:
-    """Channels that the network predicts: only SiT in the convention `sra` predicts no second half."""
-    single = model.family == "sit" and model.convention == "sra"
-    return codec.channels * (1 if single else 2)
-
-
 def count(model: ModelConfig, codec: CodecConfig, *, grouped: bool = False, separated: bool = False) -> Work:
     """MACs for one image.
 
@@ -64,16 +51,16 @@ def count(model: ModelConfig, codec: CodecConfig, *, grouped: bool = False, sepa
         grouped: two groups of tokens, hence two conditions an image.
         separated: attention stays inside a group, which covers fewer pairs of tokens.
     """
-    d, tokens = model.dimensions.width, tokens_of(model, codec)
+    d, tokens = model.dimensions.width, model.tokens(codec)
     conditions = 2 if grouped else 1
-    few = tokens // GROUP_PARTS
+    few = tokens // GROUP_0_DIVISOR
     pairs = few**2 + (tokens - few) ** 2 if separated else tokens**2
     patch = tokens * d * model.patch**2
     return Work(
         embedding=patch * codec.channels + conditions * (d * SINUSOIDS + d * d),
         block=12 * d * d * tokens + 2 * d * pairs + 2 * d * tokens + conditions * 6 * d * d,
         depth=model.dimensions.depth,
-        final=patch * outputs_of(model, codec) + d * tokens + conditions * 2 * d * d,
+        final=patch * model.output_channels(codec) + d * tokens + conditions * 2 * d * d,
     )
 
 
@@ -82,24 +69,12 @@ def training_macs(model: ModelConfig, codec: CodecConfig, align: AlignSettings |
 
     Student and training head forward and backward, and the teacher up to its block.
     """
-    grouped, separated = hasattr(align, "separated"), getattr(align, "separated", False)
-    student = count(model, codec, grouped=grouped, separated=separated)
-    macs = (1 + BACKWARD) * (student.forward + _head(model, codec, align))
-    if align is None or not align.needs_teacher:
+    patch_values = model.patch**2 * codec.channels
+    work = AlignmentWork() if align is None else align.work(model.dimensions.width, patch_values)
+    student = count(model, codec, grouped=work.grouped, separated=work.separated)
+    head = model.tokens(codec) * sum(a * b for a, b in itertools.pairwise(work.head_widths))
+    macs = (1 + BACKWARD) * (student.forward + head)
+    if work.teacher_block is None:
         return macs
-    alone = getattr(align, "teacher", None) == "all-at-min"
-    teacher = count(model, codec) if alone else student
-    blocks: tuple[int, int] = align.blocks  # type: ignore[attr-defined]
-    return macs + teacher.hidden(blocks[1])
-
-
-def _head(model: ModelConfig, codec: CodecConfig, align: AlignSettings | None) -> int:
-    """SRA's two linears, or SRA 2's MLP to the values of a patch."""
-    d, tokens = model.dimensions.width, tokens_of(model, codec)
-    if getattr(align, "head", False):
-        return 4 * d * d * tokens
-    width = getattr(align, "mlp_width", None)
-    if width is None:
-        return 0
-    width, layers = int(width), int(align.mlp_layers)  # type: ignore[union-attr]
-    return tokens * width * (d + (layers - 2) * width + model.patch**2 * codec.channels)
+    teacher = count(model, codec) if work.teacher_plain else student
+    return macs + teacher.hidden(work.teacher_block)

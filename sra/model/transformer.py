@@ -34,6 +34,11 @@ class Shape:
     time_scale: float = 1.0
     label_init_std: float = 0.02
 
+    @property
+    def patch_values(self) -> int:
+        """Values p*p*C of one patch of the latent."""
+        return self.patch**2 * self.channels
+
 
 def position_encoding(width: int, grid: int) -> Tensor:
     """Fixed 2-D sin-cos positions, (grid^2, width): columns first, then rows; per axis sines, then cosines."""
@@ -279,17 +284,17 @@ def _joined(tokens: Tensor, groups: Groups | None) -> Tensor:
 
 
 def shape_of(model: ModelConfig, codec: CodecConfig) -> Shape:
-    """The shape that a manifest's settings mean; only convention `sra` of SiT predicts C channels."""
+    """The shape of a network with these settings."""
     size = model.dimensions
-    single = model.family == "sit" and model.convention == "sra"
+    channels, grid, _ = codec.latent_shape(model.resolution)
     return Shape(
         depth=size.depth,
         width=size.width,
         heads=size.heads,
         patch=model.patch,
-        grid=model.resolution // codec.factor,
-        channels=codec.channels,
-        outputs=codec.channels * (1 if single else 2),
+        grid=grid,
+        channels=channels,
+        outputs=model.output_channels(codec),
         classes=model.classes,
         time_scale=model.time_scale,
         label_init_std=model.label_init_std,
@@ -299,6 +304,14 @@ def shape_of(model: ModelConfig, codec: CodecConfig) -> Shape:
 def build(model: ModelConfig, codec: CodecConfig, *, head: bool = False) -> DiffusionTransformer:
     """A network with the weights that torch gives it; see `initialise`."""
     return DiffusionTransformer(shape_of(model, codec), head=head)
+
+
+def compile_blocks(network: DiffusionTransformer) -> None:
+    """Compile the blocks in place: they share one compilation, and the names of the state stay."""
+    # DDP would have every block cut where a bucket of gradients ends; blocks are small enough to overlap as they are.
+    torch._dynamo.config.optimize_ddp = False
+    for block in network.blocks:
+        block.compile()
 
 
 def initialise(network: DiffusionTransformer, seed: int) -> None:

@@ -94,7 +94,7 @@ class Diffusion(nn.Module):
 
 
 class DiffusionObjective(Diffusion):
-    """Noise regression plus the variational bound for the variance; see `sra.training.module.Objective`."""
+    """Noise regression plus the variational bound for the variance; see `sra.objectives.base.Objective`."""
 
     def draw(self, randoms: RandomSource, stream: str = "t") -> Tensor:
         """Times (N,), uniform over 0 .. T - 1."""
@@ -119,7 +119,7 @@ class DiffusionObjective(Diffusion):
         mse, bits = self.terms(prediction, x, noise, t)
         return mse + bits
 
-    def cleaner(self, t: Tensor, span: float, uniform: Tensor | None) -> Tensor:
+    def teacher_time(self, t: Tensor, span: float, uniform: Tensor | None) -> Tensor:
         """clamp(t - randint[0, T span), 1, T - 1), or T span steps less without random numbers."""
         count = round(STEPS * span)
         if uniform is None:

@@ -47,7 +47,7 @@ def draw_times(kind: Times, path: Path, uniform: Tensor, normal: Tensor) -> Tens
 
 
 class FlowObjective:
-    """Velocity regression on one path; see `sra.training.module.Objective`."""
+    """Velocity regression on one path; see `sra.objectives.base.Objective`."""
 
     def __init__(self, path: Path, times: Times) -> None:
         self.path, self.times = path, times
@@ -67,6 +67,6 @@ class FlowObjective:
         target = interpolate(self.path, x, noise, t)[1]
         return (prediction.float() - target.float()).pow(2).flatten(1).mean(1)
 
-    def cleaner(self, t: Tensor, span: float, uniform: Tensor | None) -> Tensor:
+    def teacher_time(self, t: Tensor, span: float, uniform: Tensor | None) -> Tensor:
         """clamp(t - U span, 0, 1), or clamp(t - span, 0, 1) without random numbers; all of t's shape."""
         return (t - (span if uniform is None else uniform * span)).clamp(0, 1)

@@ -7,9 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from sra.alignment.registry import AlignSettings
 from sra.common.errors import UserError
-from sra.config import ModelConfig, TrainConfig
+from sra.config import AlignSettings, ModelConfig, TrainConfig
 from sra.model.transformer import DiffusionTransformer, position_encoding, shape_of
 from sra.model.weights import network_of
 from sra.parity.golden import Scope

@@ -7,8 +7,7 @@ from functools import partial
 
 import torch
 
-from sra.alignment.sra import Interval, Settings
-from sra.config import SampleConfig, TrainConfig
+from sra.config import Interval, SampleConfig, SraSettings, TrainConfig
 from sra.objectives.ddpm import Diffusion, DiffusionObjective
 from sra.parity.checks import GUIDED, Check, Networks, losses_and_gradients, run_sections
 from sra.parity.golden import Scope
@@ -50,7 +49,7 @@ def forward(networks: Networks, scope: Scope) -> None:
 def sra_loss(networks: Networks, scope: Scope) -> None:
     """Both terms of the loss, and the step as training computes it."""
     config = scope.config
-    align = Settings(blocks=config.blocks, interval=Interval(random=config.t_max), weight=WEIGHT)
+    align = SraSettings(blocks=config.blocks, interval=Interval(random=config.t_max), weight=WEIGHT)
     module = networks.module(TrainConfig(steps=1, label_dropout=DROPOUT), align)
     losses = losses_and_gradients(scope, module, networks.load("teacher"), for_dit(scope))
     assert losses.alignment is not None

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from sra.alignment.dual_timestep import PARTS
 from sra.common.errors import DataError
+from sra.config import GROUP_0_DIVISOR
 from sra.objectives.ddpm import STEPS
 from sra.parity.golden import Scope
 
@@ -44,9 +44,9 @@ def for_groups(case: Scope) -> GoldenRandoms:
     count, tokens = len(case.labels("labels")), case.config.tokens
     t, group = case.shaped("t", 2, count), case.shaped("group", count, tokens).long()
     sizes = torch.stack([(group == 0).sum(1), (group == 1).sum(1)], dim=1)
-    wanted = sizes.new_tensor([tokens // PARTS, tokens - tokens // PARTS])
+    wanted = sizes.new_tensor([tokens // GROUP_0_DIVISOR, tokens - tokens // GROUP_0_DIVISOR])
     if not (sizes == wanted).all():
-        raise DataError(f"group must hold 0 for one in {PARTS} tokens of each sample, else 1")
+        raise DataError(f"group must hold 0 for one in {GROUP_0_DIVISOR} tokens of each sample, else 1")
     uniform = {"align.group": group.float(), "align.t": t[0], "t": t[1], "dropout": _kept(case)}
     if case.has("t_teacher"):
         uniform["align.time"] = _offset(case, t).T

@@ -10,12 +10,18 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from sra.alignment.dual_timestep import Teacher
-from sra.alignment.self_flow import Settings as DualTimestepSettings
-from sra.alignment.sra import PUBLIC_DISTANCES, Distance, Interval
-from sra.alignment.sra import Settings as SraSettings
 from sra.common.errors import DataError, did_you_mean
-from sra.config import EmaConfig, SampleConfig, TrainConfig
+from sra.config import (
+    PUBLIC_DISTANCES,
+    Distance,
+    EmaConfig,
+    Interval,
+    SampleConfig,
+    SelfFlowSettings,
+    SraSettings,
+    TeacherInput,
+    TrainConfig,
+)
 from sra.model.transformer import DiffusionTransformer
 from sra.objectives.flow import Path, Times
 from sra.parity.checks import Check, Networks, attempt, images_and_labels, losses_and_gradients, run_sections
@@ -36,7 +42,7 @@ SAMPLERS: dict[str, Literal["euler", "heun", "euler-maruyama", "ddpm"]] = {
     "ode_heun": "heun",
     "sde": "euler-maruyama",
 }
-TEACHERS: dict[str, Teacher] = {
+TEACHERS: dict[str, TeacherInput] = {
     "sra_masked": "own-times",
     "self_flow_clean": "all-at-min",
     "self_flow_masked": "min-and-clean",
@@ -145,7 +151,7 @@ def dual_timestep(networks: Networks, scope: Scope) -> None:
 
 def _dual_case(networks: Networks, teacher: DiffusionTransformer, case: Scope) -> None:
     attention, kind = case.prefix.split("/")[1:]
-    align = DualTimestepSettings(
+    align = SelfFlowSettings(
         blocks=case.config.blocks,
         teacher=_named(TEACHERS, kind),
         separated=_named(ATTENTION, attention),

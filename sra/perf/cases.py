@@ -8,10 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sra.alignment.registry import AlignSettings, settings_class
-from sra.alignment.sra import BLOCKS
 from sra.common.errors import ConfigError
-from sra.config import SIZES, CodecConfig, ModelConfig, Size, network_facts
+from sra.config import SIZES, SRA_BLOCKS, AlignSettings, CodecConfig, ModelConfig, Size, settings_class
 from sra.runtime.speed import REFERENCE, VARIABLE, Speed, parse
 
 
@@ -73,13 +71,13 @@ def align_of(kind: str, blocks: list[int] | None, model: ModelConfig, mode: Mode
     cls = settings_class(kind)
     names = {field.name for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
-    if "blocks" in names and (blocks is not None or model.size_name not in BLOCKS[model.family]):
+    if "blocks" in names and (blocks is not None or model.size_name not in SRA_BLOCKS[model.family]):
         # Of a size without published blocks: as deep in it as B's are in B.
-        first, second = (b * model.dimensions.depth // SIZES["B"].depth for b in BLOCKS[model.family]["B"])
+        first, second = (b * model.dimensions.depth // SIZES["B"].depth for b in SRA_BLOCKS[model.family]["B"])
         values["blocks"] = tuple(blocks or (max(1, first), max(2, second)))
     if mode.reference and "teacher_precision" in names:
         values["teacher_precision"] = "fp32"
-    return cls(kind=kind, **values).resolved(network_facts(model, CODEC))
+    return cls(kind=kind, **values).resolved(model, CODEC)
 
 
 CODEC = CodecConfig()

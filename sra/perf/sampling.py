@@ -13,14 +13,13 @@ from torch import Tensor
 
 from sra.common.errors import UserError
 from sra.config import ModelConfig, SampleConfig
-from sra.model.transformer import build, initialise
+from sra.model.transformer import build, compile_blocks, initialise
 from sra.perf.cases import CODEC, Mode
 from sra.perf.clock import Clock
 from sra.runtime.precision import autocast, set_tf32
 from sra.runtime.random_streams import Randoms
 from sra.sampling.decode import Decoder, behind
 from sra.sampling.samplers import sample
-from sra.training.step import compile_blocks
 
 
 def make_codec(name: str, device: torch.device) -> Any:

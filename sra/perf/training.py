@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from sra.alignment.registry import AlignSettings
-from sra.config import ModelConfig, TrainConfig
+from sra.config import AlignSettings, ModelConfig, TrainConfig
 from sra.data.latents import sample_latent
 from sra.data.prefetch import Ahead
 from sra.model.token_groups import Groups
-from sra.model.transformer import DiffusionTransformer, initialise
+from sra.model.transformer import DiffusionTransformer, compile_blocks, initialise
 from sra.perf.cases import CODEC, Mode
 from sra.perf.clock import Clock
 from sra.perf.loading import Array, make_source
@@ -26,7 +25,7 @@ from sra.runtime.precision import autocast, set_tf32
 from sra.runtime.random_streams import Randoms
 from sra.training.module import TrainingModule
 from sra.training.nonfinite import FiniteCheck
-from sra.training.step import Batch, Step, compile_blocks, make_optimizer, teacher_of, to_device
+from sra.training.step import Batch, Step, make_optimizer, teacher_of, to_device
 
 
 class LocalEngine:

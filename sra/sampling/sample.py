@@ -21,7 +21,7 @@ from torch import Tensor
 from sra.common.files import replacing, write_json
 from sra.common.npz import Array, write_images, write_shard
 from sra.config import CodecConfig, ConfigError, SampleJob
-from sra.model.transformer import DiffusionTransformer
+from sra.model.transformer import DiffusionTransformer, compile_blocks
 from sra.model.vae import Codec, load_codec
 from sra.model.weights import load_network
 from sra.runtime import job
@@ -32,7 +32,6 @@ from sra.sampling.decode import Decoder, behind
 from sra.sampling.image_grid import EDGE, write_grid
 from sra.sampling.samplers import sample
 from sra.sampling.seeding import Draw, PublicCode, Shard, make_seeding
-from sra.training.step import compile_blocks
 
 Made = tuple[Tensor, torch.cuda.Event | None, Tensor]
 """Latents, when they may be read, and labels of a batch."""

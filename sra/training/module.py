@@ -1,36 +1,20 @@
-"""What one training step computes: the generation loss, and the alignment loss where there is an alignment."""
+"""Losses of one training step: the generation loss and, with an alignment, the alignment loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sra.alignment.protocol import Batch
-from sra.alignment.registry import AlignSettings
-from sra.config import CodecConfig, ModelConfig, TrainConfig
+from sra.alignment import build_alignment
+from sra.alignment.base import Batch
+from sra.config import AlignSettings, CodecConfig, ModelConfig, TrainConfig
 from sra.model.transformer import DiffusionTransformer, build
+from sra.objectives.base import Objective
 from sra.objectives.ddpm import DiffusionObjective
 from sra.objectives.flow import FlowObjective
 from sra.runtime.random_streams import RandomSource
-
-
-class Objective(Protocol):
-    """What a family learns: how latents are corrupted, and what the network's prediction is compared with."""
-
-    def draw(self, randoms: RandomSource, stream: str = "t") -> Tensor:
-        """Times (N,) from a stream of random numbers."""
-
-    def corrupt(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t (N, C, H, W) of clean latents and noise at times t (N,); SiT also takes a time per cell (N, 1, H, W)."""
-
-    def loss(self, prediction: Tensor, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Loss per sample (N,) of the network's raw prediction at t."""
-
-    def cleaner(self, t: Tensor, span: float, uniform: Tensor | None) -> Tensor:
-        """Teacher's times, of t's shape: t - U span, or t - span where `uniform` is None, inside the family's range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +32,7 @@ class StepLosses:
 
 
 def objective_of(model: ModelConfig, train: TrainConfig) -> Objective:
-    """The objective that the settings mean."""
+    """The objective of the settings."""
     return DiffusionObjective() if model.family == "dit" else FlowObjective(model.interpolant, train.times)
 
 
@@ -60,7 +44,7 @@ class TrainingModule(nn.Module):
         self.train_config = train
         self.objective = objective_of(model, train)
         self.network = build(model, codec)
-        self.alignment = None if align is None else align.build(model.resolution)
+        self.alignment = None if align is None else build_alignment(align, model.resolution)
         if self.alignment is not None:
             self.network.ap_head = self.alignment.head(self.network.shape)
 

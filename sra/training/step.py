@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from sra.alignment.registry import AlignSettings
-from sra.config import TrainConfig
+from sra.config import AlignSettings, TrainConfig
 from sra.model.token_groups import Groups
 from sra.model.transformer import DiffusionTransformer
 from sra.runtime.random_streams import Randoms
@@ -116,14 +115,6 @@ def teacher_of(ema: DiffusionTransformer, align: AlignSettings | None, speed: Sp
     if not needs_teacher(align):
         return None
     return cast(DiffusionTransformer, WholeTeacher(ema)) if speed.teacher == "whole" else ema
-
-
-def compile_blocks(network: DiffusionTransformer) -> None:
-    """Compile the blocks in place: they share one compilation, and the names of the state stay."""
-    # DDP would have every block cut where a bucket of gradients ends; blocks are small enough to overlap as they are.
-    torch._dynamo.config.optimize_ddp = False
-    for block in network.blocks:
-        block.compile()
 
 
 def to_device(tensor: Tensor, device: torch.device, speed: Speed) -> Tensor:

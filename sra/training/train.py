@@ -25,7 +25,7 @@ from sra.common.files import replacing, write_json
 from sra.config import TrainJob, to_plain
 from sra.data.latents import PackedLatents, sample_latent
 from sra.data.prefetch import Ahead
-from sra.model.transformer import initialise
+from sra.model.transformer import compile_blocks, initialise
 from sra.runtime import job
 from sra.runtime.distributed import Everyone, StopVote, leave, make_accelerator
 from sra.runtime.precision import set_tf32
@@ -39,7 +39,6 @@ from sra.training.module import StepLosses, TrainingModule
 from sra.training.nonfinite import FiniteCheck
 from sra.training.step import (
     Step,
-    compile_blocks,
     gather_state,
     make_optimizer,
     rate_at,

@@ -17,8 +17,7 @@ from benchmark.plan.saved_plan import record_session, save_plan
 from benchmark.published.comparability import Evidence, published_alignment
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry, Row
-from sra.alignment.registry import MODULES
-from sra.config import to_plain
+from sra.config import ALIGNMENTS, to_plain
 
 
 def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
     align = None
     if row.align_kind == "sra2":
         align = {"kind": "sra2", "mlp_width": 64, "mlp_activation": "silu"}
-    elif row.align_kind in MODULES:
+    elif row.align_kind in ALIGNMENTS:
         align = to_plain(published_alignment(row))
     return {**variant, "train": {**plain, **length, "ema": ema}, "align": align}
 

@@ -27,7 +27,7 @@ def refusal(*overrides: str, path: Path = SMOKE) -> str:
         ("train.lrr=1", ["train.lrr", "did you mean 'lr'"]),
         ("train.lr=abc", ["train.lr", "'abc'", "number"]),
         ("trian=1", ["'trian'", "did you mean 'train'"]),
-        ("model.patch=3", ["patch", "1, 2, 4 or 8", "3"]),
+        ("model.patch=3", ["model.patch: ", "1, 2, 4 or 8", "3"]),
         ("model.resolution=30", ["30", "codec.factor x patch = 8"]),
         ("sample.guidance_interval=[0.7, 0.2]", ["guidance_interval", "0.7", "0.2"]),
         ("sample.sampler=ddpm", ["sampler", "euler-maruyama"]),
@@ -43,9 +43,9 @@ def refusal(*overrides: str, path: Path = SMOKE) -> str:
         ("train.accumulate=5", ["global_batch", "accumulate 5"]),
         ("train.lr=nan", ["train.lr", "finite", "'nan'"]),
         ("sample.cfg=.inf", ["sample.cfg", "finite"]),
-        ("train.lr=-1", ["lr must be positive", "-1"]),
-        ("train.workers=-1", ["workers must not be negative"]),
-        ("seed=-1", ["seed must lie between 0 and 2^63 - 1", "-1"]),
+        ("train.lr=-1", ["train.lr: ", "positive", "-1"]),
+        ("train.workers=-1", ["train.workers: ", "-1"]),
+        ("seed=-1", ["seed: ", "2^63 - 1", "-1"]),
         ("name=../evil", ["'../evil'", "letters, digits"]),
         ("variants.sra.samples=x.npz", ["align and samples exclude each other"]),
         ("variants.sra.checkpoint=x.pt", ["align and checkpoint exclude each other"]),
@@ -140,7 +140,7 @@ def test_sample_seeds_give_one_run_each_and_exclude_the_only_one() -> None:
         ("sra-sample4", "sra", 4),
     ]
     for wrong in (["sample.seeds=[3, 3]"], ["sample.seeds=[]"], ["sample.seeds=[3, 4]", "sample.seed=1"]):
-        with pytest.raises(ManifestError, match="seeds must be different numbers and exclude seed"):
+        with pytest.raises(ManifestError, match=r"sample\.seeds: expected"):
             load(SMOKE, wrong)
 
 

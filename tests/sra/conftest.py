@@ -50,13 +50,12 @@ def helpers() -> Any:
 @pytest.fixture(scope="session")
 def small() -> Any:
     """The smallest run on digits: settings of its codec, network and training."""
-    from sra.alignment.sra import Settings
-    from sra.config import TrainConfig, TrainJob
+    from sra.config import SraSettings, TrainConfig, TrainJob
 
     codec = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
     network = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")
     train = TrainConfig(steps=4, global_batch=8, lr=1e-3, precision="fp32", log_every=1)
-    job = TrainJob(seed=0, codec=codec, model=network, train=train, align=Settings(blocks=(1, 2)))
+    job = TrainJob(seed=0, codec=codec, model=network, train=train, align=SraSettings(blocks=(1, 2)))
     return SimpleNamespace(codec=codec, model=network, train=train, job=job)
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sra.alignment.sra import Settings
-from sra.config import CodecConfig, EmaConfig, ModelConfig, Size, TrainConfig
+from sra.config import CodecConfig, EmaConfig, ModelConfig, Size, SraSettings, TrainConfig
 from sra.model.transformer import initialise
 from sra.runtime.random_streams import Randoms
 from sra.training.ema import update_ema
@@ -33,7 +32,7 @@ TRAIN = TrainConfig(
 )
 
 
-def trace(align: Settings | None) -> list[list[str]]:
+def trace(align: SraSettings | None) -> list[list[str]]:
     """Generation loss, alignment loss and gradient norm of every step, to the last bit."""
     module = TrainingModule(MODEL, CODEC, TRAIN, align).train()
     initialise(module.network, 0)
@@ -60,7 +59,7 @@ def traces() -> dict[str, list[list[str]]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {"baseline": trace(None), "sra": trace(Settings(blocks=(1, 2)))}
+        return {"baseline": trace(None), "sra": trace(SraSettings(blocks=(1, 2)))}
     finally:
         torch.set_num_threads(threads)
 

@@ -7,18 +7,30 @@ import json
 import pytest
 import torch
 
-from sra.alignment import dts_as, self_flow, sra, sra2
-from sra.alignment.registry import MODULES, NetworkFacts
-from sra.config import CodecConfig, ModelConfig, Size, TrainConfig, TrainJob, from_plain, to_plain
+from sra.alignment import LOSSES, build_alignment
+from sra.config import ALIGNMENTS as SETTINGS
+from sra.config import (
+    CodecConfig,
+    DtsAsSettings,
+    ModelConfig,
+    SelfFlowSettings,
+    Size,
+    Sra2Settings,
+    SraSettings,
+    TrainConfig,
+    TrainJob,
+    from_plain,
+    to_plain,
+)
 from sra.model.transformer import build, initialise
 from sra.runtime.random_streams import Randoms
 from sra.training.module import TrainingModule, needs_teacher
 
 ALIGNMENTS = {
-    "sra": sra.Settings(blocks=(1, 2)),
-    "sra2": sra2.Settings(block=2, mlp_width=24, mlp_activation="silu"),
-    "self-flow": self_flow.Settings(blocks=(1, 2)),
-    "dts-as": dts_as.Settings(blocks=(1, 2)),
+    "sra": SraSettings(blocks=(1, 2)),
+    "sra2": Sra2Settings(block=2, mlp_width=24, mlp_activation="silu"),
+    "self-flow": SelfFlowSettings(blocks=(1, 2)),
+    "dts-as": DtsAsSettings(blocks=(1, 2)),
 }
 MODEL = ModelConfig(size=Size(depth=3, width=16, heads=2), resolution=64, classes=10, convention="sra")
 CODEC = CodecConfig()
@@ -60,7 +72,7 @@ def one_step(align, model=MODEL, dropout=0.5, watch=None):
 
 
 def test_all_registered_alignments_are_tested_here():
-    assert set(ALIGNMENTS) == set(MODULES)
+    assert set(ALIGNMENTS) == set(SETTINGS) == set(LOSSES)
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
@@ -96,14 +108,14 @@ def test_labels_of_the_teacher(kind, after_dropout):
 
 
 def test_teachers_of_dual_timesteps_see_the_times_they_should():
-    _, _, seen, _ = one_step(self_flow.Settings(blocks=(1, 2)))
+    _, _, seen, _ = one_step(SelfFlowSettings(blocks=(1, 2)))
     assert torch.equal(seen["teacher.t"], seen["student.t"].amin(0))
-    _, drawn, seen, _ = one_step(dts_as.Settings(blocks=(1, 2)))
+    _, drawn, seen, _ = one_step(DtsAsSettings(blocks=(1, 2)))
     difference = seen["student.t"] - seen["teacher.t"]
     assert difference.min() >= 0
     assert difference.max() <= 0.2 + 1e-6
     assert not torch.equal(drawn["align.time"][:, 0], drawn["align.time"][:, 1])
-    _, _, seen, _ = one_step(self_flow.Settings(blocks=(1, 2), teacher="min-and-clean"))
+    _, _, seen, _ = one_step(SelfFlowSettings(blocks=(1, 2), teacher="min-and-clean"))
     assert torch.equal(seen["teacher.t"], seen["student.t"].amin(0).expand(2, -1))
     clean = (seen["teacher.x"] == X).float().mean()
     assert clean == pytest.approx(0.75, abs=0.01)
@@ -127,17 +139,17 @@ def test_sra2_has_no_teacher_and_aims_at_the_clean_patches():
 
 
 def test_sra2_at_xl_has_about_eight_million_parameters_and_needs_its_unpublished_keys():
-    network = NetworkFacts(family="sit", size="XL", depth=28, tokens=256)
+    network = ModelConfig(size="XL", convention="sra")
     for missing in ("mlp_width", "mlp_activation"):
         given = {"mlp_width": 1440, "mlp_activation": "silu"}
         del given[missing]
-        with pytest.raises(ValueError, match=f"align.{missing}: missing, and not published"):
-            sra2.Settings(**given).resolved(network)
-    settings = sra2.Settings(mlp_width=1440, mlp_activation="silu").resolved(network)
+        with pytest.raises(ValueError, match=f"align.{missing}: missing"):
+            Sra2Settings(**given).resolved(network, CODEC)
+    settings = Sra2Settings(mlp_width=1440, mlp_activation="silu").resolved(network, CODEC)
     assert (settings.block, settings.weight, settings.distance) == (8, 1.0, "smooth-l1")
     with torch.device("meta"):
-        shape = build(ModelConfig(size="XL", convention="sra"), CODEC).shape
-        head = settings.build(256).head(shape)
+        shape = build(network, CODEC).shape
+        head = build_alignment(settings, 256).head(shape)
     assert sum(p.numel() for p in head.parameters()) == pytest.approx(8e6, rel=0.05)
 
 
@@ -150,12 +162,12 @@ def test_settings_survive_json_and_the_loss_reaches_the_head(kind):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.network.ap_head.parameters())
 
 
-@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_no_default_for_sizes_without_a_published_row(kind):
     settings = dataclasses.replace(ALIGNMENTS[kind], **{"block" if kind == "sra2" else "blocks": None})
-    for size in ("S", "custom"):
-        with pytest.raises(ValueError, match=r"align\.blocks? has no published default for sit of size"):
-            settings.resolved(NetworkFacts(family="sit", size=size, depth=12, tokens=16))
+    for model in (ModelConfig(size="S", convention="sra"), MODEL):
+        with pytest.raises(ValueError, match=rf"align\.blocks?: .*{model.name}"):
+            settings.resolved(model, CODEC)
 
 
 def test_dropout_has_its_rate():

@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from sra.alignment.sra import Interval, Settings
-from sra.config import SampleConfig, TrainConfig
+from sra.config import Interval, SampleConfig, SraSettings, TrainConfig
 from sra.objectives.ddpm import STEPS, Diffusion, DiffusionObjective, discretised_log_likelihood, kl
 from sra.objectives.ddpm import Gaussian as G
 from sra.runtime.random_streams import Randoms
@@ -76,10 +75,10 @@ def test_divergence_and_likelihood():
 
 def test_teacher_times_stay_in_range():
     objective, t = DiffusionObjective(), torch.arange(STEPS)
-    least = objective.cleaner(t, 0.2, torch.full((STEPS,), 1 - 2.0**-24))
+    least = objective.teacher_time(t, 0.2, torch.full((STEPS,), 1 - 2.0**-24))
     assert torch.equal(least, (t - 199).clamp(1, 999))
-    assert torch.equal(objective.cleaner(t, 0.2, torch.zeros(STEPS)), t.clamp(1))
-    assert torch.equal(objective.cleaner(t, 0.1, None), (t - 100).clamp(1))
+    assert torch.equal(objective.teacher_time(t, 0.2, torch.zeros(STEPS)), t.clamp(1))
+    assert torch.equal(objective.teacher_time(t, 0.1, None), (t - 100).clamp(1))
 
 
 def test_times_are_uniform_over_all_steps():
@@ -90,7 +89,7 @@ def test_times_are_uniform_over_all_steps():
 
 
 def test_fixed_interval_asks_for_no_random_number(dit_model, codec):
-    align = Settings(blocks=(1, 2), interval=Interval(fixed=0.1), head=False)
+    align = SraSettings(blocks=(1, 2), interval=Interval(fixed=0.1), head=False)
     module = TrainingModule(dit_model, codec, TrainConfig(steps=1), align)
     assert module.network.ap_head is None
 

@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from sra.alignment.dts_as import Settings as DtsAs
-from sra.alignment.registry import NetworkFacts
-from sra.alignment.self_flow import Settings as SelfFlow
-from sra.config import TrainConfig
+from sra.config import CodecConfig, DtsAsSettings, ModelConfig, SelfFlowSettings, TrainConfig
 from sra.model.token_groups import Groups
 from sra.model.transformer import build, initialise
 from sra.runtime.random_streams import Randoms
@@ -85,15 +82,18 @@ def test_each_token_is_noised_at_its_groups_time(network):
             assert (patch == t[0 if place < 4 else 1, sample]).all()
 
 
-@pytest.mark.parametrize(("family", "tokens", "message"), [("dit", 16, "family 'sit'"), ("sit", 9, "whole number")])
-def test_what_it_does_not_fit_is_refused(family, tokens, message):
-    with pytest.raises(ValueError, match=message):
-        DtsAs().resolved(NetworkFacts(family=family, size="B", depth=12, tokens=tokens))
+@pytest.mark.parametrize(
+    ("family", "resolution", "key"), [("dit", 64, "model.family"), ("sit", 48, "model.resolution")]
+)
+def test_what_it_does_not_fit_is_refused(family, resolution, key):
+    model = ModelConfig(family=family, size="B", resolution=resolution, convention="sra")
+    with pytest.raises(ValueError, match=f"^{key}: expected"):
+        DtsAsSettings().resolved(model, CodecConfig())
 
 
 def test_defaults_are_those_of_the_published_rows():
-    network = NetworkFacts(family="sit", size="B", depth=12, tokens=256)
-    dts, flow = DtsAs().resolved(network), SelfFlow().resolved(network)
+    model, codec = ModelConfig(size="B", convention="sra"), CodecConfig()
+    dts, flow = DtsAsSettings().resolved(model, codec), SelfFlowSettings().resolved(model, codec)
     assert (dts.blocks, dts.teacher, dts.separated) == ((3, 8), "own-times", True)
     assert (flow.blocks, flow.teacher, flow.separated) == ((3, 8), "all-at-min", False)
     for settings in (dts, flow):
@@ -106,7 +106,7 @@ def test_defaults_are_those_of_the_published_rows():
 
 
 def test_teacher_keeps_to_its_block_and_gets_no_gradient(model, codec):
-    align = DtsAs(blocks=(1, 2))
+    align = DtsAsSettings(blocks=(1, 2))
     module = TrainingModule(model, codec, TrainConfig(steps=1), align)
     initialise(module.network, 0)
     teacher = build(model, codec, head=True).eval()

@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sra.alignment import dts_as, self_flow, sra2
-from sra.alignment.sra import Settings
-from sra.config import CodecConfig, ModelConfig, Size, TrainConfig, network_facts
+from sra.config import (
+    CodecConfig,
+    DtsAsSettings,
+    ModelConfig,
+    SelfFlowSettings,
+    Size,
+    Sra2Settings,
+    SraSettings,
+    TrainConfig,
+)
 from sra.model.flops import count, training_macs
 from sra.model.transformer import build
 from sra.runtime.random_streams import Randoms
@@ -36,10 +43,10 @@ def test_forward_is_what_torch_counts(family):
 
 ALIGNMENTS = {
     "none": None,
-    "sra": Settings(blocks=(1, 2)),
-    "sra2": sra2.Settings(block=1, mlp_width=48, mlp_activation="silu"),
-    "self-flow": self_flow.Settings(blocks=(1, 2)),
-    "dts-as": dts_as.Settings(blocks=(1, 3)),
+    "sra": SraSettings(blocks=(1, 2)),
+    "sra2": Sra2Settings(block=1, mlp_width=48, mlp_activation="silu"),
+    "self-flow": SelfFlowSettings(blocks=(1, 2)),
+    "dts-as": DtsAsSettings(blocks=(1, 3)),
 }
 
 
@@ -48,7 +55,7 @@ def test_a_training_step_is_what_torch_counts(name):
     """But for norms, and for products that no gradient flows through: those of the first layers' inputs."""
     model = ModelConfig(size=Size(depth=4, width=64, heads=2), resolution=128, classes=10, convention="sra")
     align = ALIGNMENTS[name]
-    align = None if align is None else align.resolved(network_facts(model, CODEC))
+    align = None if align is None else align.resolved(model, CODEC)
     module = TrainingModule(model, CODEC, TrainConfig(steps=1, global_batch=2), align)
     teacher = build(model, CODEC).requires_grad_(False)
     x = torch.zeros(2, 4, 16, 16)

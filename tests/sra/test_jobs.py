@@ -10,18 +10,19 @@ import torch
 from PIL import Image
 
 from sra import embedded
-from sra.alignment import dts_as, sra2
-from sra.alignment.sra import Settings
 from sra.common.errors import DataError
 from sra.config import (
     CodecConfig,
     DataConfig,
+    DtsAsSettings,
     ImagesJob,
     LatentsJob,
     ModelConfig,
     SampleConfig,
     SampleJob,
     Size,
+    Sra2Settings,
+    SraSettings,
     TrainConfig,
     TrainJob,
     from_plain,
@@ -44,7 +45,7 @@ DIT = dataclasses.replace(MODEL, family="dit", convention="vanilla-dit")
 TRAIN = TrainConfig(
     steps=6, global_batch=8, lr=1e-3, precision="fp32", milestones=(3,), checkpoint_every=2, log_every=1, keep=2
 )
-JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=Settings(blocks=(1, 2)))
+JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=SraSettings(blocks=(1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -261,9 +262,9 @@ def test_balanced_labels(sampler):
 
 
 OTHERS = {
-    "dit": (DIT, Settings(blocks=(1, 2), weight=0.04, weight_schedule="public-code")),
-    "sra2": (MODEL, sra2.Settings(block=1, mlp_width=8, mlp_activation="gelu")),
-    "dts-as": (MODEL, dts_as.Settings(blocks=(1, 2))),
+    "dit": (DIT, SraSettings(blocks=(1, 2), weight=0.04, weight_schedule="public-code")),
+    "sra2": (MODEL, Sra2Settings(block=1, mlp_width=8, mlp_activation="gelu")),
+    "dts-as": (MODEL, DtsAsSettings(blocks=(1, 2))),
 }
 
 

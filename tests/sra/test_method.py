@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sra.alignment.sra import Settings, weight_at
-from sra.config import TrainConfig
+from sra.alignment.sra import SelfRepresentation
+from sra.config import SraSettings, TrainConfig
 from sra.model.transformer import build, initialise
 from sra.model.weights import network_of
 from sra.objectives.flow import coefficients, interpolate, score_from_velocity
@@ -33,7 +33,7 @@ def test_baseline_and_sra_draw_the_same_numbers(model, codec):
     x, y = torch.randn(8, 4, 8, 8), torch.arange(8)
     config = TrainConfig(steps=1)
     losses = []
-    for align in (None, Settings(blocks=(2, 3))):
+    for align in (None, SraSettings(blocks=(2, 3))):
         module = TrainingModule(model, codec, config, align)
         initialise(module.network, 0)
         losses.append(module(x, y, Randoms(0, torch.arange(8)), module.network).generation)
@@ -55,8 +55,8 @@ def test_interpolant_ends_and_score_identity(path):
 
 
 def test_public_weight_schedule():
-    settings = Settings(weight_schedule="public-code")
-    assert weight_at(settings, 149, 256) == 0.2
-    assert weight_at(settings, 1149, 256) == pytest.approx(0.02)
-    assert weight_at(settings, 899, 512) == pytest.approx(0.02)
-    assert weight_at(Settings(), 1149, 256) == 0.2
+    settings = SraSettings(weight_schedule="public-code")
+    assert SelfRepresentation(settings, 256).weight(149) == 0.2
+    assert SelfRepresentation(settings, 256).weight(1149) == pytest.approx(0.02)
+    assert SelfRepresentation(settings, 512).weight(899) == pytest.approx(0.02)
+    assert SelfRepresentation(SraSettings(), 256).weight(1149) == 0.2

@@ -4,33 +4,33 @@ import pytest
 import torch
 
 from sra.alignment.distances import DISTANCES
-from sra.alignment.registry import NetworkFacts
-from sra.alignment.sra import BLOCKS, Interval, Settings, weight_at
-from sra.config import CodecConfig, EmaConfig, ModelConfig, Size, TrainConfig
+from sra.alignment.sra import SelfRepresentation
+from sra.config import SRA_BLOCKS, CodecConfig, EmaConfig, Interval, ModelConfig, Size, SraSettings, TrainConfig
 from sra.model.transformer import build, initialise
 from sra.objectives.ddpm import DiffusionObjective
 from sra.objectives.flow import FlowObjective
 from sra.runtime.random_streams import Randoms
 from sra.training.module import TrainingModule
 
-PAPER = Settings()
+PAPER = SraSettings()
 
 
 def test_paper_settings_are_the_defaults():
     assert (PAPER.distance, PAPER.weight, PAPER.weight_schedule) == ("smooth-l1", 0.2, "constant")
     assert (PAPER.interval, PAPER.head) == (Interval(random=0.2), True)
     assert EmaConfig().decay == 0.9999
-    for family, sizes in BLOCKS.items():
+    for family, sizes in SRA_BLOCKS.items():
         for size, blocks in sizes.items():
-            network = NetworkFacts(family=family, size=size, depth=28, tokens=256)
-            assert PAPER.resolved(network).blocks == blocks
+            convention = {"sit": "sra", "dit": "vanilla-dit"}[family]
+            model = ModelConfig(family=family, size=size, convention=convention)
+            assert PAPER.resolved(model, CodecConfig()).blocks == blocks
 
 
 def test_sit_distance_of_the_newer_code():
-    newer = Settings(distance="cosine-tokens", weight=0.5)
+    newer = SraSettings(distance="cosine-tokens", weight=0.5)
     a, b = torch.randn(2, 3, 16, 8)
     assert DISTANCES[newer.distance](a, b).shape == (3, 8)
-    assert weight_at(newer, 500, 256) == 0.5
+    assert SelfRepresentation(newer, 256).weight(500) == 0.5
 
 
 def test_cosine_is_per_token_in_the_paper_and_over_tokens_in_the_code():
@@ -52,25 +52,25 @@ def test_smooth_l1_joins_its_halves_at_beta():
 
 
 def test_weight_schedule_is_whole_epochs_at_both_resolutions():
-    public = Settings(weight_schedule="public-code")
-    assert [weight_at(public, e, 256) for e in (0, 149, 149.9)] == [0.2] * 3
-    assert weight_at(public, 1149.5, 256) == pytest.approx(0.02)
-    assert weight_at(public, 150, 256) == pytest.approx(0.2 * 0.1 ** (1 / 1000))
-    assert weight_at(public, 99, 512) == 0.2
-    assert weight_at(public, 899, 512) == pytest.approx(0.02)
-    assert weight_at(PAPER, 1149, 256) == 0.2
+    public = SraSettings(weight_schedule="public-code")
+    assert [SelfRepresentation(public, 256).weight(e) for e in (0, 149, 149.9)] == [0.2] * 3
+    assert SelfRepresentation(public, 256).weight(1149.5) == pytest.approx(0.02)
+    assert SelfRepresentation(public, 256).weight(150) == pytest.approx(0.2 * 0.1 ** (1 / 1000))
+    assert SelfRepresentation(public, 512).weight(99) == 0.2
+    assert SelfRepresentation(public, 512).weight(899) == pytest.approx(0.02)
+    assert SelfRepresentation(PAPER, 256).weight(1149) == 0.2
 
 
 def test_dit_weight_of_the_code_decays_the_same_way():
-    public = Settings(weight=0.04, weight_schedule="public-code")
-    assert weight_at(public, 149, 256) == 0.04
-    assert weight_at(public, 1149, 256) == pytest.approx(0.004)
+    public = SraSettings(weight=0.04, weight_schedule="public-code")
+    assert SelfRepresentation(public, 256).weight(149) == 0.04
+    assert SelfRepresentation(public, 256).weight(1149) == pytest.approx(0.004)
 
 
 @pytest.mark.parametrize(("precision", "inside"), [("autocast", torch.bfloat16), ("fp32", torch.float32)])
 def test_teacher_precision(precision, inside):
     model = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=64, convention="sra")
-    align = Settings(blocks=(1, 2), teacher_precision=precision)
+    align = SraSettings(blocks=(1, 2), teacher_precision=precision)
     module = TrainingModule(model, CodecConfig(), TrainConfig(steps=1), align)
     initialise(module.network, 0)
     teacher = build(model, CodecConfig(), head=True).eval()
@@ -88,14 +88,14 @@ def test_interval_of_the_dit_parser_and_of_its_readme(span):
     interval = Interval(random=span)
     uniform = Randoms(0, torch.arange(20_000)).uniform("align.time")
     t = torch.full((20_000,), 600)
-    difference = t - DiffusionObjective().cleaner(t, interval.span, uniform)
+    difference = t - DiffusionObjective().teacher_time(t, interval.span, uniform)
     assert (int(difference.min()), int(difference.max())) == (0, round(1000 * span) - 1)
 
 
 def test_interval_random_or_fixed_on_sit():
     flow, t = FlowObjective("linear", "uniform"), torch.tensor([0.0, 0.1, 0.9, 1.0])
-    torch.testing.assert_close(flow.cleaner(t, 0.2, None), torch.tensor([0.0, 0.0, 0.7, 0.8]))
-    torch.testing.assert_close(flow.cleaner(t, 0.2, torch.full((4,), 0.5)), torch.tensor([0.0, 0.0, 0.8, 0.9]))
+    torch.testing.assert_close(flow.teacher_time(t, 0.2, None), torch.tensor([0.0, 0.0, 0.7, 0.8]))
+    torch.testing.assert_close(flow.teacher_time(t, 0.2, torch.full((4,), 0.5)), torch.tensor([0.0, 0.0, 0.8, 0.9]))
     for wrong in ({}, {"random": 0.1, "fixed": 0.1}, {"fixed": 1.5}):
         with pytest.raises(ValueError, match="interval"):
             Interval(**wrong)
@@ -104,7 +104,6 @@ def test_interval_random_or_fixed_on_sit():
 def test_s_models_build_but_have_no_published_blocks():
     model = ModelConfig(size="S", patch=8, convention="sra")
     assert build(model, CodecConfig(), head=True).ap_head.linear1.in_features == 384
-    network = NetworkFacts(family="sit", size="S", depth=12, tokens=256)
-    with pytest.raises(ValueError, match=r"align\.blocks has no published default for sit of size 'S': give \[m, n\]"):
-        PAPER.resolved(network)
-    assert Settings(blocks=(3, 8)).resolved(network).blocks == (3, 8)
+    with pytest.raises(ValueError, match=r"align\.blocks: .*SiT-S/8"):
+        PAPER.resolved(model, CodecConfig())
+    assert SraSettings(blocks=(3, 8)).resolved(model, CodecConfig()).blocks == (3, 8)

@@ -157,7 +157,7 @@ def test_unknown_keys_and_files_fail_and_absent_ones_are_listed(folder):
     notes = {item.item: item.note for item in found.failed}
     assert notes == {
         "sit/forward/velocity_of_light": "unknown key, or an input that feeds nothing",
-        "sit/sra_loss/l3/uniform/linear": "unknown 'l3': one of sml1, l1, l2, cos; did you mean 'l2'?",
+        "sit/sra_loss/l3/uniform/linear": "unknown 'l3': one of sml1, l1, l2, cos (did you mean 'l2'?)",
         "sit/training": "found no training/1/noise",
         "extra.npz": "unknown file",
     }
@@ -197,7 +197,7 @@ def test_a_folder_that_is_none_is_refused(edit, message, folder):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"num_heads": 5}, "width 32 must be divisible"), ({"block_out_t": 5}, "between 1 and 4")],
+    [({"num_heads": 5}, "width: .*32"), ({"block_out_t": 5}, "between 1 and 4")],
 )
 def test_a_configuration_that_cannot_be_is_refused(change, message, folder):
     document = json.loads((folder / "config.json").read_text())

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sra.alignment.sra import Settings
-from sra.config import CodecConfig, ConfigError, ModelConfig, Size, TrainConfig, TrainJob, to_plain
+from sra.config import CodecConfig, ConfigError, ModelConfig, Size, SraSettings, TrainConfig, TrainJob, to_plain
 from sra.model.weights import load_network
 from sra.runtime import launch
 from sra.runtime.distributed import check_processes
@@ -27,7 +26,7 @@ STEPS = 120
 TRAIN = TrainConfig(
     steps=STEPS, global_batch=16, lr=1e-4, precision="fp32", milestones=(3,), checkpoint_every=1000, log_every=1
 )
-JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=Settings(blocks=(1, 2)))
+JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=SraSettings(blocks=(1, 2)))
 
 
 @pytest.fixture(scope="module")

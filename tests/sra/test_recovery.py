@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sra.alignment.sra import Settings
 from sra.common.errors import DataError, disk_trouble
 from sra.common.files import replacing, sweep
 from sra.common.heartbeat import Heartbeat
-from sra.config import CodecConfig, ConfigError, ModelConfig, Size, TrainConfig, TrainJob
+from sra.config import CodecConfig, ConfigError, ModelConfig, Size, SraSettings, TrainConfig, TrainJob
 from sra.runtime import job
 from sra.training import checkpoint, logbook
 from sra.training.loss_guard import SETTLED, NonFiniteError, Watch
@@ -28,7 +27,7 @@ MODEL = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classe
 TRAIN = TrainConfig(
     steps=6, global_batch=8, lr=1e-3, precision="fp32", milestones=(3,), checkpoint_every=1, log_every=1, keep=2
 )
-JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=Settings(blocks=(1, 2)))
+JOB = TrainJob(seed=0, codec=CODEC, model=MODEL, train=TRAIN, align=SraSettings(blocks=(1, 2)))
 
 
 def changed(**changes):

@@ -9,10 +9,18 @@ import pytest
 import torch
 import torch._dynamo.testing
 
-from sra.alignment import dts_as
-from sra.alignment.sra import Settings
-from sra.config import CodecConfig, ConfigError, EmaConfig, ModelConfig, SampleConfig, Size, TrainConfig
-from sra.model.transformer import build, initialise
+from sra.config import (
+    CodecConfig,
+    ConfigError,
+    DtsAsSettings,
+    EmaConfig,
+    ModelConfig,
+    SampleConfig,
+    Size,
+    SraSettings,
+    TrainConfig,
+)
+from sra.model.transformer import build, compile_blocks, initialise
 from sra.perf.cases import mode_of
 from sra.perf.training import LocalEngine
 from sra.runtime.random_streams import Randoms
@@ -22,7 +30,7 @@ from sra.sampling.samplers import sample
 from sra.training.ema import update_ema
 from sra.training.module import TrainingModule
 from sra.training.nonfinite import FiniteCheck
-from sra.training.step import Step, compile_blocks, make_optimizer, teacher_of, with_kernel_of
+from sra.training.step import Step, make_optimizer, teacher_of, with_kernel_of
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
 MODEL = ModelConfig(size=Size(depth=3, width=16, heads=2), resolution=32, classes=10, convention="sra")
@@ -35,7 +43,7 @@ class Run:
 
     def __init__(self, speed=None, align=None, settings=TRAIN):
         self.speed = (speed or Speed()).resolved("cpu")
-        align = None if align == "none" else align or Settings(blocks=(1, 2))
+        align = None if align == "none" else align or SraSettings(blocks=(1, 2))
         self.module = TrainingModule(MODEL, CODEC, settings, align).train()
         initialise(self.module.network, 0)
         self.ema = copy.deepcopy(self.module.network).eval().requires_grad_(False)
@@ -99,7 +107,7 @@ def test_compiled_blocks_give_the_same_losses_and_names():
     assert run.module.network.state_dict().keys() == build(MODEL, CODEC).state_dict().keys()
 
 
-@pytest.mark.parametrize("align", [Settings(blocks=(1, 2)), dts_as.Settings(blocks=(1, 2))], ids=["sra", "dts-as"])
+@pytest.mark.parametrize("align", [SraSettings(blocks=(1, 2)), DtsAsSettings(blocks=(1, 2))], ids=["sra", "dts-as"])
 def test_one_compilation_without_breaks_serves_student_and_teacher(align):
     """What is compiled is the same here; only its translation to machine code, which takes longest, is left out."""
     torch._dynamo.reset()

@@ -1,24 +1,22 @@
-"""What training asks of an alignment, and what it gives to one."""
+"""The interface between training and an alignment loss."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sra.model.transformer import DiffusionTransformer, Shape
+from sra.objectives.base import Objective
 from sra.runtime.random_streams import RandomSource
-
-if TYPE_CHECKING:
-    from sra.training.module import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a step starts from: the same numbers whether there is an alignment or not."""
+    """Inputs of a training step, equal with and without an alignment."""
 
     x: Tensor
     """(N, C, H, W) clean latents, scaled."""
@@ -31,16 +29,16 @@ class Batch:
     y: Tensor
     """(N,) labels after dropout."""
     objective: Objective
-    """Of the family: corruption, loss, cleaner times."""
+    """Of the family: noising, loss, teacher's times."""
     randoms: RandomSource
-    """Where more random numbers come from; names of streams start with `align.`."""
+    """Source of further random numbers; an alignment's stream names start with `align.`."""
 
 
 class Alignment(Protocol):
-    """One way of aligning the student's features, as `AlignSettings.build` gives it."""
+    """A loss that aligns the student's features with a target."""
 
     def head(self, shape: Shape) -> nn.Module | None:
-        """A module for training only, kept as `ap_head` of the network; None: no head."""
+        """A module for training only, saved as `ap_head` of the network; None: no head."""
 
     def step(
         self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch
@@ -51,8 +49,8 @@ class Alignment(Protocol):
         """Weight of the alignment loss after `epoch` passes over the data."""
 
 
-def teaching(precision: Literal["autocast", "fp32"], device: str) -> AbstractContextManager[object]:
-    """No gradients; `fp32` leaves autocast too, as the public code's teacher does."""
+def teacher_context(precision: Literal["autocast", "fp32"], device: str) -> AbstractContextManager[object]:
+    """Disable gradients; with `fp32` autocast too, as for the teacher in the public code."""
     stack = ExitStack()
     stack.enter_context(torch.no_grad())
     if precision == "fp32":
@@ -60,7 +58,7 @@ def teaching(precision: Literal["autocast", "fp32"], device: str) -> AbstractCon
     return stack
 
 
-def projected(student: DiffusionTransformer, hidden: Tensor) -> Tensor:
-    """The student's features (N, T, D) through the head, where there is one."""
+def project(student: DiffusionTransformer, hidden: Tensor) -> Tensor:
+    """Pass the student's features (N, T, D) through the training head, if it has one."""
     out: Tensor = hidden if student.ap_head is None else student.ap_head(hidden)
     return out

@@ -1,0 +1,321 @@
+"""Settings of the alignment methods; their losses are in `sra.alignment`.
+
+Adding a method: a settings class and a line in `ALIGNMENTS` here, its loss and a line in `sra.alignment.LOSSES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ValidationError
+
+from sra.common.errors import ConfigError, expected, one_of
+from sra.common.validation import STRICT, adapter, one_line, prefixed
+from sra.config.model import CodecConfig, ModelConfig
+
+# SRA paper, section 4: student block, teacher block (counted from 1).
+SRA_BLOCKS = {
+    "sit": {"B": (3, 8), "L": (6, 16), "XL": (8, 20)},
+    "dit": {"B": (3, 7), "L": (6, 14), "XL": (8, 16)},
+}
+SRA2_BLOCKS = {"sit": {"B": 2, "L": 8, "XL": 8}}
+GROUP_0_DIVISOR = 4
+"""Dual timesteps: group 0 holds T // 4 of an image's T tokens."""
+
+Distance = Literal["smooth-l1", "l1", "l2", "cosine", "cosine-tokens"]
+PUBLIC_DISTANCES: dict[str, Distance] = {"sml1": "smooth-l1", "l1": "l1", "l2": "l2", "cos": "cosine-tokens"}
+"""By their names in the public code."""
+TeacherInput = Literal["all-at-min", "own-times", "min-and-clean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentWork:
+    """What an alignment adds to the computation of a training step; `sra.model.flops` counts it."""
+
+    head_widths: tuple[int, ...] = ()
+    """Widths of the training head's linear layers, input first; empty: no head."""
+    teacher_block: int | None = None
+    """Last block that the teacher computes, counted from 1; None: no teacher."""
+    grouped: bool = False
+    """Whether tokens are in two groups with a time each (student, and teacher unless `teacher_plain`)."""
+    separated: bool = False
+    """Whether attention stays inside a group."""
+    teacher_plain: bool = False
+    """Whether the teacher sees one time for all tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignSettings:
+    """Base of every alignment's settings."""
+
+    __pydantic_config__ = STRICT
+
+    kind: str
+    """Name of the method, see `ALIGNMENTS`."""
+    needs_teacher = True
+    """Whether training needs the averaged network's features."""
+
+    def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:
+        """The same settings with the defaults of this network filled in.
+
+        Raises:
+            ConfigError: a setting does not fit the network, or has no default for its size.
+        """
+        raise NotImplementedError
+
+    def work(self, width: int, patch_values: int) -> AlignmentWork:
+        """Computation that a training step needs besides the student's; the settings must be resolved.
+
+        Args:
+            width: hidden size D of the network.
+            patch_values: values p*p*C of one patch of the latent.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """How much cleaner the teacher's time is: exactly one of the two. DiT: the same part of its 1000 steps."""
+
+    __pydantic_config__ = STRICT
+
+    random: float | None = None
+    """t' = t - U * random, U uniform per sample."""
+    fixed: float | None = None
+    """t' = t - fixed."""
+
+    def __post_init__(self) -> None:
+        if (self.random is None) == (self.fixed is None):
+            given = "neither" if self.random is None else "both"
+            raise ConfigError(f"expected exactly one of random and fixed in the interval, got {given}")
+        if not 0 <= self.span <= 1:
+            raise ConfigError(f"expected an interval in [0, 1], got {self.span}")
+
+    @property
+    def span(self) -> float:
+        """The given one of the two."""
+        return self.random if self.random is not None else self.fixed or 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SraSettings(AlignSettings):
+    """Settings of SRA; defaults are the paper's."""
+
+    kind: Literal["sra"] = "sra"
+    blocks: tuple[int, int] | None = None
+    """[m, n]: the student's and the teacher's block, counted from 1, m <= n; default by model size."""
+    interval: Interval = field(default_factory=lambda: Interval(random=0.2))
+    """How much cleaner the teacher's time is (public DiT parser: random 0.1, its README: 0.2)."""
+    distance: Distance = "smooth-l1"
+    """smooth-L1 (beta 0.05) in the paper; `cosine-tokens` is the public code's cosine over the token axis."""
+    weight: float = 0.2
+    """Weight of the alignment loss (paper: 0.2; public code: DiT 0.04, SiT with its cosine 0.5)."""
+    weight_schedule: Literal["constant", "public-code"] = "constant"
+    """`public-code`: the decay in the authors' training loop, for SiT and DiT alike."""
+    head: bool = True
+    """Whether the student's output goes through Linear(D, 2D), SiLU, Linear(2D, D)."""
+    teacher_precision: Literal["autocast", "fp32"] = "autocast"
+    """`fp32`: the teacher runs outside autocast, as in the public code."""
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+
+    def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:  # noqa: ARG002 - the base class has it
+        """See the base class."""
+        return replace(self, blocks=check_blocks(self.blocks or SRA_BLOCKS[model.family].get(model.size_name), model))
+
+    def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
+        """See the base class."""
+        return AlignmentWork(head_widths=_sra_head(width, self.head), teacher_block=_teacher_block(self.blocks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sra2Settings(AlignSettings):
+    """Settings of SRA 2; defaults are the paper's. The MLP's width and activation are not published."""
+
+    kind: Literal["sra2"] = "sra2"
+    needs_teacher = False
+    block: int | None = None
+    """The aligned block, counted from 1; default by model size."""
+    mlp_width: int | None = None
+    """Hidden width of the MLP. Not published: must be given (1440 gives the paper's 8 M parameters at XL)."""
+    mlp_activation: Literal["silu", "gelu", "relu"] | None = None
+    """Between the MLP's linears. Not published: must be given."""
+    mlp_layers: int = 5
+    """Linear layers of the MLP."""
+    distance: Distance = "smooth-l1"
+    """smooth-L1 with beta 0.05 in the paper."""
+    weight: float = 1.0
+    """Weight of the alignment loss, constant."""
+
+    def __post_init__(self) -> None:
+        for name in ("mlp_layers", "mlp_width"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(expected(name, "a positive integer", value))
+        check_weight(self.weight)
+
+    def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:  # noqa: ARG002 - the base class has it
+        """See the base class."""
+        block = self.block if self.block is not None else SRA2_BLOCKS.get(model.family, {}).get(model.size_name)
+        if block is None:
+            raise ConfigError(f"align.block: missing, no default is published for {model.name}")
+        depth = model.dimensions.depth
+        if not 1 <= block <= depth:
+            raise ConfigError(expected("align.block", f"a block from 1 to {depth} (depth)", block))
+        for key in ("mlp_width", "mlp_activation"):
+            if getattr(self, key) is None:
+                raise ConfigError(f"align.{key}: missing, no default is published")
+        return replace(self, block=block)
+
+    def mlp_widths(self, width: int, patch_values: int) -> tuple[int, ...]:
+        """Widths of the MLP's linear layers, from the network's hidden size to the values of one patch."""
+        assert self.mlp_width is not None
+        return (width, *[self.mlp_width] * (self.mlp_layers - 1), patch_values)
+
+    def work(self, width: int, patch_values: int) -> AlignmentWork:
+        """See the base class."""
+        return AlignmentWork(head_widths=self.mlp_widths(width, patch_values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualTimestepSettings(AlignSettings):
+    """Common settings of `self-flow` and `dts-as`, which differ in the defaults of `teacher` and `separated`."""
+
+    blocks: tuple[int, int] | None = None
+    """[m, n]: the student's and the teacher's block, counted from 1, m <= n; default by model size, as SRA's."""
+    teacher: TeacherInput = "all-at-min"
+    """`all-at-min`: all tokens at min(t), no groups. `own-times`: the grouping, each group at its own t - U * interval.
+    `min-and-clean`: the grouping, group 0 at min(t), group 1 clean, both conditioned at min(t)."""
+    separated: bool = False
+    """Whether attention stays inside a group during training, for a teacher that keeps the grouping too."""
+    interval: float = 0.2
+    """Of `own-times`: largest difference of the teacher's time, drawn per group and sample."""
+    distance: Distance = "cosine-tokens"
+    """The public code's cosine over the token axis, which its rows used."""
+    weight: float = 0.5
+    """Weight of the alignment loss, constant."""
+    head: bool = True
+    """Whether the student's output goes through SRA's head."""
+    teacher_precision: Literal["autocast", "fp32"] = "autocast"
+    """`fp32`: the teacher runs outside autocast."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.interval <= 1:
+            raise ConfigError(expected("interval", "a number in [0, 1]", self.interval))
+        check_weight(self.weight)
+
+    def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:
+        """See the base class."""
+        if model.family != "sit":
+            raise ConfigError(expected("model.family", f"'sit' for align.kind {self.kind!r}", model.family))
+        tokens = model.tokens(codec)
+        if tokens % GROUP_0_DIVISOR:
+            what = f"a multiple of {GROUP_0_DIVISOR} tokens for align.kind {self.kind!r}"
+            raise ConfigError(expected("model.resolution", what, tokens))
+        return replace(self, blocks=check_blocks(self.blocks or SRA_BLOCKS["sit"].get(model.size_name), model))
+
+    def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
+        """See the base class."""
+        return AlignmentWork(
+            head_widths=_sra_head(width, self.head),
+            teacher_block=_teacher_block(self.blocks),
+            grouped=True,
+            separated=self.separated,
+            teacher_plain=self.teacher == "all-at-min",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfFlowSettings(DualTimestepSettings):
+    """Self-Flow: a teacher that sees all tokens at the lower of two noise levels (arXiv 2603.06507)."""
+
+    kind: Literal["self-flow"] = "self-flow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DtsAsSettings(DualTimestepSettings):
+    """DTS + AS: attention separated by group, for student and teacher (arXiv 2607.02508)."""
+
+    kind: Literal["dts-as"] = "dts-as"
+    teacher: TeacherInput = "own-times"
+    """See `DualTimestepSettings`."""
+    separated: bool = True
+    """See `DualTimestepSettings`."""
+
+
+ALIGNMENTS: dict[str, type[AlignSettings]] = {
+    "sra": SraSettings,
+    "sra2": Sra2Settings,
+    "self-flow": SelfFlowSettings,
+    "dts-as": DtsAsSettings,
+}
+"""Settings class of each alignment, by its `kind`."""
+
+
+def settings_class(kind: str) -> type[AlignSettings]:
+    """The settings class of one alignment.
+
+    Raises:
+        ConfigError: no such alignment.
+    """
+    if kind not in ALIGNMENTS:
+        raise ConfigError(one_of("align", kind, [*ALIGNMENTS, "none"]))
+    return ALIGNMENTS[kind]
+
+
+def read_alignment(plain: Mapping[str, Any]) -> AlignSettings:
+    """Settings of the class that the key `kind` names.
+
+    Raises:
+        ConfigError: no such alignment, an unknown key, or a value that the class refuses.
+    """
+    if "kind" not in plain:
+        raise ConfigError("align.kind: missing, it has no default")
+    cls = settings_class(str(plain["kind"]))
+    try:
+        # mypy takes the hash of the instances for that of the class.
+        settings: AlignSettings = adapter(cls).validate_python(dict(plain))  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(prefixed("align", one_line(cls, error, cls.__name__))) from error
+    return settings
+
+
+AnyAlignment = Annotated[AlignSettings, BeforeValidator(lambda v: read_alignment(v) if isinstance(v, Mapping) else v)]
+"""Annotation of a field that holds the settings of any alignment: a mapping is read by its `kind`."""
+
+
+def check_blocks(blocks: tuple[int, int] | None, model: ModelConfig) -> tuple[int, int]:
+    """The student's and the teacher's block, given or by default.
+
+    Raises:
+        ConfigError: there is no default, or the blocks do not fit the depth.
+    """
+    if blocks is None:
+        raise ConfigError(f"align.blocks: missing, no default is published for {model.name}; give [m, n]")
+    m, n = blocks
+    depth = model.dimensions.depth
+    if not 1 <= m <= n <= depth:
+        raise ConfigError(expected("align.blocks", f"[m, n] with 1 <= m <= n <= {depth} (depth)", [m, n]))
+    return blocks
+
+
+def check_weight(weight: float) -> None:
+    """Refuse a negative weight.
+
+    Raises:
+        ConfigError: it is negative.
+    """
+    if weight < 0:
+        raise ConfigError(expected("weight", "a number of at least 0", weight))
+
+
+def _sra_head(width: int, present: bool) -> tuple[int, ...]:
+    return (width, 2 * width, width) if present else ()
+
+
+def _teacher_block(blocks: tuple[int, int] | None) -> int:
+    assert blocks is not None
+    return blocks[1]

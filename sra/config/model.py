@@ -1,0 +1,161 @@
+"""Settings of the diffusion transformer and of the image autoencoder (codec)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sra.common.errors import ConfigError, did_you_mean, expected
+from sra.common.validation import STRICT
+
+Family = Literal["sit", "dit"]
+FAMILIES: dict[Family, str] = {"sit": "SiT", "dit": "DiT"}
+"""Names of the families as papers print them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Depth, width and heads of a transformer."""
+
+    __pydantic_config__ = STRICT
+
+    depth: int
+    """Number of blocks."""
+    width: int
+    """Hidden size D; divisible by `heads` and by 4 (position encoding)."""
+    heads: int
+    """Attention heads."""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise ConfigError(expected(name, "a positive integer", value))
+        if self.width % self.heads or self.width % 4:
+            raise ConfigError(expected("width", f"a multiple of heads ({self.heads}) and of 4", self.width))
+
+    def __str__(self) -> str:
+        return f"{self.depth}x{self.width}x{self.heads}"
+
+
+# DiT paper, Table 1; SiT uses the same.
+SIZES: dict[str, Size] = {
+    "S": Size(depth=12, width=384, heads=6),
+    "B": Size(depth=12, width=768, heads=12),
+    "L": Size(depth=24, width=1024, heads=16),
+    "XL": Size(depth=28, width=1152, heads=16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """The image autoencoder between pixels and latents (a diffusers `AutoencoderKL`)."""
+
+    __pydantic_config__ = STRICT
+
+    path: str = "stabilityai/sd-vae-ft-ema"
+    """Folder in diffusers' format, hub id, or `embedded:digits` (the small codec shipped with the suite)."""
+    revision: str | None = None
+    """Hub revision; ignored for folders."""
+    scale: float = 0.18215
+    """Latents are multiplied by this for the network and divided by it before decoding."""
+    factor: int = 8
+    """Pixels per latent cell along each axis."""
+    channels: int = 4
+    """Latent channels C."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "factor", "channels"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(expected(name, "a positive number", getattr(self, name)))
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """(C, H, W) of the latent of a square image with an edge of `resolution` pixels."""
+        side = resolution // self.factor
+        return self.channels, side, side
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One diffusion transformer and the conventions its weights were trained in."""
+
+    __pydantic_config__ = STRICT
+
+    family: Family = "sit"
+    """`sit`: velocity of an interpolant, t in [0, 1]. `dit`: noise and variance, 1000 integer steps."""
+    size: Literal["S", "B", "L", "XL"] | Size = "XL"
+    """A published size, or `{depth, width, heads}`."""
+    patch: int = 2
+    """Patch edge in latent cells."""
+    resolution: int = 256
+    """Image edge in pixels."""
+    convention: Literal["sra", "vanilla-sit", "vanilla-dit"]
+    """How outputs and times are meant: stated, never inferred from a file (see docs)."""
+    classes: int = 1000
+    """Number of classes; the null label is index `classes`."""
+    interpolant: Literal["linear", "cosine"] = "linear"
+    """Path of SiT: alpha = 1 - t, sigma = t, or cos and sin of pi t / 2."""
+    label_init_std: float = 0.02
+    """Standard deviation of the label table at initialisation (SiT, DiT: 0.02)."""
+    time_scale: float = 1.0
+    """Factor on t before the sinusoids (SiT: 1; integer steps of DiT: 1)."""
+
+    def __post_init__(self) -> None:
+        if self.patch not in (1, 2, 4, 8):
+            raise ConfigError(expected("patch", "1, 2, 4 or 8", self.patch))
+        allowed = ("sra", f"vanilla-{self.family}")
+        if self.convention not in allowed:
+            raise ConfigError(expected("convention", f"{' or '.join(allowed)} for {self.family}", self.convention))
+        for name in ("resolution", "classes", "time_scale"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(expected(name, "a positive number", getattr(self, name)))
+        if self.label_init_std < 0:
+            raise ConfigError(expected("label_init_std", "a number of at least 0", self.label_init_std))
+        if self.family == "dit" and self.interpolant != "linear":
+            raise ConfigError(expected("interpolant", "the default for dit, which has none", self.interpolant))
+
+    @property
+    def dimensions(self) -> Size:
+        """Depth, width and heads."""
+        return SIZES[self.size] if isinstance(self.size, str) else self.size
+
+    @property
+    def size_label(self) -> str:
+        """`S`, `B`, `L`, `XL` or DEPTHxWIDTHxHEADS."""
+        return str(self.size)
+
+    @property
+    def size_name(self) -> str:
+        """`S`, `B`, `L`, `XL` or `custom`."""
+        return self.size if isinstance(self.size, str) else "custom"
+
+    @property
+    def name(self) -> str:
+        """The network's name as papers print it, e.g. `SiT-XL/2`, or `SiT-4x64x2/2` for an unpublished size."""
+        return f"{FAMILIES[self.family]}-{self.size_label}/{self.patch}"
+
+    def tokens(self, codec: CodecConfig) -> int:
+        """Number of patches T of one latent."""
+        _, height, width = codec.latent_shape(self.resolution)
+        return (height // self.patch) * (width // self.patch)
+
+    def output_channels(self, codec: CodecConfig) -> int:
+        """Channels that the network predicts: C for SiT in convention `sra`, else 2C (the second half: variance)."""
+        return codec.channels * (1 if self.family == "sit" and self.convention == "sra" else 2)
+
+
+def parse_model_name(text: str) -> tuple[Family, Literal["S", "B", "L", "XL"] | Size, int]:
+    """Split a name such as `SiT-XL/2` or `DiT-4x64x2/2` into family, size and patch.
+
+    Raises:
+        ConfigError: not of this form. The message starts with `expected`.
+    """
+    found = re.fullmatch(r"(SiT|DiT)-(?:(S|B|L|XL)|(\d+)x(\d+)x(\d+))/(\d+)", text)
+    if found is None:
+        names = [f"{family}-{size}/{patch}" for family in FAMILIES.values() for size in SIZES for patch in (2, 4, 8)]
+        what = f"SiT- or DiT-SIZE/PATCH, SIZE one of {', '.join(SIZES)} or DEPTHxWIDTHxHEADS"
+        raise ConfigError(f"expected {what}, got {text!r}{did_you_mean(text, names)}")
+    family, published, depth, width, heads, patch = found.groups()
+    size: Any = published or Size(depth=int(depth), width=int(width), heads=int(heads))
+    return ("sit" if family == "SiT" else "dit"), size, int(patch)

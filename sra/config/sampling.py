@@ -1,0 +1,94 @@
+"""Settings of sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sra.common.errors import ConfigError, expected
+from sra.common.validation import STRICT
+from sra.config.model import ModelConfig
+from sra.config.training import check_seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Sampling: which integrator, how guided, how many images, with which random numbers."""
+
+    __pydantic_config__ = STRICT
+
+    sampler: Literal["euler", "heun", "euler-maruyama", "ddpm"] = "euler-maruyama"
+    """SiT: ODE `euler`, `heun` or SDE `euler-maruyama`. DiT: `ddpm`."""
+    steps: int = 250
+    """Integration steps (network evaluations, except for Heun)."""
+    last_step: float = 0.04
+    """Size of the last, noise-free step of the SDE."""
+    cfg: float = 1.0
+    """Guidance scale w; no guidance when w <= 1."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """[low, high] of t, inclusive, in which guidance acts."""
+    cfg_channels: Literal["all", 3] = "all"
+    """Channels that guidance acts on; 3 is vanilla SiT's and DiT's historical choice."""
+    images: int = 50_000
+    """Number of images."""
+    milestone_images: int | None = None
+    """Number of images at milestones of training; default: `images`."""
+    seed: int | None = None
+    """Seed of labels and noise; default: the manifest's seed."""
+    seeds: tuple[int, ...] | None = None
+    """Several of them, one set of samples each from the same weights; exclude `seed`."""
+    seeding: Literal["per-image", "public-code"] = "per-image"
+    """`per-image`: independent of processes and batch. `public-code`: per rank and batch, as the authors' script."""
+    labels: Literal["random", "balanced"] = "random"
+    """Labels drawn at random, or the same number of each class."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "tf32"
+    """Of the network; `fp32` forbids TF32 in the codec too."""
+    weights: Literal["ema", "model"] = "ema"
+    """Which weights are sampled."""
+    batch: int = 64
+    """Images per process at a time."""
+    shard: int = 250
+    """Images per resumable shard: what a kill loses, and small enough that processes end together."""
+    png: bool = False
+    """Also write one PNG an image, named as the public code does."""
+    ranks: int | None = None
+    """Processes that `seeding: public-code` draws for (the authors: 8); default: as many as run."""
+
+    def __post_init__(self) -> None:
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(expected("guidance_interval", "[low, high] with 0 <= low <= high <= 1", [low, high]))
+        for name in ("steps", "images", "batch", "shard", "ranks"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(expected(name, "a positive integer", value))
+        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
+            raise ConfigError(expected("seeds", "different integers", list(self.seeds)))
+        if self.seeds is not None and self.seed is not None:
+            raise ConfigError("seeds: expected seed or seeds, got both")
+        check_seeds("seeds", self.seeds or ())
+        check_seeds("seed", () if self.seed is None else (self.seed,))
+        if not 0 < self.last_step < 1:
+            raise ConfigError(expected("last_step", "a number in (0, 1)", self.last_step))
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.ranks is not None and self.seeding != "public-code":
+            raise ConfigError(expected("ranks", f"none for seeding {self.seeding!r}", self.ranks))
+        if self.labels != "random" and self.seeding == "public-code":
+            raise ConfigError(expected("labels", "'random' for seeding 'public-code'", self.labels))
+        if self.sampler == "ddpm" and not 2 <= self.steps <= 1000:
+            raise ConfigError(expected("steps", "2 to 1000 for ddpm", self.steps))
+        if self.sampler == "ddpm" and self.guidance_interval != (0.0, 1.0):
+            raise ConfigError(expected("guidance_interval", "[0, 1] for ddpm", list(self.guidance_interval)))
+
+
+def check_sampler(sample: SampleConfig, model: ModelConfig) -> None:
+    """Refuse a sampler that does not fit the network's family.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    if (sample.sampler == "ddpm") != (model.family == "dit"):
+        allowed = "ddpm" if model.family == "dit" else "euler, heun or euler-maruyama"
+        raise ConfigError(expected("sample.sampler", f"{allowed} for family {model.family!r}", sample.sampler))
