@@ -114,13 +114,13 @@ def run(
 ) -> None:
     """Prepare, train, sample, score and report; the same command again continues."""
     from benchmark.commands.run import execute
-    from benchmark.containers.choice import choose
+    from benchmark.containers.executor import choose_executor
 
     if dry_run:
         plan(manifest, out, overrides, variant, processes, False, smoke, executor, containers)
         return
     command = "sra-bench " + shlex.join(sys.argv[1:])
-    chosen = choose(executor.value, containers)
+    chosen = choose_executor(executor.value, containers)
     options: dict[str, Any] = {"smoke": smoke, "processes": processes, "executor": chosen}
     typer.echo(execute(manifest, out, overrides, variant, until.value, command, **options))
 
@@ -139,9 +139,9 @@ def plan(
 ) -> None:
     """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
     from benchmark.commands.run import show_plan
-    from benchmark.containers.choice import choose
+    from benchmark.containers.executor import choose_executor
 
-    chosen = choose(executor.value, containers)
+    chosen = choose_executor(executor.value, containers)
     shown = chosen if executor is Backend.container else None
     options: dict[str, Any] = {"as_json": as_json, "smoke": smoke, "processes": processes, "executor": shown}
     typer.echo(show_plan(manifest, out, overrides, variant, **options))

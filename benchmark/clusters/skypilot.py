@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmark.containers.engine import HARDENED, SCRATCH
+from benchmark.containers.engine import HARDENED, TMPFS
 from benchmark.containers.settings import Images
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS
 from benchmark.run.runner import STOPPED
@@ -97,7 +97,7 @@ def task(manifest: Path, name: str, options: list[str], site: SkyPilot) -> dict[
 
 def _docker(site: SkyPilot, words: list[str], *, network: bool) -> str:
     """A command in the image, as its machine's shell reads it; files belong to the machine's user."""
-    options = ["--rm", "--init", *HARDENED, "--tmpfs", SCRATCH, "--stop-timeout", f"{GRACE_SECONDS:.0f}"]
+    options = ["--rm", "--init", *HARDENED, "--tmpfs", TMPFS, "--stop-timeout", f"{GRACE_SECONDS:.0f}"]
     if not network:
         options += ["--network", "none", "--hostname", "localhost", "--gpus", "all", "--shm-size", site.shared_memory]
         options += ["--env", "HF_HUB_OFFLINE=1"]

@@ -1,22 +1,22 @@
-"""`sra-bench images verify`: checks inside an image, run as it would be on a closed cluster."""
+"""`sra-bench images verify`: check images from inside, started as on a closed cluster."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmark.containers import inside
-from benchmark.containers.build import CUDA_LABEL, LABEL, REPOSITORY, Checkout, checkout, chosen, present, reference_of
-from benchmark.containers.engine import CLOSED, EngineError, find_engine, labels_of, last_line
+from benchmark.containers.build import REPOSITORY, Checkout, checkout, in_building_order, reference_of
+from benchmark.containers.engine import HARDENED, EngineError, call, find_engine, find_image, reason
 from benchmark.machine.environment import REVISION
 
 ENVIRONMENTS = {"trainer": ("trainer",), "evaluator": ("evaluator",), "all": ("trainer", "evaluator")}
 COMPILER = {"gcc", "g++", "cc", "c++", "ld", "as"}
 """torch.compile needs it at run time, so the images with torch have it."""
-ALLOWED: dict[str, set[str]] = {"trainer": COMPILER, "evaluator": set(), "all": COMPILER}
+ALLOWED_TOOLS: dict[str, set[str]] = {"trainer": COMPILER, "evaluator": set(), "all": COMPILER}
 PIN = re.compile(r"^([a-z0-9-]+)==([\w.+!-]+)", re.MULTILINE)
 
 
@@ -24,84 +24,85 @@ class Check(NamedTuple):
     """One property of an image."""
 
     what: str
-    trouble: str
-    """Empty where it holds."""
+    problem: str
+    """Empty if it holds."""
+
+    def __str__(self) -> str:
+        return f"  FAILS  {self.what}: {self.problem}" if self.problem else f"  holds  {self.what}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the script `inside` prints of one environment of an image."""
+
+    uid: int
+    revision: str | None
+    tools: list[str]
+    packages: dict[str, str]
 
 
 def verify_images(
     names: list[str], engine: str | None, tag: str | None, repository: str = REPOSITORY
 ) -> tuple[str, bool]:
-    """Check images; returns what was found, and whether all holds.
+    """Check images; returns the findings, and whether everything holds.
 
     Raises:
         EngineError: no engine, no checkout to compare with, or a missing image.
     """
-    wanted, source, tool = chosen(names), checkout(), find_engine(engine)
+    ordered, source, tool = in_building_order(names), checkout(), find_engine(engine)
     lines, sound = [], True
-    for name in wanted:
+    for name in ordered:
         reference = reference_of(name, tag or source.version, repository)
         checks = _checks(tool, name, reference, source)
-        sound = sound and not any(check.trouble for check in checks)
-        lines += [f"{reference}:", *(f"  {'FAILS' if c.trouble else 'holds'}  {_said(c)}" for c in checks)]
+        sound = sound and not any(check.problem for check in checks)
+        lines += [f"{reference}:", *map(str, checks)]
     return "\n".join(lines), sound
 
 
-def _said(check: Check) -> str:
-    return f"{check.what}: {check.trouble}" if check.trouble else check.what
-
-
 def _checks(engine: str, name: str, reference: str, source: Checkout) -> list[Check]:
-    inspected = present(engine, reference)
-    labels = labels_of(inspected)
-    found = {part: _look(engine, reference, part) for part in ENVIRONMENTS[name]}
+    image = find_image(engine, reference)
+    found = {part: _contents(engine, reference, part) for part in ENVIRONMENTS[name]}
     first = found[ENVIRONMENTS[name][0]]
-    tools = sorted(set(first["tools"]) - ALLOWED[name])
-    pins = {part: pins_of(source.root, part, labels.get(CUDA_LABEL)) for part in found}
+    tools = sorted(set(first.tools) - ALLOWED_TOOLS[name])
+    doctor = call(*closed_run(engine, reference, "sra-bench", "doctor"))
     return [
-        Check("made from this checkout", _other("revision", labels.get(f"{LABEL}.revision"), source.revision)),
-        Check("of this version", _other("version", labels.get(f"{LABEL}.version"), source.version)),
-        Check("its runs name the revision", _other(REVISION, first["revision"], source.revision)),
-        Check("runs as a user that is not root", "" if first["uid"] else "it runs as root"),
+        Check("made from this checkout", _differs("revision", image.revision, source.revision)),
+        Check("of this version", _differs("version", image.version, source.version)),
+        Check("its runs name the revision", _differs(REVISION, first.revision, source.revision)),
+        Check("runs as a user that is not root", "" if first.uid else "it runs as root"),
         Check("no build tools beyond those needed", f"found {', '.join(tools)}" if tools else ""),
         *(
-            Check(f"packages of the {part} are the locked ones", differences(what["packages"], pins[part]))
+            Check(f"packages of the {part} are the locked ones", differences(what.packages, pins))
             for part, what in found.items()
+            for pins in [pins_of(source.root, part, image.cuda)]
         ),
-        Check("doctor works", _doctor(engine, reference)),
+        Check("doctor works", reason(doctor) if doctor.returncode else ""),
     ]
 
 
-def _other(what: str, found: str | None, wanted: str) -> str:
+def _differs(what: str, found: str | None, wanted: str) -> str:
     return "" if found == wanted else f"{what} {found}, this checkout is {wanted}"
 
 
 def closed_run(engine: str, reference: str, *command: str) -> list[str]:
-    """The command line that runs something in an image without network or any place to write but /tmp."""
-    return [engine, "run", "--rm", "--network", "none", *CLOSED, reference, *command]
+    """Command line that runs something in an image without network or any place to write but /tmp."""
+    return [engine, "run", "--rm", "--network", "none", *HARDENED, "--tmpfs", "/tmp", reference, *command]  # noqa: S108
 
 
-def _look(engine: str, reference: str, part: str) -> dict[str, Any]:
-    """What the interpreter of one environment finds."""
+def _contents(engine: str, reference: str, part: str) -> Contents:
+    """Have the interpreter of one environment list what the image holds."""
     script = Path(inside.__file__).read_text(encoding="utf-8")
-    command = closed_run(engine, reference, f"/opt/{part}/bin/python", "-c", script)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = call(*closed_run(engine, reference, f"/opt/{part}/bin/python", "-c", script))
     if done.returncode != 0:
-        raise EngineError(f"{reference}: cannot be looked into: {last_line(done.stderr)}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def _doctor(engine: str, reference: str) -> str:
-    command = closed_run(engine, reference, "sra-bench", "doctor")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"exit code {done.returncode}: {last_line(done.stderr)}" if done.returncode else ""
+        raise EngineError(f"{reference}: its Python does not start: {reason(done)}")
+    return Contents(**json.loads(done.stdout))
 
 
 def pins_of(root: Path, part: str, cuda: str | None) -> dict[str, str]:
     """Versions that an environment is locked to, by package.
 
     Raises:
-        EngineError: the checkout has no requirements for that generation of CUDA.
+        EngineError: the checkout has no requirements for that CUDA.
     """
     names = [f"torch-{cuda}", "trainer"] if part == "trainer" else [part]
     pins: dict[str, str] = {}
@@ -114,9 +115,8 @@ def pins_of(root: Path, part: str, cuda: str | None) -> dict[str, str]:
 
 
 def differences(found: dict[str, str], pins: dict[str, str]) -> str:
-    """In which packages an environment differs from its lock, in words; the suite itself is not locked."""
+    """Packages in which an environment differs from its lock; the suite itself is not locked."""
     installed = {name: version for name, version in found.items() if name != "sra-bench"}
-    names = sorted(installed.keys() | pins.keys())
-    wrong = [n for n in names if installed.get(n) != pins.get(n)]
-    said = ", ".join(f"{n} {installed.get(n, 'absent')} (locked: {pins.get(n, 'not')})" for n in wrong)
-    return said if "sra-bench" in found else ", ".join(["sra-bench absent", *([said] if said else [])])
+    names = sorted(n for n in installed.keys() | pins.keys() if installed.get(n) != pins.get(n))
+    said = [f"{n} {installed.get(n, 'absent')} (locked: {pins.get(n, 'not')})" for n in names]
+    return ", ".join([*([] if "sra-bench" in found else ["sra-bench absent"]), *said])

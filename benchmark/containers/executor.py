@@ -1,8 +1,9 @@
-"""Jobs in containers of this machine: docker, podman or Apptainer, one container a batch of stages.
+"""Jobs in containers of this machine: docker, podman or Apptainer, one container for each batch of stages.
 
 The job sees its inputs read-only and the run directory, both under the paths that they have outside, no network, and
-no file of the image that it could write. The runner's lock is the engine's client's, so a container could outlive it:
-each has the name of its run directory, which the engine gives to one container only, and `ready` ends a leftover.
+nothing of the image that it could write. The lock of the run is inherited by the engine's client, not by the container,
+which could therefore outlive it: each container is named after its run directory, an engine gives a name to one
+container only, and `ready` stops a leftover.
 """
 
 from __future__ import annotations
@@ -14,24 +15,60 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.assets.catalogue import folder
-from benchmark.containers.engine import HARDENED, SCRATCH, EngineError, find_engine
-from benchmark.containers.preflight import Preflight
-from benchmark.containers.settings import ContainerSettings
+from benchmark.containers import preflight
+from benchmark.containers.engine import HARDENED, TMPFS, EngineError, find_engine, find_image
+from benchmark.containers.settings import ContainerSettings, parse_settings
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, REVISION, TENSORFLOW_PYTHON
 from benchmark.machine.gpus import visible_gpus
 from benchmark.plan.plan import is_hub_id
 from benchmark.plan.run_directory import key_of
 from benchmark.run.command import Command
+from benchmark.run.executor import Executor
 from benchmark.run.local import ALONE, Local
 from benchmark.run.runner import SPOKEN
 from sra.common.errors import UserError
 
 APPTAINER = "apptainer"
-PASSED = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_\w+")
+PASSED_ON = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_\w+")
 """Environment variables that a job in a container gets from outside."""
-KEPT_BACK = (TENSORFLOW_PYTHON, REVISION, ASSETS_FOLDER)
-"""Those that the image or this executor sets."""
-FIXED = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **SPOKEN}  # noqa: S108
+NOT_PASSED_ON = (TENSORFLOW_PYTHON, REVISION, ASSETS_FOLDER)
+"""Of these, the ones that the image or this executor sets."""
+FIXED_ENV = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **SPOKEN}  # noqa: S108
+
+
+def choose_executor(name: str, containers: list[str] | None) -> Executor:
+    """The executor that the command line names.
+
+    Args:
+        name: `local` or `container`.
+        containers: KEY=VALUE settings of containers.
+
+    Raises:
+        UserError: settings that do not fit, or no engine.
+    """
+    if name == "container":
+        return container(parse_settings(containers or []))
+    if containers:
+        raise UserError(f"--container {containers[0]}: only with --executor container")
+    return Local()
+
+
+def container(settings: ContainerSettings) -> Container:
+    """The executor for settings; `engine: auto` becomes the engine of this machine.
+
+    Raises:
+        EngineError: no engine is installed and answers, or not the one that was named.
+    """
+    engine = settings.engine
+    if engine == APPTAINER and shutil.which(APPTAINER) is None:
+        raise EngineError("--container engine=apptainer: apptainer is not on PATH")
+    if engine != APPTAINER:
+        try:
+            return Container(settings, find_engine(None if engine == "auto" else engine))
+        except EngineError:
+            if engine != "auto" or shutil.which(APPTAINER) is None:
+                raise
+    return Container(settings, APPTAINER)
 
 
 @dataclass(frozen=True)
@@ -47,26 +84,29 @@ class Container:
         return [*self.start(command, name_of(command.writes)), *job]
 
     def ready(self, command: Command) -> None:
-        """End what a run before has left, and check image, revision, driver, GPUs, shared memory and the mounts' owner.
+        """Stop a leftover container; check image, revision, driver, GPUs, shared memory and write permission.
 
         Raises:
             UserError: the container could not work.
         """
-        check = Preflight(self.engine, self.image(command))
-        labels = check.image_is_there()
-        if not self.settings.other_revision:
-            check.revision_fits(labels)
+        reference, gpus = self.image(command), visible_gpus()
         if self.engine == APPTAINER:
+            if not Path(reference).is_file():
+                raise EngineError(
+                    f"{reference}: no such file; `apptainer build` makes it, see containers/apptainer.def"
+                )
             scratch_of(command.writes).mkdir(parents=True, exist_ok=True)
         else:
-            check.no_leftover(name_of(command.writes), GRACE_SECONDS)
-        gpus = visible_gpus()
-        if gpus:
-            check.driver_fits(labels)
-        check.inside(self.start(command, None), command.writes, gpus, command.processes)
+            image = find_image(self.engine, reference)
+            if not self.settings.other_revision:
+                preflight.check_revision(reference, image)
+            preflight.remove_leftover(self.engine, name_of(command.writes))
+            if gpus:
+                preflight.check_driver(reference, image)
+        preflight.check_inside(self.start(command, None), command.writes, gpus, command.processes)
 
     def image(self, command: Command) -> str:
-        """The image that a job runs in."""
+        """Name, or for Apptainer file, of the image that a job runs in."""
         role = self.settings.role(command.module)
         return self.settings.file(role) if self.engine == APPTAINER else self.settings.reference(role)
 
@@ -75,7 +115,7 @@ class Container:
 
         Args:
             command: the job.
-            name: of the container; None: the engine's choice, for one that only looks around.
+            name: of the container; None: the engine's choice, for a check.
 
         Raises:
             UserError: a place that cannot be mounted.
@@ -87,13 +127,13 @@ class Container:
         options = ["run", "--rm", "--init", "--pull", "never", *(["--name", name] if name else [])]
         # Without a network only this name resolves, and processes that share a job look their own host up.
         options += ["--network", "none", "--hostname", "localhost"]
-        options += [*HARDENED, "--tmpfs", SCRATCH, "--shm-size", self.settings.shared_memory]
+        options += [*HARDENED, "--tmpfs", TMPFS, "--shm-size", self.settings.shared_memory]
         # The run's log has every line; the engine's copy would fill the root's disk.
         options += ["--log-driver", "none", "--stop-signal", "SIGTERM", "--stop-timeout", f"{GRACE_SECONDS:.0f}"]
         options += self._user()
         if visible_gpus():
             options += ["--gpus", "all"] if self.engine == "docker" else ["--device", "nvidia.com/gpu=all"]
-        for place in read_places(command):
+        for place in read_only_mounts(command):
             options += ["--mount", f"type=bind,source={mountable(place)},target={place},readonly"]
         options += ["--mount", f"type=bind,source={mountable(command.writes)},target={command.writes}"]
         for key, value in environment(command).items():
@@ -101,7 +141,7 @@ class Container:
         return [*options, "--workdir", str(work_directory(command))]
 
     def _user(self) -> list[str]:
-        """Files in the run directory belong to whoever started the run."""
+        """Files in the run directory belong to the user who started the run."""
         user = ["--user", f"{os.getuid()}:{os.getgid()}"]
         if self.engine == "docker":
             return user
@@ -112,7 +152,7 @@ class Container:
         # No process namespace of its own: signals and the inherited lock reach the job as they reach a local one.
         options = ["exec", "--cleanenv", "--contain", "--no-home", "--workdir", str(scratch_of(command.writes))]
         options += ["--net", "--network", "none", *(["--nv"] if visible_gpus() else [])]
-        for place in read_places(command):
+        for place in read_only_mounts(command):
             options += ["--bind", f"{mountable(place)}:{place}:ro"]
         options += ["--bind", f"{mountable(command.writes)}:{command.writes}:rw"]
         for key, value in environment(command).items():
@@ -121,47 +161,29 @@ class Container:
         return [*options, "--pwd", str(work_directory(command))]
 
 
-def container(settings: ContainerSettings) -> Container:
-    """The executor for settings, with the engine of this machine where they leave it open.
-
-    Raises:
-        EngineError: no engine is installed and answers, or not the one that was named.
-    """
-    if settings.engine == APPTAINER:
-        if shutil.which(APPTAINER) is None:
-            raise EngineError("--container engine=apptainer: apptainer is not on PATH")
-        return Container(settings, APPTAINER)
-    try:
-        return Container(settings, find_engine(None if settings.engine == "auto" else settings.engine))
-    except EngineError:
-        if settings.engine != "auto" or shutil.which(APPTAINER) is None:
-            raise
-        return Container(settings, APPTAINER)
-
-
 def name_of(directory: Path) -> str:
-    """A run's container: one at a time, on one machine."""
+    """Name of a run's container: one at a time, on one machine."""
     readable = re.sub(r"[^a-zA-Z0-9]+", "-", directory.name).strip("-")[:40]
     return f"sra-bench-{readable or 'run'}-{key_of(str(directory))[:8]}"
 
 
 def scratch_of(directory: Path) -> Path:
-    """Apptainer's /tmp: its own is 64 MB of memory."""
+    """Folder for /tmp under Apptainer, whose own holds 64 MB."""
     return directory / "cache" / "scratch"
 
 
-def read_places(command: Command) -> list[Path]:
-    """What to mount read-only: inputs outside the run, the assets, the hub's cache; none within another."""
+def read_only_mounts(command: Command) -> list[Path]:
+    """Places to mount read-only: inputs outside the run, the assets, the hub's cache; none within another."""
     outside = [Path(os.path.abspath(place)) for place in command.reads if _is_path(place)]  # noqa: PTH100 - as named
     if folder().is_dir():
         outside.append(folder())
     if any(map(_is_hub, command.reads)):
         outside.append(hub_cache())
-    kept: list[Path] = []
+    mounts: list[Path] = []
     for place in sorted(set(outside)):
-        if not any(place.is_relative_to(parent) for parent in (*kept, command.writes)):
-            kept.append(place)
-    return kept
+        if not any(place.is_relative_to(parent) for parent in (*mounts, command.writes)):
+            mounts.append(place)
+    return mounts
 
 
 def _is_path(place: str) -> bool:
@@ -173,35 +195,35 @@ def _is_hub(place: str) -> bool:
 
 
 def hub_cache() -> Path:
-    """Where models of the hub lie on this machine."""
+    """Folder of this machine with downloaded models of the hub."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser().absolute()
 
 
 def environment(command: Command) -> dict[str, str]:
-    """The whole environment that a job gets beside the image's own."""
-    passed = {k: v for k, v in sorted(os.environ.items()) if PASSED.fullmatch(k) and k not in KEPT_BACK}
+    """Environment variables that a job gets besides the image's own."""
+    passed = {k: v for k, v in sorted(os.environ.items()) if PASSED_ON.fullmatch(k) and k not in NOT_PASSED_ON}
     hub = {"HF_HUB_CACHE": str(hub_cache())} if any(map(_is_hub, command.reads)) else {}
-    return {**FIXED, ASSETS_FOLDER: str(folder()), **hub, **passed}
+    return {**FIXED_ENV, ASSETS_FOLDER: str(folder()), **hub, **passed}
 
 
 def work_directory(command: Command) -> Path:
-    """The run directory; where inputs are named relative to this process's, that one.
+    """The current folder if an input is named relative to it, else the run directory.
 
     Raises:
-        UserError: it is not there inside, since no mount lies below it.
+        UserError: the current folder does not exist inside, since no mount lies below it.
     """
     relative = [place for place in command.reads if _is_path(place) and not Path(place).is_absolute()]
     if not relative:
         return command.writes
     here = Path.cwd()
-    if not any(place.is_relative_to(here) for place in (*read_places(command), command.writes)):
+    if not any(place.is_relative_to(here) for place in (*read_only_mounts(command), command.writes)):
         raise UserError(f"{relative[0]}: in a container an input above the working directory needs its absolute path")
     return here
 
 
 def mountable(place: Path) -> Path:
-    """The place, whose name must not mean anything to the engine.
+    """The same path, if its name means nothing special to the engine.
 
     Raises:
         UserError: it has a comma, colon or quotation mark in it.

@@ -1,4 +1,4 @@
-"""What an image holds, as JSON. Handed to the image's own interpreter, whatever version of the suite it has."""
+"""List what an image holds, as JSON. Run by the image's own interpreter, so only the standard library is used."""
 
 import json
 import os

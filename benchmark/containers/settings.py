@@ -1,4 +1,4 @@
-"""Which image runs what, and how containers are started: shared by all backends that use images."""
+"""Which image runs what, and how containers are started: shared by all executors and clusters that use images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 
 from benchmark.containers.build import REPOSITORY, installed_version, reference_of
 from benchmark.plan.plan import MODULES
-from sra.common.errors import UserError
+from sra.common.errors import UserError, expected
 from sra.common.validation import validated
 from sra.config import STRICT
 
 Role = Literal["trainer", "evaluator", "all"]
 EVALUATOR_PYTHON = "/opt/evaluator/bin/python"
-"""TensorFlow's interpreter in the image `all`, where plain `python` is torch's."""
+"""TensorFlow's interpreter in the image `all`, where plain `python` has torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +26,14 @@ class Images:
     repository: str = REPOSITORY
     """Registry and path."""
     tag: str | None = None
-    """Tag; none: the suite's version."""
+    """Default: the suite's version."""
     one: bool = False
-    """Whether the image `all` runs everything, rather than `trainer` and `evaluator` each its own."""
+    """Use the image `all` for everything, rather than `trainer` and `evaluator`."""
 
     def __post_init__(self) -> None:
         for key in ("repository", "tag"):
             if not re.fullmatch(r"[\w./:-]+", value := getattr(self, key) or "-"):
-                raise ValueError(f"{key}: found {value!r}; allowed: letters, digits and . / : _ -")
+                raise ValueError(expected(key, "letters, digits and . / : _ -", value))
 
     def role(self, module: str) -> Role:
         """Image that runs a module."""
@@ -46,7 +46,7 @@ class Images:
         return EVALUATOR_PYTHON if self.one and module == MODULES["adm"] else "python"
 
     def reference(self, role: Role) -> str:
-        """Name of an image, as an engine or a cluster takes it."""
+        """Full name of an image."""
         return reference_of(role, self.tag, self.repository)
 
 
@@ -57,30 +57,28 @@ class ContainerSettings(Images):
     engine: Literal["auto", "docker", "podman", "apptainer"] = "auto"
     """Engine; auto: the first of docker, podman and apptainer that is installed."""
     shared_memory: str = "8g"
-    """Size of /dev/shm, where the processes of a multi-GPU job meet (docker and podman)."""
+    """Size of /dev/shm, which the processes of a multi-GPU job share (docker and podman)."""
     other_revision: bool = False
-    """Whether images may be made from another revision than this suite's."""
+    """Accept images made from another revision than this suite's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not re.fullmatch(r"\d+[kmg]", self.shared_memory):
-            raise ValueError(
-                f"shared_memory: found {self.shared_memory!r}; expected a number with k, m or g, such as 8g"
-            )
+            raise ValueError(expected("shared_memory", "a number with k, m or g, such as 8g", self.shared_memory))
 
     def file(self, role: Role) -> str:
-        """Apptainer's image: a file."""
+        """Path of an image of Apptainer."""
         return f"{self.repository}/{role}-{self.tag or installed_version()}.sif"
 
 
-def parsed(items: list[str]) -> ContainerSettings:
-    """Settings from `--container KEY=VALUE` options.
+def parse_settings(items: list[str]) -> ContainerSettings:
+    """Parse the settings of `--container KEY=VALUE` options.
 
     Raises:
-        UserError: an item of another form, an unknown key or value.
+        UserError: an item of another form, an unknown key or a bad value.
     """
-    pairs = [item.partition("=") for item in items]
-    for item, (_, separator, _value) in zip(items, pairs, strict=True):
-        if not separator:
-            raise UserError(f"--container {item!r}: expected key=value")
-    return validated(ContainerSettings, {key: value for key, _, value in pairs}, "--container", "its settings")
+    for item in items:
+        if "=" not in item:
+            raise UserError(expected("--container", "key=value", item))
+    pairs = dict(item.split("=", 1) for item in items)
+    return validated(ContainerSettings, pairs, "--container", "its settings")

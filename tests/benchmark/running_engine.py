@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         images = json.loads((PLACE / "images.json").read_text())
         if arguments[2] not in images:
             fail(f"Error: No such image: {arguments[2]}")
-        print(json.dumps([{"Config": {"Labels": images[arguments[2]]}}]))
+        print(json.dumps([{"Id": "1", "Size": 1, "Config": {"Labels": images[arguments[2]]}}]))
     elif arguments[:2] == ["container", "inspect"]:
         sys.exit(0 if (PLACE / f"{arguments[2]}.running").exists() else 1)
     elif arguments[0] in ("stop", "rm"):

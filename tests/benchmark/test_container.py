@@ -13,10 +13,10 @@ import pytest
 
 from benchmark.commands.run import prepare, show_plan
 from benchmark.containers import preflight
-from benchmark.containers.build import CUDA_LABEL, installed_version
-from benchmark.containers.choice import choose
-from benchmark.containers.executor import Container, name_of
-from benchmark.containers.settings import EVALUATOR_PYTHON, ContainerSettings, parsed
+from benchmark.containers.build import installed_version
+from benchmark.containers.engine import CUDA_LABEL
+from benchmark.containers.executor import Container, choose_executor, name_of
+from benchmark.containers.settings import EVALUATOR_PYTHON, ContainerSettings, parse_settings
 from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.plan.run_directory import is_done
 from benchmark.run.command import Command, command_of
@@ -54,7 +54,7 @@ def engine(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("PATH", f"{place / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    preflight.look.cache_clear()
+    preflight.probe.cache_clear()
     return place
 
 
@@ -177,7 +177,7 @@ def test_several_processes_go_through_the_launcher(tmp_path: Path, assets: Path)
 )
 def test_bad_settings_are_one_line(items: list[str], problem: str) -> None:
     with pytest.raises(UserError, match=problem) as error:
-        parsed(items)
+        parse_settings(items)
     assert "\n" not in str(error.value)
 
 
@@ -185,19 +185,19 @@ def test_settings_without_containers_and_engines_that_are_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="only with --executor container"):
-        choose("local", ["engine=docker"])
+        choose_executor("local", ["engine=docker"])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="docker or podman is not on PATH"):
-        choose("container", None)
+        choose_executor("container", None)
     (tmp_path / "podman").write_text("#!/bin/sh\n")
     (tmp_path / "podman").chmod(0o755)
     with pytest.raises(UserError, match="docker is not on PATH"):
-        choose("container", ["engine=docker"])
+        choose_executor("container", ["engine=docker"])
 
 
 def troubled(engine: Path, probe: dict[str, Any]) -> None:
     (engine / "probe.json").write_text(json.dumps({**HEALTHY, **probe}))
-    preflight.look.cache_clear()
+    preflight.probe.cache_clear()
 
 
 def test_what_is_refused_before_a_job(tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,19 +218,19 @@ def test_what_is_refused_before_a_job(tmp_path: Path, engine: Path, monkeypatch:
     with pytest.raises(UserError, match="64 MiB inside the container, 2 GPUs need 1024"):
         docker.ready(make(tmp_path, processes=2))
     (engine / "down").touch()
-    with pytest.raises(UserError, match="docker image inspect: Cannot connect to the Docker daemon"):
+    with pytest.raises(UserError, match="docker image: Cannot connect to the Docker daemon"):
         docker.ready(make(tmp_path))
 
 
 def test_an_image_of_other_source_is_refused(tmp_path: Path, engine: Path) -> None:
     image, label = f"localhost/sra-bench/trainer:{VERSION}", "org.opencontainers.image.revision"
     docker = Container(ContainerSettings(), "docker")
-    (engine / "images.json").write_text(json.dumps({image: {label: preflight.revision()}}))
+    (engine / "images.json").write_text(json.dumps({image: {label: preflight.suite_revision()}}))
     docker.ready(make(tmp_path))
     (engine / "images.json").write_text(json.dumps({image: {label: "0" * 40}}))
     with pytest.raises(UserError, match=r"made from revision 000000000000, this suite is .*images build trainer"):
         docker.ready(make(tmp_path))
-    Container(parsed(["other_revision=true"]), "docker").ready(make(tmp_path))
+    Container(parse_settings(["other_revision=true"]), "docker").ready(make(tmp_path))
 
 
 def test_apptainers_image_is_a_file(tmp_path: Path, assets: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_container_that_outlived_its_run_is_stopped_first(tmp_path: Path, engi
 
 
 def test_the_plan_shows_the_command_lines(tmp_path: Path, engine: Path) -> None:
-    executor = choose("container", ["engine=podman", "tag=v1"])
+    executor = choose_executor("container", ["engine=podman", "tag=v1"])
     arguments = (ROOT / "manifests" / "smoke.yaml", tmp_path / "run", SETTINGS, ["baseline"])
     text = show_plan(*arguments, as_json=False, executor=executor)
     assert "[train-baseline] podman run --rm" in text

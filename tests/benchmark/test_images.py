@@ -11,7 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
-from benchmark.containers.build import Build, Checkout, build_argv, build_images, checkout, chosen, list_images
+from benchmark.containers.build import (
+    Build,
+    Checkout,
+    build_argv,
+    build_images,
+    checkout,
+    in_building_order,
+    list_images,
+)
 from benchmark.containers.checks import differences, pins_of
 from benchmark.containers.engine import EngineError, find_engine
 from sra.common.errors import UserError
@@ -86,15 +94,15 @@ def test_the_engine_that_answers_is_used(fake: Fake) -> None:
     assert find_engine() == "docker"
     (fake.bin / "docker").write_text("#!/bin/sh\necho one >&2; echo 'no daemon' >&2; exit 1\n")
     assert find_engine() == "podman"
-    with pytest.raises(EngineError, match=r"^docker does not answer: no daemon$"):
+    with pytest.raises(EngineError, match=r"^docker .*no daemon$"):
         find_engine("docker")
     fake.change(down="no store")
-    with pytest.raises(EngineError, match=r"^docker does not answer: no daemon; podman does not answer: no store$"):
+    with pytest.raises(EngineError, match=r"^docker .*no daemon; podman .*no store$"):
         find_engine()
 
 
 def test_all_is_built_last_from_the_other_two(podman: Fake) -> None:
-    assert chosen(["all", "trainer"]) == ["trainer", "all"]
+    assert in_building_order(["all", "trainer"]) == ["trainer", "all"]
     told = build_images([], None, Build(base="base:1", uid=7))
     assert podman.built() == [reference(name) for name in ("trainer", "evaluator", "all")]
     assert told.count("2.00 GB") == 3
@@ -127,9 +135,9 @@ def test_a_failed_build_ends_the_order(podman: Fake) -> None:
 
 
 def test_bad_names_are_refused(podman: Fake) -> None:
-    with pytest.raises(EngineError, match=r"image 'trainr': allowed: .*did you mean 'trainer'\?"):
+    with pytest.raises(EngineError, match=r"image.*'trainr'.*did you mean 'trainer'\?"):
         build_images(["trainr"], None, Build())
-    with pytest.raises(EngineError, match=r"--cuda cu1: no .*torch-cu1.txt; there: cu130; see docs/containers.md"):
+    with pytest.raises(EngineError, match=r"--cuda: .*cu130.*'cu1'.*torch-cu1.txt.*see docs/containers.md"):
         build_images([], None, Build(cuda="cu1"))
     assert podman.built() == []
 
@@ -183,9 +191,7 @@ def test_verify(podman: Fake) -> None:
     podman.change(doctor=3)
     code, text = verify("all")
     assert code == 1
-    assert [line for line in text.splitlines() if "FAILS" in line] == [
-        "  FAILS  doctor works: exit code 3: it said nothing"
-    ]
+    assert [line for line in text.splitlines() if "FAILS" in line] == ["  FAILS  doctor works: exit code 3"]
     wrong = inside("evaluator", uid=0, revision="x", tools=["make"])
     wrong["packages"] |= {"numpy": "1.0", "left-pad": "2"}
     podman.change(doctor=0, inside={pythons["evaluator"]: wrong})

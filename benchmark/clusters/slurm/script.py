@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmark.clusters.jobs import SHARED, Job
 from benchmark.clusters.slurm.grace_period import Lead, lead_of
 from benchmark.clusters.slurm.site import ENVIRONMENT, Group, SiteError, SlurmSite, seconds_of
-from benchmark.containers.executor import read_places
+from benchmark.containers.executor import read_only_mounts
 from benchmark.machine.environment import TENSORFLOW_PYTHON
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.run.command import command_of
@@ -151,7 +151,7 @@ def _container(batch: Batch) -> list[str]:
 def _mounts(batch: Batch) -> list[str]:
     """The run directory, what the stages read outside of it, and what the site names."""
     root, stages = batch.directory.root, list(batch.job.stages)
-    reads = read_places(command_of(stages, batch.directory)) if stages else []
+    reads = read_only_mounts(command_of(stages, batch.directory)) if stages else []
     readable = [f"{place}:{place}:ro" for place in reads if place.exists()]
     return [f"{root}:{root}", *readable, *batch.site.container.mounts]
 
