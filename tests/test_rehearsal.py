@@ -23,8 +23,8 @@ def test_one_process_for_each_kind_of_stage(tmp_path: Path) -> None:
     stages = merged(plans).stages
     assert len({stage.directory for stage in stages}) == len(stages) < sum(len(plan.stages) for plan in plans)
     for kind in ("train", "standin", "sample"):
-        assert len({stage.batch for stage in stages if stage.kind == kind}) == 1
-    kinds = [stage.kind for stage in stages]
+        assert len({stage.batch for stage in stages if stage.kind.name == kind}) == 1
+    kinds = [stage.kind.name for stage in stages]
     assert kinds == sorted(kinds, key=["images", "latents", "train", "standin", "sample", "score"].index)
 
 

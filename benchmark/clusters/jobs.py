@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmark.plan.plan import STAGES, Plan, Stage
+from benchmark.plan.plan import Plan
 from benchmark.plan.run_directory import RunDirectory
+from benchmark.plan.stages import REPORT, STAGE_KINDS, STEPS, Stage
 from benchmark.run.command import command_of
 
-REPORT = "report"
-SHARED = ("train", "sample")
+SHARED = tuple(name for name, kind in STAGE_KINDS.items() if kind.distributed)
 """Kinds of stages that many processes work on together."""
 
 
@@ -38,7 +38,7 @@ class Job:
     @property
     def level(self) -> int:
         """Jobs of one level do not wait for each other."""
-        return STAGES.index(self.kind)
+        return STEPS.index(self.kind)
 
 
 THE_REPORT = Job(name=REPORT, kind=REPORT)
@@ -68,7 +68,7 @@ def jobs_of(plan: Plan, directory: RunDirectory, stages: Iterable[Stage]) -> lis
 def _job(name: str, stages: Sequence[Stage], directory: RunDirectory) -> Job:
     first, own = stages[0], {stage.directory.name for stage in stages}
     reads = [place for place in stages_read(stages, directory) if place not in own]
-    return Job(name=name, kind=first.kind, tool=first.inputs.get("tool"), stages=tuple(stages), reads=tuple(reads))
+    return Job(name=name, kind=first.kind.name, tool=first.tool, stages=tuple(stages), reads=tuple(reads))
 
 
 def _names(groups: list[list[Stage]]) -> list[str]:

@@ -10,8 +10,9 @@ from benchmark.assets.catalogue import Asset, AssetError, Pins, catalogue, folde
 from benchmark.commands.fetch import needed_by
 from benchmark.machine import gpus, provenance
 from benchmark.manifest.schema import load
-from benchmark.plan.plan import MODULES, make_plan
+from benchmark.plan.plan import make_plan
 from benchmark.plan.run_directory import RunDirectory
+from benchmark.plan.stages import TOOL_MODULES
 from benchmark.run.local import interpreter_of
 from benchmark.run.runner import job_environment
 
@@ -21,7 +22,7 @@ PROBES = {
     "tensorflow": "import tensorflow as tf; "
     "print([d.name for d in tf.config.list_physical_devices('GPU')] or 'cpu only')",
 }
-USERS = {"torch": "sra.training.train", "tensorflow": MODULES["adm"]}
+USERS = {"torch": "sra.training.train", "tensorflow": TOOL_MODULES["adm"]}
 """Of each framework, a module whose interpreter has it."""
 EMBEDDED = {
     "embedded digits codec": ("sra", "embedded/digits-codec/diffusion_pytorch_model.safetensors"),

@@ -12,8 +12,8 @@ from benchmark.assets.catalogue import located, remedy
 from benchmark.commands.tool_options import ToolOptions
 from benchmark.machine.gpus import missing_framework
 from benchmark.manifest.schema import TOOLS
-from benchmark.plan.plan import MODULES
 from benchmark.plan.run_directory import read_json
+from benchmark.plan.stages import TOOL_MODULES
 from benchmark.report.crosscheck import disagreements
 from benchmark.run.local import interpreter_of
 from benchmark.run.runner import STOPPED, StoppedError, job_environment
@@ -71,7 +71,15 @@ def _remedy(place: str) -> str:
 def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "scores.json"
-        command = [interpreter_of(MODULES[tool]), "-m", MODULES[tool], "--samples", str(samples), "--json", str(record)]
+        command = [
+            interpreter_of(TOOL_MODULES[tool]),
+            "-m",
+            TOOL_MODULES[tool],
+            "--samples",
+            str(samples),
+            "--json",
+            str(record),
+        ]
         command += ["--reference", str(reference), "--graph", graph, *options]
         _job(tool, command)
         found = read_json(record)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.commands.run import prepare
-from benchmark.plan.plan import Plan, Stage, in_order
+from benchmark.plan.plan import Plan, in_order
 from benchmark.plan.run_directory import RunDirectory
+from benchmark.plan.stages import Stage
 from benchmark.report.collect import collect_report
 from benchmark.run.runner import Session, run_plan
 from sra.common.errors import UserError

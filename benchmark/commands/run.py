@@ -13,16 +13,16 @@ from typing import Any
 from benchmark.assets.catalogue import Pins, folder, located, remedy, used_by, verify
 from benchmark.manifest.schema import Loaded, ManifestError, load
 from benchmark.manifest.smoke_form import DIGITS, scaled
-from benchmark.plan.cost import Table, estimate, load_table
-from benchmark.plan.disk import disk_of
+from benchmark.plan.cost import Table, load_table
 from benchmark.plan.plan import Plan, make_plan, state_of
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import record_session, resolved_manifest, save_plan
+from benchmark.plan.stages import label_of
 from benchmark.published.registry import load_registry
 from benchmark.report.collect import collect_report
 from benchmark.run.command import command_of
 from benchmark.run.executor import Executor
-from benchmark.run.runner import HERE, Session, StageError, label_of, processes_for, run_plan
+from benchmark.run.runner import HERE, Session, StageError, processes_for, run_plan
 from sra.common.errors import DataError
 from sra.common.files import write_bytes
 from sra.model.vae_files import check_codec_folder
@@ -226,19 +226,18 @@ def _commands(plan: Plan, directory: RunDirectory, processes: int, executor: Exe
 def _plan_row(plan: Plan, index: int, directory: RunDirectory, costs: Table, processes: int) -> dict[str, Any]:
     stage = plan.stages[index]
     state, why = state_of(stage, directory)
-    size, at_most = disk_of(stage, plan)
-    cost = estimate(stage, costs, processes)
+    cost = stage.kind.cost(stage.job, stage.step, costs, processes)
     return {
         "stage": stage.name,
-        "kind": stage.kind,
+        "kind": stage.kind.name,
         "variants": list(stage.variants),
         "key": stage.key,
         "state": state,
         "why": why,
         "directory": str(stage.directory),
         "outputs": list(stage.outputs),
-        "disk_bytes": size,
-        "disk_at_most": at_most,
+        "disk_bytes": stage.disk.bytes,
+        "disk_at_most": stage.disk.is_upper_bound,
         "gpu_hours": cost.gpu_hours,
         "gpu_memory_bytes": cost.memory_bytes,
         "cost_source": cost.how,

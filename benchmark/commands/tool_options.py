@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.plan.plan import EXTRACTING, PROTOCOL_TOOLS
+from benchmark.plan.stages import EXTRACTOR_TOOLS, PROTOCOL_TOOLS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class ToolOptions:
 
     def argv(self, tool: str) -> list[str]:
         """The part of a tool's command line."""
-        command = [*self._shared(), *(["--extractor", self.extractor] if tool in EXTRACTING else [])]
-        if tool in EXTRACTING and self.assets:
+        command = [*self._shared(), *(["--extractor", self.extractor] if tool in EXTRACTOR_TOOLS else [])]
+        if tool in EXTRACTOR_TOOLS and self.assets:
             command += ["--assets", str(self.assets)]
         if tool in PROTOCOL_TOOLS and self.views:
             command += ["--views", str(self.views / tool)]

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from benchmark.clusters.jobs import REPORT
 from benchmark.commands.run import write_reports
 from benchmark.machine.environment import GRACE_SECONDS
-from benchmark.plan.plan import Plan, Stage, state_of
+from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json
-from benchmark.plan.saved_plan import planned, record_session
+from benchmark.plan.saved_plan import record_session, require_plan
+from benchmark.plan.stages import REPORT, Stage, label_of
 from benchmark.run.command import command_of
 from benchmark.run.local import ALONE, Local, Node
-from benchmark.run.runner import STOP_SIGNALS, STOPPED, Session, StageError, StoppedError, label_of, run_plan, stream
+from benchmark.run.runner import STOP_SIGNALS, STOPPED, Session, StageError, StoppedError, run_plan, stream
 from sra.common.errors import UserError, did_you_mean
 
 FOLLOW_SECONDS = 600.0
@@ -64,7 +64,7 @@ def _stoppable() -> Iterator[None]:
 
 def _work(names: Sequence[str], session: Session, node: Node) -> str:
     directory = session.directory
-    plan, command = planned(directory)
+    plan, command = require_plan(directory)
     if list(names) == [REPORT]:
         return write_reports(plan, directory, command)
     stages = chosen(plan, names)
@@ -152,4 +152,4 @@ def _is_over(stage: Stage) -> bool:
     """Whether a stage is done, or its tool could not run: the report says so, and the job has ended."""
     if is_done(stage.directory, stage.key):
         return True
-    return stage.kind == "score" and bool((read_json(stage.directory / "scores.json") or {}).get("error"))
+    return stage.error is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.containers.build import REPOSITORY, installed_version, reference_of
-from benchmark.plan.plan import MODULES
+from benchmark.plan.stages import TOOL_MODULES
 from sra.common.errors import UserError, expected
 from sra.common.validation import validated
 from sra.config import STRICT
@@ -39,11 +39,11 @@ class Images:
         """Image that runs a module."""
         if self.one:
             return "all"
-        return "evaluator" if module == MODULES["adm"] else "trainer"
+        return "evaluator" if module == TOOL_MODULES["adm"] else "trainer"
 
     def python(self, module: str) -> str:
         """Interpreter of a module in its image."""
-        return EVALUATOR_PYTHON if self.one and module == MODULES["adm"] else "python"
+        return EVALUATOR_PYTHON if self.one and module == TOOL_MODULES["adm"] else "python"
 
     def reference(self, role: Role) -> str:
         """Full name of an image."""

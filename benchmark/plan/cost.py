@@ -25,8 +25,7 @@ from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.plan.counts import evaluations, parameters
-from benchmark.plan.plan import Stage, known_count
+from benchmark.plan.counts import evaluations, image_count, parameters
 from benchmark.published.registry import load_registry
 from sra.common.files import COST_TABLE, cache_file
 from sra.config import (
@@ -38,7 +37,6 @@ from sra.config import (
     SampleJob,
     TrainJob,
     UserError,
-    from_plain,
 )
 from sra.model.flops import count as work_of
 
@@ -171,28 +169,13 @@ def _published() -> Table:
     return Table(device=facts.device, train=tuple(rates), source=f"published ({facts.source})")
 
 
-def estimate(stage: Stage, table: Table, processes: int) -> Estimate:
-    """What one stage costs.
-
-    Args:
-        stage: of any kind.
-        table: of rates.
-        processes: devices that share a training batch.
-    """
-    if stage.kind == "train":
-        return _train(from_plain(TrainJob, stage.config), stage, table, processes)
-    if stage.kind == "sample":
-        return _sample(from_plain(SampleJob, stage.config), table)
-    if stage.kind == "latents":
-        job = from_plain(LatentsJob, stage.config)
-        images = known_count(job.data)
-        rate = next((r.seconds_per_image for r in table.latents if r.resolution == job.resolution), None)
-        if images is None or rate is None:
-            return Estimate(how="encoding is not in the table" if rate is None else "the number of images is not known")
-        return Estimate(gpu_hours=images * rate / 3600, how=table.source)
-    if stage.kind == "score":
-        return Estimate(how="scoring is not in the table")
-    return Estimate(gpu_hours=0.0, how="no network is run")
+def estimate_latents(job: LatentsJob, table: Table) -> Estimate:
+    """Cost of encoding the images."""
+    images = image_count(job.data)
+    rate = next((r.seconds_per_image for r in table.latents if r.resolution == job.resolution), None)
+    if images is None or rate is None:
+        return Estimate(how="encoding is not in the table" if rate is None else "the number of images is not known")
+    return Estimate(gpu_hours=images * rate / 3600, how=table.source)
 
 
 Rate = TypeVar("Rate", bound=Network)
@@ -223,7 +206,15 @@ def _how(table: Table, rate: Network, ratio: float, *remarks: str) -> str:
     return "; ".join([table.source, *scaled, *(r for r in remarks if r)])
 
 
-def _train(job: TrainJob, stage: Stage, table: Table, processes: int) -> Estimate:
+def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -> Estimate:
+    """Cost of a training run.
+
+    Args:
+        job: its settings.
+        steps: optimizer steps.
+        table: of rates.
+        processes: devices that share a batch.
+    """
     rates = [r for r in table.train if r.family == job.model.family]
     kind = job.align.kind if job.align else None
     priced = kind if kind is None or any(r.align == kind for r in rates) else "sra"
@@ -232,8 +223,7 @@ def _train(job: TrainJob, stage: Stage, table: Table, processes: int) -> Estimat
     if found is None:
         return Estimate(how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})")
     rate, ratio = found
-    assert stage.step is not None
-    images = stage.step * job.train.global_batch
+    images = steps * job.train.global_batch
     remarks = (
         f"{kind} priced as {priced}" if kind != priced else "",
         f"at {rate.precision}" if rate.precision != job.train.precision else "",
@@ -258,8 +248,8 @@ def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> flo
     return state - sharded + sharded / shards + rest * ratio * images / rate.images_per_device
 
 
-def _sample(job: SampleJob, table: Table) -> Estimate:
-    """Evaluations times the time of one; without a measured one, a third of a plain training step's."""
+def estimate_sampling(job: SampleJob, table: Table) -> Estimate:
+    """Cost of sampling: evaluations times the time of one; if that was not measured, a third of a training step's."""
     count = evaluations(job.sample)
     precision = job.sample.precision
     sampled = _closest(job.model, job.codec, precision, [r for r in table.sample if r.family == job.model.family])

@@ -1,9 +1,15 @@
-"""Sizes that follow from settings: parameters and evaluations. Torch-free; work is counted in `sra.model.flops`."""
+"""Sizes that follow from settings: parameters, evaluations, images, bytes. FLOPs are counted in `sra.model.flops`."""
 
 from __future__ import annotations
 
-from sra.config import CodecConfig, ModelConfig, SampleConfig
+from pathlib import Path
+
+from benchmark.plan.run_directory import read_json
+from sra.config import SPLITS, CodecConfig, DataConfig, LatentsJob, ModelConfig, SampleConfig, TrainJob
 from sra.model.flops import SINUSOIDS
+
+DIGITS_IMAGES = 1797
+FLOAT32_BYTES = 4
 
 
 def parameters(model: ModelConfig, codec: CodecConfig, *, head: bool = False) -> int:
@@ -25,22 +31,42 @@ def parameters(model: ModelConfig, codec: CodecConfig, *, head: bool = False) ->
 
 def evaluations(sample: SampleConfig) -> int:
     """Network evaluations for one image; guidance doubles those of the steps that start inside its interval."""
-    guided = [_is_guided(sample, t) for t in _starts(sample)]
-    each = [2 if g else 1 for g in guided]
-    if sample.sampler == "heun":
-        # The correction of every step but the last, with its step's guidance.
-        return sum(each) + sum(each[:-1])
-    return sum(each)
-
-
-def _starts(sample: SampleConfig) -> list[float]:
-    """Times at which the steps start, from noise (1) to data."""
-    n = sample.steps
+    n, (low, high) = sample.steps, sample.guidance_interval
     if sample.sampler == "euler-maruyama":
-        return [1 - (1 - sample.last_step) * k / max(n - 1, 1) for k in range(n)]
-    return [1 - k / n for k in range(n)]
+        starts = [1 - (1 - sample.last_step) * k / max(n - 1, 1) for k in range(n)]
+    else:
+        starts = [1 - k / n for k in range(n)]
+    each = [2 if sample.cfg > 1 and low <= t <= high else 1 for t in starts]
+    # Heun corrects every step but the last, with the guidance of that step.
+    return sum(each) + (sum(each[:-1]) if sample.sampler == "heun" else 0)
 
 
-def _is_guided(sample: SampleConfig, t: float) -> bool:
-    low, high = sample.guidance_interval
-    return sample.cfg > 1 and low <= t <= high
+def image_count(data: DataConfig) -> int | None:
+    """Number of images, where it is known before they are read."""
+    counts = {"embedded:digits": DIGITS_IMAGES, **{split: images for split, (images, _) in SPLITS.items()}}
+    record = read_json(Path(data.latents or "") / "latents.json") or {}
+    return counts.get(data.images or "") or counts.get(data.split) or record.get("count")
+
+
+def image_bytes(resolution: int) -> int:
+    """One RGB image of 8 bits."""
+    return resolution**2 * 3
+
+
+def latent_bytes(job: LatentsJob) -> int | None:
+    """All latents: means and deviations of every image, and of its mirror image where it is needed."""
+    count = image_count(job.data)
+    if count is None:
+        return None
+    numbers = 2 * job.codec.channels * (job.resolution // job.codec.factor) ** 2 * (2 if job.flipped else 1)
+    return count * numbers * (FLOAT32_BYTES // 2 if job.data.latent_dtype == "float16" else FLOAT32_BYTES)
+
+
+def weights_bytes(job: TrainJob) -> int:
+    """Exported weights of a trained network."""
+    return parameters(job.model, job.codec, head=job.align is not None) * FLOAT32_BYTES
+
+
+def checkpoint_bytes(job: TrainJob) -> int:
+    """One resumable checkpoint: weights, their average, and AdamW's two moments."""
+    return 4 * weights_bytes(job)

@@ -3,70 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.assets.catalogue import located, weights_of
 from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig
+from benchmark.plan.counts import image_count
 from benchmark.plan.run_directory import RunDirectory, fingerprint, is_done, key_of, read_json
-from sra.config import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
-
-# Raised when a stage's outputs change for the same settings: finished stages of older versions run again.
-VERSIONS = {"images": 1, "latents": 1, "train": 1, "standin": 1, "sample": 1, "score": 2}
-STAGES = (*VERSIONS, "report")
-JOB_MODULES = {
-    "images": "sra.data.images",
-    "latents": "sra.data.latents",
-    "train": "sra.training.train",
-    "standin": "sra.interop.standin",
-    "sample": "sra.sampling.sample",
-}
-MODULES = {
-    "adm": "evaluator.tools.adm",
-    "adm-torch": "evaluator.tools.adm_torch",
-    "clean-fid": "evaluator.tools.clean_fid",
-    "torch-fidelity": "evaluator.tools.torch_fidelity",
-}
-PROTOCOL_TOOLS = ("adm", "adm-torch")
-"""Tools of the ADM protocol: they keep features and draw views."""
-EXTRACTING = ("clean-fid", "torch-fidelity")
-"""Tools with a network of their own, which the graph's can replace."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One unit of work with a directory of its own."""
-
-    kind: str
-    """images, latents, train, standin, sample or score."""
-    name: str
-    """What it is for, as shown and as in the directory's name."""
-    key: str
-    """Hash of all that its outputs depend on."""
-    directory: Path
-    config: dict[str, Any]
-    """The settings of its job, as `stage.json` holds them."""
-    inputs: dict[str, str]
-    """Places it reads."""
-    outputs: tuple[str, ...]
-    """Files it must leave, relative to the directory."""
-    variants: tuple[str, ...] = ()
-    """Variants that need it."""
-    step: int | None = None
-    """Optimizer step of the weights that are sampled or scored (of training: the last); None: a checkpoint's."""
-    brief: bool = False
-    """Whether it ends within seconds, as in a smoke run: training then shares a process too."""
-
-    @property
-    def batch(self) -> str:
-        """Stages of one batch are run by one process: starting torch or TensorFlow costs seconds."""
-        if self.kind in ("sample", "standin") or (self.kind == "train" and self.brief):
-            return self.kind
-        if self.kind == "score":
-            return " ".join(self.inputs[name] for name in ("tool", "reference", "graph", "extractor"))
-        return self.key
+from benchmark.plan.stages import EXTRACTOR_TOOLS, SCORE, STAGE_KINDS, Inputs, Job, ScoreJob, Stage, kind_of
+from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,30 +36,28 @@ class _Planner:
 
     def add(
         self,
-        kind: str,
         name: str,
         facts: Any,
-        config: Any,
-        outputs: tuple[str, ...],
+        job: Job,
         *,
-        inputs: dict[str, str] | None = None,
-        variant: str = "",
+        inputs: Inputs | None = None,
+        variant: str,
         step: int | None = None,
     ) -> Stage:
-        key = key_of([kind, VERSIONS[kind], facts])
+        """The stage for a job: a new one, or one with equal facts that another variant has added."""
+        kind = kind_of(job)
+        key = key_of([kind.name, kind.version, facts])
         known = self.stages.get(key)
         others = known.variants if known else ()
         stage = Stage(
-            kind=kind,
             name=known.name if known else name,
             key=key,
             directory=known.directory if known else self.directory.stages / f"{name}-{key[:8]}",
-            config=to_plain(config),
-            inputs=inputs or {},
-            outputs=outputs,
+            job=job,
+            inputs=inputs or Inputs(),
             variants=others if variant in others else (*others, variant),
             step=step,
-            brief=self.smoke,
+            smoke=self.smoke,
         )
         self.stages[key] = stage
         return stage
@@ -137,10 +82,13 @@ def make_plan(loaded: Loaded, directory: RunDirectory) -> Plan:
     return Plan(loaded=loaded, stages=in_order(planner.stages.values()), absent=tuple(planner.absent))
 
 
-def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """Stages in an order that runs, those of one batch side by side."""
-    order = {kind: number for number, kind in enumerate(VERSIONS)}
-    return tuple(sorted(stages, key=lambda s: (order[s.kind], s.batch if s.kind == "score" else "")))
+def in_order(stages: Collection[Stage]) -> tuple[Stage, ...]:
+    """Stages by kind, and those of one batch side by side."""
+    order = list(STAGE_KINDS)
+    batches: dict[str, int] = {}
+    for stage in stages:
+        batches.setdefault(stage.batch, len(batches))
+    return tuple(sorted(stages, key=lambda stage: (order.index(stage.kind.name), batches[stage.batch])))
 
 
 def _located(run: Run) -> Run:
@@ -164,30 +112,30 @@ def _plan_run(planner: _Planner, run: Run) -> None:
     images = _images(planner, run) if run.needs_data and run.data.images is not None else None
     if run.samples is not None:
         count = run.sample.images if planner.smoke else None
-        _score(planner, run, images, *_given(planner, run, run.samples, "samples.npz"), count=count)
+        _score(planner, run, images, *_given(planner, run, run.samples), count=count)
         return
     if run.checkpoint is not None:
-        _sample_and_score(planner, run, images, None, *_given(planner, run, run.checkpoint, "weights.pt"))
+        _sample_and_score(planner, run, images, None, *_given(planner, run, run.checkpoint))
         return
     for step, weights, identity in _trained(planner, run, images):
         _sample_and_score(planner, run, images, step, weights, identity)
 
 
-def _given(planner: _Planner, run: Run, place: str, name: str) -> tuple[str, Any]:
-    """A file that is not made here and its identity; in a smoke run, a stand-in for it."""
+def _given(planner: _Planner, run: Run, place: str) -> tuple[str, Any]:
+    """Path and identity of a file from elsewhere; in a smoke run, of a stand-in for it."""
     if not planner.smoke:
         return place, planner.place(place)
     images = run.sample.images if run.samples is not None else None
     job = StandInJob(seed=run.seed, codec=run.codec, model=run.model, images=images)
-    stage = planner.add("standin", f"standin-{run.variant}", to_plain(job), job, (name,), variant=run.variant)
-    return str(stage.directory / name), [stage.key]
+    stage = planner.add(f"standin-{run.variant}", to_plain(job), job, variant=run.variant)
+    return str(stage.directory / stage.outputs[0]), [stage.key]
 
 
 def _images(planner: _Planner, run: Run) -> Stage:
     assert run.data.images is not None
     job = ImagesJob(data=run.data, resolution=run.model.resolution)
     facts = [planner.place(run.data.images), run.data.split, run.data.labels, run.model.resolution]
-    return planner.add("images", "images", facts, job, ("images/dataset.json",), variant=run.variant)
+    return planner.add("images", facts, job, variant=run.variant)
 
 
 def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[int | None, str, Any]]:
@@ -198,34 +146,23 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
     codec = [to_plain(run.codec), _codec_identity(planner, run)]
     latents = planner.add(
         "latents",
-        "latents",
         [source, codec, run.data.latent_dtype, run.train.flip],
         job,
-        ("moments.npy", *(("flipped.npy",) if run.train.flip else ()), "labels.npy", "latents.json"),
-        inputs={"images": str(images.directory)} if images else {},
+        inputs=Inputs(images=str(images.directory) if images else None),
         variant=run.variant,
     )
     train = TrainJob(seed=run.seed, codec=run.codec, model=run.model, train=run.train, align=run.align)
-    steps = [*run.train.milestones, _total_steps(run)]
-    outputs = tuple(f"weights/step-{step:08d}.safetensors" for step in steps)
+    total = _total_steps(run)
     stage = planner.add(
-        "train",
         f"train-{run.network}",
         [latents.key, to_plain(train)],
         train,
-        outputs,
-        inputs={"latents": str(latents.directory)},
+        inputs=Inputs(latents=str(latents.directory)),
         variant=run.variant,
-        step=steps[-1],
+        step=total,
     )
-    return [(step, str(stage.directory / name), [stage.key, step]) for step, name in zip(steps, outputs, strict=True)]
-
-
-def known_count(data: DataConfig) -> int | None:
-    """Number of images, where it is known before they are read."""
-    counts = {"embedded:digits": 1797, **{split: images for split, (images, _) in SPLITS.items()}}
-    found = read_json(Path(data.latents or "") / "latents.json") or {}
-    return counts.get(data.images or "") or counts.get(data.split) or found.get("count")
+    steps = (*run.train.milestones, total)
+    return [(step, str(stage.directory / n), [stage.key, step]) for step, n in zip(steps, stage.outputs, strict=True)]
 
 
 def _total_steps(run: Run) -> int:
@@ -233,7 +170,7 @@ def _total_steps(run: Run) -> int:
     assert run.train is not None
     if run.train.steps is not None:
         return run.train.steps
-    count = known_count(run.data)
+    count = image_count(run.data)
     if not isinstance(count, int):
         raise ManifestError(
             f"train.epochs: the number of images of split {run.data.split!r} is not known before they are read; "
@@ -265,16 +202,7 @@ def _sample_and_score(
     job = SampleJob(seed=settings.seed or 0, codec=run.codec, model=run.model, sample=settings, checkpoint=weights)
     facts = {**to_plain(job), "checkpoint": identity, "codec_identity": _codec_identity(planner, run)}
     suffix = f"-step{step}" if early else ""
-    sample = planner.add(
-        "sample",
-        f"sample-{run.variant}{suffix}",
-        facts,
-        job,
-        ("samples.npz", "labels.npy", "grid.png"),
-        inputs={"checkpoint": weights},
-        variant=run.variant,
-        step=step,
-    )
+    sample = planner.add(f"sample-{run.variant}{suffix}", facts, job, variant=run.variant, step=step)
     place, count = str(sample.directory / "samples.npz"), settings.images
     _score(planner, run, images, place, sample.key, count=count, step=step, early=early)
 
@@ -295,20 +223,18 @@ def _score(
     graph_identity = planner.place(run.score.graph)
     suffix = f"-step{step}" if early else ""
     for tool in ("adm",) if early else run.score.tools:
-        extractor = run.score.extractor if tool in EXTRACTING else ""
+        job = ScoreJob(
+            tool=tool,
+            reference=reference,
+            graph=run.score.graph,
+            extractor=run.score.extractor if tool in EXTRACTOR_TOOLS else None,
+            images=count,
+        )
         planner.add(
-            "score",
             f"score-{tool}-{run.variant}{suffix}",
             [identity, tool, reference_identity, graph_identity, *_network_of(run.score, tool)],
-            {"images": count},
-            ("scores.json",),
-            inputs={
-                "tool": tool,
-                "samples": samples,
-                "reference": reference,
-                "graph": run.score.graph,
-                "extractor": extractor,
-            },
+            job,
+            inputs=Inputs(samples=samples),
             variant=run.variant,
             step=step,
         )
@@ -316,7 +242,7 @@ def _score(
 
 def _network_of(score: ScoreConfig, tool: str) -> list[Any]:
     """What besides the graph decides the network that a tool sees: its own weights, as far as they are there."""
-    if tool not in EXTRACTING:
+    if tool not in EXTRACTOR_TOOLS:
         return []
     if score.extractor == "graph":
         return ["graph"]
@@ -348,12 +274,21 @@ def _changed(stage: Stage, directory: RunDirectory) -> str | None:
     document = read_json(earlier[-1]) if earlier else None
     if document is None:
         return None
-    before, after = _flat(document.get("config", {})), _flat(stage.config)
+    before, after = _flat(upgraded_settings(document)), _flat(to_plain(stage.job))
     names = [n for n in sorted(before.keys() | after.keys()) if before.get(n) != after.get(n) and n != "checkpoint"]
     if not names:
         return "changed: an input"
     shown = ", ".join(f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names[:3])
     return f"changed: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def upgraded_settings(document: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a stage's JSON form; schema 1 has some of those of scoring among the inputs."""
+    settings: dict[str, Any] = document.get("config", {})
+    inputs = document.get("inputs", {})
+    if document.get("kind") == SCORE.name and "tool" in inputs:
+        settings = {n: inputs[n] or None for n in ("tool", "reference", "graph", "extractor")} | settings
+    return settings
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

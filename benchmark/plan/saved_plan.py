@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.assets.catalogue import recorded_hashes
 from benchmark.machine import provenance
 from benchmark.manifest.schema import Loaded, Run
-from benchmark.plan.plan import Plan, Stage
+from benchmark.plan.plan import Plan, upgraded_settings
 from benchmark.plan.run_directory import RunDirectory, read_json, write_json
+from benchmark.plan.stages import STAGE_KINDS, Inputs, Stage
 from benchmark.published.registry import load_registry
 from benchmark.published.verdict import allowances_of
 from sra.common.errors import UserError
-from sra.config import ConfigError, from_plain, to_plain
+from sra.config import from_plain, to_plain
 
 SCHEMA = 1
 PLAN, PROVENANCE = "plan.json", "provenance.json"
@@ -30,16 +31,91 @@ def resolved_manifest(loaded: Loaded) -> str:
     return loaded.resolved_yaml() + (shown if allowances else "")
 
 
+class SavedStage(BaseModel):
+    """A stage in the file; its directory is relative to the run's folder of stages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    name: str
+    key: str
+    directory: str
+    job: dict[str, Any]
+    """Settings, validated by the class of the kind."""
+    inputs: Inputs
+    variants: tuple[str, ...]
+    step: int | None
+    smoke: bool
+
+    @classmethod
+    def of(cls, stage: Stage) -> Self:
+        """The record of a stage."""
+        own = {name: getattr(stage, name) for name in ("name", "key", "inputs", "variants", "step", "smoke")}
+        return cls(kind=stage.kind.name, directory=stage.directory.name, job=to_plain(stage.job), **own)
+
+    def stage(self, directory: RunDirectory) -> Stage:
+        """The stage, where its run directory lies now."""
+        own = {name: getattr(self, name) for name in ("name", "key", "inputs", "variants", "step", "smoke")}
+        job = from_plain(STAGE_KINDS[self.kind].job, self.job)
+        return Stage(directory=directory.stages / self.directory, job=job, **own)
+
+
+class SavedPlan(BaseModel):
+    """`plan.json`: what a report needs besides the files of the stages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_: Literal[2] = Field(alias="schema")
+    command: str
+    """Command line that made it."""
+    manifest: str
+    """Path of the manifest, as it was given."""
+    name: str
+    runs: tuple[dict[str, Any], ...]
+    """Settings of each run, validated by `Run`."""
+    smoke: bool
+    notes: tuple[str, ...]
+    stages: tuple[SavedStage, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, document: Any) -> Any:
+        """Schema 1 has the settings of scoring among the inputs."""
+        if not isinstance(document, dict) or document.get("schema") != 1:
+            return document
+        loaded = document["loaded"]
+        return {
+            "schema": 2,
+            "command": document["command"],
+            "manifest": loaded["path"],
+            **{name: loaded[name] for name in ("name", "runs", "smoke", "notes")},
+            "stages": [_upgraded_stage(stage) for stage in document["stages"]],
+        }
+
+
+def _upgraded_stage(old: dict[str, Any]) -> dict[str, Any]:
+    same = {name: old[name] for name in ("kind", "name", "key", "directory", "variants", "step")}
+    inputs = {name: place for name, place in old["inputs"].items() if name in ("images", "latents", "samples")}
+    return {**same, "job": upgraded_settings(old), "inputs": inputs, "smoke": old["brief"]}
+
+
 def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:
-    """Write the runs and stages of a plan, with the command that made it; places below the run are relative."""
-    loaded = {**_plain(plan.loaded), "path": str(plan.loaded.path)}
-    stages = [{**_plain(stage), "directory": stage.directory.name} for stage in plan.stages]
-    document = {"schema": SCHEMA, "command": command, "loaded": loaded, "stages": stages}
-    write_json(directory.root / PLAN, document)
+    """Write the runs and stages of a plan, with the command line that made it."""
+    saved = SavedPlan(
+        schema=2,
+        command=command,
+        manifest=str(plan.loaded.path),
+        name=plan.loaded.name,
+        runs=tuple(to_plain(run) for run in plan.loaded.runs),
+        smoke=plan.loaded.smoke,
+        notes=plan.loaded.notes,
+        stages=tuple(SavedStage.of(stage) for stage in plan.stages),
+    )
+    write_json(directory.root / PLAN, saved.model_dump(mode="json", by_alias=True))
 
 
 def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
-    """The saved plan, its stages where the directory lies now, and its command; None where none was saved.
+    """The saved plan, its stages where the directory lies now, and its command; None if there is none.
 
     Raises:
         UserError: it was saved by a version with other settings.
@@ -48,36 +124,28 @@ def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
     if document is None:
         return None
     try:
-        plain = document["loaded"]
-        runs = tuple(from_plain(Run, run) for run in plain["runs"])
-        loaded = Loaded(**{**_restored(plain), "path": Path(plain["path"]), "runs": runs})
-        stages = [
-            Stage(**{**_restored(stage), "directory": directory.stages / stage["directory"]})
-            for stage in document["stages"]
-        ]
-        return Plan(loaded=loaded, stages=tuple(stages), absent=()), str(document["command"])
-    except (ConfigError, KeyError, TypeError) as error:
-        raise UserError(f"{directory.root / PLAN}: not a plan of this version: {error}") from error
+        saved = SavedPlan.model_validate(document)
+        runs = tuple(from_plain(Run, run) for run in saved.runs)
+        stages = tuple(stage.stage(directory) for stage in saved.stages)
+    except (UserError, ValidationError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{directory.root / PLAN}: expected a plan of this version: {reason}") from error
+    loaded = Loaded(path=Path(saved.manifest), name=saved.name, runs=runs, smoke=saved.smoke, notes=saved.notes)
+    return Plan(loaded=loaded, stages=stages, absent=()), saved.command
 
 
-def planned(directory: RunDirectory) -> tuple[Plan, str]:
-    """The saved plan and its command, for who cannot work without.
+def require_plan(directory: RunDirectory) -> tuple[Plan, str]:
+    """Load the saved plan and its command; raise if there is none.
 
     Raises:
         UserError: none was saved, or by a version with other settings.
     """
     saved = load_plan(directory)
     if saved is None:
-        raise UserError(f"{directory.root}: no {PLAN}, or a damaged one; `sra-bench run`, `submit`, `render` write it")
+        raise UserError(
+            f"{directory.root}: expected a readable {PLAN}, as `sra-bench run`, `submit` and `render` write it"
+        )
     return saved
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-
-
-def _restored(plain: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
 
 def record_session(plan: Plan, directory: RunDirectory, stage: Stage | None = None) -> None:

@@ -11,9 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmark.plan.plan import Plan, Stage
+from benchmark.plan.plan import Plan
 from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.saved_plan import PLAN, PROVENANCE, load_plan
+from benchmark.plan.stages import ScoreJob
 from benchmark.published.registry import REGISTRY
 from benchmark.report import write_report
 from benchmark.report.collect import load_report
@@ -88,12 +89,12 @@ def _statistics(
     """Feature statistics, and features, of every scored set and its reference, and what to say of absent ones."""
     wanted: dict[tuple[str, ...], dict[Images, Path]] = {}
     for stage in plan.stages:
-        record = read_json(stage.directory / "scores.json") if stage.kind == "score" else None
-        if record is not None and stage.inputs["tool"] == "adm" and not record.get("error"):
+        record = read_json(stage.directory / "scores.json")
+        if record is not None and isinstance(stage.job, ScoreJob) and stage.tool == "adm" and not record.get("error"):
             widths = record.get("settings", {}).get("widths", {})
             sizes = [str(widths.get(name, 0)) for name in ("pool", "spatial")]
-            source = (stage.inputs["graph"], record["graph"]["sha256"], *sizes)
-            wanted.setdefault(source, {}).update(_sets(stage, record))
+            source = (stage.job.graph, record["graph"]["sha256"], *sizes)
+            wanted.setdefault(source, {}).update(_sets(stage.inputs.samples, stage.job.reference, record))
     kept: dict[str, Path] = {}
     for source, sets in wanted.items():
         there = {images: path for images, path in sets.items() if path.exists()}
@@ -111,10 +112,11 @@ def _statistics(
     return kept, left_out
 
 
-def _sets(stage: Stage, record: dict[str, Any]) -> dict[Images, Path]:
+def _sets(samples: str | None, reference: str, record: dict[str, Any]) -> dict[Images, Path]:
     """The samples and the reference of one score, and where they lie."""
     graph = record["graph"]["sha256"]
-    return {(record[side]["sha256"], graph): Path(stage.inputs[side]) for side in ("samples", "reference")}
+    places = {"samples": str(samples), "reference": reference}
+    return {(record[side]["sha256"], graph): Path(place) for side, place in places.items()}
 
 
 def statistics_name(images: str, graph: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 from benchmark.assets.catalogue import known_hashes
 from benchmark.machine import provenance
 from benchmark.manifest.schema import Run
-from benchmark.plan.plan import Plan, Stage, state_of
+from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.saved_plan import load_plan, resolved_manifest, sessions_of
+from benchmark.plan.stages import SAMPLE, SCORE, Stage
 from benchmark.published.comparability import Evidence
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry
@@ -22,7 +23,7 @@ from benchmark.report.comparisons import base_name, groups_of, pairs_of
 from benchmark.report.crosscheck import disagreements
 from benchmark.report.measured import cost_of, curve_of, losses_of, probe_of
 from sra.common.errors import UserError
-from sra.config import to_plain
+from sra.config import SampleJob, to_plain
 
 SCHEMA = 2
 
@@ -92,14 +93,14 @@ def _row(registry: Registry, plan: Plan, directory: RunDirectory, run: Run, asse
     stages = [s for s in plan.stages if run.variant in s.variants]
     last = _last_step(stages)
     records = {
-        s.inputs["tool"].replace("-", "_"): record
+        str(s.tool).replace("-", "_"): record
         for s in stages
-        if s.kind == "score" and s.step == last and (record := read_json(s.directory / "scores.json"))
+        if s.kind is SCORE and s.step == last and (record := read_json(s.directory / "scores.json"))
     }
     metrics = {tool: record.get("metrics", {}) for tool, record in records.items()}
     failure = _failure(stages, records, last)
     verdict = judge(registry, run, _evidence(stages, records, last, assets), metrics.get(TOOL, {}), failure)
-    sample = next((s for s in stages if s.kind == "sample" and s.step == last), None)
+    sample = next((s for s in stages if s.kind is SAMPLE and s.step == last), None)
     grid = sample.directory / "grid.png" if sample else None
     return {
         "variant": run.variant,
@@ -135,7 +136,7 @@ def _nearest(records: dict[str, dict[str, Any]]) -> str | None:
 
 
 def _last_step(stages: list[Stage]) -> int | None:
-    steps = [s.step for s in stages if s.kind == "sample" and s.step is not None]
+    steps = [s.step for s in stages if s.kind is SAMPLE and s.step is not None]
     return max(steps) if steps else None
 
 
@@ -150,22 +151,22 @@ def _failure(stages: list[Stage], records: dict[str, dict[str, Any]], last: int 
         failed = read_json(stage.directory / "failed.json")
         if failed is not None and failed.get("key") == stage.key:
             return f"{stage.name}: {failed['message']}"
-    score = next((s for s in stages if s.kind == "score" and s.step == last and s.inputs["tool"] == TOOL), None)
+    score = next((s for s in stages if s.step == last and s.tool == TOOL), None)
     if score is None:
         return f"score.tools does not name {TOOL}, whose numbers the papers print"
-    waiting = next((s for s in stages if s.kind != "score" and not (s.directory / "done.json").is_file()), score)
+    waiting = next((s for s in stages if s.kind is not SCORE and not (s.directory / "done.json").is_file()), score)
     return f"{waiting.name}: has not run to its end"
 
 
 def _evidence(
     stages: list[Stage], records: dict[str, dict[str, Any]], last: int | None, assets: dict[str, str]
 ) -> Evidence:
-    sample = next((s for s in stages if s.kind == "sample" and s.step == last), None)
+    sample = next((s.job for s in stages if isinstance(s.job, SampleJob) and s.step == last), None)
     data = _facts(stages, "latents") or _facts(stages, "images") or {}
     return Evidence(
         record=records.get(TOOL, {}),
-        codec=sample.config["codec"]["path"] if sample else None,
-        checkpoint=sample.inputs.get("checkpoint") if sample and last is None else None,
+        codec=sample.codec.path if sample else None,
+        checkpoint=sample.checkpoint if sample and last is None else None,
         images=data.get("count"),
         classes=data.get("classes"),
         pins=known_hashes(),
@@ -175,7 +176,7 @@ def _evidence(
 
 def _facts(stages: list[Stage], kind: str) -> dict[str, Any] | None:
     """What a data stage wrote about its data set."""
-    return next((read_json(s.directory / f"{kind}.json") for s in stages if s.kind == kind), None)
+    return next((read_json(s.directory / f"{kind}.json") for s in stages if s.kind.name == kind), None)
 
 
 def _published(registry: Registry, run: Run) -> dict[str, Any] | None:

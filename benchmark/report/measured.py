@@ -9,8 +9,8 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
-from benchmark.plan.plan import Stage
 from benchmark.plan.run_directory import read_json
+from benchmark.plan.stages import SAMPLE, TRAIN, Stage
 
 HOUR = 3600.0
 POINTS = 1000
@@ -25,7 +25,7 @@ def cost_of(stages: list[Stage], last: int | None) -> dict[str, float | None]:
         stages: those of the row.
         last: optimizer step of the weights that count.
     """
-    sampled = next((s for s in stages if s.kind == "sample" and s.step == last), None)
+    sampled = next((s for s in stages if s.kind is SAMPLE and s.step == last), None)
     took = (read_json(sampled.directory / "seconds.json") or {}) if sampled else {}
     rows, processes = log_rows(stages), processes_of(stages)
     hours = rows[-1]["seconds"] / HOUR if rows else None
@@ -42,7 +42,7 @@ def cost_of(stages: list[Stage], last: int | None) -> dict[str, float | None]:
 
 def log_rows(stages: list[Stage]) -> list[dict[str, Any]]:
     """The training log, oldest step first; `seconds` are those of training alone, pauses left out."""
-    directory = next((s.directory for s in stages if s.kind == "train"), None)
+    directory = next((s.directory for s in stages if s.kind is TRAIN), None)
     log = directory / "log.jsonl" if directory else None
     if log is None or not log.is_file():
         return []
@@ -56,7 +56,7 @@ def log_rows(stages: list[Stage]) -> list[dict[str, Any]]:
 
 def processes_of(stages: list[Stage]) -> int | None:
     """How many processes trained, over all nodes, as the stage's command line says."""
-    directory = next((s.directory for s in stages if s.kind == "train"), None)
+    directory = next((s.directory for s in stages if s.kind is TRAIN), None)
     argv = (read_json(directory / "stage.json") or {}).get("argv", []) if directory else []
     if not argv:
         return None
@@ -83,7 +83,7 @@ def curve_of(stages: list[Stage]) -> list[dict[str, Any]]:
     """FID and IS of every scored set of weights, by optimizer step and by measured hours of training."""
     points, log = [], log_rows(stages)
     for stage in stages:
-        if stage.kind != "score" or stage.inputs["tool"] != "adm" or stage.step is None:
+        if stage.tool != "adm" or stage.step is None:
             continue
         record = read_json(stage.directory / "scores.json") or {}
         metrics = record.get("metrics", {})

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from benchmark.machine.environment import MASTER_PORT, TENSORFLOW_PYTHON
-from benchmark.plan.plan import MODULES
+from benchmark.plan.stages import TOOL_MODULES
 from benchmark.run.command import Command
 
 
@@ -54,4 +54,4 @@ class Local:
 
 def interpreter_of(module: str) -> str:
     """The Python that runs a module: TensorFlow may have an environment of its own."""
-    return (module == MODULES["adm"] and os.environ.get(TENSORFLOW_PYTHON)) or sys.executable
+    return (module == TOOL_MODULES["adm"] and os.environ.get(TENSORFLOW_PYTHON)) or sys.executable

@@ -22,9 +22,9 @@ from benchmark.assets.catalogue import remedy
 from benchmark.commands.status import Pulse
 from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.machine.gpus import visible_gpus
-from benchmark.plan.disk import needed as disk_needed
-from benchmark.plan.plan import STAGES, Plan, Stage, state_of
-from benchmark.plan.run_directory import RunDirectory, is_done, outputs_of, read_json, write_json
+from benchmark.plan.plan import Plan, state_of
+from benchmark.plan.run_directory import RunDirectory, is_done, outputs_of, write_json
+from benchmark.plan.stages import STEPS, Stage, label_of
 from benchmark.run.command import command_of
 from benchmark.run.executor import Executor
 from benchmark.run.local import Local
@@ -86,7 +86,7 @@ def run_plan(plan: Plan, session: Session, until: str = "report", pulse: Path | 
     check_inputs(plan)
     directory = session.directory
     _check_disk(plan, directory)
-    wanted = [s for s in plan.stages if STAGES.index(s.kind) <= STAGES.index(until)]
+    wanted = [s for s in plan.stages if STEPS.index(s.kind.name) <= STEPS.index(until)]
     names = [(s.name, s.directory.name, s.key) for s in wanted]
     with Pulse(pulse or directory.pulse, names) as living:
         for _, group in itertools.groupby(wanted, key=lambda stage: stage.batch):
@@ -131,8 +131,7 @@ def _run_batch(stages: list[Stage], session: Session) -> None:
     command = session.executor.argv(job)
     for stage in stages:
         _clear(stage)
-        document = {"schema": 1, "kind": stage.kind, "name": stage.name, "key": stage.key, "config": stage.config}
-        write_json(stage.directory / "stage.json", {**document, "inputs": stage.inputs, "argv": command})
+        write_json(stage.directory / "stage.json", stage.record(command))
     started = time.monotonic()
     logs = [stage.directory / "log.txt" for stage in stages]
     code, last_error = stream(command, logs, label_of(stages), session.lock, session.pulse, session.grace)
@@ -159,16 +158,9 @@ def _ending(code: int, log: Path) -> str:
     return f"ended with exit code {code}; see {log}"
 
 
-def label_of(stages: list[Stage]) -> str:
-    """What a batch of stages is called in logs and in a queue."""
-    if len(stages) == 1:
-        return stages[0].name
-    return f"score-{stages[0].inputs['tool']}" if stages[0].kind == "score" else stages[0].kind
-
-
 def _finish(stage: Stage, seconds: float) -> None:
     """Write done.json, unless a tool could not run: that is shown in the table and tried again next time."""
-    if stage.kind == "score" and (read_json(stage.directory / "scores.json") or {}).get("error"):
+    if stage.error:
         return
     try:
         outputs = outputs_of(stage.directory, stage.outputs)
@@ -179,7 +171,8 @@ def _finish(stage: Stage, seconds: float) -> None:
 
 
 def _check_disk(plan: Plan, directory: RunDirectory) -> None:
-    needed = disk_needed(plan, [s for s in plan.stages if not is_done(s.directory, s.key)])
+    sizes = [stage.disk for stage in plan.stages if not is_done(stage.directory, stage.key)]
+    needed = sum(size.bytes or 0 for size in sizes if not size.is_upper_bound)
     free = shutil.disk_usage(directory.root).free
     if free < needed:
         raise StageError(f"--out {directory.root}: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed")

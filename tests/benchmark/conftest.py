@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from benchmark.manifest.schema import Run, load
-from benchmark.plan.plan import JOB_MODULES, Plan, make_plan
+from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import record_session, save_plan
 from benchmark.published.comparability import Evidence, published_alignment
@@ -155,26 +155,23 @@ def finished(tmp_path: Path, registry: Registry) -> Callable[..., tuple[Path, Pl
 def _finish(registry: Registry, plan: Plan, stage: Any, metrics: dict[str, Any], intervals: dict[str, Any]) -> None:
     """The files of one finished stage."""
     stage.directory.mkdir(parents=True, exist_ok=True)
-    argv = ["python", "-m", JOB_MODULES.get(stage.kind, stage.kind)]
-    write_json(stage.directory / "stage.json", {"key": stage.key, "config": stage.config, "argv": argv})
+    write_json(stage.directory / "stage.json", stage.record(["python", "-m", stage.kind.module(stage.job)]))
     facts = {"count": registry.data.images, "classes": registry.data.classes}
-    if stage.kind == "latents":
+    if stage.kind.name == "latents":
         write_json(stage.directory / "latents.json", facts)
-    if stage.kind == "train":
+    if stage.kind.name == "train":
         rows = [{"step": s, "loss": 1.0, "generation": 0.9, "alignment": None, "seconds": s / 10} for s in (100, 200)]
         (stage.directory / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if stage.kind == "sample":
-        write_json(stage.directory / "seconds.json", {"seconds": 10.0, "images": stage.config["sample"]["images"]})
-    if stage.kind == "score":
+    if stage.kind.name == "sample":
+        write_json(stage.directory / "seconds.json", {"seconds": 10.0, "images": stage.job.sample.images})
+    if stage.kind.name == "score":
         variant = stage.variants[0]
         run = next(run for run in plan.loaded.runs if run.variant == variant)
         row = registry.row(run.published or "")
         record = dict(evidence_of(registry, row).record)
         record["metrics"] = {**record["metrics"], **metrics.get(variant, {})}
         record["intervals"] = intervals.get(variant, {})
-        write_json(
-            stage.directory / "scores.json", {"schema": 1, "tool": stage.inputs["tool"], "version": "1", **record}
-        )
+        write_json(stage.directory / "scores.json", {"schema": 1, "tool": stage.tool, "version": "1", **record})
     write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}})
 
 

@@ -281,7 +281,8 @@ def with_features(run: Path, folder: Path, wrong: str = "") -> Path:
         path = run / "stages" / stage["directory"] / "scores.json"
         if not path.is_file():
             continue
-        stage["inputs"] |= {"graph": str(graph), **{side: str(found.path) for side, found in images.items()}}
+        stage["inputs"]["samples"] = str(images["samples"].path)
+        stage["job"] |= {"graph": str(graph), "reference": str(images["reference"].path)}
         record = read_json(path) or {}
         record["metrics"] |= metrics
         record["graph"]["sha256"] = hashlib.sha256(b"a graph").hexdigest()

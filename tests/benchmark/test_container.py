@@ -74,7 +74,7 @@ def options(argv: list[str], name: str) -> list[str]:
 
 def test_each_stage_runs_in_its_image(tmp_path: Path, assets: Path) -> None:
     plan, directory, _ = prepare(ROOT / "manifests" / "smoke.yaml", tmp_path / "run", None, None, smoke=False)
-    first = {stage.inputs.get("tool", stage.kind): command_of([stage], directory) for stage in plan.stages}
+    first = {stage.tool or stage.kind.name: command_of([stage], directory) for stage in plan.stages}
     apart, one = Container(ContainerSettings(), "docker"), Container(ContainerSettings(one=True), "docker")
     images = {kind: apart.image(command) for kind, command in first.items()}
     assert images.pop("adm") == f"localhost/sra-bench/evaluator:{VERSION}"
@@ -303,7 +303,7 @@ def test_a_run_in_containers_stops_continues_and_ends(tmp_path: Path, engine: Pa
     assert process.returncode == STOPPED
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
     plan, _, _ = prepare(ROOT / "manifests" / "smoke.yaml", out, settings, ["baseline"], smoke=False)
-    train = next(stage for stage in plan.stages if stage.kind == "train")
+    train = next(stage for stage in plan.stages if stage.kind.name == "train")
     assert is_done(train.directory, train.key)
     assert json.loads((train.directory / "stage.json").read_text())["argv"][:2] == ["docker", "run"]
     assert "continues at step" in (train.directory / "log.txt").read_text()

@@ -8,9 +8,8 @@ import pytest
 
 from benchmark.commands import run
 from benchmark.manifest.schema import load
-from benchmark.plan.cost import Estimate, estimate, load_table
+from benchmark.plan.cost import Estimate, load_table
 from benchmark.plan.counts import evaluations, parameters
-from benchmark.plan.disk import disk_of
 from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.run_directory import RunDirectory
 from sra.config import CodecConfig, ModelConfig, SampleConfig, Size, UserError
@@ -64,7 +63,7 @@ def plan_of(manifest: str, *overrides: str) -> Plan:
 
 def of(plan: Plan, name: str, processes: int = 8) -> Estimate:
     stage = next(s for s in plan.stages if s.name == name)
-    return estimate(stage, load_table(), processes)
+    return stage.kind.cost(stage.job, stage.step, load_table(), processes)
 
 
 def test_training_costs_what_the_paper_prints() -> None:
@@ -146,7 +145,7 @@ def test_checkpoints_that_are_kept_for_good_take_disk_whatever_the_length_is_giv
             "smoke.yaml", length, "train.keep_every=100", *(["train.steps=null"] if "epochs" in length else [])
         )
         stage = next(s for s in plan.stages if s.name == "train-sra")
-        sizes.append(disk_of(stage, plan)[0])
+        sizes.append(stage.disk.bytes)
     assert stage.step == 5600
     assert sizes[0] == sizes[1]
 

@@ -22,8 +22,8 @@ from benchmark.commands import work
 from benchmark.commands.render import pending_jobs, render_kubernetes
 from benchmark.commands.run import prepare, register
 from benchmark.machine.environment import GRACE_SECONDS
-from benchmark.plan.plan import Stage
 from benchmark.plan.run_directory import RunDirectory, is_done, write_json
+from benchmark.plan.stages import ScoreJob, Stage
 from benchmark.run.runner import STOPPED
 from sra.common.errors import UserError
 
@@ -240,16 +240,9 @@ def test_inputs_must_lie_in_volumes() -> None:
     directory = RunDirectory(Path("/runs/x"))
 
     def check(place: str, **env: str) -> None:
-        stage = Stage(
-            kind="train",
-            name="x",
-            key="0" * 16,
-            directory=directory.stages / "x",
-            config={},
-            inputs={"latents": place},
-            outputs=(),
-        )
-        job = Job(kind="train", name="x", stages=(stage,))
+        settings = ScoreJob(tool="adm", reference=place, graph="embedded:digits")
+        stage = Stage(name="x", key="0" * 16, directory=directory.stages / "x", job=settings)
+        job = Job(kind="score", name="x", stages=(stage,))
         manifests.check_places([job], directory, Kubernetes(**{**vars(cluster), "env": env}))
 
     for place in ("embedded:digits", "/data/imagenet", "/runs/x/stages/y"):
@@ -315,7 +308,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_waiting_ends_with_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, directory, _ = prepare(MANIFEST, tmp_path, SETTINGS, ["sra"], smoke=False)
     directory.create()
-    with pytest.raises(UserError, match=r"no plan\.json"):
+    with pytest.raises(UserError, match=r"plan\.json"):
         work.await_stages(tmp_path, ["x"], 0)
     register(plan, directory, "x")
     first = plan.stages[0]
@@ -339,7 +332,7 @@ def test_a_tool_that_could_not_run_is_not_waited_for(tmp_path: Path) -> None:
     plan, directory, _ = prepare(MANIFEST, tmp_path, SETTINGS, ["sra"], smoke=False)
     directory.create()
     register(plan, directory, "x")
-    score = next(stage for stage in plan.stages if stage.kind == "score")
+    score = next(stage for stage in plan.stages if stage.kind.name == "score")
     write_json(score.directory / "scores.json", {"error": "no weights"})
     assert work.await_stages(tmp_path, [score.directory.name], 0) == f"done: {score.directory.name}"
 

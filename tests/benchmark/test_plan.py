@@ -7,7 +7,8 @@ import pytest
 
 from benchmark.manifest.schema import load
 from benchmark.plan.plan import Plan, make_plan, state_of
-from benchmark.plan.run_directory import RunDirectory, is_done, write_json
+from benchmark.plan.run_directory import RunDirectory, is_done, read_json, write_json
+from benchmark.plan.saved_plan import load_plan, save_plan
 from benchmark.run.command import command_of
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
@@ -24,7 +25,7 @@ def keys(plan: Plan) -> dict[str, str]:
 def finish(plan: Plan) -> None:
     for stage in plan.stages:
         stage.directory.mkdir(parents=True, exist_ok=True)
-        write_json(stage.directory / "stage.json", {"config": stage.config})
+        write_json(stage.directory / "stage.json", stage.record([]))
         for name in stage.outputs:
             (stage.directory / name).parent.mkdir(parents=True, exist_ok=True)
             (stage.directory / name).write_bytes(b"x")
@@ -33,12 +34,12 @@ def finish(plan: Plan) -> None:
 
 def test_variants_share_images_and_latents(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    kinds = [stage.kind for stage in plan.stages]
+    kinds = [stage.kind.name for stage in plan.stages]
     assert kinds.count("images") == kinds.count("latents") == 1
     assert kinds.count("train") == 2
     assert kinds.count("sample") == 4
     assert kinds.count("score") == 8
-    assert next(s for s in plan.stages if s.kind == "latents").variants == ("baseline", "sra")
+    assert next(s for s in plan.stages if s.kind.name == "latents").variants == ("baseline", "sra")
 
 
 def test_keys_change_with_what_a_stage_depends_on_and_nothing_else(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_checkpoint_skips_images_latents_and_training(tmp_path: Path) -> None:
     weights.write_bytes(b"x")
     overrides = [f"variants.only.checkpoint={weights}", f"score.reference={weights}"]
     plan = plan_of(tmp_path, *overrides, variants=["only"])
-    assert {stage.kind for stage in plan.stages} == {"sample", "score"}
+    assert {stage.kind.name for stage in plan.stages} == {"sample", "score"}
     weights.write_bytes(b"other")
     assert keys(plan) != keys(plan_of(tmp_path, *overrides, variants=["only"]))
 
@@ -112,8 +113,8 @@ def test_given_samples_are_only_scored(tmp_path: Path) -> None:
     given = tmp_path / "given.npz"
     given.write_bytes(b"x")
     plan = plan_of(tmp_path, f"variants.given.samples={given}", f"score.reference={given}", variants=["given"])
-    assert {stage.kind for stage in plan.stages} == {"score"}
-    assert {stage.inputs["samples"] for stage in plan.stages} == {str(given)}
+    assert {stage.kind.name for stage in plan.stages} == {"score"}
+    assert {stage.inputs.samples for stage in plan.stages} == {str(given)}
     given.write_bytes(b"other")
     assert keys(plan) != keys(
         plan_of(tmp_path, f"variants.given.samples={given}", f"score.reference={given}", variants=["given"])
@@ -122,15 +123,15 @@ def test_given_samples_are_only_scored(tmp_path: Path) -> None:
 
 def test_stages_of_one_name_and_two_resolutions_do_not_share_a_process(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "variants.large.model.resolution=64")
-    images = [stage for stage in plan.stages if stage.kind == "images"]
+    images = [stage for stage in plan.stages if stage.kind.name == "images"]
     assert len({stage.batch for stage in images}) == len(images) == 2
 
 
 def test_one_process_serves_all_samples_and_one_each_tool(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    assert len({stage.batch for stage in plan.stages if stage.kind == "sample"}) == 1
-    assert len({stage.batch for stage in plan.stages if stage.kind == "score"}) == 3
-    samples = [stage for stage in plan.stages if stage.kind == "sample"]
+    assert len({stage.batch for stage in plan.stages if stage.kind.name == "sample"}) == 1
+    assert len({stage.batch for stage in plan.stages if stage.kind.name == "score"}) == 3
+    samples = [stage for stage in plan.stages if stage.kind.name == "sample"]
     command = command_of(samples, RunDirectory(tmp_path))
     assert command.module == "sra.sampling.sample"
     assert sum(part.endswith("stage.json") for part in command.arguments) == 4
@@ -139,18 +140,18 @@ def test_one_process_serves_all_samples_and_one_each_tool(tmp_path: Path) -> Non
 @pytest.mark.parametrize("epochs", [2])
 def test_epochs_count_whole_batches(tmp_path: Path, epochs: int) -> None:
     overrides = ["train.steps=null", f"train.epochs={epochs}", "train.milestones=[]"]
-    train = next(s for s in plan_of(tmp_path, *overrides).stages if s.kind == "train")
+    train = next(s for s in plan_of(tmp_path, *overrides).stages if s.kind.name == "train")
     assert train.outputs == (f"weights/step-{epochs * (1797 // 32):08d}.safetensors",)
 
 
 def test_stage_configuration_is_json(tmp_path: Path) -> None:
     for stage in plan_of(tmp_path).stages:
-        json.dumps(stage.config)
+        json.dumps(stage.record([]))
 
 
 def test_sets_of_samples_share_their_training(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "sample.seeds=[0, 1]", "train.milestones=[]")
-    names = [stage.name for stage in plan.stages if stage.kind in ("train", "sample")]
+    names = [stage.name for stage in plan.stages if stage.kind.name in ("train", "sample")]
     assert sorted(names) == sorted(
         ["train-baseline", "train-sra", *(f"sample-{row}-sample{k}" for row in ("baseline", "sra") for k in (0, 1))]
     )
@@ -179,7 +180,7 @@ def test_the_extractor_changes_the_tools_that_have_one(tmp_path: Path) -> None:
 def test_tools_are_told_how_many_images_were_sampled(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     plan = plan_of(tmp_path, "sample.images=500", "sample.milestone_images=100")
-    stages = [s for s in plan.stages if s.kind == "score" and s.inputs["tool"] == "adm"]
+    stages = [s for s in plan.stages if s.tool == "adm"]
     arguments = command_of(stages, directory).arguments
     start = arguments.index("--expect-images") + 1
     counts = dict(zip((s.name for s in stages), arguments[start : start + len(stages)], strict=True))
@@ -211,3 +212,34 @@ def test_scores_depend_on_the_weights_of_their_tool(tmp_path: Path, monkeypatch:
     assert changed(f"torch-fidelity-inception/{state}") == {"score-clean-fid-sra", "score-torch-fidelity-sra"}
     # Both tools see another network then.
     assert changed(script, "score.extractor=graph") == changed(state, "score.graph=embedded:digits") == set()
+
+
+def test_a_saved_plan_is_read_back(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.create()
+    plan = plan_of(tmp_path)
+    save_plan(plan, directory, "sra-bench run")
+    assert load_plan(directory) == (plan, "sra-bench run")
+
+
+def test_a_plan_of_schema_1_is_read(tmp_path: Path) -> None:
+    """There, the tool of a scoring stage and what it reads are among the inputs."""
+    directory = RunDirectory(tmp_path)
+    directory.create()
+    plan = plan_of(tmp_path)
+    save_plan(plan, directory, "sra-bench run")
+    document = read_json(tmp_path / "plan.json") or {}
+    loaded = {name: document.pop(name) for name in ("name", "runs", "smoke", "notes")}
+    for stage in document["stages"]:
+        stage |= {"config": stage.pop("job"), "brief": stage.pop("smoke"), "outputs": []}
+        stage["inputs"] = {name: place for name, place in stage["inputs"].items() if place}
+        if stage["kind"] == "score":
+            job = stage["config"]
+            stage["config"] = {"images": job["images"]}
+            names = ("tool", "reference", "graph", "extractor")
+            stage["inputs"] |= {name: job[name] or "" for name in names}
+        if stage["kind"] == "sample":
+            stage["inputs"]["checkpoint"] = stage["config"]["checkpoint"]
+    old = {"schema": 1, "command": "sra-bench run", "stages": document["stages"]}
+    write_json(tmp_path / "plan.json", {**old, "loaded": {**loaded, "path": document["manifest"]}})
+    assert load_plan(directory) == (plan, "sra-bench run")

@@ -11,24 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.plan.plan import Plan, Stage
+from benchmark.plan.plan import Plan
 from benchmark.plan.run_directory import RunDirectory, StoreError, is_done, read_json, write_json
+from benchmark.plan.stages import Stage
 from benchmark.run import runner
 from benchmark.run.command import Command
+from sra.config import CodecConfig, ModelConfig, StandInJob
 
-WORK = "import sys, pathlib; print('working'); pathlib.Path(sys.argv[1], 'out.txt').write_text('x')"
+WORK = "import sys, pathlib; print('working'); pathlib.Path(sys.argv[1], 'samples.npz').write_text('x')"
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(
-        kind="train",
         name="train-x",
         key="0123456789abcdef",
         directory=tmp_path / "stages" / "train-x-01234567",
-        config={},
-        inputs={},
-        outputs=("out.txt",),
+        job=StandInJob(seed=0, codec=CodecConfig(), model=ModelConfig(convention="sra"), images=1),
     )
 
 
@@ -67,7 +66,7 @@ def test_the_jobs_error_line_is_the_runs(stage: Stage, tmp_path: Path) -> None:
 
 
 def test_missing_output_is_not_done(stage: Stage, tmp_path: Path) -> None:
-    with pytest.raises(runner.StageError, match=r"without its output .*out\.txt"):
+    with pytest.raises(runner.StageError, match=r"without its output .*samples\.npz"):
         run_with("pass", stage, tmp_path)
     assert not (stage.directory / "done.json").exists()
 
@@ -92,7 +91,7 @@ def test_a_signal_to_stop_reaches_the_job_and_no_process_is_left(tmp_path: Path,
     code = f"""
 import sys
 from pathlib import Path
-from benchmark import runner
+from benchmark.run import runner
 try:
     runner.stream([sys.executable, "-u", "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
 except runner.StoppedError:
@@ -113,7 +112,7 @@ def test_jobs_die_with_a_killed_runner(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from benchmark import runner
+from benchmark.run import runner
 runner.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
@@ -149,13 +148,13 @@ def test_a_killed_job_is_named_by_its_signal(stage: Stage, tmp_path: Path) -> No
 def test_a_damaged_output_is_made_anew(stage: Stage, tmp_path: Path) -> None:
     """A job that takes what is there for whole must not bless a truncated file."""
     run_with(WORK, stage, tmp_path)
-    (stage.directory / "out.txt").write_text("")
-    (stage.directory / ".out.txt.ab12cd_9").write_text("left by a killed process")
+    (stage.directory / "samples.npz").write_text("")
+    (stage.directory / ".samples.npz.ab12cd_9").write_text("left by a killed process")
     assert not is_done(stage.directory, stage.key)
-    lazy = "import sys, pathlib; p = pathlib.Path(sys.argv[1], 'out.txt'); p.exists() or p.write_text('x')"
+    lazy = "import sys, pathlib; p = pathlib.Path(sys.argv[1], 'samples.npz'); p.exists() or p.write_text('x')"
     run_with(lazy, stage, tmp_path)
-    assert (stage.directory / "out.txt").read_text() == "x"
-    assert sorted(p.name for p in stage.directory.iterdir()) == ["done.json", "log.txt", "out.txt", "stage.json"]
+    assert (stage.directory / "samples.npz").read_text() == "x"
+    assert sorted(p.name for p in stage.directory.iterdir()) == ["done.json", "log.txt", "samples.npz", "stage.json"]
 
 
 def test_a_new_run_waits_for_the_jobs_of_one_that_was_killed(tmp_path: Path, capsys) -> None:
@@ -168,8 +167,8 @@ def test_a_new_run_waits_for_the_jobs_of_one_that_was_killed(tmp_path: Path, cap
     code = f"""
 import sys
 from pathlib import Path
-from benchmark import runner
-from benchmark.store import RunDirectory
+from benchmark.run import runner
+from benchmark.plan.run_directory import RunDirectory
 with RunDirectory(Path({str(tmp_path)!r})).locked() as lock:
     runner.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job", lock)
 """

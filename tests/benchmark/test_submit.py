@@ -11,8 +11,8 @@ from benchmark.clusters.record import load_tickets
 from benchmark.commands import status
 from benchmark.commands.run import prepare
 from benchmark.commands.submit import cancel, submit
-from benchmark.plan.plan import Stage
 from benchmark.plan.run_directory import RunDirectory, write_json
+from benchmark.plan.stages import Stage
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ class Submission:
 
     def finish(self, *kinds: str) -> None:
         for stage in self.stages():
-            if stage.kind in kinds:
+            if stage.kind.name in kinds:
                 write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}})
 
     def numbers(self) -> dict[str, int]:
@@ -239,7 +239,7 @@ def test_cancel_at_once_and_with_nothing_to_cancel(run: Submission, fake_slurm: 
 def test_status_tells_queue_and_workers(run: Submission, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run.submit()
     run.finish("images")
-    latents = next(s for s in run.stages() if s.kind == "latents")
+    latents = next(s for s in run.stages() if s.kind.name == "latents")
     pulse = status.Pulse(run.out / "workers" / "x.json", [(latents.name, latents.directory.name, latents.key)])
     pulse.now(["latents"])
     rows = [entry("latents", "RUNNING"), entry("train-sra", "PENDING", "Priority"), entry("sample-sra", "CANCELLED")]

@@ -34,7 +34,7 @@ def planned(tmp_path: Path) -> tuple[Plan, RunDirectory]:
 
 
 def name_of(plan: Plan, kind: str) -> str:
-    return next(stage.directory.name for stage in plan.stages if stage.kind == kind)
+    return next(stage.directory.name for stage in plan.stages if stage.kind.name == kind)
 
 
 def test_a_planned_stage_is_run_and_recorded(planned: tuple[Plan, RunDirectory]) -> None:
@@ -49,9 +49,9 @@ def test_a_planned_stage_is_run_and_recorded(planned: tuple[Plan, RunDirectory])
 def test_an_unknown_stage_and_a_folder_without_a_plan(planned: tuple[Plan, RunDirectory], tmp_path: Path) -> None:
     plan, directory = planned
     wrong = name_of(plan, "images")[:-1]
-    with pytest.raises(UserError, match=rf"--stage {wrong}: not in the plan .*did you mean"):
+    with pytest.raises(UserError, match=rf"--stage {wrong}: .*did you mean"):
         worker.work(directory.root, [wrong])
-    with pytest.raises(UserError, match=r"no plan\.json"):
+    with pytest.raises(UserError, match=r"plan\.json"):
         worker.work(tmp_path / "none", ["report"])
 
 
@@ -72,7 +72,7 @@ def test_stages_are_held_one_by_one(planned: tuple[Plan, RunDirectory]) -> None:
 
 def test_a_command_on_one_node_and_on_two(planned: tuple[Plan, RunDirectory]) -> None:
     plan, directory = planned
-    train = next(s for s in plan.stages if s.kind == "train")
+    train = next(s for s in plan.stages if s.kind.name == "train")
     assert Local().argv(command_of([train], directory))[1:3] == ["-m", "sra.training.train"]
     alone = Local().argv(command_of([train], directory, 8))
     assert alone[1:6] == ["-m", "sra.runtime.launch", "--standalone", "--nproc-per-node", "8"]
@@ -94,9 +94,7 @@ def test_tensorflow_may_have_an_environment_of_its_own(
 ) -> None:
     plan, directory = planned
     monkeypatch.setenv(TENSORFLOW_PYTHON, "/opt/tensorflow/bin/python")
-    first = {
-        stage.inputs.get("tool", stage.kind): Local().argv(command_of([stage], directory))[0] for stage in plan.stages
-    }
+    first = {stage.tool or stage.kind.name: Local().argv(command_of([stage], directory))[0] for stage in plan.stages}
     assert first.pop("adm") == "/opt/tensorflow/bin/python"
     assert set(first.values()) == {sys.executable}
 
@@ -120,7 +118,7 @@ def test_two_nodes_train_one_stage(planned: tuple[Plan, RunDirectory]) -> None:
     texts = [node.communicate(timeout=180)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], texts
     assert "node 1: done" in texts[0]
-    train = next(s for s in plan.stages if s.kind == "train")
+    train = next(s for s in plan.stages if s.kind.name == "train")
     assert is_done(train.directory, train.key)
     assert (train.directory / "log-node1.txt").is_file()
 

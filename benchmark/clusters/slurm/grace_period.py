@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.plan.disk import state_bytes
-from benchmark.plan.plan import Stage
+from benchmark.plan.counts import checkpoint_bytes
 from benchmark.plan.run_directory import read_json
-from sra.config import TrainJob, from_plain
+from benchmark.plan.stages import Stage
+from sra.config import TrainJob
 
 MARGIN_SECONDS = 60.0
 """For the signal's way to every process, their end, and the request to be queued again."""
@@ -36,7 +36,8 @@ def lead_of(stages: Sequence[Stage], rate: float) -> Lead:
     """
     step, what = _step(stages)
     saving, how = max(
-        (_save(stage, rate) for stage in stages if stage.kind == "train"), default=(0.0, "nothing to save")
+        (_save(stage, stage.job, rate) for stage in stages if isinstance(stage.job, TrainJob)),
+        default=(0.0, "nothing to save"),
     )
     seconds = math.ceil(MARGIN_SECONDS + step + SAVES * saving)
     return Lead(seconds=seconds, how=f"{MARGIN_SECONDS:.0f} s + step {step:.1f} s ({what}) + {SAVES} x {how}")
@@ -51,10 +52,10 @@ def _step(stages: Sequence[Stage]) -> tuple[float, str]:
     return 1 / min(rates), "measured"
 
 
-def _save(stage: Stage, rate: float) -> tuple[float, str]:
+def _save(stage: Stage, job: TrainJob, rate: float) -> tuple[float, str]:
     """Seconds of one save of a training stage, and how they are known."""
     measured = (read_json(stage.directory / "checkpoints.json") or {}).get("seconds")
     if measured is not None:
         return float(measured), f"save {measured:.1f} s (measured)"
-    size = state_bytes(from_plain(TrainJob, stage.config)) / 1e9
+    size = checkpoint_bytes(job) / 1e9
     return size / rate, f"save {size / rate:.1f} s ({size:.2f} GB at {rate:g} GB/s)"

@@ -15,8 +15,9 @@ from benchmark.clusters.slurm.queue import Entry, SlurmError
 from benchmark.clusters.slurm.script import Batch, options, script
 from benchmark.clusters.slurm.site import SiteError, SlurmSite
 from benchmark.commands.run import register
-from benchmark.plan.plan import Plan, Stage
+from benchmark.plan.plan import Plan
 from benchmark.plan.run_directory import RunDirectory, is_done, is_reported, key_of
+from benchmark.plan.stages import Stage
 from sra.common.errors import UserError, did_you_mean
 from sra.common.files import write_bytes
 

@@ -1,0 +1,356 @@
+"""Stages, and everything that differs from one kind of stage to another."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from benchmark.plan import cost
+from benchmark.plan.counts import checkpoint_bytes, image_bytes, image_count, latent_bytes, parameters, weights_bytes
+from benchmark.plan.run_directory import RunDirectory, read_json
+from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
+
+TOOL_MODULES = {
+    "adm": "evaluator.tools.adm",
+    "adm-torch": "evaluator.tools.adm_torch",
+    "clean-fid": "evaluator.tools.clean_fid",
+    "torch-fidelity": "evaluator.tools.torch_fidelity",
+}
+PROTOCOL_TOOLS = ("adm", "adm-torch")
+"""Tools of the ADM protocol: they cache features and draw views."""
+EXTRACTOR_TOOLS = ("clean-fid", "torch-fidelity")
+"""Tools with an Inception network of their own, which the graph's can replace."""
+FEATURES_PER_IMAGE = 2048 + 17 * 17 * 7
+"""Pooled and spatial features of the ADM graph, as cached by the tools of its protocol."""
+FLOAT32_BYTES = 4
+RECORD_BYTES = 1_000_000
+"""A score record and a log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob:
+    """`python -m evaluator.tools.TOOL`: metrics of one sample set."""
+
+    tool: str
+    reference: str
+    """Reference batch (`.npz`), folder or zip of images."""
+    graph: str
+    """Frozen Inception graph, or `embedded:digits`."""
+    extractor: str | None = None
+    """Network of clean-fid and torch-fidelity: `own` or `graph`."""
+    images: int | None = None
+    """Number of images in the sample set; None: not known before it is read."""
+
+
+Job = ImagesJob | LatentsJob | TrainJob | StandInJob | SampleJob | ScoreJob
+J = TypeVar("J", bound=Job)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Paths that a stage gets beside its settings, mostly outputs of earlier stages."""
+
+    images: str | None = None
+    """Directory of an images stage."""
+    latents: str | None = None
+    """Directory of a latents stage."""
+    samples: str | None = None
+    """Images to score: `.npz`, folder or zip."""
+
+
+class Disk(NamedTuple):
+    """Estimated bytes that a stage writes."""
+
+    bytes: int | None
+    """None: the number of images is not known."""
+    is_upper_bound: bool = False
+    """Whether it may be much less, as with compressed images."""
+
+
+class StageKind(ABC, Generic[J]):
+    """What stages of one kind have in common."""
+
+    name: str
+    job: type[J]
+    version: int = 1
+    """Raised when the outputs for the same settings change: finished stages of older versions run again."""
+    distributed: bool = False
+    """Whether several processes can share one job."""
+
+    @abstractmethod
+    def module(self, job: J) -> str:
+        """Python module that is run."""
+
+    @abstractmethod
+    def outputs(self, job: J, step: int | None) -> tuple[str, ...]:
+        """Files that must exist afterwards, relative to the stage's directory."""
+
+    @abstractmethod
+    def places(self, job: J) -> tuple[str | None, ...]:
+        """Paths, hub ids and `embedded:` names in the settings that are read."""
+
+    @abstractmethod
+    def disk(self, job: J, step: int | None) -> Disk:
+        """Estimated size of the outputs."""
+
+    def cost(self, job: J, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
+        """Estimated GPU hours and memory."""
+        return cost.Estimate(gpu_hours=0.0, how="no network is run")
+
+    def batch(self, stage: Stage) -> str:
+        """Stages of the same batch run in one process: importing torch or TensorFlow takes seconds."""
+        return stage.key
+
+    def label(self, job: J) -> str:  # noqa: ARG002
+        """Name of a batch of several stages in logs and queues."""
+        return self.name
+
+    def arguments(self, stages: Sequence[Stage], directory: RunDirectory, processes: int) -> list[str]:  # noqa: ARG002
+        """Command-line arguments of the job that runs a batch of stages."""
+        arguments = ["--config", *(str(stage.directory / "stage.json") for stage in stages)]
+        for option in ("images", "latents"):
+            paths = [str(getattr(stage.inputs, option)) for stage in stages]
+            arguments += [f"--{option}", *paths] if getattr(stages[0].inputs, option) else []
+        if self.distributed:
+            arguments += ["--processes", str(processes)]
+        return [*arguments, "--out", *(str(stage.directory) for stage in stages)]
+
+    def error(self, directory: Path) -> str | None:  # noqa: ARG002
+        """Why a stage that ended normally has no result and must run again."""
+        return None
+
+
+class _Images(StageKind[ImagesJob]):
+    name, job = "images", ImagesJob
+
+    def module(self, job: ImagesJob) -> str:  # noqa: ARG002
+        return "sra.data.images"
+
+    def outputs(self, job: ImagesJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
+        return ("images/dataset.json",)
+
+    def places(self, job: ImagesJob) -> tuple[str | None, ...]:
+        return (job.data.images, job.data.latents)
+
+    def disk(self, job: ImagesJob, step: int | None) -> Disk:  # noqa: ARG002
+        count = image_count(job.data)
+        return Disk(None if count is None else count * image_bytes(job.resolution), is_upper_bound=True)
+
+
+class _Latents(StageKind[LatentsJob]):
+    name, job = "latents", LatentsJob
+
+    def module(self, job: LatentsJob) -> str:  # noqa: ARG002
+        return "sra.data.latents"
+
+    def outputs(self, job: LatentsJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
+        return ("moments.npy", *(("flipped.npy",) if job.flipped else ()), "labels.npy", "latents.json")
+
+    def places(self, job: LatentsJob) -> tuple[str | None, ...]:
+        return (job.data.images, job.data.latents, job.codec.path)
+
+    def disk(self, job: LatentsJob, step: int | None) -> Disk:  # noqa: ARG002
+        return Disk(latent_bytes(job))
+
+    def cost(self, job: LatentsJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
+        return cost.estimate_latents(job, table)
+
+
+class _Train(StageKind[TrainJob]):
+    name, job, distributed = "train", TrainJob, True
+
+    def module(self, job: TrainJob) -> str:  # noqa: ARG002
+        return "sra.training.train"
+
+    def outputs(self, job: TrainJob, step: int | None) -> tuple[str, ...]:
+        return tuple(f"weights/step-{step:08d}.safetensors" for step in (*job.train.milestones, step))
+
+    def places(self, job: TrainJob) -> tuple[str | None, ...]:
+        return (job.codec.path,)
+
+    def disk(self, job: TrainJob, step: int | None) -> Disk:
+        permanent = step // job.train.keep_every if step and job.train.keep_every else 0
+        checkpoints = job.train.keep + 1 + permanent  # one more while the next is being written
+        return Disk(checkpoints * checkpoint_bytes(job) + weights_bytes(job) * (len(job.train.milestones) + 1))
+
+    def cost(self, job: TrainJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:
+        assert step is not None
+        return cost.estimate_training(job, step, table, processes)
+
+    def batch(self, stage: Stage) -> str:
+        return self.name if stage.smoke else stage.key
+
+
+class _StandIn(StageKind[StandInJob]):
+    name, job = "standin", StandInJob
+
+    def module(self, job: StandInJob) -> str:  # noqa: ARG002
+        return "sra.interop.standin"
+
+    def outputs(self, job: StandInJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
+        return ("weights.pt" if job.images is None else "samples.npz",)
+
+    def places(self, job: StandInJob) -> tuple[str | None, ...]:
+        return (job.codec.path,)
+
+    def disk(self, job: StandInJob, step: int | None) -> Disk:  # noqa: ARG002
+        if job.images is not None:
+            return Disk(job.images * image_bytes(job.model.resolution))
+        return Disk(parameters(job.model, job.codec, head=True) * FLOAT32_BYTES)
+
+    def batch(self, stage: Stage) -> str:  # noqa: ARG002
+        return self.name
+
+
+class _Sample(StageKind[SampleJob]):
+    name, job, distributed = "sample", SampleJob, True
+
+    def module(self, job: SampleJob) -> str:  # noqa: ARG002
+        return "sra.sampling.sample"
+
+    def outputs(self, job: SampleJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
+        return ("samples.npz", "labels.npy", "grid.png")
+
+    def places(self, job: SampleJob) -> tuple[str | None, ...]:
+        return (job.codec.path, job.checkpoint)
+
+    def disk(self, job: SampleJob, step: int | None) -> Disk:  # noqa: ARG002
+        return Disk(2 * job.sample.images * image_bytes(job.model.resolution))  # shards, and the final file
+
+    def cost(self, job: SampleJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
+        return cost.estimate_sampling(job, table)
+
+    def batch(self, stage: Stage) -> str:  # noqa: ARG002
+        return self.name
+
+
+class _Score(StageKind[ScoreJob]):
+    name, job, version = "score", ScoreJob, 2
+
+    def module(self, job: ScoreJob) -> str:
+        return TOOL_MODULES[job.tool]
+
+    def outputs(self, job: ScoreJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
+        return ("scores.json",)
+
+    def places(self, job: ScoreJob) -> tuple[str | None, ...]:
+        return (job.reference, job.graph)
+
+    def disk(self, job: ScoreJob, step: int | None) -> Disk:  # noqa: ARG002
+        if job.tool not in PROTOCOL_TOOLS:
+            return Disk(RECORD_BYTES, is_upper_bound=True)
+        size = None if job.images is None else job.images * FEATURES_PER_IMAGE * FLOAT32_BYTES
+        return Disk(size, is_upper_bound=job.graph.startswith("embedded:"))
+
+    def cost(self, job: ScoreJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
+        return cost.Estimate(how="scoring is not in the table")
+
+    def batch(self, stage: Stage) -> str:
+        job = stage.job
+        assert isinstance(job, ScoreJob)
+        return " ".join((job.tool, job.reference, job.graph, job.extractor or ""))
+
+    def label(self, job: ScoreJob) -> str:
+        return f"score-{job.tool}"
+
+    def arguments(self, stages: Sequence[Stage], directory: RunDirectory, processes: int) -> list[str]:  # noqa: ARG002
+        jobs = [stage.job for stage in stages if isinstance(stage.job, ScoreJob)]
+        first, counts = jobs[0], [job.images for job in jobs]
+        arguments = ["--samples", *(str(stage.inputs.samples) for stage in stages)]
+        arguments += ["--json", *(str(stage.directory / "scores.json") for stage in stages)]
+        arguments += ["--reference", first.reference, "--graph", first.graph]
+        arguments += ["--extractor", first.extractor] if first.extractor else []
+        if first.tool in PROTOCOL_TOOLS:
+            arguments += ["--views", *(str(stage.directory / "views") for stage in stages)]
+        if None not in counts:
+            arguments += ["--expect-images", *map(str, counts)]
+        return [*arguments, "--cache", str(directory.root / "cache")]
+
+    def error(self, directory: Path) -> str | None:
+        """The tool could not run: shown in the table, and tried again next time."""
+        return (read_json(directory / "scores.json") or {}).get("error")
+
+
+IMAGES, LATENTS, TRAIN, STANDIN, SAMPLE, SCORE = _Images(), _Latents(), _Train(), _StandIn(), _Sample(), _Score()
+STAGE_KINDS: dict[str, StageKind[Any]] = {kind.name: kind for kind in (IMAGES, LATENTS, TRAIN, STANDIN, SAMPLE, SCORE)}
+"""By name, in the order in which they run."""
+_KIND_OF_JOB: dict[type, StageKind[Any]] = {kind.job: kind for kind in STAGE_KINDS.values()}
+REPORT = "report"
+STEPS = (*STAGE_KINDS, REPORT)
+"""Names of the kinds and of what follows them."""
+
+
+def kind_of(job: Job) -> StageKind[Any]:
+    """The kind of a job's stage."""
+    return _KIND_OF_JOB[type(job)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One unit of work with a directory of its own."""
+
+    name: str
+    """As shown, and as in the directory's name."""
+    key: str
+    """Hash of everything that the outputs depend on."""
+    directory: Path
+    job: Job
+    """Settings."""
+    inputs: Inputs = Inputs()
+    variants: tuple[str, ...] = ()
+    """Variants that need it."""
+    step: int | None = None
+    """Optimizer step of the weights that are sampled or scored; of training, the last; None: a given checkpoint."""
+    smoke: bool = False
+    """Whether it belongs to a smoke run and thus ends within seconds."""
+
+    @property
+    def kind(self) -> StageKind[Any]:
+        """What depends on the kind of its job."""
+        return kind_of(self.job)
+
+    @property
+    def tool(self) -> str | None:
+        """Scoring tool; None for other kinds."""
+        return self.job.tool if isinstance(self.job, ScoreJob) else None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Files that must exist afterwards, relative to the directory."""
+        return self.kind.outputs(self.job, self.step)
+
+    @property
+    def batch(self) -> str:
+        """Stages of the same batch run in one process."""
+        return self.kind.batch(self)
+
+    @property
+    def disk(self) -> Disk:
+        """Estimated size of the outputs."""
+        return self.kind.disk(self.job, self.step)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Everything that is read: paths, hub ids, `embedded:` names."""
+        named = (self.inputs.images, self.inputs.latents, self.inputs.samples, *self.kind.places(self.job))
+        return tuple(dict.fromkeys(place for place in named if place))
+
+    def record(self, argv: Sequence[str]) -> dict[str, Any]:
+        """`stage.json`: what is run, and with which settings."""
+        plain = {"schema": 2, "kind": self.kind.name, "name": self.name, "key": self.key}
+        inputs = {name: place for name, place in to_plain(self.inputs).items() if place is not None}
+        return {**plain, "config": to_plain(self.job), "inputs": inputs, "argv": list(argv)}
+
+    @property
+    def error(self) -> str | None:
+        """Why it has no result although it ended normally."""
+        return self.kind.error(self.directory)
+
+
+def label_of(stages: Sequence[Stage]) -> str:
+    """Name of a batch of stages in logs and queues."""
+    first = stages[0]
+    return first.name if len(stages) == 1 else first.kind.label(first.job)
