@@ -135,7 +135,7 @@ def await_stages(root: Path, names: Sequence[str], timeout: float) -> str:
     Raises:
         UserError: no plan, no such stage, one that failed, or not done within the time.
     """
-    plan, _ = planned(RunDirectory(root.absolute()))
+    plan, _ = require_plan(RunDirectory(root.absolute()))
     deadline = time.monotonic() + timeout
     for stage in chosen(plan, names):
         while not _is_over(stage):
@@ -150,6 +150,4 @@ def await_stages(root: Path, names: Sequence[str], timeout: float) -> str:
 
 def _is_over(stage: Stage) -> bool:
     """Whether a stage is done, or its tool could not run: the report says so, and the job has ended."""
-    if is_done(stage.directory, stage.key):
-        return True
-    return stage.error is not None
+    return is_done(stage.directory, stage.key) or stage.error is not None
