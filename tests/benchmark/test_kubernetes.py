@@ -103,8 +103,10 @@ def test_the_api_takes_them(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 @given(run=st.text(max_size=80), label=st.text(max_size=80))
 def test_names_are_dns_labels(run: str, label: str) -> None:
-    name = manifests.job_name(run, Job(kind="train", name=label), RunDirectory(Path("/runs/x")))
-    assert LABEL.fullmatch(f"{name}-1023")
+    site = Kubernetes(runs=Claim(claim="runs", mount="/runs"))
+    job, directory = Job(kind="train", name=label), RunDirectory(Path("/runs/x"))
+    manifest = manifests.JobManifest(job=job, run=run, set="x", directory=directory, site=site)
+    assert LABEL.fullmatch(f"{manifest.name}-1023")
     assert re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,61})?[A-Za-z0-9]", manifests.run_label(run))
 
 
@@ -204,12 +206,12 @@ def test_jobs_keep_their_names_while_others_end(tmp_path: Path) -> None:
     [
         ({"gpu": 4}, "unknown key 'gpu' in kubernetes (did you mean 'gpus'"),
         ({"tolerations": [{"keys": "x"}]}, "unknown key 'tolerations.0.keys' in tolerations (did you mean 'key'"),
-        ({"tolerations": [{"effect": "Never"}]}, "effect: input should be 'NoSchedule'"),
-        ({"namespace": "My_Space"}, "namespace: found 'My_Space'"),
-        ({"runs": {"claim": "runs", "mount": "runs"}}, "mount: found 'runs'; expected an absolute path"),
-        ({"runs": {"claim": "runs", "mount": "/elsewhere"}}, "not below kubernetes.runs.mount /elsewhere"),
-        ({"memory": "lots"}, "memory: found 'lots'; expected a quantity"),
-        ({"nodes": 0}, "nodes: found 0; allowed: 1 or more"),
+        ({"tolerations": [{"effect": "Never"}]}, "effect: expected 'NoSchedule'"),
+        ({"namespace": "My_Space"}, "'My_Space'"),
+        ({"runs": {"claim": "runs", "mount": "runs"}}, "mount: expected an absolute path below /, got 'runs'"),
+        ({"runs": {"claim": "runs", "mount": "/elsewhere"}}, "kubernetes.runs.mount /elsewhere"),
+        ({"memory": "lots"}, "'lots'"),
+        ({"nodes": 0}, "nodes: expected 1 or more, got 0"),
         ({"nodes": 3}, "train.global_batch 8 is not divisible by 3 processes"),
     ],
 )
@@ -243,11 +245,11 @@ def test_inputs_must_lie_in_volumes() -> None:
         settings = ScoreJob(tool="adm", reference=place, graph="embedded:digits")
         stage = Stage(name="x", key="0" * 16, directory=directory.stages / "x", job=settings)
         job = Job(kind="score", name="x", stages=(stage,))
-        manifests.check_places([job], directory, Kubernetes(**{**vars(cluster), "env": env}))
+        manifests.check_volumes([job], directory, Kubernetes(**{**vars(cluster), "env": env}))
 
     for place in ("embedded:digits", "/data/imagenet", "/runs/x/stages/y"):
         check(place)
-    with pytest.raises(UserError, match=r"/database/x: below no mount of kubernetes\.data"):
+    with pytest.raises(UserError, match=r"/database/x: .* kubernetes\.data"):
         check("/database/x")
     with pytest.raises(UserError, match="HF_HUB_CACHE"):
         check("stabilityai/sd-vae-ft-ema")

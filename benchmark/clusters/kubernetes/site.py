@@ -1,4 +1,4 @@
-"""Section `kubernetes:` of a site file: where images, volumes and GPUs of a cluster are."""
+"""Settings of a Kubernetes cluster: section `kubernetes:` of a site file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 
 from benchmark.containers.settings import Images
 from benchmark.machine.environment import PATIENCE_SECONDS
+from sra.common.errors import expected
 from sra.config import STRICT
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -16,9 +17,9 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 
 
-def _name(key: str, value: str) -> None:
+def _check_name(key: str, value: str) -> None:
     if not NAME.fullmatch(value):
-        raise ValueError(f"{key}: found {value!r}; allowed: at most 63 small letters, digits and hyphens")
+        raise ValueError(expected(key, "at most 63 lower-case letters, digits and hyphens", value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,42 +29,42 @@ class Claim:
     __pydantic_config__ = STRICT
 
     claim: str
-    """Its name; it must exist in the namespace."""
+    """Name; it must exist in the namespace."""
     mount: str
     """Absolute path in the containers: the one that the manifest and `--out` use."""
     sub_path: str | None = None
-    """Folder of the volume that is mounted rather than its root."""
+    """Folder of the volume to mount instead of its root."""
 
     def __post_init__(self) -> None:
-        _name("claim", self.claim)
+        _check_name("claim", self.claim)
         if not self.mount.startswith("/") or self.mount == "/":
-            raise ValueError(f"mount: found {self.mount!r}; expected an absolute path below /")
+            raise ValueError(expected("mount", "an absolute path below /", self.mount))
 
-    def covers(self, place: str) -> bool:
-        """Whether a path lies in it."""
+    def contains(self, place: str) -> bool:
+        """Whether a path is below the mount."""
         return PurePosixPath(place).is_relative_to(self.mount)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toleration:
-    """A taint of nodes that jobs with GPUs tolerate."""
+    """A taint that jobs with GPUs tolerate."""
 
     __pydantic_config__ = STRICT
 
     key: str | None = None
-    """Of the taint; none: all."""
+    """Of the taint; default: every key."""
     operator: Literal["Exists", "Equal"] = "Exists"
     """How `value` is compared."""
     value: str | None = None
     """Of the taint, for Equal."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Of the taint; none: every one."""
+    """Of the taint; default: every effect."""
 
     def __post_init__(self) -> None:
         if (self.operator == "Equal") != (self.value is not None):
-            raise ValueError("operator Equal needs a value, Exists has none")
+            raise ValueError("value: expected one with operator Equal, none with Exists")
         if self.key is None and self.operator == "Equal":
-            raise ValueError("operator Equal needs a key")
+            raise ValueError("key: expected one with operator Equal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,33 +74,33 @@ class Kubernetes:
     __pydantic_config__ = STRICT
 
     runs: Claim
-    """Volume of the run directories, writable from every node at once (ReadWriteMany), with file locks."""
+    """Volume of the run directories: ReadWriteMany, with file locks."""
     data: tuple[Claim, ...] = ()
-    """Volumes that are only read: data sets, assets."""
+    """Read-only volumes: data sets, assets."""
     namespace: str = "default"
-    """Of everything."""
+    """Of all jobs and services."""
     images: Images = field(default_factory=Images)
     """The project's images, where the nodes can pull them."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    """When nodes pull."""
+    """When nodes pull images."""
     pull_secrets: tuple[str, ...] = ()
     """Secrets with the registry's credentials."""
     nodes: int = 1
-    """Pods that share training, and sampling."""
+    """Pods of a training or sampling job."""
     gpus: int = 1
-    """Of each such pod, one process each; 0: everything on CPUs."""
+    """GPUs of each such pod, one process each; 0: everything runs on CPUs."""
     score_gpus: int = 1
-    """Of each scoring job."""
+    """GPUs of each scoring job."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of the extended resource."""
     cpus: int | str = 8
-    """Of each pod."""
+    """CPU cores of each pod."""
     memory: str = "64Gi"
-    """Of each pod, with what lies in /dev/shm."""
+    """Of each pod, including /dev/shm."""
     shared_memory: str = "16Gi"
-    """Most that /dev/shm may hold."""
+    """Limit of /dev/shm."""
     scratch: str = "32Gi"
-    """Most that /tmp may hold, on the node's disk."""
+    """Limit of /tmp, on the node's disk."""
     node_selector: dict[str, str] = field(default_factory=dict)
     """Labels of nodes for jobs with GPUs."""
     tolerations: tuple[Toleration, ...] = ()
@@ -109,33 +110,33 @@ class Kubernetes:
     queue: str | None = None
     """Kueue's LocalQueue: jobs are created suspended, and Kueue starts them."""
     user: int = 1000
-    """Uid of the jobs; files in the run directory are its own."""
+    """Uid of the jobs, who owns the files in the run directory."""
     group: int = 1000
     """Gid of the jobs, and of the volumes."""
     retries: int = 6
-    """Failures of a job for each of its nodes; pre-emptions and stops on request are not counted."""
+    """Failures of a job that are tolerated for each of its nodes; pre-emptions and stops on request do not count."""
     patience: int = PATIENCE_SECONDS
-    """Seconds that a job waits for its inputs."""
+    """Seconds that a job waits for the stages that it reads."""
     deadline: int | None = None
-    """Seconds after which a job is ended for good."""
+    """Seconds after which a job is ended and not retried."""
     env: dict[str, str] = field(default_factory=dict)
-    """More environment variables, such as NCCL_SOCKET_IFNAME."""
+    """Further environment variables, such as NCCL_SOCKET_IFNAME."""
 
     @property
     def processes(self) -> int:
-        """Of training and sampling, over all pods."""
+        """Processes of training and sampling, over all pods."""
         return self.nodes * max(1, self.gpus)
 
     def __post_init__(self) -> None:
         for key in ("namespace", "priority_class", "queue"):
             if (value := getattr(self, key)) is not None:
-                _name(key, value)
+                _check_name(key, value)
         for secret in self.pull_secrets:
-            _name("pull_secrets", secret)
+            _check_name("pull_secrets", secret)
         least = {"nodes": 1, "gpus": 0, "score_gpus": 0, "user": 1, "group": 1, "retries": 0, "patience": 1}
         for key, low in least.items():
             if getattr(self, key) < low:
-                raise ValueError(f"{key}: found {getattr(self, key)}; allowed: {low} or more")
+                raise ValueError(expected(key, f"{low} or more", getattr(self, key)))
         for key in ("cpus", "memory", "shared_memory", "scratch"):
             if not QUANTITY.fullmatch(str(getattr(self, key))):
-                raise ValueError(f"{key}: found {getattr(self, key)!r}; expected a quantity such as 8, 500m or 64Gi")
+                raise ValueError(expected(key, "a quantity such as 8, 500m or 64Gi", getattr(self, key)))
