@@ -237,7 +237,7 @@ def report(
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.md,
 ) -> None:
     """Print the report of finished runs; reads files only."""
-    from benchmark.report import show_report
+    from benchmark.report.render import show_report
 
     for directory in run_directories:
         typer.echo(show_report(directory, format.value))

@@ -10,24 +10,24 @@ import argparse
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmark.commands.run import prepare
 from benchmark.plan.plan import Plan, in_order
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import Stage
 from benchmark.report.collect import collect_report
+from benchmark.report.model import Report
 from benchmark.run.runner import Session, run_plan
 from sra.common.errors import UserError
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 
 
-def rehearse(manifests: list[Path], out: Path) -> dict[str, dict[str, Any]]:
+def rehearse(manifests: list[Path], out: Path) -> dict[str, Report]:
     """Run the smoke forms; each report is written to `out`/report/NAME.
 
     Returns:
-        The report's data by the manifest's name.
+        The report by the manifest's name.
 
     Raises:
         UserError: a manifest that cannot be loaded, or a stage that failed.
@@ -37,14 +37,14 @@ def rehearse(manifests: list[Path], out: Path) -> dict[str, dict[str, Any]]:
     plans = [prepare(path, out, None, None, smoke=True)[0] for path in manifests]
     with directory.locked():
         run_plan(merged(plans), Session(directory=directory))
-        # matplotlib and jinja2 are wanted only here.
-        from benchmark.report import write_report
+        # matplotlib and jinja2 are imported only for the report.
+        from benchmark.report.render import write_report
 
-        documents = {}
+        reports = {}
         for path, plan in zip(manifests, plans, strict=True):
-            documents[path.stem] = collect_report(plan, directory, f"sra-bench run {path} --smoke")
-            write_report(documents[path.stem], directory.report / path.stem)
-    return documents
+            reports[path.stem] = collect_report(plan, directory, f"sra-bench run {path} --smoke")
+            write_report(reports[path.stem], directory.report / path.stem)
+    return reports
 
 
 def merged(plans: list[Plan]) -> Plan:
@@ -62,11 +62,11 @@ def main() -> None:
     options = parser.parse_args()
     started = time.monotonic()
     try:
-        documents = rehearse(options.manifests, options.out)
+        reports = rehearse(options.manifests, options.out)
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
-    rows = sum(len(document["rows"]) for document in documents.values())
-    print(f"{len(documents)} manifests, {rows} rows, {time.monotonic() - started:.0f} s: {options.out / 'report'}")
+    rows = sum(len(report.rows) for report in reports.values())
+    print(f"{len(reports)} manifests, {rows} rows, {time.monotonic() - started:.0f} s: {options.out / 'report'}")
 
 
 if __name__ == "__main__":

@@ -170,12 +170,13 @@ def execute(
 
 def write_reports(plan: Plan, directory: RunDirectory, command: str) -> str:
     """Write the report; returns its table and where it is."""
-    # matplotlib and jinja2 are wanted only here.
-    from benchmark.report import table, write_report
+    # matplotlib and jinja2 are imported only for the report.
+    from benchmark.report.render import write_report
+    from benchmark.report.tables import terminal_summary
 
-    document = collect_report(plan, directory, command)
-    write_report(document, directory.report)
-    return f"{table(document)}\nreport: {directory.report / 'report.html'}"
+    report = collect_report(plan, directory, command)
+    write_report(report, directory.report)
+    return f"{terminal_summary(report)}\nreport: {directory.report / 'report.html'}"
 
 
 def show_plan(

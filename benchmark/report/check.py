@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from benchmark.published.verdict import COMPARED
+from benchmark.published.verdict import COMPARED, RowVerdict, Status
 from benchmark.report.collect import load_report
+from benchmark.report.model import Report
+from benchmark.report.tables import first_reason
 
-HOLDS, BROKEN, NOTHING = 0, 1, 3
+ALL_REPRODUCED, NOT_REPRODUCED, NOTHING_COMPARED = 0, 1, 3
+"""Exit codes."""
 
 
 def check(run_directory: Path) -> tuple[str, int]:
-    """What the verdicts of a run say, and the exit code: 0 every compared row holds, 1 one does not, 3 none compared.
+    """The verdicts of a run as text, and the exit code: 0 all compared rows are reproduced, 1 one is not, 3 none compared.
 
     Raises:
         UserError: no run there.
     """
-    rows = judged_rows(load_report(run_directory))
-    lines = [f"{name}: {verdict['status']}{_why(verdict)}" for name, verdict in rows]
-    return "\n".join(lines), exit_code([verdict["status"] for _, verdict in rows])
+    verdicts = verdicts_of(load_report(run_directory))
+    lines = []
+    for name, verdict in verdicts.items():
+        why = f": {first_reason(verdict)}" if verdict.reasons else f" ({verdict.row})" if verdict.row else ""
+        lines.append(f"{name}: {verdict.status}{why}")
+    return "\n".join(lines), exit_code(verdict.status for verdict in verdicts.values())
 
 
-def judged_rows(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, verdict) of what counts: the mean over its seeds for a variant that has several."""
-    grouped = {name: group for group in report["groups"] for name in group["runs"]}
-    found: dict[str, dict[str, Any]] = {}
-    for row in report["rows"]:
-        group = grouped.get(row["variant"])
-        found[group["variant"] if group else row["variant"]] = group["verdict"] if group else row["verdict"]
-    return list(found.items())
+def verdicts_of(report: Report) -> dict[str, RowVerdict]:
+    """The verdict of each variant: for one with several seeds, that on their mean."""
+    groups = {name: group for group in report.groups for name in group.runs}
+    verdicts = {}
+    for row in report.rows:
+        group = groups.get(row.variant)
+        verdicts[group.variant if group else row.variant] = group.verdict if group else row.verdict
+    return verdicts
 
 
-def exit_code(statuses: list[str]) -> int:
-    """See `check`; a failed row breaks a check even where nothing could be compared."""
-    if any(status in ("worse", "failed") for status in statuses):
-        return BROKEN
-    return HOLDS if any(status in COMPARED for status in statuses) else NOTHING
-
-
-def _why(verdict: dict[str, Any]) -> str:
-    reasons = verdict["reasons"]
-    if not reasons:
-        return f" ({verdict['row']})" if verdict["row"] else ""
-    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-    return f": {reasons[0]}{more}"
+def exit_code(statuses: Iterable[Status]) -> int:
+    """See `check`; a failed row fails the check even if nothing could be compared."""
+    found = set(statuses)
+    if found & {"worse", "failed"}:
+        return NOT_REPRODUCED
+    return ALL_REPRODUCED if found & set(COMPARED) else NOTHING_COMPARED

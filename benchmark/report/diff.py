@@ -1,113 +1,140 @@
-"""`sra-bench diff`: what two runs have that is not the same: settings, provenance, numbers."""
+"""`sra-bench diff`: the settings, provenance and numbers in which two runs differ."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 from benchmark.published.comparability import show
 from benchmark.report.collect import load_report
+from benchmark.report.model import Record, Report, Row, RowProvenance
 
 ABSENT = "absent"
+SCHEMA = 1
+
+
+class Change(Record):
+    """A value that differs."""
+
+    name: str
+    first: Any
+    second: Any
+
+    def text(self) -> str:
+        """As one line."""
+        return f"{self.name}: {_shown(self.first)} -> {_shown(self.second)}"
+
+
+class NumberChange(Change):
+    """A number that differs."""
+
+    difference: float | None
+    """Second minus first; None if one of them is absent."""
+
+    def text(self) -> str:
+        """As one line, with the difference."""
+        return super().text() + (f" ({self.difference:+.4g})" if self.difference is not None else "")
+
+
+class RowDiff(Record):
+    """The differences of one variant."""
+
+    settings: list[Change]
+    inputs: list[Change]
+    """By content: paths differ between machines and say nothing."""
+    numbers: list[NumberChange]
+    verdict: list[Change]
+
+
+class Diff(Record):
+    """The differences of two runs."""
+
+    schema_: int = Field(default=SCHEMA, serialization_alias="schema")
+    first: str
+    second: str
+    only_first: list[str]
+    """Variants of one run alone."""
+    only_second: list[str]
+    provenance: list[Change]
+    variants: dict[str, RowDiff]
+
+    def text(self) -> str:
+        """Everything that differs, a line each."""
+        lines = [f"only in {self.first}: {name}" for name in self.only_first]
+        lines += [f"only in {self.second}: {name}" for name in self.only_second]
+        sections: dict[str, list[Change] | list[NumberChange]] = {"provenance": self.provenance}
+        for name, row in self.variants.items():
+            sections |= {f"{name}, settings": row.settings, f"{name}, inputs": row.inputs}
+            sections |= {f"{name}, numbers": row.numbers, f"{name}, verdict": row.verdict}
+        for title, changes in sections.items():
+            if changes:
+                lines += [f"{title}:", *(f"  {change.text()}" for change in changes)]
+        return "\n".join(lines) or "no difference"
 
 
 def compare_runs(first: Path, second: Path, *, as_json: bool) -> str:
-    """The differences of two runs, variant by variant.
-
-    Args:
-        first: a run directory.
-        second: another.
-        as_json: as JSON rather than text.
+    """The differences of two run directories, variant by variant, as text or JSON.
 
     Raises:
         UserError: one of them holds no run.
     """
-    document = differences(load_report(first), load_report(second))
-    if as_json:
-        return json.dumps({"schema": 1, "first": str(first), "second": str(second), **document}, indent=2)
-    return "\n".join(_lines(document, first, second))
+    found = differences(load_report(first), load_report(second), str(first), str(second))
+    return found.model_dump_json(indent=2, by_alias=True) if as_json else found.text()
 
 
-def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """Differences of two reports: `provenance`, and per variant `settings`, `inputs`, `numbers` and `verdict`."""
-    rows_a, rows_b = ({row["variant"]: row for row in report["rows"]} for report in (a, b))
-    shared = [name for name in rows_a if name in rows_b]
-    return {
-        "only_first": [name for name in rows_a if name not in rows_b],
-        "only_second": [name for name in rows_b if name not in rows_a],
-        "provenance": _changed(_without_time(a["provenance"]), _without_time(b["provenance"])),
-        "variants": {name: _row(rows_a[name], rows_b[name]) for name in shared},
-    }
+def differences(a: Report, b: Report, first: str, second: str) -> Diff:
+    """The differences of two reports, which are called `first` and `second`."""
+    rows_a, rows_b = ({row.variant: row for row in report.rows} for report in (a, b))
+    return Diff(
+        first=first,
+        second=second,
+        only_first=[name for name in rows_a if name not in rows_b],
+        only_second=[name for name in rows_b if name not in rows_a],
+        provenance=_changes(_plain(a.provenance, exclude={"created"}), _plain(b.provenance, exclude={"created"})),
+        variants={name: _row(row, rows_b[name]) for name, row in rows_a.items() if name in rows_b},
+    )
 
 
-def _without_time(provenance: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in provenance.items() if key != "created"}
+def _row(a: Row, b: Row) -> RowDiff:
+    return RowDiff(
+        settings=_changes(a.provenance.settings, b.provenance.settings),
+        inputs=_changes(_inputs(a.provenance), _inputs(b.provenance)),
+        numbers=[
+            NumberChange(**vars(change), difference=_difference(change))
+            for change in _changes(*(_plain(row, include={"metrics", "cost"}) for row in (a, b)), absent=None)
+        ],
+        verdict=_changes({"status": a.verdict.status}, {"status": b.verdict.status}),
+    )
 
 
-def _row(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "settings": _changed(a["provenance"]["settings"], b["provenance"]["settings"]),
-        "inputs": _changed(_inputs(a), _inputs(b)),
-        "numbers": _numbers(a, b),
-        "verdict": _changed({"status": a["verdict"]["status"]}, {"status": b["verdict"]["status"]}),
-    }
+def _inputs(provenance: RowProvenance) -> dict[str, Any]:
+    found = _plain(provenance, exclude={"settings", "stages"}, exclude_none=True)
+    return {name: {k: v for k, v in facts.items() if k != "path"} for name, facts in found.items() if facts}
 
 
-def _inputs(row: dict[str, Any]) -> dict[str, Any]:
-    """What went in, by content: places differ between machines and say nothing."""
-    provenance = row["provenance"]
-    names = ("images", "latents", "samples", "reference", "graph", "tools")
-    found = {name: provenance[name] for name in names if provenance[name]}
-    return {n: {k: v for k, v in facts.items() if k != "path"} for n, facts in found.items()}
+def _difference(change: Change) -> float | None:
+    if isinstance(change.first, (int, float)) and isinstance(change.second, (int, float)):
+        return change.second - change.first
+    return None
 
 
-def _numbers(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
-    """Metrics of every tool and costs: (first, second, second - first)."""
-    flat_a, flat_b = (_flat({"metrics": row["metrics"], "cost": row["cost"]}) for row in (a, b))
-    found = []
-    for name in dict.fromkeys([*flat_a, *flat_b]):
-        x, y = flat_a.get(name), flat_b.get(name)
-        if x != y:
-            both = isinstance(x, (int, float)) and isinstance(y, (int, float))
-            found.append({"name": name, "first": x, "second": y, "difference": y - x if both else None})  # type: ignore[operator]
-    return found
+def _plain(record: BaseModel, **options: Any) -> dict[str, Any]:
+    return record.model_dump(mode="json", **options)
 
 
-def _changed(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
+def _changes(a: dict[str, Any], b: dict[str, Any], *, absent: Any = ABSENT) -> list[Change]:
     flat_a, flat_b = _flat(a), _flat(b)
-    names = dict.fromkeys([*flat_a, *flat_b])
-    pairs = [(name, flat_a.get(name, ABSENT), flat_b.get(name, ABSENT)) for name in names]
-    return [{"name": name, "first": x, "second": y} for name, x, y in pairs if x != y]
+    pairs = [(name, flat_a.get(name, absent), flat_b.get(name, absent)) for name in dict.fromkeys([*flat_a, *flat_b])]
+    return [Change(name=name, first=x, second=y) for name, x, y in pairs if x != y]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        parts = [_flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in value.items()]
-        return {k: v for part in parts for k, v in part.items()}
-    return {prefix: value}
-
-
-def _lines(document: dict[str, Any], first: Path, second: Path) -> list[str]:
-    lines = [f"only in {first}: {name}" for name in document["only_first"]]
-    lines += [f"only in {second}: {name}" for name in document["only_second"]]
-    lines += _section("provenance", document["provenance"])
-    for name, row in document["variants"].items():
-        for part in ("settings", "inputs", "numbers", "verdict"):
-            lines += _section(f"{name}, {part}", row[part])
-    return lines or ["no difference"]
-
-
-def _section(title: str, items: list[dict[str, Any]]) -> list[str]:
-    if not items:
-        return []
-    return [f"{title}:", *(f"  {_text(item)}" for item in items)]
-
-
-def _text(item: dict[str, Any]) -> str:
-    shown = f"{item['name']}: {_shown(item['first'])} -> {_shown(item['second'])}"
-    difference = item.get("difference")
-    return f"{shown} ({difference:+.4g})" if difference is not None else shown
+    """The leaves of nested dicts, by dotted name."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def _shown(value: Any) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-# (light, dark) of text, grid, and each series; chosen to differ for colour-blind readers, too.
+from benchmark.report.model import CurvePoint, Row
+
+# (light, dark) of text, grid and each series; colour-blind readers can tell the series apart.
 INK, GRID = ("#1c2128", "#e6e9ed"), ("#c9ced6", "#454c56")
 SERIES = (
     ("#0072b2", "#58aef0"),
@@ -17,88 +19,76 @@ SERIES = (
     ("#5b4fc9", "#a79cff"),
 )
 DASHES = ("-", "--", ":", "-.")
-# matplotlib draws in colours that stand for CSS variables; the file's style sheet gives them their values.
+# matplotlib draws in placeholder colours, which are replaced by CSS variables; the style sheet gives them their values.
 _NAMES = {"ink": INK, "grid": GRID, **{f"s{i}": pair for i, pair in enumerate(SERIES)}}
 _CODES = {name: f"#0000{16 + i:02x}" for i, name in enumerate(_NAMES)}
 
 
-def losses(row: dict[str, Any]) -> bytes | None:
+def losses(row: Row) -> bytes | None:
     """Generation and alignment loss by step; None without a log."""
-    rows = row["losses"]
-    if not rows:
+    if not row.losses:
         return None
-    figure, axes = _figure(f"losses {row['variant']}")
-    for number, key in enumerate(("generation", "alignment")):
-        points = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
+    figure, axes = _figure(f"losses {row.variant}")
+    series = {
+        "generation": [(p.step, p.generation) for p in row.losses if p.generation is not None],
+        "alignment": [(p.step, p.alignment) for p in row.losses if p.alignment is not None],
+    }
+    for number, (label, points) in enumerate(series.items()):
         if points:
-            axes.plot(*zip(*points, strict=True), label=key, linewidth=1.2, color=_CODES[f"s{number}"])
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss")
-    _scale(axes, [r[key] for r in rows for key in ("generation", "alignment") if r.get(key) is not None])
-    _finish(axes)
-    return _svg(figure)
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, color=_color(number))
+    values = [value for points in series.values() for _, value in points if value > 0]
+    if values and max(values) > 10 * min(values):
+        axes.set_yscale("log")
+    return _svg(figure, axes, "optimizer step", "loss")
 
 
-def curves(rows: Sequence[dict[str, Any]], by: str) -> bytes | None:
-    """FID of every variant with two scored checkpoints or more; None where there is no such.
+def curves(rows: Sequence[Row], by: Literal["step", "hours"]) -> bytes | None:
+    """FID of every variant with at least two scored checkpoints; None if there is none.
 
     Args:
         rows: of the report.
         by: `step`, or `hours` of measured training.
     """
-    drawn = [row for row in rows if len([p for p in row["curve"] if p[by] is not None]) > 1]
+    found = ((row, [(float(x), p) for p in row.curve if (x := getattr(p, by)) is not None]) for row in rows)
+    drawn = [(row, points) for row, points in found if len(points) > 1]
     if not drawn:
         return None
     figure, axes = _figure(f"fid by {by}")
-    groups = list(dict.fromkeys(row["group"] for row in drawn))
+    # One line style and one label for all seeds of a variant.
+    groups = list(dict.fromkeys(row.group for row, _ in drawn))
     labelled: set[str] = set()
-    for row in drawn:
-        # One line style and one name for all seeds of a variant.
-        label = None if row["group"] in labelled else row["group"]
-        labelled.add(row["group"])
-        _curve(axes, row, by, groups.index(row["group"]), label)
-    axes.set_xlabel("optimizer step" if by == "step" else "hours of training, measured")
-    axes.set_ylabel("FID")
+    for row, points in drawn:
+        _curve(axes, points, groups.index(row.group), None if row.group in labelled else row.group)
+        labelled.add(row.group)
     axes.set_ylim(bottom=0)
-    _finish(axes)
-    return _svg(figure)
+    return _svg(figure, axes, "optimizer step" if by == "step" else "hours of training, measured", "FID")
 
 
-def probe(row: dict[str, Any]) -> bytes | None:
-    """Accuracy of linear probes by block, a line for each time; None without probes."""
-    if not row["probe"]:
-        return None
-    figure, axes = _figure(f"probe {row['variant']}")
-    for number, t in enumerate(dict.fromkeys(r["t"] for r in row["probe"])):
-        points = sorted((r["block"], r["accuracy"]) for r in row["probe"] if r["t"] == t)
-        color = _CODES[f"s{number % len(SERIES)}"]
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"t = {t:g}", color=color)
-    axes.set_xlabel("block")
-    axes.set_ylabel("accuracy of a linear probe")
-    _finish(axes)
-    return _svg(figure)
-
-
-def _scale(axes: Any, values: Sequence[float]) -> None:
-    """Logarithmic where the values span more than a decade."""
-    positive = [value for value in values if value > 0]
-    if positive and max(positive) > 10 * min(positive):
-        axes.set_yscale("log")
-
-
-def _curve(axes: Any, row: dict[str, Any], by: str, number: int, label: str | None) -> None:
-    """One variant; hollow where fewer images were scored than at the end."""
-    points = [p for p in row["curve"] if p[by] is not None]
-    color, most = _CODES[f"s{number % len(SERIES)}"], points[-1]["images"]
-    dash = DASHES[number // len(SERIES) % len(DASHES)]
-    x, y = [p[by] for p in points], [p["fid"] for p in points]
+def _curve(axes: Any, points: Sequence[tuple[float, CurvePoint]], number: int, label: str | None) -> None:
+    """One variant; hollow markers where fewer images were scored than at the end."""
+    color, dash = _color(number), DASHES[number // len(SERIES) % len(DASHES)]
+    x, y = [x for x, _ in points], [p.fid for _, p in points]
     axes.plot(x, y, label=label, color=color, linestyle=dash, linewidth=1.4)
-    for point in points:
-        filled = point["images"] == most
-        face = color if filled else "none"
-        axes.plot([point[by]], [point["fid"]], marker="o", markersize=5, color=color, markerfacecolor=face)
-        if point["fid_interval"]:
-            axes.plot([point[by]] * 2, point["fid_interval"], color=color, linewidth=1.0)
+    for place, point in points:
+        face = color if point.images == points[-1][1].images else "none"
+        axes.plot([place], [point.fid], marker="o", markersize=5, color=color, markerfacecolor=face)
+        if point.fid_interval:
+            axes.plot([place] * 2, point.fid_interval, color=color, linewidth=1.0)
+
+
+def probe(row: Row) -> bytes | None:
+    """Accuracy of linear probes by block, a line for each time; None without probes."""
+    if not row.probe:
+        return None
+    figure, axes = _figure(f"probe {row.variant}")
+    for number, t in enumerate(dict.fromkeys(p.t for p in row.probe)):
+        points = sorted((p.block, p.accuracy) for p in row.probe if p.t == t)
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"t = {t:g}", color=_color(number))
+    return _svg(figure, axes, "block", "accuracy of a linear probe")
+
+
+def _color(number: int) -> str:
+    return _CODES[f"s{number % len(SERIES)}"]
 
 
 def _figure(name: str) -> tuple[Any, Any]:
@@ -130,30 +120,25 @@ def _figure(name: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _finish(axes: Any) -> None:
-    """Few ticks from zero on, and a legend where there is something to tell apart."""
+def _svg(figure: Any, axes: Any, x: str, y: str) -> bytes:
+    """The finished figure: labels, few ticks from zero on, a legend where there is more than one line."""
+    from matplotlib import pyplot
+
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         axes.legend(handles, labels, fontsize=10)
-
-
-def _svg(figure: Any) -> bytes:
-    from matplotlib import pyplot
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
     text = buffer.getvalue().decode()
     for name, code in _CODES.items():
         text = text.replace(code, f"var(--{name})")
-    text = text.replace("'DejaVu Sans'", "system-ui")
-    head, _, rest = text.partition("<defs>")
-    return f"{head}{_style()}<defs>{rest}".encode()
-
-
-def _style() -> str:
     light, dark = ("".join(f"--{name}:{pair[scheme]};" for name, pair in _NAMES.items()) for scheme in (0, 1))
-    return f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>\n "
+    style = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>\n "
+    head, _, rest = text.replace("'DejaVu Sans'", "system-ui").partition("<defs>")
+    return f"{head}{style}<defs>{rest}".encode()

@@ -5,27 +5,35 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from benchmark.plan.run_directory import RunDirectory, read_json
+from pydantic import ValidationError
+
+from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import PLAN, load_plan
 from benchmark.published.registry import REGISTRY
-from benchmark.report.bundle import CONTENTS, SCHEMA, classifier_name, digest_of, features_name, statistics_name
+from benchmark.published.verdict import TOOL
+from benchmark.report.bundle import CONTENTS, SCHEMA, Contents, classifier_name, features_name, statistics_name
 from benchmark.report.collect import collect_report
+from benchmark.report.model import SCHEMA as REPORT_SCHEMA
+from benchmark.report.model import Report, Row, read_report
 from benchmark.run.runner import evaluator_job
 from sra.common.errors import UserError
 from sra.common.files import sha256_file
 
-TOLERANCE = 1e-6
-"""Relative, of a distance made anew from the same statistics: summation order."""
-SOFTMAX = 1e-5
-"""Relative, of an Inception score: sums in float32."""
-COUNTED, FEW = 5e-4, 2.5
-"""Absolute, of precision and recall: this share of images, or so many images, that rounding moves over a border."""
+DISTANCE_TOLERANCE = 1e-6
+"""Relative, of a distance computed again from the same statistics: summation order."""
+INCEPTION_SCORE_TOLERANCE = 1e-5
+"""Relative: sums in float32."""
+SHARE_TOLERANCE, IMAGES_TOLERANCE = 5e-4, 2.5
+"""Of precision and recall, the larger of: this share, or this many images that rounding moves over a border."""
 SAME = ("metrics", "intervals", "errors", "verdict", "curve", "published")
-"""What a row's report must say again when it is made from the files beside it."""
+"""Fields of a row that must be the same when it is collected again from the files beside the report."""
+PROSE: dict[str, Any] = {"reasons": True, "notes": True, "settings": {"__all__": {"why"}}}
+"""Fields of a verdict in words, which another version says differently."""
 
 
 @dataclass
@@ -52,156 +60,162 @@ def verify_bundle(bundle: Path) -> tuple[str, bool]:
     findings = Findings()
     with tempfile.TemporaryDirectory() as folder:
         _unpack(bundle, contents, Path(folder), findings)
-        _reports(Path(folder), contents, findings)
+        report = _collected_again(Path(folder), contents, findings)
+        if report is not None:
+            _check_distances(Path(folder), report, findings)
+            _check_features(Path(folder), report, findings)
+            _check_samples(Path(folder), report, findings)
     findings.unknown.append("training and sampling are not repeated; to redo them, see the commands in the report")
-    head = f"{bundle}: {contents['name']}, SHA-256 of its contents {digest_of(contents)}"
+    head = f"{bundle}: {contents.name}, SHA-256 of its contents {contents.digest}"
     return f"{head}\n{findings.text()}", not findings.bad
 
 
-def _contents(bundle: Path) -> dict[str, Any]:
+def _contents(bundle: Path) -> Contents:
     try:
         with zipfile.ZipFile(bundle) as archive:
-            contents = json.loads(archive.read(CONTENTS))
+            document = json.loads(archive.read(CONTENTS))
+        if document.get("schema") != SCHEMA:
+            raise UserError(f"{bundle}: schema: expected {SCHEMA}, got {document.get('schema')}")
+        return Contents.model_validate(document)
     except FileNotFoundError as error:
         raise UserError(f"{bundle}: no such file") from error
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise UserError(f"{bundle}: not an archive made by sra-bench bundle") from error
-    found = contents.get("schema") if isinstance(contents, dict) else None
-    if found != SCHEMA or not isinstance(contents.get("files"), dict):
-        raise UserError(f"{bundle}: schema {found}, this version reads {SCHEMA}")
-    return dict(contents)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError, ValidationError) as error:
+        raise UserError(f"{bundle}: expected an archive made by sra-bench bundle") from error
 
 
-def _unpack(bundle: Path, contents: dict[str, Any], folder: Path, findings: Findings) -> None:
-    """Write the listed files below a folder; files that are missing, added or changed are found out."""
-    listed: dict[str, str] = contents["files"]
+def _unpack(bundle: Path, contents: Contents, folder: Path, findings: Findings) -> None:
+    """Write the listed files below a folder; finds files that are missing, added or changed."""
+    listed = contents.files
     with zipfile.ZipFile(bundle) as archive:
         names = [name for name in archive.namelist() if name != CONTENTS]
-        findings.bad += [f"{name}: listed, and not in the archive" for name in listed if name not in names]
-        findings.bad += [f"{name}: in the archive, and not listed" for name in names if name not in listed]
+        findings.bad += [f"{name}: listed, but not in the archive" for name in listed if name not in names]
+        findings.bad += [f"{name}: in the archive, but not listed" for name in names if name not in listed]
         findings.bad += [f"{name}: twice in the archive" for name in sorted(set(names)) if names.count(name) > 1]
         for name in set(names) & set(listed):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise UserError(f"{bundle}: {name}: a path that leaves the archive")
+                raise UserError(f"{bundle}: {name}: expected a path inside the archive")
             try:
                 archive.extract(name, folder)
             except (zipfile.BadZipFile, OSError) as error:
                 findings.bad.append(f"{name}: cannot be unpacked: {error}")
     changed = [n for n, digest in listed.items() if (folder / n).is_file() and sha256_file(folder / n) != digest]
-    findings.bad += [f"{name}: its content is not that of its hash" for name in changed]
+    findings.bad += [f"{name}: its content does not match its hash" for name in changed]
     if not findings.bad:
-        findings.good.append(f"{len(listed)} files have the content of their hashes")
+        findings.good.append(f"{len(listed)} files match their hashes")
 
 
-def _reports(folder: Path, contents: dict[str, Any], findings: Findings) -> None:
-    """Make the report anew from scores and manifest, and hold it against the one inside."""
-    written = read_json(folder / "run" / "report" / "report.json")
-    if written is None:
-        findings.bad.append("run/report/report.json: not there, or damaged")
-        return
+def _collected_again(folder: Path, contents: Contents, findings: Findings) -> Report | None:
+    """The report, collected again from scores and manifest and compared with the one inside; None if impossible."""
     directory = RunDirectory(folder / "run")
     try:
+        written = read_report(directory.report / "report.json")
         saved = load_plan(directory)
-        if saved is None:
-            # Without its plan a run is shown as its report says; here that would prove nothing.
-            findings.bad.append(f"run/{PLAN}: not there, or damaged: nothing can be re-derived")
-            return
-        made = collect_report(saved[0], directory, saved[1])
+        # Without its plan, a run is shown as its report says; here that would prove nothing.
+        for name, found in (("report/report.json", written), (PLAN, saved)):
+            if found is None:
+                findings.bad.append(f"run/{name}: missing or damaged: nothing can be re-derived")
+        if written is None or saved is None:
+            return None
+        report = collect_report(saved[0], directory, saved[1])
     except UserError as error:
         findings.bad.append(str(error).replace(f"{folder}/", ""))
-        return
-    if sha256_file(REGISTRY) != contents["registry_sha256"]:
-        findings.unknown.append("the registry of published rows has changed since; verdicts are of today's")
-    rows = {row["variant"]: row for row in written["rows"]}
-    added = sorted(rows.keys() - {row["variant"] for row in made["rows"]})
+        return None
+    if sha256_file(REGISTRY) != contents.registry_sha256:
+        findings.unknown.append("the registry of published rows has changed since; verdicts use the present one")
+    rows = {row.variant: row for row in written.rows}
+    added = sorted(rows.keys() - {row.variant for row in report.rows})
     findings.bad += [f"{name}: a row of the report that the run does not have" for name in added]
-    for row in made["rows"]:
-        _row(row, rows.get(row["variant"], {}), findings)
-    _distances(folder, made, findings)
-    _features(folder, made, findings)
-    _pixels(folder, made, findings)
+    for row in report.rows:
+        _compare(row, rows.get(row.variant), findings, prose=written.schema_ == REPORT_SCHEMA)
+    return report
 
 
-def _row(made: dict[str, Any], written: dict[str, Any], findings: Findings) -> None:
-    # Through JSON: tuples and lists are one thing in a file.
-    plain = json.loads(json.dumps(made))
-    differing = [name for name in SAME if plain.get(name) != written.get(name)]
-    name = made["variant"]
-    if differing:
-        findings.bad.append(f"{name}: the report's {', '.join(differing)} are not those of the files beside it")
+def _compare(row: Row, written: Row | None, findings: Findings, *, prose: bool) -> None:
+    """A row collected again beside the written one; `prose`: the words of its verdict, too."""
+    options: dict[str, Any] = {"mode": "json", "include": set(SAME), "exclude": None if prose else {"verdict": PROSE}}
+    again, before = row.model_dump(**options), written.model_dump(**options) if written else {}
+    if differing := [name for name in SAME if again.get(name) != before.get(name)]:
+        findings.bad.append(f"{row.variant}: {', '.join(differing)} of the report do not match the files beside it")
     else:
-        findings.good.append(f"{name}: {made['verdict']['status']}, from its scores and settings")
+        findings.good.append(f"{row.variant}: {row.verdict.status}, from its scores and settings")
 
 
-def _distances(folder: Path, report: dict[str, Any], findings: Findings) -> None:
+def _hashes(row: Row) -> tuple[str, str, str] | None:
+    """SHA-256 of the samples, the reference and the graph of a scored row."""
+    facts = (row.provenance.samples, row.provenance.reference, row.provenance.graph)
+    samples, reference, graph = (fact.sha256 if fact else None for fact in facts)
+    scored = row.metrics.get(TOOL)
+    return (samples, reference, graph) if scored and samples and reference and graph else None
+
+
+def _check_distances(folder: Path, report: Report, findings: Findings) -> None:
     """FID and sFID of every row from feature statistics."""
-    pairs, names = [], []
-    for row in report["rows"]:
-        facts = [row["provenance"][side] for side in ("samples", "reference", "graph")]
-        if not all(facts) or not row["metrics"].get("adm"):
-            findings.unknown.append(f"{row['variant']}: has no scores")
+    rows, pairs = [], []
+    for row in report.rows:
+        if (hashes := _hashes(row)) is None:
+            findings.unknown.append(f"{row.variant}: has no scores")
             continue
-        samples, reference, graph = (fact["sha256"] for fact in facts)
-        files = [folder / statistics_name(images, graph) for images in (samples, reference)]
-        if not all(file.is_file() for file in files):
-            findings.unknown.append(f"{row['variant']}: FID and sFID: no feature statistics inside")
-            continue
-        pairs.append(files)
-        names.append(row)
-    if not pairs:
+        files = [folder / statistics_name(images, hashes[2]) for images in hashes[:2]]
+        if all(file.is_file() for file in files):
+            rows.append(row)
+            pairs.append(files)
+        else:
+            findings.unknown.append(f"{row.variant}: FID and sFID: no feature statistics inside")
+    if not rows:
         return
-    arguments = ["--samples", *(str(p[0]) for p in pairs), "--reference", *(str(p[1]) for p in pairs)]
-    for row, found in zip(names, json.loads(evaluator_job("feature_files", "frechet", *arguments)), strict=True):
-        for metric, value in found.items():
-            _number(row, metric, value, TOLERANCE * abs(value), "feature statistics", findings)
+    arguments = ["--samples", *(str(pair[0]) for pair in pairs), "--reference", *(str(pair[1]) for pair in pairs)]
+    for row, metrics in zip(rows, json.loads(evaluator_job("feature_files", "frechet", *arguments)), strict=True):
+        rooms = {metric: DISTANCE_TOLERANCE * abs(value) for metric, value in metrics.items()}
+        _check_metrics(row, metrics, rooms, "feature statistics", findings)
 
 
-def _number(row: dict[str, Any], metric: str, value: float, room: float, source: str, findings: Findings) -> None:
-    """One metric made anew beside the one in the scores."""
-    printed, line = row["metrics"]["adm"].get(metric), f"{row['variant']}: {metric} {value:.8g} from {source}"
-    if isinstance(printed, (int, float)) and abs(value - printed) <= room:
-        findings.good.append(line)
-    else:
-        findings.bad.append(f"{line}, {printed} in its scores")
-
-
-def _features(folder: Path, report: dict[str, Any], findings: Findings) -> None:
+def _check_features(folder: Path, report: Report, findings: Findings) -> None:
     """IS, precision and recall of every row from pooled features."""
     rows, files = [], []
-    for row in report["rows"]:
-        facts = [row["provenance"][side] for side in ("samples", "reference", "graph")]
-        if not all(facts) or not row["metrics"].get("adm"):
+    for row in report.rows:
+        if (hashes := _hashes(row)) is None:
             continue
-        samples, reference, graph = (fact["sha256"] for fact in facts)
+        samples, reference, graph = hashes
         names = features_name(samples, graph), features_name(reference, graph), classifier_name(graph)
         if all((folder / name).is_file() for name in names):
             rows.append(row)
             files.append([str(folder / name) for name in names])
         else:
-            findings.unknown.append(f"{row['variant']}: IS, precision, recall: features are not inside")
+            findings.unknown.append(f"{row.variant}: IS, precision, recall: no features inside")
     if not rows:
         return
     options = zip(("--samples", "--reference", "--classifier"), zip(*files, strict=True), strict=True)
     arguments = [part for option, paths in options for part in (option, *paths)]
-    for row, found in zip(rows, json.loads(evaluator_job("feature_files", "pool-metrics", *arguments)), strict=True):
-        few = FEW / min(found.pop("samples"), found.pop("reference"))
-        for metric, value in found.items():
-            room = SOFTMAX * abs(value) if metric == "is" else max(COUNTED, few)
-            _number(row, metric, value, room, "features", findings)
+    for row, metrics in zip(rows, json.loads(evaluator_job("feature_files", "pool-metrics", *arguments)), strict=True):
+        share = max(SHARE_TOLERANCE, IMAGES_TOLERANCE / min(metrics.pop("samples"), metrics.pop("reference")))
+        rooms = {m: INCEPTION_SCORE_TOLERANCE * abs(value) if m == "is" else share for m, value in metrics.items()}
+        _check_metrics(row, metrics, rooms, "features", findings)
 
 
-def _pixels(folder: Path, report: dict[str, Any], findings: Findings) -> None:
+def _check_metrics(
+    row: Row, metrics: Mapping[str, float], rooms: Mapping[str, float], source: str, findings: Findings
+) -> None:
+    """Metrics computed again beside those of the score record; `rooms`: the differences that are allowed."""
+    for metric, value in metrics.items():
+        scored, line = row.value(TOOL, metric), f"{row.variant}: {metric} {value:.8g} from {source}"
+        if scored is not None and abs(value - scored) <= rooms[metric]:
+            findings.good.append(line)
+        else:
+            findings.bad.append(f"{line}, {scored} in its scores")
+
+
+def _check_samples(folder: Path, report: Report, findings: Findings) -> None:
     """Whether samples that are inside are those that were scored."""
-    scored = {row["provenance"]["samples"]["sha256"] for row in report["rows"] if row["provenance"]["samples"]}
     files = sorted((folder / "run" / "stages").glob("*/samples.npz"))
     if not files:
         findings.unknown.append("the samples are not inside")
         return
     digests = json.loads(evaluator_job("feature_files", "hash", "--images", *map(str, files)))
-    found = dict(zip(files, digests, strict=True))
-    for digest in scored:
-        places = [file.parent.name for file, value in found.items() if value == digest]
-        line = f"{digest[:16]}: the samples that were scored"
-        (findings.good if places else findings.bad).append(
-            f"{line} are {'in ' + places[0] if places else 'not inside'}"
-        )
+    places = {digest: file.parent.name for file, digest in reversed(list(zip(files, digests, strict=True)))}
+    scored = (row.provenance.samples.sha256 for row in report.rows if row.provenance.samples)
+    for digest in sorted({digest for digest in scored if digest}):
+        line = f"{digest[:16]}: the samples that were scored are"
+        if digest in places:
+            findings.good.append(f"{line} in {places[digest]}")
+        else:
+            findings.bad.append(f"{line} not inside")

@@ -1,0 +1,132 @@
+"""Measured cost and training curves of one row, from the logs of its stages."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmark.plan.run_directory import read_json
+from benchmark.plan.stages import SAMPLE, TRAIN, Stage
+from benchmark.published.verdict import TOOL
+from benchmark.report.model import Cost, CurvePoint, LossPoint, ProbePoint, Record
+
+HOUR_SECONDS = 3600.0
+GIB_BYTES = 2**30
+MAX_LOSS_POINTS = 1000
+"""Of a loss curve, about; the log holds every line."""
+
+
+class LogLine(LossPoint):
+    """One line of a training log."""
+
+    seconds: float
+    """Time spent training so far, pauses left out."""
+    memory_bytes: int | None = None
+
+
+class ProbeFile(Record):
+    """`probe.json`, as the linear probes of `sra.analysis` write it."""
+
+    rows: tuple[ProbePoint, ...] = ()
+
+
+def read_log(stages: Sequence[Stage]) -> list[LogLine]:
+    """The training log, oldest step first; empty where nothing was trained."""
+    log = next((stage.directory / "log.jsonl" for stage in stages if stage.kind is TRAIN), None)
+    if log is None or not log.is_file():
+        return []
+    lines = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        # A killed job, or a copy that was cut short, leaves part of a line.
+        with contextlib.suppress(ValidationError):
+            lines.append(LogLine.model_validate_json(line))
+    return lines
+
+
+def cost_of(stages: Sequence[Stage], last: int | None, log: Sequence[LogLine]) -> Cost:
+    """Measured cost of one row; None where a stage did not finish or did not record it.
+
+    Args:
+        stages: those of the row.
+        last: optimizer step of the weights that are compared.
+        log: of its training.
+    """
+    sampled = next((stage for stage in stages if stage.kind is SAMPLE and stage.step == last), None)
+    sampling = (read_json(sampled.directory / "seconds.json") or {}) if sampled else {}
+    seconds, processes = sampling.get("seconds"), _processes(stages)
+    hours = log[-1].seconds / HOUR_SECONDS if log else None
+    return Cost(
+        seconds_per_step=seconds_per_step(log),
+        training_hours=hours,
+        processes=processes,
+        device_hours=hours * processes if hours is not None and processes is not None else None,
+        memory_gib=max((line.memory_bytes / GIB_BYTES for line in log if line.memory_bytes is not None), default=None),
+        sample_seconds=seconds,
+        images_per_second=sampling["images"] / seconds if seconds else None,
+    )
+
+
+def _processes(stages: Sequence[Stage]) -> int | None:
+    """How many processes trained, over all nodes, as the stage's command line says."""
+    directory = next((stage.directory for stage in stages if stage.kind is TRAIN), None)
+    argv = (read_json(directory / "stage.json") or {}).get("argv", []) if directory else []
+    if not argv:
+        return None
+    return int(argv[argv.index("--processes") + 1]) if "--processes" in argv else 1
+
+
+def seconds_per_step(log: Sequence[LogLine]) -> float | None:
+    """Median over the log's intervals, so that a pause or a restart does not count."""
+    rates = sorted((b.seconds - a.seconds) / (b.step - a.step) for a, b in itertools.pairwise(log) if b.step > a.step)
+    rates = [rate for rate in rates if rate > 0]
+    return rates[len(rates) // 2] if rates else None
+
+
+def losses_of(log: Sequence[LogLine]) -> tuple[LossPoint, ...]:
+    """Losses by step, thinned evenly."""
+    stride = max(1, len(log) // MAX_LOSS_POINTS)
+    return tuple(LossPoint.model_validate(line.model_dump()) for line in [*log[:-1:stride], *log[-1:]])
+
+
+def curve_of(stages: Sequence[Stage], log: Sequence[LogLine]) -> tuple[CurvePoint, ...]:
+    """FID and IS of every scored set of weights, by optimizer step and by measured hours of training."""
+    points = []
+    for stage in stages:
+        if stage.tool != TOOL or stage.step is None:
+            continue
+        record = read_json(stage.directory / "scores.json") or {}
+        metrics = record.get("metrics", {})
+        if "fid" in metrics:
+            points.append(
+                CurvePoint(
+                    step=stage.step,
+                    hours=hours_at(log, stage.step),
+                    images=record.get("samples", {}).get("count"),
+                    fid=metrics["fid"],
+                    inception_score=metrics.get("is"),
+                    fid_interval=record.get("intervals", {}).get("fid"),
+                )
+            )
+    return tuple(sorted(points, key=lambda point: point.step))
+
+
+def hours_at(log: Sequence[LogLine], step: int) -> float | None:
+    """Hours of training until a step, interpolated between logged steps; None outside the log."""
+    place = bisect_left([line.step for line in log], step)
+    if place == len(log):
+        return None
+    after = log[place]
+    step_before, seconds_before = (log[place - 1].step, log[place - 1].seconds) if place else (0, 0.0)
+    share = (step - step_before) / (after.step - step_before)
+    return (seconds_before + share * (after.seconds - seconds_before)) / HOUR_SECONDS
+
+
+def probe_of(root: Path, variant: str) -> tuple[ProbePoint, ...]:
+    """Accuracy of linear probes by time and block, if RUN_DIR/probe/VARIANT/probe.json is there."""
+    document = read_json(root / "probe" / variant / "probe.json")
+    return ProbeFile.model_validate(document or {}).rows

@@ -1,0 +1,360 @@
+"""The report as one tree of records: what `collect` writes and every reader, renderer and check takes.
+
+`report.json` is its dump. Schema 3 is written; schema 2, whose comparisons had other key names, is read as well.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.plan.run_directory import read_json
+from benchmark.published.schema import METRICS
+from benchmark.published.verdict import TOOL, RowVerdict
+from sra.common.errors import UserError
+from sra.common.files import write_bytes
+
+SCHEMA = 3
+READABLE = (2, 3)
+Interval = tuple[float, float]
+"""Low and high end."""
+
+
+class Record(BaseModel):
+    """A frozen part of the report; keys that this version does not know are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True)
+
+
+class ImageSet(Record):
+    """A set of images that was scored or served as the reference."""
+
+    path: str | None = None
+    sha256: str | None = None
+    """Of the pixels."""
+    count: int | None = None
+    shape: tuple[int, ...] | None = None
+    """(height, width, channels)."""
+
+
+class Graph(Record):
+    """The Inception graph whose features were used."""
+
+    name: str | None = None
+    sha256: str | None = None
+
+
+class Dataset(Record):
+    """What a data stage wrote about its images or latents."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    count: int | None = None
+    classes: int | None = None
+
+
+class StageState(Record):
+    """One stage of a row."""
+
+    key: str
+    """Hash of everything that its outputs depend on."""
+    state: str
+
+
+class RowProvenance(Record):
+    """What one row was made from."""
+
+    settings: dict[str, Any]
+    """The resolved manifest of the row."""
+    stages: dict[str, StageState]
+    images: Dataset | None = None
+    latents: Dataset | None = None
+    samples: ImageSet | None = None
+    reference: ImageSet | None = None
+    graph: Graph | None = None
+    tools: dict[str, str | None] = {}
+    """Version of each scoring tool."""
+
+
+class Cost(Record):
+    """Measured cost of one row; None where a stage did not finish or did not record it."""
+
+    seconds_per_step: float | None = None
+    """Median over the training log."""
+    training_hours: float | None = None
+    """Training alone, pauses left out."""
+    processes: int | None = None
+    device_hours: float | None = None
+    """Training hours times processes."""
+    memory_gib: float | None = None
+    """Peak GPU memory of training."""
+    sample_seconds: float | None = None
+    images_per_second: float | None = None
+
+
+class LossPoint(Record):
+    """One line of the training log."""
+
+    step: int
+    loss: float | None = None
+    generation: float | None = None
+    alignment: float | None = None
+    grad_norm: float | None = None
+
+
+class CurvePoint(Record):
+    """Scores of one set of weights."""
+
+    step: int
+    hours: float | None = None
+    """Measured training time up to this step."""
+    images: int | None = None
+    fid: float
+    inception_score: float | None = Field(default=None, validation_alias="is", serialization_alias="is")
+    fid_interval: Interval | None = None
+
+
+class ProbePoint(Record):
+    """Accuracy of a linear probe at one time and block."""
+
+    t: float
+    block: int
+    accuracy: float
+
+
+class PublishedRow(Record):
+    """The published row that a variant names."""
+
+    id: str
+    model: str
+    source: str
+    kind: str
+    papers: tuple[str, ...]
+    metrics: dict[str, str]
+    """As printed."""
+
+
+class Paper(Record):
+    """A paper that prints a published row."""
+
+    title: str
+    url: str | None = None
+    code: str | None = None
+    bibtex: str | None = None
+
+
+class Row(Record):
+    """One variant with one training seed and one sampling seed."""
+
+    variant: str
+    group: str
+    """Name of the variant in the manifest, whatever its seeds."""
+    metrics: dict[str, dict[str, float | None]]
+    """By tool (`adm`, `clean_fid`, ...) and metric."""
+    errors: dict[str, str] = {}
+    """By tool: why it could not run."""
+    intervals: dict[str, dict[str, Interval]] = {}
+    """95 % intervals by tool and metric."""
+    warnings: dict[str, list[str]] = {}
+    """By tool, and `cross-check` for disagreements between tools."""
+    verdict: RowVerdict
+    cost: Cost
+    provenance: RowProvenance
+    curve: tuple[CurvePoint, ...] = ()
+    losses: tuple[LossPoint, ...] = ()
+    probe: tuple[ProbePoint, ...] = ()
+    grid: str | None = None
+    """Picture of the first samples: a path before the report is written, then a file name beside report.json."""
+    nearest: str | None = None
+    """Picture of the worst and best samples beside their nearest references, likewise."""
+    loss_figure: str | None = None
+    probe_figure: str | None = None
+    published: PublishedRow | None = None
+    commands: list[str] = []
+
+    @property
+    def pictures(self) -> list[tuple[str, str]]:
+        """(file name, title) of each picture that there is."""
+        named = [
+            (self.grid, f"First samples of {self.variant}"),
+            (self.nearest, f"Worst and best samples of {self.variant} beside their nearest references"),
+            (self.loss_figure, f"Losses of {self.variant}"),
+            (self.probe_figure, f"Linear probes of {self.variant}"),
+        ]
+        return [(name, title) for name, title in named if name]
+
+    def value(self, tool: str, metric: str) -> float | None:
+        """One number of one tool; None where there is none."""
+        return self.metrics.get(tool, {}).get(metric)
+
+    def interval(self, tool: str, metric: str) -> Interval | None:
+        """Its 95 % interval; None where none was estimated."""
+        return self.intervals.get(tool, {}).get(metric)
+
+    @property
+    def adm(self) -> dict[str, float | None]:
+        """The metrics that papers print, by the tool that computes them as they do."""
+        return {metric: self.value(TOOL, metric) for metric in METRICS}
+
+
+class Mean(Record):
+    """Mean and standard deviation (n - 1) over seeds."""
+
+    mean: float
+    sd: float
+    n: int
+
+
+class Group(Record):
+    """The seeds of one variant."""
+
+    variant: str
+    runs: list[str]
+    """Names of its rows."""
+    seeds: list[int]
+    """Of training."""
+    sample_seeds: list[int]
+    metrics: dict[str, Mean]
+    verdict: RowVerdict
+    """Of the mean."""
+
+
+class SettingChange(Record):
+    """A setting in which two variants differ."""
+
+    field: str
+    baseline: Any = Field(default=None, validation_alias=AliasChoices("baseline", "without"))
+    variant: Any = Field(default=None, validation_alias=AliasChoices("variant", "with"))
+
+
+class Difference(Record):
+    """One metric of two variants."""
+
+    metric: str
+    baseline: float = Field(validation_alias=AliasChoices("baseline", "without"))
+    variant: float = Field(validation_alias=AliasChoices("variant", "with"))
+    difference: float
+    """Variant minus baseline."""
+    seeds: int
+    """Training seeds that both have."""
+    interval: Interval | None = None
+    """95 %, of the difference."""
+    noise: str = Field(validation_alias=AliasChoices("noise", "of"))
+    """Which noise the interval stands for, in words."""
+
+
+class CostRatio(Record):
+    """Mean cost of two variants."""
+
+    baseline: float = Field(validation_alias=AliasChoices("baseline", "without"))
+    variant: float = Field(validation_alias=AliasChoices("variant", "with"))
+    ratio: float
+
+
+class PublishedCost(Record):
+    """Ratios that a paper prints: with alignment over without."""
+
+    hours: float
+    memory: float
+    source: str
+
+
+class Comparison(Record):
+    """A variant beside the baseline of the same network."""
+
+    baseline: str = Field(validation_alias=AliasChoices("baseline", "without"))
+    variant: str = Field(validation_alias=AliasChoices("variant", "with"))
+    settings: list[SettingChange]
+    metrics: list[Difference]
+    cost: dict[str, CostRatio | None]
+    """By field of `Cost`; None where one of the two was not measured."""
+    published_cost: PublishedCost | None = None
+
+
+class Source(Record):
+    """The checkout that ran."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+    """Whether something was not committed; None: not known."""
+
+
+class Hardware(Record):
+    """The machine that ran."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    cpu: str = ""
+    gpus: list[str] = []
+
+
+class Session(Record):
+    """One invocation: when, from which source, with which packages, where."""
+
+    created: str
+    source: Source
+    versions: dict[str, str | None] = {}
+    hardware: Hardware
+    assets: dict[str, str] = {}
+    """SHA-256 of the downloaded files that were used, by name."""
+
+
+class Figures(Record):
+    """Curves over all variants: file names beside report.json."""
+
+    curve_step: str | None = None
+    curve_hours: str | None = None
+
+
+class Report(Record):
+    """Everything that a report shows."""
+
+    schema_: int = Field(default=SCHEMA, validation_alias="schema", serialization_alias="schema")
+    name: str
+    created: str
+    headline: str | None = None
+    """What a reader must know before any number."""
+    rows: list[Row]
+    groups: list[Group] = []
+    comparisons: list[Comparison] = Field(default=[], validation_alias=AliasChoices("comparisons", "pairs"))
+    papers: dict[str, Paper] = {}
+    manifest: str
+    """Every setting of every run, as YAML."""
+    commands: list[str]
+    """Command lines that redo the run."""
+    provenance: Session
+    """The last invocation that had something to run."""
+    sessions: int
+    """Number of such invocations."""
+    notes: list[str] = []
+    figures: Figures | None = None
+    """None before the report is written."""
+
+    def json_text(self) -> str:
+        """The content of report.json."""
+        return self.model_dump_json(indent=2, by_alias=True)
+
+    def write(self, path: Path) -> None:
+        """Write report.json atomically."""
+        write_bytes(path, (self.json_text() + "\n").encode())
+
+
+def read_report(path: Path) -> Report | None:
+    """A report.json of this schema or the one before; None where there is none.
+
+    Raises:
+        UserError: damaged, or of a schema that this version cannot read.
+    """
+    document = read_json(path)
+    if document is None:
+        return None
+    if document.get("schema") not in READABLE:
+        allowed = " or ".join(map(str, READABLE))
+        raise UserError(f"{path}: schema: expected {allowed}, got {document.get('schema')}; run the same command again")
+    try:
+        return Report.model_validate(document)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{path}: {place}: {error.errors()[0]['msg']}") from error

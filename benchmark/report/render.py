@@ -1,0 +1,140 @@
+"""The report as HTML, Markdown, LaTeX and JSON, from the templates beside this file; reads files only."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from pydantic import BaseModel
+
+from benchmark.published.schema import NO_ADDRESS
+from benchmark.report import figures, tables
+from benchmark.report.collect import load_report
+from benchmark.report.model import Figures, Report, Row
+from sra.common.files import write_bytes
+
+TEMPLATES = {"html": "report.html.j2", "md": "report.md.j2", "latex": "report.tex.j2"}
+IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"}
+NAMED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX = str.maketrans(ESCAPED | NAMED | {"–": "--", "±": r"$\pm$", "−": "$-$"})
+
+
+def write_report(report: Report, out: Path) -> Report:
+    """Write report.json, report.md, report.html and the pictures beside them; returns what report.json holds.
+
+    Args:
+        report: as collected, its pictures given as paths of PNG files.
+        out: the report's folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    curves = {
+        f"curve_{by}": _write(out, f"fid-by-{by}.svg", figures.curves(report.rows, by)) for by in ("step", "hours")
+    }
+    rows = [_with_pictures(row, out) for row in report.rows]
+    report = report.model_copy(update={"rows": rows, "figures": Figures(**curves)})
+    report.write(out / "report.json")
+    for format in ("md", "html"):
+        write_bytes(out / f"report.{format}", render(report, format, out).encode())
+    return report
+
+
+def show_report(run_directory: Path, format: str) -> str:
+    """The report of a run as text; collected again where the stages are there, and then also written.
+
+    Args:
+        run_directory: of a finished or failed run, on any machine.
+        format: `md`, `html`, `json` or `latex`.
+
+    Raises:
+        UserError: there is no run.
+    """
+    report, folder = load_report(run_directory), run_directory / "report"
+    if report.figures is not None:
+        return render(report, format, folder)
+    if os.access(folder if folder.exists() else run_directory, os.W_OK):
+        return render(write_report(report, folder), format, folder)
+    with tempfile.TemporaryDirectory() as place:
+        return render(write_report(report, Path(place)), format, Path(place))
+
+
+def render(report: Report, format: str, folder: Path) -> str:
+    """The report as text.
+
+    Args:
+        report: as written, its pictures given as file names.
+        format: `md`, `html`, `json` or `latex`.
+        folder: of the pictures.
+    """
+    if format == "json":
+        return report.json_text()
+    template = _environment().get_template(TEMPLATES[format])
+    return template.render(report=report, lines=tables.verdict_lines(report), folder=folder)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(tables=tables, no_address=NO_ADDRESS)
+    environment.filters.update(slug=_slug, cell=_markdown_cell, tex=latex_text, dump=_dump, data_uri=_data_uri)
+    return environment
+
+
+def _slug(status: str) -> str:
+    return status.replace(" ", "-")
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def latex_text(text: str) -> str:
+    """Text with every special character of LaTeX escaped."""
+    return text.translate(LATEX)
+
+
+def _dump(record: BaseModel) -> str:
+    return json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
+
+
+def _data_uri(name: str, folder: Path) -> str:
+    content = base64.b64encode((folder / name).read_bytes()).decode()
+    return f"data:{IMAGE_TYPES[Path(name).suffix]};base64,{content}"
+
+
+def _with_pictures(row: Row, out: Path) -> Row:
+    """The row with its pictures copied or drawn beside the report, and their file names."""
+    names: dict[str, Any] = {
+        "grid": _copy(out, f"grid-{row.variant}.png", row.grid),
+        "nearest": _copy(out, f"nearest-{row.variant}.png", row.nearest),
+        "loss_figure": _write(out, f"losses-{row.variant}.svg", figures.losses(row)),
+        "probe_figure": _write(out, f"probe-{row.variant}.svg", figures.probe(row)),
+    }
+    return row.model_copy(update=names)
+
+
+def _copy(out: Path, name: str, source: str | None) -> str | None:
+    if source is None:
+        return None
+    shutil.copyfile(source, out / name)
+    return name
+
+
+def _write(out: Path, name: str, content: bytes | None) -> str | None:
+    if content is None:
+        return None
+    write_bytes(out / name, content)
+    return name

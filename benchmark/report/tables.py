@@ -1,0 +1,340 @@
+"""What every format of the report shows, as plain tables of text; the look is up to the templates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from benchmark.published.comparability import show
+from benchmark.published.verdict import MetricVerdict, RowVerdict
+from benchmark.report.model import Comparison, Group, Interval, Report, Row
+from sra.common.tables import text_table
+
+METHOD = (
+    "A metric is reproduced if the interval of its difference (measured minus published) contains zero. The interval "
+    "is the sum of three parts: half a unit of the last printed digit; sampling noise, which is this run's own 95 % "
+    "interval times sqrt(2) (sqrt(1 + 1/k) for the mean of k runs), because the published number is one draw with the "
+    "same noise; and, for rows trained here, the largest known difference between repeated trainings of the same row. "
+    "A part that is not known counts as zero, and the row says so."
+)
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one tool."""
+
+    tool: str
+    metric: str
+    title: str
+    digits: int
+    """Decimals."""
+
+
+PRINTED_METRICS = (
+    Column("adm", "fid", "FID", 2),
+    Column("adm", "sfid", "sFID", 2),
+    Column("adm", "is", "IS", 2),
+    Column("adm", "precision", "Prec.", 3),
+    Column("adm", "recall", "Rec.", 3),
+)
+"""Metrics that papers print."""
+BY_METRIC = {column.metric: column for column in PRINTED_METRICS}
+COLUMNS = (
+    *PRINTED_METRICS,
+    Column("clean_fid", "fid", "clean-fid FID", 2),
+    Column("torch_fidelity", "fid", "torch-fidelity FID", 2),
+    Column("torch_fidelity", "is", "torch-fidelity IS", 2),
+)
+OPTIONAL_COLUMNS = (Column("adm_torch", "fid", "adm-torch FID", 2), Column("adm_torch", "is", "adm-torch IS", 2))
+"""Of a tool that scores only on request."""
+EFFECTS = ("moves FID", "harmless", "not stated", "none")
+"""In the order in which settings are listed."""
+COSTS = {
+    "seconds_per_step": "seconds per step",
+    "training_hours": "training hours",
+    "processes": "processes",
+    "device_hours": "device hours",
+    "memory_gib": "GPU memory, GiB",
+    "sample_seconds": "sampling seconds",
+    "images_per_second": "images per second",
+}
+"""Titles of the fields of `Cost`."""
+KINDS = {
+    "paper": "printed in the method's paper",
+    "readme": "printed in its authors' README",
+    "cited": "printed in a later paper",
+    "rerun": "rerun by others",
+}
+MAX_REASONS = 4
+"""Shown of a row that has many."""
+
+
+# -- numbers --------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int) -> str:
+    """Rounded to decimals; a dash for None."""
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int) -> str:
+    """With its sign and a real minus; a value that rounds to zero has no sign."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def significant(value: float) -> str:
+    """Three significant digits, large numbers in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def around(difference: float, interval: Interval) -> tuple[str, str]:
+    """A difference and its interval, to two significant digits of the interval's width."""
+    width = interval[1] - interval[0]
+    digits = min(6, max(0, 1 - math.floor(math.log10(width)))) if width > 0 else 3
+    low, high = (signed(value, digits) for value in interval)
+    return signed(difference, digits), f"[{low}, {high}]"
+
+
+def digits_of(metric: str, printed: str | None) -> int:
+    """Decimals to show: the column's, or the source's if it prints more."""
+    column = BY_METRIC[metric].digits
+    exponent = None if printed is None else Decimal(printed).as_tuple().exponent
+    return max(column, -exponent) if isinstance(exponent, int) else column
+
+
+# -- verdicts -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column titles and lines of text."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one row of the verdict table."""
+
+    title: str
+    measured: str
+    published: str | None = None
+    difference: str | None = None
+    interval: str | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the verdict table: a row of the report, or the mean over the seeds of a variant."""
+
+    name: str
+    row: Row
+    """The row itself, or the first of the seeds."""
+    verdict: RowVerdict
+    cells: tuple[Cell, ...]
+    url: str | None
+    """Page of the paper that prints the published row."""
+    is_seed: bool = False
+    """Whether this is one seed of the variant above it."""
+
+    @property
+    def why(self) -> str:
+        """The first reason for the verdict."""
+        return first_reason(self.verdict)
+
+
+def verdict_lines(report: Report) -> list[Line]:
+    """A line for every row, and above the seeds of a variant a line for their mean."""
+    groups = {group.runs[0]: group for group in report.groups}
+    seeds = {name for group in report.groups for name in group.runs}
+    lines = []
+    for row in report.rows:
+        if group := groups.get(row.variant):
+            lines.append(_mean_line(report, group, row))
+        lines.append(replace(_line(report, row, row.variant, row.verdict, row.adm), is_seed=row.variant in seeds))
+    return lines
+
+
+def _line(report: Report, row: Row, name: str, verdict: RowVerdict, measured: Mapping[str, float | None]) -> Line:
+    judged = {metric.metric: metric for metric in verdict.metrics}
+    printed = row.published.metrics if row.published else {}
+    cells = (_cell(m, measured.get(m), judged.get(m), printed.get(m)) for m in BY_METRIC)
+    return Line(name, row, verdict, tuple(cells), next(iter(_urls(report, row)), None))
+
+
+def _mean_line(report: Report, group: Group, row: Row) -> Line:
+    counts = [(len(group.seeds), "training"), (len(group.sample_seeds), "sample")]
+    name = f"{group.variant}, mean of " + " x ".join(f"{n} {what} seeds" for n, what in counts if n > 1)
+    line = _line(report, row, name, group.verdict, {metric: mean.mean for metric, mean in group.metrics.items()})
+    cells = []
+    for column, cell in zip(PRINTED_METRICS, line.cells, strict=True):
+        mean = group.metrics.get(column.metric)
+        spread = f"{cell.measured} ± {number(mean.sd, column.digits)}" if mean else cell.measured
+        cells.append(replace(cell, measured=spread))
+    return replace(line, cells=tuple(cells))
+
+
+def _cell(metric: str, measured: float | None, judged: MetricVerdict | None, published: str | None) -> Cell:
+    title, shown = BY_METRIC[metric].title, number(measured, digits_of(metric, published))
+    if judged is None or judged.difference is None or judged.interval is None:
+        return Cell(title, shown, published, status=judged.status if judged else None)
+    return Cell(title, shown, published, *around(judged.difference, judged.interval), judged.status)
+
+
+def first_reason(verdict: RowVerdict) -> str:
+    """The first reason for a verdict, and how many more there are."""
+    if not verdict.reasons:
+        return ""
+    return verdict.reasons[0] + (f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else "")
+
+
+def interval_parts(row: Row) -> Table:
+    """How the interval of each metric of a row was made."""
+    header = ["metric", "measured", "published", "difference", "rounding", "sampling", "allowed", "interval", "verdict"]
+    lines = []
+    for m in row.verdict.metrics:
+        if m.difference is None or m.interval is None or m.measured is None:
+            continue
+        difference, interval = around(m.difference, m.interval)
+        lines.append(
+            [
+                BY_METRIC[m.metric].title,
+                number(m.measured, digits_of(m.metric, m.published) + 1),
+                m.published or ABSENT,
+                difference,
+                f"±{m.rounding:g}",
+                f"−{m.sampling[0]:.2g} / +{m.sampling[1]:.2g}" if m.sampling else "not estimated",
+                "none known" if m.allowance is None else f"±{m.allowance:.3g}",
+                interval,
+                m.status,
+            ]
+        )
+    return Table(header, lines)
+
+
+def settings(row: Row) -> Table:
+    """The settings of a row beside those of its published row; differences first."""
+    found = sorted(row.verdict.settings, key=lambda item: EFFECTS.index(item.effect))
+    lines = [[s.field, show(s.published), show(s.ours), s.effect, s.why] for s in found]
+    return Table(["setting", "published", "here", "effect", "why"], lines)
+
+
+# -- numbers of every tool, comparisons, costs ----------------------------------------------------------------------
+
+
+def all_numbers(report: Report) -> Table:
+    """Every metric of every tool, with its interval where there is one."""
+    found = dict.fromkeys((tool, metric) for row in report.rows for tool in row.metrics for metric in row.metrics[tool])
+    tools = list(dict.fromkeys(tool for tool, _ in found))
+    known = [(column.tool, column.metric) for column in COLUMNS]
+    ordered = sorted(found, key=lambda n: (tools.index(n[0]), known.index(n) if n in known else len(known)))
+    lines = [[tool.replace("_", "-"), m, *(_with_interval(row, tool, m) for row in report.rows)] for tool, m in ordered]
+    return Table(["tool", "metric", *(row.variant for row in report.rows)], lines)
+
+
+def _with_interval(row: Row, tool: str, metric: str) -> str:
+    value, interval = row.value(tool, metric), row.interval(tool, metric)
+    if value is None:
+        return ABSENT
+    return f"{value:.5g}" + (f" [{interval[0]:.5g}, {interval[1]:.5g}]" if interval else "")
+
+
+def differences(comparison: Comparison) -> Table:
+    """The metrics of two variants."""
+    lines = []
+    for m in comparison.metrics:
+        digits = BY_METRIC[m.metric].digits
+        shown = around(m.difference, m.interval) if m.interval else (signed(m.difference, digits), "not known")
+        lines.append([BY_METRIC[m.metric].title, number(m.baseline, digits), number(m.variant, digits), *shown])
+    return Table(["metric", comparison.baseline, comparison.variant, "difference", "95 % interval"], lines)
+
+
+def cost_ratios(comparison: Comparison) -> Table:
+    """The cost of two variants."""
+    lines = [
+        [COSTS[name], significant(cost.baseline), significant(cost.variant), f"{cost.ratio:.3f}"]
+        for name, cost in comparison.cost.items()
+        if cost
+    ]
+    return Table(["cost", comparison.baseline, comparison.variant, "ratio"], lines)
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """The settings that differ, what the intervals stand for, and the cost that a paper prints."""
+    changed = [f"{s.field}: {show(s.baseline)} → {show(s.variant)}" for s in comparison.settings]
+    notes = [f"settings that differ: {'; '.join(changed)}"] if changed else ["no setting differs"]
+    notes += [f"interval: {noise}" for noise in dict.fromkeys(m.noise for m in comparison.metrics)]
+    if printed := comparison.published_cost:
+        notes.append(f"published ratios: hours {printed.hours:.3f}, memory {printed.memory:.3f} ({printed.source})")
+    return notes
+
+
+def curve(row: Row) -> Table:
+    """Every scored set of weights; empty if there is only one."""
+    lines = [
+        [
+            f"{p.step:,}",
+            ABSENT if p.hours is None else f"{p.hours:.3g}",
+            ABSENT if p.images is None else f"{p.images:,}",
+            number(p.fid, 2),
+            number(p.inception_score, 2),
+        ]
+        for p in row.curve
+    ]
+    return Table(["step", "hours", "images", "FID", "IS"], lines if len(lines) > 1 else [])
+
+
+def costs(row: Row) -> list[tuple[str, str]]:
+    """(title, measured value) of each cost of a row that was measured."""
+    values = {title: getattr(row.cost, name) for name, title in COSTS.items()}
+    return [(title, significant(value)) for title, value in values.items() if value is not None]
+
+
+# -- sentences ------------------------------------------------------------------------------------------------------
+
+
+def _urls(report: Report, row: Row) -> list[str]:
+    papers = [report.papers[key] for key in row.published.papers] if row.published else []
+    return [paper.url for paper in papers if paper.url]
+
+
+def published_row(report: Report, row: Row) -> str | None:
+    """The published row in words."""
+    if not (found := row.published):
+        return None
+    shown, urls = f"{found.id}: {found.model}, {found.source}, {KINDS[found.kind]}", _urls(report, row)
+    return f"{shown} ({', '.join(urls)})" if urls else shown
+
+
+def notes(row: Row) -> list[str]:
+    """Why a row has its status, and everything else to know that is not a number."""
+    reasons = row.verdict.reasons
+    if row.verdict.settings and len(reasons) > MAX_REASONS + 1:
+        rest = f"{len(reasons) - MAX_REASONS} more settings differ: see the report"
+        reasons = [*reasons[:MAX_REASONS], rest]
+    lines = [*reasons, *row.verdict.notes]
+    lines += [f"{tool.replace('_', '-')} could not run: {text}" for tool, text in row.errors.items()]
+    return lines + [f"{tool.replace('_', '-')}: {text}" for tool, found in row.warnings.items() for text in found]
+
+
+def terminal_summary(report: Report) -> str:
+    """The table that a run prints at its end, with reasons, notes and curves."""
+    scored = {tool for row in report.rows for tool in row.metrics}
+    columns = (*COLUMNS, *(column for column in OPTIONAL_COLUMNS if column.tool in scored))
+    header = ["variant", *(column.title for column in columns), "verdict"]
+    lines = [
+        [row.variant, *(number(row.value(c.tool, c.metric), c.digits) for c in columns), row.verdict.status]
+        for row in report.rows
+    ]
+    remarks = [f"{row.variant}: {text}" for row in report.rows for text in notes(row)]
+    for row in report.rows:
+        if len(row.curve) > 1:
+            points = ", ".join(f"{p.fid:.2f} at step {p.step} ({p.images} images)" for p in row.curve)
+            remarks.append(f"{row.variant}: FID {points}")
+    return "\n".join(["", text_table(header, lines), "", *remarks])
