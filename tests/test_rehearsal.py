@@ -1,6 +1,5 @@
 """Every manifest's smoke form, through real processes, to a report: so that none can rot."""
 
-import json
 import math
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from benchmark.manifest.schema import load
 from benchmark.manifest.smoke_form import scaled
 from benchmark.plan.plan import make_plan
 from benchmark.plan.run_directory import RunDirectory
+from benchmark.report.model import read_report
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted(MANIFESTS.glob("*.yaml"))
@@ -35,11 +35,12 @@ def test_every_manifest_reaches_its_report(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for path in PATHS:
-        report = json.loads((tmp_path / "report" / path.stem / "report.json").read_text())
+        report = read_report(tmp_path / "report" / path.stem / "report.json")
+        assert report is not None
         assert (tmp_path / "report" / path.stem / "report.html").is_file()
-        assert [row["variant"] for row in report["rows"]] == [run.variant for run in load(path).runs]
-        assert any("smoke run" in note for note in report["notes"])
-        for row in report["rows"]:
-            assert row["errors"] == {}
-            assert all(math.isfinite(row["metrics"]["adm"][name]) for name in ("fid", "sfid", "is", "precision"))
-            assert row["verdict"]["status"] not in ("reproduced", "better", "worse")
+        assert [row.variant for row in report.rows] == [run.variant for run in load(path).runs]
+        assert any("smoke run" in note for note in report.notes)
+        for row in report.rows:
+            assert row.errors == {}
+            assert all(math.isfinite(row.adm[name] or math.nan) for name in ("fid", "sfid", "is", "precision"))
+            assert row.verdict.status not in ("reproduced", "better", "worse")

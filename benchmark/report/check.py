@@ -15,7 +15,7 @@ ALL_REPRODUCED, NOT_REPRODUCED, NOTHING_COMPARED = 0, 1, 3
 
 
 def check(run_directory: Path) -> tuple[str, int]:
-    """The verdicts of a run as text, and the exit code: 0 all compared rows are reproduced, 1 one is not, 3 none compared.
+    """The verdicts of a run as text, and the exit code: 0 all compared rows hold, 1 one does not, 3 none was compared.
 
     Raises:
         UserError: no run there.

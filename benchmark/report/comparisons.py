@@ -35,8 +35,8 @@ class Variant:
     """A variant of the manifest with all its seeds."""
 
     name: str
-    runs: Sequence[Run]
-    rows: Sequence[Row]
+    runs: list[Run]
+    rows: list[Row]
     """One a run."""
 
     def values(self, metric: str) -> list[float | None]:
@@ -46,16 +46,15 @@ class Variant:
 
     def by_training_seed(self) -> dict[int, Variant]:
         """The sample sets of each training seed."""
-        seeds = dict.fromkeys(run.seed for run in self.runs)
-        pairs = list(zip(self.runs, self.rows, strict=True))
-        return {
-            seed: Variant(
-                self.name,
-                [run for run, _ in pairs if run.seed == seed],
-                [row for run, row in pairs if run.seed == seed],
-            )
-            for seed in seeds
-        }
+        found: dict[int, Variant] = {}
+        for run, row in zip(self.runs, self.rows, strict=True):
+            found.setdefault(run.seed, Variant(self.name, [], [])).append(run, row)
+        return found
+
+    def append(self, run: Run, row: Row) -> None:
+        """Add a seed."""
+        self.runs.append(run)
+        self.rows.append(row)
 
     def mean(self, metric: str) -> float | None:
         """Mean over the rows; None where one has no value."""
@@ -86,12 +85,10 @@ def base_name(run: Run) -> str:
 
 def variants_of(runs: Sequence[Run], rows: Sequence[Row]) -> list[Variant]:
     """The variants of a report, in order."""
-    members: dict[str, tuple[list[Run], list[Row]]] = {}
+    found: dict[str, Variant] = {}
     for run, row in zip(runs, rows, strict=True):
-        found = members.setdefault(base_name(run), ([], []))
-        found[0].append(run)
-        found[1].append(row)
-    return [Variant(name, *found) for name, found in members.items()]
+        found.setdefault(base_name(run), Variant(base_name(run), [], [])).append(run, row)
+    return list(found.values())
 
 
 def groups_of(registry: Registry, variants: Sequence[Variant]) -> list[Group]:

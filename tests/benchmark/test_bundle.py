@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def test_a_changed_file_is_found_by_its_hash(run: Path, tmp_path: Path) -> None:
 
     text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
     assert not sound
-    assert "its content is not that of its hash" in text
+    assert re.search(r"WRONG: run/stages/score-adm-sra-\w+/scores.json: .*hash", text)
 
 
 @pytest.mark.parametrize("member", ["missing", "added"])
@@ -99,7 +100,8 @@ def test_a_missing_or_added_file_is_found(run: Path, tmp_path: Path, member: str
 
     text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
     assert not sound
-    assert ("listed, and not in" if member == "missing" else "and not listed") in text
+    name = "score-adm-sra-" if member == "missing" else "extra.txt"
+    assert re.search(rf"WRONG: run/stages/{name}.*listed", text)
 
 
 def test_a_score_changed_with_its_hash_contradicts_the_report(run: Path, tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_a_score_changed_with_its_hash_contradicts_the_report(run: Path, tmp_pat
 
     text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
     assert not sound
-    assert "WRONG: sra: the report's metrics, verdict, curve are not those of the files beside it" in text
+    assert "WRONG: sra: metrics, verdict, curve" in text
 
 
 def test_a_verdict_changed_in_the_report_is_re_derived(run: Path, tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_without_its_plan_nothing_is_proved(run: Path, tmp_path: Path) -> None:
 
     text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
     assert not sound
-    assert "WRONG: run/plan.json: not there" in text
+    assert "WRONG: run/plan.json: missing" in text
 
 
 def test_a_row_added_to_the_report_is_found(run: Path, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_a_path_that_leaves_the_archive_is_refused(run: Path, tmp_path: Path) ->
         members["../evil.txt"] = b"x"
         rehashed(members)
 
-    with pytest.raises(UserError, match="leaves the archive"):
+    with pytest.raises(UserError, match=r"evil\.txt"):
         verify_bundle(rewritten(tmp_path / "b.zip", change))
     assert not (tmp_path / "evil.txt").exists()
 
@@ -182,7 +184,7 @@ def test_a_path_that_leaves_the_archive_is_refused(run: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("content", [b"not a zip", b"PK\x05\x06" + bytes(18)])
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "b.zip").write_bytes(content)
-    with pytest.raises(UserError, match="not an archive made by sra-bench bundle"):
+    with pytest.raises(UserError, match=r"b\.zip: expected an archive made by sra-bench bundle"):
         verify_bundle(tmp_path / "b.zip")
     with pytest.raises(UserError, match="no such file"):
         verify_bundle(tmp_path / "none.zip")
@@ -236,7 +238,7 @@ def test_fid_is_made_again_from_statistics(run: Path, tmp_path: Path) -> None:
     text, sound = verify_bundle(with_statistics(run, tmp_path / "b.zip"))
     assert sound, text
     assert text.count("from feature statistics") == 4
-    assert "IS, precision, recall: features are not inside" in text
+    assert "not re-derived: sra: IS, precision, recall" in text
 
 
 def test_a_fid_that_its_statistics_do_not_give_is_wrong(run: Path, tmp_path: Path) -> None:
@@ -297,14 +299,14 @@ def with_features(run: Path, folder: Path, wrong: str = "") -> Path:
 def test_every_metric_is_made_again_from_features(run: Path, tmp_path: Path) -> None:
     text = make_bundle(with_features(run, tmp_path), tmp_path / "b.zip", samples=False, features=True)
     assert "without" not in text
-    assert "features 0.0 MB of them" in text
+    assert "MB of them features" in text
     shutil.rmtree(run)
     text, sound = verify_bundle(tmp_path / "b.zip")
     assert sound, text
     for row in ROWS:
         for metric in ("fid", "sfid", "is", "precision", "recall", "precision_exact", "recall_exact"):
             assert f"ok: {row}: {metric} " in text
-    assert "features are not inside" not in text
+    assert "not re-derived: sra" not in text
 
 
 @pytest.mark.parametrize("metric", ["is", "recall"])
@@ -318,9 +320,9 @@ def test_a_metric_that_its_features_do_not_give_is_wrong(run: Path, tmp_path: Pa
 
 def test_features_are_inside_where_they_are_asked_for_and_known(run: Path, tmp_path: Path) -> None:
     make_bundle(with_features(run, tmp_path), tmp_path / "b.zip", samples=False)
-    assert "IS, precision, recall: features are not inside" in verify_bundle(tmp_path / "b.zip")[0]
+    assert "not re-derived: sra: IS, precision, recall" in verify_bundle(tmp_path / "b.zip")[0]
     for path in (run / "cache").rglob("*.npy"):
         path.unlink()
     text = make_bundle(run, tmp_path / "b.zip", samples=False, features=True)
     assert text.count("without the features of /") == 2
-    assert f"without the classifier of {tmp_path / 'graph.pb'}: the cache does not have it; score once more" in text
+    assert f"without the classifier of {tmp_path / 'graph.pb'}: " in text

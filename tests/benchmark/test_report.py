@@ -16,11 +16,12 @@ from benchmark.commands.run import execute
 from benchmark.plan.run_directory import read_json, write_json
 from benchmark.published.schema import METRICS, Registry
 from benchmark.published.verdict import half_unit
-from benchmark.report import latex, show_report, write_report
 from benchmark.report.check import check
 from benchmark.report.collect import load_report
-from benchmark.report.columns import around, costs
 from benchmark.report.diff import compare_runs
+from benchmark.report.model import read_report
+from benchmark.report.render import latex_text, render, show_report, write_report
+from benchmark.report.tables import around, costs
 from sra.common.errors import UserError
 
 Finished = Callable[..., tuple[Path, Any]]
@@ -78,8 +79,8 @@ def test_a_failed_stage_is_a_failed_row_that_says_where(finished: Finished) -> N
     text, code = check(root)
     assert code == 1
     assert "sra: failed: train-sra: loss nan" in text
-    row = load_report(root)["rows"][1]
-    assert row["verdict"]["status"] == "failed"
+    row = load_report(root).rows[1]
+    assert row.verdict.status == "failed"
     assert "failed" in show_report(root, "html")
 
 
@@ -94,7 +95,7 @@ def test_an_unfinished_run_says_what_is_missing(finished: Finished) -> None:
     root, plan = finished(ROWS)
     for name in ("sample-sra", "score-adm-sra"):
         shutil.rmtree(next(s for s in plan.stages if s.name == name).directory)
-    assert "sra: failed: sample-sra: has not run to its end" in check(root)[0]
+    assert "sra: failed: sample-sra: not finished" in check(root)[0]
 
 
 def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,10 +106,10 @@ def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.Monke
     manifest = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
     with pytest.raises(runner.StageError):
         execute(manifest, tmp_path / "out", None, None, "report", "sra-bench run smoke.yaml")
-    report = read_json(tmp_path / "out" / "report" / "report.json")
+    report = read_report(tmp_path / "out" / "report" / "report.json")
     assert report is not None
-    assert [row["verdict"]["status"] for row in report["rows"]] == ["failed", "failed"]
-    assert report["rows"][0]["verdict"]["reasons"] == ["images: no"]
+    assert [row.verdict.status for row in report.rows] == ["failed", "failed"]
+    assert report.rows[0].verdict.reasons == ["images: no"]
 
 
 # -- seeds and pairs ------------------------------------------------------------------------------------------------
@@ -129,19 +130,19 @@ def seeded(finished: Finished, registry: Registry, shifts: tuple[float, ...] = S
 
 def test_seeds_are_one_group_with_mean_deviation_and_verdict(finished: Finished, registry: Registry) -> None:
     report = load_report(seeded(finished, registry))
-    assert len(report["rows"]) == 6
-    group = next(g for g in report["groups"] if g["variant"] == "sra")
-    assert group["seeds"] == [0, 1, 2]
+    assert len(report.rows) == 6
+    group = next(g for g in report.groups if g.variant == "sra")
+    assert group.seeds == [0, 1, 2]
     values = [printed(registry, ROWS["sra"], "fid") + shift for shift in SHIFTS]
-    assert group["metrics"]["fid"]["mean"] == pytest.approx(fmean(values))
-    assert group["metrics"]["fid"]["sd"] == pytest.approx(0.1)
-    assert group["verdict"]["status"] == "reproduced"
+    assert group.metrics["fid"].mean == pytest.approx(fmean(values))
+    assert group.metrics["fid"].sd == pytest.approx(0.1)
+    assert group.verdict.status == "reproduced"
 
 
 def test_the_check_counts_the_mean_not_each_seed(finished: Finished, registry: Registry) -> None:
     """One seed lies outside, their mean inside: the variant holds."""
     root = seeded(finished, registry, (0.4, -0.3, 0.0))
-    statuses = [row["verdict"]["status"] for row in load_report(root)["rows"]]
+    statuses = [row.verdict.status for row in load_report(root).rows]
     assert "worse" in statuses
     text, code = check(root)
     assert code == 0
@@ -150,28 +151,28 @@ def test_the_check_counts_the_mean_not_each_seed(finished: Finished, registry: R
 
 def test_pairs_over_seeds_have_students_interval(finished: Finished, registry: Registry) -> None:
     """By hand: mean of three paired differences, 4.3027 = t(0.975, 2), standard error s / sqrt(3)."""
-    (pair,) = load_report(seeded(finished, registry))["pairs"]
-    assert (pair["without"], pair["with"]) == ("baseline", "sra")
-    fid = next(m for m in pair["metrics"] if m["metric"] == "fid")
+    (pair,) = load_report(seeded(finished, registry)).comparisons
+    assert (pair.baseline, pair.variant) == ("baseline", "sra")
+    fid = next(m for m in pair.metrics if m.metric == "fid")
     gap = printed(registry, ROWS["sra"], "fid") - printed(registry, ROWS["baseline"], "fid")
     differences = [gap - shift for shift in SHIFTS]
     half = 4.302652729911275 * 0.1 / math.sqrt(3)
-    assert fid["difference"] == pytest.approx(fmean(differences))
-    assert fid["interval"] == pytest.approx([fmean(differences) - half, fmean(differences) + half])
-    assert fid["seeds"] == 3
+    assert fid.difference == pytest.approx(fmean(differences))
+    assert fid.interval == pytest.approx([fmean(differences) - half, fmean(differences) + half])
+    assert fid.seeds == 3
 
 
 def test_one_seed_has_sampling_noise_only(finished: Finished, registry: Registry) -> None:
     values = {name: printed(registry, row, "fid") for name, row in ROWS.items()}
     intervals = {name: {"fid": [value - 0.3, value + 0.4]} for name, value in values.items()}
     root, _ = finished(ROWS, intervals=intervals)
-    (pair,) = load_report(root)["pairs"]
-    fid = next(m for m in pair["metrics"] if m["metric"] == "fid")
+    (pair,) = load_report(root).comparisons
+    fid = next(m for m in pair.metrics if m.metric == "fid")
     gap = values["sra"] - values["baseline"]
     reach = math.hypot(0.3, 0.4)
-    assert fid["interval"] == pytest.approx([gap - reach, gap + reach])
-    assert "sampling alone" in fid["of"]
-    assert next(m for m in pair["metrics"] if m["metric"] == "is")["interval"] is None
+    assert fid.interval == pytest.approx([gap - reach, gap + reach])
+    assert "sampling noise alone" in fid.noise
+    assert next(m for m in pair.metrics if m.metric == "is").interval is None
 
 
 def test_sets_of_samples_are_one_group_whose_mean_is_less_noisy(finished: Finished, registry: Registry) -> None:
@@ -183,21 +184,21 @@ def test_sets_of_samples_are_one_group_whose_mean_is_less_noisy(finished: Finish
     intervals = {name: {"fid": [value - 0.3, value + 0.4]} for name, value in names.items()}
     root, _ = finished(ROWS, metrics=metrics, intervals=intervals, overrides=overrides)
     report = load_report(root)
-    group = next(g for g in report["groups"] if g["variant"] == "sra")
-    assert (group["seeds"], group["sample_seeds"]) == ([0], [0, 1, 2, 3])
-    assert group["metrics"]["fid"]["mean"] == pytest.approx(values["sra"] + 0.15)
-    (pair,) = report["pairs"]
-    fid = next(m for m in pair["metrics"] if m["metric"] == "fid")
+    group = next(g for g in report.groups if g.variant == "sra")
+    assert (group.seeds, group.sample_seeds) == ([0], [0, 1, 2, 3])
+    assert group.metrics["fid"].mean == pytest.approx(values["sra"] + 0.15)
+    (pair,) = report.comparisons
+    fid = next(m for m in pair.metrics if m.metric == "fid")
     gap, reach = values["sra"] - values["baseline"], math.hypot(0.3, 0.4) / 2
-    assert fid["interval"] == pytest.approx([gap - reach, gap + reach])
-    assert fid["seeds"] == 1
+    assert fid.interval == pytest.approx([gap - reach, gap + reach])
+    assert fid.seeds == 1
     assert "mean of 4 sample seeds" in show_report(root, "md")
 
 
 def test_pairs_name_every_setting_that_differs(finished: Finished) -> None:
     root, _ = finished({"a": "sit-b2-sra-256-400k", "b": "sit-b2-sra-weight0.4", "c": "sit-b2-sra-nohead"})
-    pairs = load_report(root)["pairs"]
-    assert [(p["without"], p["with"], [s["field"] for s in p["settings"]]) for p in pairs] == [
+    pairs = load_report(root).comparisons
+    assert [(p.baseline, p.variant, [s.field for s in p.settings]) for p in pairs] == [
         ("a", "b", ["align.weight"]),
         ("a", "c", ["align.head"]),
     ]
@@ -205,8 +206,8 @@ def test_pairs_name_every_setting_that_differs(finished: Finished) -> None:
 
 def test_networks_of_different_sizes_are_no_pair(finished: Finished) -> None:
     root, _ = finished({**ROWS, "xl": "sit-xl2-sra-256-800ep-cfg", "vanilla": "sit-xl2-256-7m"})
-    pairs = load_report(root)["pairs"]
-    assert [(p["without"], p["with"]) for p in pairs] == [("baseline", "sra"), ("xl", "vanilla")]
+    pairs = load_report(root).comparisons
+    assert [(p.baseline, p.variant) for p in pairs] == [("baseline", "sra"), ("xl", "vanilla")]
 
 
 def test_cost_ratio_and_the_published_one(finished: Finished, registry: Registry) -> None:
@@ -215,14 +216,17 @@ def test_cost_ratio_and_the_published_one(finished: Finished, registry: Registry
     rows = [{"step": s, "loss": 1.0, "seconds": s / 8, "memory_bytes": 3 * 2**30} for s in (100, 200, 300)]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = load_report(root)
-    (pair,) = report["pairs"]
-    assert pair["cost"]["seconds_per_step"]["ratio"] == pytest.approx(10 / 8)
-    assert pair["cost"]["memory_gib"] is None
-    assert report["rows"][1]["cost"]["memory_gib"] == 3
-    assert ("GPU memory, GiB", "3") in costs(report["rows"][1])
+    (pair,) = report.comparisons
+    ratio = pair.cost["seconds_per_step"]
+    assert ratio is not None
+    assert ratio.ratio == pytest.approx(10 / 8)
+    assert pair.cost["memory_gib"] is None
+    assert report.rows[1].cost.memory_gib == 3
+    assert ("GPU memory, GiB", "3") in costs(report.rows[1])
     hours, memory, hours_sra, memory_sra = registry.cost["SiT-B"]
-    assert pair["published_cost"]["hours"] == hours_sra / hours
-    assert pair["published_cost"]["memory"] == memory_sra / memory
+    assert pair.published_cost is not None
+    assert pair.published_cost.hours == hours_sra / hours
+    assert pair.published_cost.memory == memory_sra / memory
 
 
 def test_device_hours_count_every_process(finished: Finished) -> None:
@@ -232,9 +236,9 @@ def test_device_hours_count_every_process(finished: Finished) -> None:
     argv = ["python", "-m", "sra.runtime.launch", "--nproc-per-node", "4"]
     argv += ["-m", "sra.training.train", "--processes", "8"]
     write_json(stage, {**(read_json(stage) or {}), "argv": argv})
-    baseline, sra = (row["cost"] for row in load_report(root)["rows"])
-    assert (baseline["processes"], sra["processes"]) == (1, 8)
-    assert sra["device_hours"] == 8 * sra["training_hours"]
+    baseline, sra = (row.cost for row in load_report(root).rows)
+    assert (baseline.processes, sra.processes) == (1, 8)
+    assert sra.device_hours == 8 * (sra.training_hours or 0)
 
 
 def test_curves_over_steps_and_measured_hours(finished: Finished) -> None:
@@ -243,9 +247,9 @@ def test_curves_over_steps_and_measured_hours(finished: Finished) -> None:
     log.write_text(
         "".join(json.dumps({"step": s, "loss": 1.0, "seconds": s * 36.0}) + "\n" for s in (100, 200, 400_000))
     )
-    (row,) = load_report(root)["rows"]
-    assert [p["step"] for p in row["curve"]] == [150, 250, 400_000]
-    assert [p["hours"] for p in row["curve"]] == pytest.approx([1.5, 2.5, 4000])
+    (row,) = load_report(root).rows
+    assert [p.step for p in row.curve] == [150, 250, 400_000]
+    assert [p.hours for p in row.curve] == pytest.approx([1.5, 2.5, 4000])
 
 
 def test_linear_probes_are_drawn_where_they_are(finished: Finished) -> None:
@@ -253,14 +257,14 @@ def test_linear_probes_are_drawn_where_they_are(finished: Finished) -> None:
     rows = [{"t": 0.5, "block": block, "accuracy": block / 20, "train_accuracy": 1.0} for block in (1, 4, 8)]
     write_json(root / "probe" / "sra" / "probe.json", {"settings": {}, "rows": rows})
     report = load_report(root)
-    assert report["rows"][0]["probe"] == []
-    assert [p["accuracy"] for p in report["rows"][1]["probe"]] == [0.05, 0.2, 0.4]
+    assert report.rows[0].probe == ()
+    assert [p.accuracy for p in report.rows[1].probe] == [0.05, 0.2, 0.4]
     assert "Linear probes of sra" in show_report(root, "html")
 
 
 def test_the_resolved_manifest_shows_what_will_be_allowed(finished: Finished, registry: Registry) -> None:
     root, _ = finished({**ROWS, "ckpt": "sit-xl2-sra-256-800ep-cfg"})
-    allowances = yaml.safe_load(load_report(root)["manifest"])["allowances"]
+    allowances = yaml.safe_load(load_report(root).manifest)["allowances"]
     assert set(allowances) == set(ROWS)
     width = next(s.width for s in registry.spread if s.align == "sra")
     assert allowances["sra"]["fid"]["allowed"] == float(width)
@@ -288,9 +292,7 @@ def test_html_is_one_file_without_the_network(shown: Path, registry: Registry) -
 
 def test_html_escapes_what_people_write(shown: Path) -> None:
     report = write_report(load_report(shown), shown / "report")
-    report["notes"] = ["<script>alert(1)</script>"]
-    from benchmark.report import render
-
+    report = report.model_copy(update={"notes": ["<script>alert(1)</script>"]})
     assert "<script>" not in render(report, "html", shown / "report")
 
 
@@ -308,7 +310,7 @@ def test_markdown_and_latex_print_what_papers_print(shown: Path, registry: Regis
 
 def test_json_keeps_the_keys_of_the_contract(shown: Path) -> None:
     report = json.loads(show_report(shown, "json"))
-    assert report["schema"] == 2
+    assert report["schema"] == 3
     for row in report["rows"]:
         assert {"variant", "metrics", "verdict", "cost", "provenance", "intervals", "errors", "curve"} <= set(row)
         assert {"status", "reasons"} <= set(row["verdict"])
@@ -323,11 +325,11 @@ def test_a_report_moves_to_another_machine(shown: Path, tmp_path: Path) -> None:
     shutil.copytree(shown, moved)
     shutil.rmtree(shown)
     after = load_report(moved)
-    assert [r["verdict"] for r in after["rows"]] == [r["verdict"] for r in before["rows"]]
+    assert [r.verdict for r in after.rows] == [r.verdict for r in before.rows]
     show_report(moved, "json")
     alone = tmp_path / "alone"
     shutil.copytree(moved / "report", alone / "report")
-    assert [r["verdict"]["status"] for r in load_report(alone)["rows"]] == [
+    assert [r.verdict.status for r in load_report(alone).rows] == [
         "reproduced",
         "reproduced",
         "not comparable",
@@ -337,14 +339,13 @@ def test_a_report_moves_to_another_machine(shown: Path, tmp_path: Path) -> None:
 
 def test_a_report_of_another_schema_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "report" / "report.json", {"schema": 1, "rows": []})
-    with pytest.raises(UserError, match="schema 1, this version reads 2"):
+    with pytest.raises(UserError, match=r"report\.json: schema: expected 2 or 3, got 1"):
         load_report(tmp_path)
 
 
 def test_the_interval_of_the_report_is_the_verdicts(shown: Path, registry: Registry) -> None:
-    row = load_report(shown)["rows"][0]
-    fid = row["verdict"]["metrics"][0]
-    assert fid["rounding"] == half_unit(registry.row(ROWS["baseline"]).printed["fid"])
+    fid = load_report(shown).rows[0].verdict.metrics[0]
+    assert fid.rounding == half_unit(registry.row(ROWS["baseline"]).printed["fid"])
     assert "±2.13" in show_report(shown, "md")
 
 
@@ -386,4 +387,4 @@ def test_diff_of_a_run_with_itself_is_empty(finished: Finished) -> None:
 
 
 def test_no_sign_of_latex_survives_unescaped() -> None:
-    assert latex._text(r"x\y_z & {q} ± 5%") == r"x\textbackslash{}y\_z \& \{q\} $\pm$ 5\%"
+    assert latex_text(r"x\y_z & {q} ± 5%") == r"x\textbackslash{}y\_z \& \{q\} $\pm$ 5\%"
