@@ -191,7 +191,7 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no plan\.json"):
+    with pytest.raises(UserError, match=r"expected a readable plan\.json"):
         make_bundle(tmp_path, None, samples=False)
 
 
