@@ -16,6 +16,7 @@ SHARED = {
     "sra.common.errors",
     "sra.common.validation",
     "sra.common.files",
+    "sra.common.tables",
     "sra.model.flops",
     "evaluator.tools.score_record",
 }
