@@ -1,55 +1,58 @@
 """How good images are: the ADM protocol, clean-fid and torch-fidelity.
 
     from evaluator import evaluate, fid, inception_score, precision_recall
-    evaluate("samples.npz", "reference.npz", "classify_image_graph_def.pb")["metrics"]["fid"]
+    evaluate("samples.npz", "reference.npz", "classify_image_graph_def.pb").metrics["fid"]
 
-Nothing heavy is imported before it is needed, TensorFlow never: `evaluate` runs in a process of its own.
+Importing this loads neither numpy nor a framework; `evaluate` runs a tool in a process of its own.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluator.tools import TOOL_MODULES, Tool
+from sra.common.errors import EvaluatorError, one_of
+
 if TYPE_CHECKING:
     from evaluator.metrics.frechet import Rows
+    from evaluator.tools.score_record import ScoreRecord
 
-__all__ = ["evaluate", "fid", "inception_score", "precision_recall"]
+__all__ = ["EvaluatorError", "evaluate", "fid", "inception_score", "precision_recall"]
 
 
-def evaluate(
-    samples: str | Path, reference: str | Path, graph: str, *options: str, tool: str = "adm"
-) -> dict[str, Any]:
-    """The record of one sample set, as `python -m evaluator.<tool>` writes it.
+def evaluate(samples: str | Path, reference: str | Path, graph: str, *options: str, tool: Tool = "adm") -> ScoreRecord:
+    """Score one sample set; the record is the one that the tool writes as `scores.json`.
 
     Args:
-        samples: `.npz`, folder, zip or shards.
-        reference: the same; a reference batch's stored statistics are used.
+        samples: `.npz`, folder, zip or shards of images.
+        reference: the same; statistics stored in a reference batch are used.
         graph: a frozen Inception graph, or `embedded:digits`.
         options: more arguments of the tool, such as "--cache", "features".
-        tool: name of its module: adm, adm_torch, clean_fid, torch_fidelity.
+        tool: adm, adm-torch, clean-fid or torch-fidelity.
 
     Raises:
-        EvaluatorError: what the tool refuses, in one line.
+        EvaluatorError: bad input, in one line.
+        RuntimeError: the tool failed.
     """
-    from sra.common.errors import EvaluatorError
+    from evaluator.tools import score_record  # pydantic: not needed by the functions below
 
+    if tool not in TOOL_MODULES:
+        raise EvaluatorError(one_of("tool", tool, TOOL_MODULES))
     with tempfile.TemporaryDirectory() as folder:
-        record = Path(folder) / "scores.json"
-        command = [sys.executable, "-m", f"evaluator.tools.{tool}", "--samples", str(samples)]
-        command += ["--reference", str(reference), "--graph", graph, "--json", str(record), *options]
+        path = Path(folder) / "scores.json"
+        command = [sys.executable, "-m", TOOL_MODULES[tool], "--samples", str(samples), "--reference", str(reference)]
+        command += ["--graph", graph, "--json", str(path), *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         if errors:
             raise EvaluatorError(errors[-1].removeprefix("error: "))
         if done.returncode:
-            raise RuntimeError(f"evaluator.tools.{tool} ended with exit code {done.returncode}:\n{done.stderr}")
-        found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    return found
+            raise RuntimeError(f"{TOOL_MODULES[tool]} ended with exit code {done.returncode}:\n{done.stderr}")
+        return score_record.read(path)
 
 
 def fid(samples: Rows, reference: Rows) -> float:

@@ -29,8 +29,8 @@ def test_python_lines(tmp_path, monkeypatch):
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
     found: dict = {}
     exec(compile(program, "docs/evaluator.md", "exec"), found)
-    low, high = found["record"]["intervals"]["fid"]
-    assert low < found["record"]["metrics"]["fid"] < high
+    low, high = found["record"].intervals["fid"]
+    assert low < found["record"].metrics["fid"] < high
     assert list((tmp_path / "features").iterdir())
     # Known by other means: the same set twice is at distance 0 of itself, and fully covered.
     assert found["distance"] > found["fid"](sets["samples"], sets["samples"]) == pytest.approx(0, abs=1e-5)

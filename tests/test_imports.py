@@ -18,6 +18,7 @@ SHARED = {
     "sra.common.files",
     "sra.common.tables",
     "sra.model.flops",
+    "evaluator.tools",
     "evaluator.tools.score_record",
 }
 

@@ -12,9 +12,9 @@ from benchmark.machine import gpus, provenance
 from benchmark.manifest.schema import load
 from benchmark.plan.plan import make_plan
 from benchmark.plan.run_directory import RunDirectory
-from benchmark.plan.stages import TOOL_MODULES
 from benchmark.run.local import interpreter_of
 from benchmark.run.runner import job_environment
+from evaluator.tools import TOOL_MODULES
 
 PROBES = {
     "torch": "import torch; n = torch.cuda.device_count(); "

@@ -13,10 +13,10 @@ from benchmark.commands.tool_options import ToolOptions
 from benchmark.machine.gpus import missing_framework
 from benchmark.manifest.schema import TOOLS
 from benchmark.plan.run_directory import read_json
-from benchmark.plan.stages import TOOL_MODULES
 from benchmark.report.crosscheck import disagreements
 from benchmark.run.local import interpreter_of
 from benchmark.run.runner import STOPPED, StoppedError, job_environment
+from evaluator.tools import TOOL_MODULES
 from sra.config import UserError
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.containers.build import REPOSITORY, installed_version, reference_of
-from benchmark.plan.stages import TOOL_MODULES
+from evaluator.tools import TOOL_MODULES
 from sra.common.errors import UserError, expected
 from sra.common.validation import validated
 from sra.config import STRICT

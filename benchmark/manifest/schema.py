@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from benchmark.manifest.document import ManifestError, normalised, override, read
+from evaluator.tools import Tool
 from sra.common.errors import did_you_mean
 from sra.common.validation import adapter, one_line
 from sra.config import (
@@ -33,7 +34,6 @@ from sra.config import (
 
 __all__ = ["TOOLS", "Loaded", "Manifest", "ManifestError", "Run", "ScoreConfig", "Tool", "Variant", "load", "schema"]
 
-Tool = Literal["adm", "clean-fid", "torch-fidelity", "adm-torch"]
 # adm-torch scores what adm scores, by another route: only where it is asked for.
 TOOLS: tuple[Tool, ...] = typing.get_args(Tool)[:3]
 

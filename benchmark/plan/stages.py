@@ -11,14 +11,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from benchmark.plan import cost
 from benchmark.plan.counts import checkpoint_bytes, image_bytes, image_count, latent_bytes, parameters, weights_bytes
 from benchmark.plan.run_directory import RunDirectory, read_json
+from evaluator.tools import TOOL_MODULES
 from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
-TOOL_MODULES = {
-    "adm": "evaluator.tools.adm",
-    "adm-torch": "evaluator.tools.adm_torch",
-    "clean-fid": "evaluator.tools.clean_fid",
-    "torch-fidelity": "evaluator.tools.torch_fidelity",
-}
 PROTOCOL_TOOLS = ("adm", "adm-torch")
 """Tools of the ADM protocol: they cache features and draw views."""
 EXTRACTOR_TOOLS = ("clean-fid", "torch-fidelity")

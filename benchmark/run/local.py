@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 
 from benchmark.machine.environment import MASTER_PORT, TENSORFLOW_PYTHON
-from benchmark.plan.stages import TOOL_MODULES
 from benchmark.run.command import Command
+from evaluator.tools import TOOL_MODULES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import pickle
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluator.embedded import EDGE
 from evaluator.features.cache import Progress
 from evaluator.images.image_set import ImageSet
 from sra.common.errors import ToolError
@@ -45,7 +45,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--assets", type=Path, default=folder, help=f"folder of weights; default: ${FOLDER_VARIABLE}")
 
 
-def place(weights: Weights, folder: Path) -> Path:
+def find_weights(weights: Weights, folder: Path) -> Path:
     """The file of a tool's weights: in the asset's folder, or in the assets folder itself.
 
     Raises:
@@ -61,6 +61,17 @@ def place(weights: Weights, folder: Path) -> Path:
     return found
 
 
+def check_size(*sets: ImageSet) -> None:
+    """Refuse images of another size than the embedded classifier takes.
+
+    Raises:
+        ToolError: which set, and its size.
+    """
+    for images in sets:
+        if images.shape != (EDGE, EDGE):
+            raise ToolError(f"{images.path}: expected images of {EDGE} x {EDGE} pixels, got {images.shape}")
+
+
 def state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.pth` file, read without running what a pickle may hold.
 
@@ -72,12 +83,6 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise ToolError(f"{path}: not a whole file of weights") from error
     return found
-
-
-def identity(path: Path) -> dict[str, str]:
-    """File name and SHA-256, for the record."""
-    with path.open("rb") as handle:
-        return {"file": path.name, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
 
 
 def device() -> torch.device:

@@ -100,11 +100,6 @@ class ImageSet:
             warnings.append(f"{found.black} of {self.count} images are all black; the first is {first}")
         return warnings
 
-    def facts(self) -> dict[str, Any]:
-        """Path, hash, count and shape, for the record."""
-        shape = [*self.shape, 3]
-        return {"path": str(self.path), "sha256": self.sha256(), "count": self.count, "shape": shape}
-
 
 def open_images(path: Path) -> ImageSet:
     """The images of a path.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import graphlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,14 @@ PASSED = ("Identity", "CheckNumerics")
 """Operations that hand their first input on."""
 FORMAT = "sra-bench inception 1"
 SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Name and hash of a frozen graph."""
+
+    name: str
+    sha256: str
 
 
 def load(graph: Graph) -> Inception:
@@ -129,13 +137,12 @@ def read(path: Path) -> Network:
     return Network(nodes, constants, **json.loads(metadata["names"]))
 
 
-def source_of(graph: Graph) -> dict[str, str]:
-    """Name and SHA-256 of the frozen graph that the features come from."""
+def source_of(graph: Graph) -> Source:
+    """The frozen graph that a graph file was converted from, or itself."""
     if graph.path.suffix != SUFFIX:
-        return {"name": graph.name, "sha256": graph.sha256}
+        return Source(graph.name, graph.sha256)
     with safe_open(graph.path, framework="numpy") as content:
-        source: dict[str, str] = json.loads(content.metadata()["graph"])
-    return source
+        return Source(**json.loads(content.metadata()["graph"]))
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ from evaluator.metrics.frechet import Gaussian, InceptionScore, Rows, blocks, sy
 from evaluator.metrics.threads import side_by_side
 
 Array = np.ndarray[Any, Any]
-Interval = list[float]
+Interval = tuple[float, float]
+"""95 % interval (low, high)."""
 Root = tuple[Array, Array]
 Case = tuple[float, Rows, Gaussian, Gaussian]
 """A Frechet distance of features (N, D) with their statistics to those of a reference."""
@@ -38,7 +39,7 @@ def frechet_intervals(*cases: Case) -> list[Interval]:
 def _frechet_interval(case: Case, root: Root) -> Interval:
     value, features, own, reference = case
     low, high = _around(value, math.sqrt(frechet_variance(features, own, reference, root)))
-    return [max(low, 0.0), high]
+    return max(low, 0.0), high
 
 
 def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian, root: Root) -> float:
@@ -99,7 +100,7 @@ def inception_interval(score: InceptionScore) -> Interval:
     parts = zip(score.splits, score.divergences, strict=True)
     variances = [(split**2) * float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.0 for split, part in parts]
     low, high = _around(score.value, math.sqrt(sum(variances)) / len(variances))
-    return [max(low, 1.0), high]
+    return max(low, 1.0), high
 
 
 def precision_interval(value: float, count: int) -> Interval:
@@ -129,18 +130,18 @@ def recall_interval(value: float, coverage: Coverage) -> Interval:
         _around(value, math.sqrt(variance)),
         _wilson(value, min(count, len(coverage.balls))),
     )
-    return [max(min(low, other_low), 0.0), min(max(high, other_high), 1.0)]
+    return max(min(low, other_low), 0.0), min(max(high, other_high), 1.0)
 
 
 def _around(value: float, error: float) -> Interval:
-    return [value - QUANTILE * error, value + QUANTILE * error]
+    return value - QUANTILE * error, value + QUANTILE * error
 
 
 def _wilson(value: float, trials: float) -> Interval:
     """Wilson's score interval of a share, with continuity correction (Newcombe 1998): not empty at 0 or 1."""
     low = 0.0 if value <= 0 else _wilson_end(value, trials, -1)
     high = 1.0 if value >= 1 else _wilson_end(value, trials, 1)
-    return [max(low, 0.0), min(high, 1.0)]
+    return max(low, 0.0), min(high, 1.0)
 
 
 def _wilson_end(value: float, trials: float, side: int) -> float:

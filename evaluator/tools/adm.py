@@ -9,8 +9,9 @@ import numpy as np
 from evaluator.features.cache import folder_name
 from evaluator.inception import graph as graphs
 from evaluator.inception.graph import BLANK, LOGITS, Graph
-from evaluator.tools import adm_protocol, tool
+from evaluator.tools import adm_protocol
 from evaluator.tools.adm_protocol import SPATIAL_CHANNELS
+from evaluator.tools.base import Result, Task, run
 from evaluator.tools.quiet import silent
 from sra.common.errors import EvaluatorError
 
@@ -93,10 +94,10 @@ def _classifier(graph: Graph, session: Any, logits: Any) -> Array:
     return weights.T if logits.get_attr("transpose_b") else weights
 
 
-def score(task: tool.Task) -> list[tool.Result]:
+def score(task: Task) -> list[Result]:
     """The ADM metrics of every sample set."""
     return adm_protocol.score(task, InceptionGraph(task.graph), folder_name("adm", task.graph.sha256))
 
 
 if __name__ == "__main__":
-    tool.run("adm", tf.__version__, score, adm_protocol.options)
+    run("adm", tf.__version__, score, adm_protocol.options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,13 @@ from evaluator.features.statistics import Statistics
 from evaluator.images.image_set import ImageSet
 from evaluator.metrics import coverage, frechet, intervals
 from evaluator.metrics.frechet import NEIGHBOURS, Gaussian, frechet_distance, frechet_distances, gaussian
-from evaluator.tools import tool, views
+from evaluator.tools import realism
+from evaluator.tools.base import Result, Task
+from evaluator.tools.score_record import AdmSettings, FeatureWidths, Interval
 from sra.common.errors import EvaluatorError
 
 Array = np.ndarray[Any, Any]
+MakeSettings = Callable[..., AdmSettings]
 SPATIAL_CHANNELS = 7
 """First channels of `mixed_6/conv` that make the spatial features."""
 
@@ -53,13 +57,14 @@ class Against:
         return gaussian(self.features.pool)
 
 
-def score(task: tool.Task, extractor: Extractor, name: str) -> list[tool.Result]:
+def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = AdmSettings) -> list[Result]:
     """The ADM metrics of every sample set.
 
     Args:
         task: what to score.
         extractor: computes features.
         name: of the extractor's folder in a cache.
+        settings: makes those of the record.
 
     Raises:
         EvaluatorError: not one folder of views a set, sets of three images or fewer, statistics that do not fit, a
@@ -74,36 +79,41 @@ def score(task: tool.Task, extractor: Extractor, name: str) -> list[tool.Result]
         write_weights(extractor.weights, cache.folder / CLASSIFIER)
         found = cache.features(task.reference, extractor, extractor.widths)
         against = Against(found, statistics.of_reference(task.reference, found, cache.folder))
-        return [_one(task, images, extractor, cache, against) for images in task.samples]
+        return [_score(task, images, extractor, cache, against, settings) for images in task.samples]
 
 
-def _one(task: tool.Task, images: ImageSet, extractor: Extractor, cache: FeatureCache, against: Against) -> tool.Result:
+def _score(
+    task: Task, images: ImageSet, extractor: Extractor, cache: FeatureCache, against: Against, make: MakeSettings
+) -> Result:
     features = cache.features(images, extractor, extractor.widths)
     _say(images, "statistics, FID, sFID and Inception score")
     own = statistics.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
     inception = frechet.score_of_pool(features.pool, extractor.weights)
     fid, sfid = frechet_distances((own.pool, against.statistics.pool), (own.spatial, against.statistics.spatial))
-    found: dict[str, float | None] = {"fid": fid, "sfid": sfid, "is": inception.value}
+    metrics = {"fid": fid, "sfid": sfid, "is": inception.value}
     _say(images, "precision and recall")
     both = against.features.pool, features.pool
-    found["precision"], found["recall"] = frechet.precision_recall(*both, half=True)
-    found["precision_exact"], found["recall_exact"], covered = coverage.exact(*both)
+    metrics["precision"], metrics["recall"] = frechet.precision_recall(*both, half=True)
+    metrics["precision_exact"], metrics["recall_exact"], covered = coverage.exact(*both)
     if against.statistics.stored:
-        # What the other tools, which know the reference's images only, can be held against.
-        found["fid_images"] = frechet_distance(own.pool, against.of_images)
-    settings: dict[str, object] = {
-        "stored_statistics": against.statistics.stored,
-        "trusted_sample_statistics": own.stored,
-        "widths": {"pool": extractor.widths[0], "spatial": extractor.widths[1], "classes": extractor.weights.shape[1]},
-    }
+        # For comparison with the other tools, which see the images of the reference only.
+        metrics["fid_images"] = frechet_distance(own.pool, against.of_images)
+    pool, spatial = extractor.widths
+    settings = make(
+        stored_statistics=against.statistics.stored,
+        trusted_sample_statistics=own.stored,
+        widths=FeatureWidths(pool=pool, spatial=spatial, classes=extractor.weights.shape[1]),
+    )
+    views = None
     if task.options.views:
         _say(images, "views")
-        sides = views.Side(task.reference, against.features.pool), views.Side(images, features.pool)
-        settings["views"] = views.write(*sides, extractor.weights, task.options.views[task.samples.index(images)])
-    if task.options.no_intervals:
-        return found, settings
-    _say(images, "intervals")
-    return found, settings, _intervals(found, features, own, against, inception, covered)
+        sides = realism.Side(task.reference, against.features.pool), realism.Side(images, features.pool)
+        views = realism.write(*sides, extractor.weights, task.options.views[task.samples.index(images)])
+    found: dict[str, Interval] = {}
+    if not task.options.no_intervals:
+        _say(images, "intervals")
+        found = _intervals(metrics, features, own, against, inception, covered)
+    return Result(metrics=metrics, settings=settings, intervals=found, views=views)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -113,32 +123,26 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def _intervals(
-    found: dict[str, float | None],
+    metrics: dict[str, float],
     features: Features,
     own: Statistics,
     against: Against,
     inception: frechet.InceptionScore,
     covered: coverage.Coverage,
-) -> tool.Intervals:
-    """By metric; statistics that were trusted say nothing of their spread."""
+) -> dict[str, Interval]:
+    """By metric; none of FID and sFID for stored statistics of samples, whose spread is unknown."""
     result = {"is": intervals.inception_interval(inception)}
     kinds = (("fid", "pool"), ("sfid", "spatial")) if not own.stored else ()
     cases = [
-        (_value(found, metric), *(getattr(side, kind) for side in (features, own, against.statistics)))
+        (metrics[metric], *(getattr(side, kind) for side in (features, own, against.statistics)))
         for metric, kind in kinds
     ]
     result |= zip((metric for metric, _ in kinds), intervals.frechet_intervals(*cases), strict=True)
     for metric in ("precision", "precision_exact"):
-        result[metric] = intervals.precision_interval(_value(found, metric), len(features.pool))
+        result[metric] = intervals.precision_interval(metrics[metric], len(features.pool))
     for metric in ("recall", "recall_exact"):
-        result[metric] = intervals.recall_interval(_value(found, metric), covered)
-    return {metric: result[metric] for metric in found if metric in result}
-
-
-def _value(found: dict[str, float | None], metric: str) -> float:
-    value = found[metric]
-    assert value is not None, metric
-    return value
+        result[metric] = intervals.recall_interval(metrics[metric], covered)
+    return {metric: result[metric] for metric in metrics if metric in result}
 
 
 def _say(images: ImageSet, stage: str) -> None:

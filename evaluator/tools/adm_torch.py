@@ -6,6 +6,8 @@ GPU TensorFlow does not support. Its record never stands in for the TensorFlow r
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -14,8 +16,10 @@ from evaluator.features.cache import folder_name
 from evaluator.features.extractor import Array
 from evaluator.inception import convert
 from evaluator.inception.graph import BLANK, Graph
-from evaluator.tools import adm_protocol, tool
+from evaluator.tools import adm_protocol
 from evaluator.tools.adm_protocol import SPATIAL_CHANNELS
+from evaluator.tools.base import Result, Task, run
+from evaluator.tools.score_record import AdmTorchSettings, NamedFile
 
 
 class TorchInception:
@@ -36,14 +40,18 @@ class TorchInception:
         return found
 
 
-def score(task: tool.Task) -> list[tool.Result]:
+def score(task: Task) -> list[Result]:
     """The ADM metrics of every sample set."""
     network = TorchInception(task.graph)
     source = convert.source_of(task.graph)
-    made = {"extractor": f"converted from graph {source['name']}", "source": source, "device": str(network.device)}
-    results = adm_protocol.score(task, network, folder_name("adm-torch", source["sha256"]))
-    return [(metrics, {**settings, **made}, *intervals) for metrics, settings, *intervals in results]
+    settings = partial(
+        AdmTorchSettings,
+        extractor=f"converted from graph {source.name}",
+        source=NamedFile(name=source.name, sha256=source.sha256),
+        device=str(network.device),
+    )
+    return adm_protocol.score(task, network, folder_name("adm-torch", source.sha256), settings)
 
 
 if __name__ == "__main__":
-    tool.run("adm_torch", torch.__version__, score, adm_protocol.options)
+    run("adm-torch", torch.__version__, score, adm_protocol.options)

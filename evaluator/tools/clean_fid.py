@@ -21,14 +21,15 @@ from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer, make_resizer
 from torch import Tensor
 
-from evaluator import embedded
 from evaluator.embedded import network as digits
 from evaluator.features import extractor
 from evaluator.features.extractor import Array, Weights
 from evaluator.inception import convert
 from evaluator.inception.graph import Graph
-from evaluator.tools import tool
+from evaluator.tools.base import Result, Task, run
+from evaluator.tools.score_record import CleanFidMode, CleanFidSettings, NamedFile
 from sra.common.errors import ToolError
+from sra.common.files import sha256_file
 
 KID_SEED = 0
 VERSION = metadata.version("clean-fid")
@@ -51,10 +52,10 @@ class Mode:
     """One of clean-fid's modes: images (n, H, W, 3) uint8 to features (n, D), and how that is done."""
 
     compute: extractor.Compute
-    settings: dict[str, Any]
+    settings: CleanFidMode
 
 
-def modes(task: tool.Task) -> tuple[dict[str, Mode], dict[str, str]]:
+def modes(task: Task) -> tuple[dict[str, Mode], dict[str, str]]:
     """The modes that can run, and why the others cannot.
 
     Raises:
@@ -64,6 +65,7 @@ def modes(task: tool.Task) -> tuple[dict[str, Mode], dict[str, str]]:
     if task.options.extractor == extractor.GRAPH:
         return _converted(task.graph, device), {}
     if task.graph.name == extractor.EMBEDDED:
+        extractor.check_size(task.reference, *task.samples)
         return {CLEAN: _embedded()}, {}
     found: dict[str, Mode] = {}
     reasons: dict[str, str] = {}
@@ -79,16 +81,16 @@ def modes(task: tool.Task) -> tuple[dict[str, Mode], dict[str, str]]:
 
 def _own(mode: str, assets: Path, device: torch.device) -> Mode:
     if mode == PYTORCH:
-        path = extractor.place(STATE, assets)
+        path = extractor.find_weights(STATE, assets)
         state = extractor.state_dict(path)
         # clean-fid has no argument for the place of these weights.
         inception_pytorch.load_state_dict_from_url = lambda *_args, **_options: state
         pytorch = inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False).to(device).eval()
         network: Any = lambda x: pytorch(x / 255)[0].flatten(1)  # noqa: E731
     else:
-        path = extractor.place(TORCHSCRIPT, assets)
+        path = extractor.find_weights(TORCHSCRIPT, assets)
         network = _torchscript(path, mode == TENSORFLOW).to(device).eval()
-    settings = {"extractor": "clean-fid's own", "weights": extractor.identity(path)}
+    settings = CleanFidMode(extractor="clean-fid's own", weights=NamedFile(name=path.name, sha256=sha256_file(path)))
     return _mode(build_resizer(mode), lambda x: network(x.permute(0, 3, 1, 2)), device, settings)
 
 
@@ -108,7 +110,7 @@ def _converted(graph: Graph, device: torch.device) -> dict[str, Mode]:
         PYTORCH: make_resizer("PyTorch", False, "bilinear", (height, width)),
         TENSORFLOW: build_resizer(TENSORFLOW),
     }
-    settings = {"extractor": f"converted from graph {convert.source_of(graph)['name']}"}
+    settings = CleanFidMode(extractor=f"converted from graph {convert.source_of(graph).name}")
     chosen = resizers if network.size else {CLEAN: build_resizer(TENSORFLOW)}
     return {mode: _mode(chosen[mode], lambda x: network(x)[0], device, settings) for mode in chosen}
 
@@ -117,15 +119,13 @@ def _embedded() -> Mode:
     network = digits.load()
 
     def compute(batch: Array) -> Tensor:
-        if batch.shape[1:3] != (embedded.EDGE, embedded.EDGE):
-            raise ToolError(f"images are {batch.shape[1:3]}, this extractor takes {embedded.EDGE} x {embedded.EDGE}")
         features: Tensor = network(torch.from_numpy(batch.copy()).permute(0, 3, 1, 2).float())[0]
         return features
 
-    return Mode(compute, {"extractor": "embedded digits classifier", "resize": "none needed"})
+    return Mode(compute, CleanFidMode(extractor="embedded digits classifier", resize="none needed"))
 
 
-def _mode(resize: Callable[[Array], Array], network: Any, device: torch.device, settings: dict[str, Any]) -> Mode:
+def _mode(resize: Callable[[Array], Array], network: Any, device: torch.device, settings: CleanFidMode) -> Mode:
     """A mode that resizes each image alone, as clean-fid does, and sees a batch of them."""
 
     def compute(batch: Array) -> Tensor:
@@ -137,30 +137,28 @@ def _mode(resize: Callable[[Array], Array], network: Any, device: torch.device, 
     return Mode(compute, settings)
 
 
-def score(task: tool.Task) -> list[tool.Result]:
+def score(task: Task) -> list[Result]:
     """FID and KID of every sample set with clean-fid's estimators, in every mode that can run."""
     found, reasons = modes(task)
-    settings = {"kid_seed": KID_SEED, "modes": {name: mode.settings for name, mode in found.items()}}
-    whys = [dict(reasons) for _ in task.samples]
-    measured: list[dict[str, float | None]] = [{} for _ in task.samples]
+    settings = {name: mode.settings for name, mode in found.items()}
+    why = [dict(reasons) for _ in task.samples]
+    metrics: list[dict[str, float]] = [{} for _ in task.samples]
     for name, mode in found.items():
         reference = extractor.extract(task.reference, mode.compute)
         suffix = "" if name == CLEAN else f"_{name}"
-        for images, metrics, why in zip(task.samples, measured, whys, strict=True):
+        for images, row, reason in zip(task.samples, metrics, why, strict=True):
             features = extractor.extract(images, mode.compute)
-            metrics[f"fid{suffix}"] = _fid(features, reference, why, name)
-            metrics[f"kid{suffix}"] = _kid(features, reference)
-    return [(metrics, {**settings, "reasons": why}) for metrics, why in zip(measured, whys, strict=True)]
-
-
-def _fid(features: Array, reference: Array, why: dict[str, str], mode: str) -> float | None:
-    """clean-fid's Frechet distance; None, and why, where its matrix square root breaks down."""
-    try:
-        return float(clean.fid_from_feats(features, reference))
-    except ValueError as error:
-        few, width = min(len(features), len(reference)), features.shape[1]
-        why[mode] = f"clean-fid {VERSION} finds no FID from {few} images of {width} features: {error}"
-        return None
+            try:
+                row[f"fid{suffix}"] = float(clean.fid_from_feats(features, reference))
+            except ValueError as error:
+                # Its matrix square root breaks down where images are few.
+                few, width = min(len(features), len(reference)), features.shape[1]
+                reason[name] = f"clean-fid {VERSION} finds no FID from {few} images of {width} features: {error}"
+            row[f"kid{suffix}"] = _kid(features, reference)
+    return [
+        Result(metrics=row, settings=CleanFidSettings(kid_seed=KID_SEED, modes=settings, reasons=reason))
+        for row, reason in zip(metrics, why, strict=True)
+    ]
 
 
 def _kid(features: Array, reference: Array) -> float:
@@ -170,4 +168,4 @@ def _kid(features: Array, reference: Array) -> float:
 
 
 if __name__ == "__main__":
-    tool.run("clean_fid", VERSION, score, extractor.options)
+    run("clean-fid", VERSION, score, extractor.options)

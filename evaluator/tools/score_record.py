@@ -1,52 +1,200 @@
-"""The record that each tool writes for each sample set. Standard library only."""
+"""The record that each tool writes for each sample set: `scores.json`. Torch-free."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from sra.common.files import replacing
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-SCHEMA = 1
+from evaluator.tools import Tool
+from sra.common.errors import EvaluatorError
+from sra.common.files import write_bytes
+
+SCHEMA = 2
+Interval: TypeAlias = tuple[float, float]
+"""95 % interval (low, high)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Numbers of one tool on one sample set, or why there are none."""
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tool: str
-    """`adm`, `adm_torch`, `clean_fid` or `torch_fidelity`."""
+
+class ImageSetFacts(_Record):
+    """An image set."""
+
+    path: str
+    sha256: str
+    """Of the pixels, in order."""
+    count: int
+    shape: tuple[int, int, int]
+    """Height, width and 3."""
+
+
+class NamedFile(_Record):
+    """A frozen Inception graph or a file of weights."""
+
+    name: str
+    sha256: str
+
+
+class FeatureWidths(_Record):
+    """Numbers of features and classes of a graph."""
+
+    pool: int
+    spatial: int
+    classes: int
+
+
+class AdmSettings(_Record):
+    """Of the ADM protocol."""
+
+    stored_statistics: bool
+    """Whether FID and sFID use the statistics stored in the reference file."""
+    trusted_sample_statistics: bool
+    """Whether they use those stored in the samples' file."""
+    widths: FeatureWidths
+
+
+class AdmTorchSettings(AdmSettings):
+    """Of the ADM protocol on a converted graph."""
+
+    extractor: str
+    source: NamedFile
+    """The frozen graph that was converted."""
+    device: str
+
+
+class CleanFidMode(_Record):
+    """One of clean-fid's modes."""
+
+    extractor: str
+    weights: NamedFile | None = None
+    resize: str | None = None
+    """How images are resized, if not as the mode does."""
+
+
+class CleanFidSettings(_Record):
+    """Of clean-fid."""
+
+    kid_seed: int
+    modes: dict[str, CleanFidMode]
+    """Those that ran."""
+    reasons: dict[str, str]
+    """Why a mode did not run or found no FID."""
+
+
+class TorchFidelitySettings(_Record):
+    """Of torch-fidelity; all but the first two are its own options."""
+
+    extractor: str
+    weights: NamedFile | None = None
+    isc_splits: int
+    samples_shuffle: bool
+    kid_subset_size: int
+    prc_neighborhood: int
+    rng_seed: int
+    save_cpu_ram: bool
+
+
+Settings: TypeAlias = AdmTorchSettings | AdmSettings | CleanFidSettings | TorchFidelitySettings
+
+
+class NearestReferences(_Record):
+    """One sample and the references nearest to it."""
+
+    sample: int
+    """Its number in the sample set."""
+    realism: float | None
+    """None: the sample equals a reference."""
+    references: tuple[int, ...]
+    distances: tuple[float, ...]
+
+
+class Views(_Record):
+    """What the figures of a sample set show."""
+
+    nearest: str
+    """Path of the image grid."""
+    classes: str
+    """Path of the class histogram."""
+    equal_to_a_reference: int
+    """Samples that equal a reference image."""
+    classes_without_samples: int
+    """Classes of the reference without samples."""
+    largest_class_share: float
+    """Share of the samples in the most frequent class."""
+    worst: tuple[NearestReferences, ...]
+    best: tuple[NearestReferences, ...]
+
+
+class ScoreRecord(_Record):
+    """Scores of one sample set by one tool, or why there are none."""
+
+    tool: Tool
     version: str | None
-    """Version of the package that computed them."""
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    """Plain numbers."""
-    intervals: dict[str, list[float]] = field(default_factory=dict)
-    """[low, high] by metric, where estimated."""
-    samples: dict[str, Any] = field(default_factory=dict)
-    """Path, SHA-256, count, shape."""
-    reference: dict[str, Any] = field(default_factory=dict)
-    """Path, SHA-256, count."""
-    graph: dict[str, Any] = field(default_factory=dict)
-    """Name, SHA-256."""
-    warnings: list[str] = field(default_factory=list)
-    """What a reader must know."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """How the tool was set."""
-    views: dict[str, Any] = field(default_factory=dict)
-    """Pictures and counts beside the numbers: their files, and the samples that they show."""
+    """Version of the package that computed the metrics."""
+    metrics: dict[str, float] = {}
+    """By name; a metric that was not computed is absent."""
+    intervals: dict[str, Interval] = {}
+    """By metric, where estimated."""
+    samples: ImageSetFacts
+    reference: ImageSetFacts
+    graph: NamedFile
+    warnings: tuple[str, ...] = ()
+    settings: Settings | None = None
+    """None after an error."""
+    views: Views | None = None
     seconds: float = 0.0
     """Wall-clock time."""
     error: str | None = None
     """Why the tool could not run."""
 
-    def write(self, path: Path) -> None:
-        """Write as JSON, atomically.
 
-        Raises:
-            EvaluatorError: the place cannot be written.
-        """
-        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, allow_nan=False)
-        with replacing(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+def write(record: ScoreRecord, path: Path) -> None:
+    """Write a record as JSON, atomically."""
+    document = {"schema": SCHEMA, **record.model_dump(mode="json")}
+    write_bytes(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read(path: Path) -> ScoreRecord:
+    """Read a record of this schema or of an earlier one.
+
+    Raises:
+        EvaluatorError: not such a file.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+        return parse(document, str(path))
+    except (OSError, ValueError) as error:
+        raise EvaluatorError(f"{path}: expected a JSON file of scores: {error}") from error
+
+
+def parse(document: Any, where: str) -> ScoreRecord:
+    """A record from its JSON document.
+
+    Raises:
+        EvaluatorError: of a later schema, or a value that does not fit.
+    """
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema not in (1, SCHEMA):
+        raise EvaluatorError(f"{where}: schema: expected 1 or {SCHEMA}, got {schema!r}")
+    fields = {name: value for name, value in document.items() if name != "schema"}
+    try:
+        return ScoreRecord.model_validate(_of_schema_1(fields) if schema == 1 else fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise EvaluatorError(f"{where}: {key}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _of_schema_1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 had `adm_torch` for `adm-torch`, null metrics, `{}` for absent settings and views, `file` for `name`."""
+    settings = fields.get("settings") or None
+    for holder in (settings or {}, *(settings or {}).get("modes", {}).values()):
+        if weights := holder.get("weights"):
+            holder["weights"] = {"name": weights["file"], "sha256": weights["sha256"]}
+    metrics = {name: value for name, value in fields.get("metrics", {}).items() if value is not None}
+    changed = {"tool": fields["tool"].replace("_", "-"), "metrics": metrics}
+    return {**fields, **changed, "settings": settings, "views": fields.get("views") or None}

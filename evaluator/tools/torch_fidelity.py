@@ -14,17 +14,25 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from evaluator import embedded
 from evaluator.embedded import network as digits
 from evaluator.features import extractor
 from evaluator.features.extractor import Array, Weights
 from evaluator.images.image_set import BATCH, ImageSet
 from evaluator.inception import convert
 from evaluator.inception.graph import resolve
-from evaluator.tools import tool
-from sra.common.errors import ToolError
+from evaluator.tools.base import Result, Task, run
+from evaluator.tools.score_record import NamedFile, TorchFidelitySettings
+from sra.common.files import sha256_file
 
 IS_SPLIT = 5000
+METRICS = {
+    "fid": "frechet_inception_distance",
+    "is": "inception_score_mean",
+    "kid": "kernel_inception_distance_mean",
+    "precision": "precision",
+    "recall": "recall",
+}
+"""Our names of metrics: torch-fidelity's."""
 FEATURES, LOGITS = "features", "logits"
 WEIGHTS = Weights(
     "torch-fidelity-inception",
@@ -109,45 +117,43 @@ class Images(Dataset[Tensor]):
         return torch.from_numpy(self.batch[index % BATCH].transpose(2, 0, 1).copy())
 
 
-def score(task: tool.Task) -> list[tool.Result]:
+def score(task: Task) -> list[Result]:
     """FID, IS, KID, precision and recall of every sample set."""
-    chosen, described = _network(task)
-    return [_one(images, task.reference, chosen, described) for images in task.samples]
+    chosen, description, weights = _network(task)
+    return [_score(images, task.reference, chosen, description, weights) for images in task.samples]
 
 
-def _network(task: tool.Task) -> tuple[dict[str, Any], dict[str, Any]]:
-    """torch-fidelity's settings of the network, and what the record says of it."""
+def _network(task: Task) -> tuple[dict[str, str], str, NamedFile | None]:
+    """torch-fidelity's options of the network; its description and file of weights for the record."""
     if task.options.extractor == extractor.GRAPH:
         torch_fidelity.register_feature_extractor("graph", GraphExtractor)
         network = {"feature_extractor": "graph", "feature_extractor_weights_path": str(task.graph.path)}
-        return network, {"extractor": f"converted from graph {convert.source_of(task.graph)['name']}"}
+        return network, f"converted from graph {convert.source_of(task.graph).name}", None
     if task.graph.name == extractor.EMBEDDED:
-        for images in (task.reference, *task.samples):
-            _check_size(images)
+        extractor.check_size(task.reference, *task.samples)
         torch_fidelity.register_feature_extractor("embedded-digits", DigitsExtractor)
-        return {"feature_extractor": "embedded-digits"}, {"extractor": "embedded digits classifier"}
-    path = extractor.place(WEIGHTS, task.options.assets)
-    # torch-fidelity unpickles the file as it is: only one that holds nothing but tensors gets there.
+        return {"feature_extractor": "embedded-digits"}, "embedded digits classifier", None
+    path = extractor.find_weights(WEIGHTS, task.options.assets)
+    # torch-fidelity unpickles the file as it is: check first that it holds nothing but tensors.
     extractor.state_dict(path)
     network = {"feature_extractor": "inception-v3-compat", "feature_extractor_weights_path": str(path)}
-    return network, {"extractor": "torch-fidelity's own", "weights": extractor.identity(path)}
+    return network, "torch-fidelity's own", NamedFile(name=path.name, sha256=sha256_file(path))
 
 
-def _check_size(images: ImageSet) -> None:
-    if images.shape != (embedded.EDGE, embedded.EDGE):
-        raise ToolError(f"images are {images.shape}, this extractor takes {embedded.EDGE} x {embedded.EDGE}")
-
-
-def _one(images: ImageSet, reference: ImageSet, chosen: dict[str, Any], described: dict[str, Any]) -> tool.Result:
-    settings: dict[str, Any] = {
-        "isc_splits": max(1, images.count // IS_SPLIT),
-        "samples_shuffle": False,
-        "kid_subset_size": min(1000, images.count, reference.count),
-        "prc_neighborhood": 3,
-        "rng_seed": 0,
-        # One process reads the images in order, and distances come in blocks.
-        "save_cpu_ram": True,
-    }
+def _score(
+    images: ImageSet, reference: ImageSet, network: dict[str, str], description: str, weights: NamedFile | None
+) -> Result:
+    settings = TorchFidelitySettings(
+        extractor=description,
+        weights=weights,
+        isc_splits=max(1, images.count // IS_SPLIT),
+        samples_shuffle=False,
+        kid_subset_size=min(1000, images.count, reference.count),
+        prc_neighborhood=3,
+        rng_seed=0,
+        # One process reads the images in order, and distances are computed in blocks.
+        save_cpu_ram=True,
+    )
     found = torch_fidelity.calculate_metrics(
         input1=Images(images),
         input2=Images(reference),
@@ -158,18 +164,11 @@ def _one(images: ImageSet, reference: ImageSet, chosen: dict[str, Any], describe
         cuda=extractor.device().type == "cuda",
         verbose=False,
         cache=False,
-        **chosen,
-        **settings,
+        **network,
+        **settings.model_dump(exclude={"extractor", "weights"}),
     )
-    names = {
-        "fid": "frechet_inception_distance",
-        "is": "inception_score_mean",
-        "kid": "kernel_inception_distance_mean",
-        "precision": "precision",
-        "recall": "recall",
-    }
-    return {short: float(found[long]) for short, long in names.items()}, described | settings
+    return Result(metrics={name: float(found[key]) for name, key in METRICS.items()}, settings=settings)
 
 
 if __name__ == "__main__":
-    tool.run("torch_fidelity", metadata.version("torch-fidelity"), score, extractor.options)
+    run("torch-fidelity", metadata.version("torch-fidelity"), score, extractor.options)

@@ -1,7 +1,6 @@
 """Images, and an extractor that needs no framework."""
 
 import argparse
-import json
 import sys
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import Graph
-from evaluator.tools import tool
+from evaluator.tools import base, score_record
 
 
 class Projection:
@@ -47,7 +46,7 @@ def task(tmp_path):
             sets.append(open_images(path))
         settings = {"trust_statistics": False, "no_intervals": False, "views": None, **options}
         graph = Graph("test.pb", tmp_path / "test.pb", "0" * 64)
-        return tool.Task(sets[0], sets[1:], graph, cache, argparse.Namespace(**settings))
+        return base.Task(sets[0], sets[1:], graph, cache, argparse.Namespace(**settings))
 
     return make
 
@@ -63,10 +62,10 @@ def run_tool(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(part) for part in command])
         code = 0
         try:
-            tool.run("adm", "1.0", score)
+            base.run("adm", "1.0", score)
         except SystemExit as stop:
             code = stop.code
-        record = json.loads(out.read_text()) if out.is_file() else None
+        record = score_record.read(out) if out.is_file() else None
         return code, record, capsys.readouterr().err.strip()
 
     return run

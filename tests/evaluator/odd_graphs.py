@@ -14,7 +14,7 @@ import tensorflow as tf
 from evaluator.dev import plain_numerics
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
-from evaluator.tools import adm, adm_protocol, tool
+from evaluator.tools import adm, adm_protocol, base
 from sra.common.errors import EvaluatorError
 
 v1 = tf.compat.v1
@@ -49,15 +49,15 @@ def numbers(graph, folder):
         np.savez(folder / f"{name}.npz", arr_0=pixels)
         sides.append(folder / f"{name}.npz")
     options = argparse.Namespace(trust_statistics=False, no_intervals=True, views=None)
-    task = tool.Task(open_images(sides[0]), [open_images(sides[1])], resolve(str(graph)), None, options)
+    task = base.Task(open_images(sides[0]), [open_images(sides[1])], resolve(str(graph)), None, options)
     network = adm.InceptionGraph(task.graph)
-    ((ours, _),) = adm_protocol.score(task, network, "adm")
+    (result,) = adm_protocol.score(task, network, "adm")
     plain = [plain_numerics.features(network.run, side) for side in sides]
     fids = [plain_numerics.frechet_distance(*map(plain_numerics.statistics, pair)) for pair in zip(*plain, strict=True)]
     score = plain_numerics.inception_score(plain[1][0], network.weights)
     shares = plain_numerics.precision_recall(plain[0][0], plain[1][0])
     names = ("fid", "sfid", "is", "precision", "recall")
-    return {"ours": ours, "plain": dict(zip(names, [*fids, score, *shares], strict=True))}
+    return {"ours": result.metrics, "plain": dict(zip(names, [*fids, score, *shares], strict=True))}
 
 
 def main(folder):

@@ -12,6 +12,8 @@ import pytest
 import evaluator
 from evaluator.features.cache import folder_name
 from evaluator.inception.graph import resolve
+from evaluator.tools import score_record
+from evaluator.tools.score_record import FeatureWidths, NamedFile
 from sra.common.errors import EvaluatorError
 
 ROOT = Path(__file__).parents[2]
@@ -33,13 +35,13 @@ def golden(tmp_path_factory):
         *("--graph", GRAPH, "--json", folder / "s.json", "--cache", folder / "cache", "--expect-images", 5200),
     )
     assert done.returncode == 0, done.stderr
-    return json.loads((folder / "s.json").read_text()), folder / "cache", done.stdout
+    return score_record.read(folder / "s.json"), folder / "cache", done.stdout
 
 
 def test_the_public_evaluators_numbers(golden):
     expected = json.loads((GOLDEN / "expected.json").read_text())
     record, _, _ = golden
-    found = record["metrics"]
+    found = record.metrics
     assert found["fid"] == pytest.approx(expected["fid"], rel=1e-6)
     assert found["sfid"] == pytest.approx(expected["sfid"], rel=1e-6)
     assert found["is"] == pytest.approx(expected["inception_score"], rel=1e-5)
@@ -65,12 +67,12 @@ def test_features_are_the_public_evaluators(golden):
 
 def test_the_record(golden):
     record, _, shown = golden
-    assert list(record["intervals"]) == list(record["metrics"])
-    assert all(low < record["metrics"][name] < high for name, (low, high) in record["intervals"].items())
-    assert record["settings"]["widths"] == {"pool": 2048, "spatial": 2023, "classes": 40}
-    assert record["graph"] == {"name": GRAPH.name, "sha256": resolve(str(GRAPH)).sha256}
-    assert record["samples"]["shape"] == [16, 16, 3]
-    assert record["warnings"] == []
+    assert list(record.intervals) == list(record.metrics)
+    assert all(low < record.metrics[name] < high for name, (low, high) in record.intervals.items())
+    assert record.settings.widths == FeatureWidths(pool=2048, spatial=2023, classes=40)
+    assert record.graph == NamedFile(name=GRAPH.name, sha256=resolve(str(GRAPH)).sha256)
+    assert record.samples.shape == (16, 16, 3)
+    assert record.warnings == ()
     assert "images/s" in shown
 
 

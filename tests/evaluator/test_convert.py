@@ -106,7 +106,7 @@ def test_a_converted_file_gives_the_same_features_without_tensorflow(tmp_path):
     converted, direct = resolve(str(out)), resolve(str(graph))
     for found, expected in zip(*(features(convert.load(g), images) for g in (converted, direct)), strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert convert.source_of(converted) == convert.source_of(direct) == {"name": graph.name, "sha256": direct.sha256}
+    assert convert.source_of(converted) == convert.source_of(direct) == convert.Source(graph.name, direct.sha256)
 
 
 def edited(tmp_path, old, new):

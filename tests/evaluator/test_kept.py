@@ -24,8 +24,8 @@ def scored(task, projection, tmp_path):
     graph, cache = tmp_path / "graph.pb", tmp_path / "cache"
     graph.write_bytes(b"a graph")
     name = folder_name("adm", hashlib.sha256(b"a graph").hexdigest())
-    ((found, *_),) = adm_protocol.score(task([SAMPLES], REFERENCE, cache=cache), projection, name)
-    return found, (tmp_path / "set-1.npz", tmp_path / "set-0.npz"), str(graph), cache
+    (result,) = adm_protocol.score(task([SAMPLES], REFERENCE, cache=cache), projection, name)
+    return result.metrics, (tmp_path / "set-1.npz", tmp_path / "set-0.npz"), str(graph), cache
 
 
 def test_the_same_metrics_come_from_kept_features(scored, projection, tmp_path):

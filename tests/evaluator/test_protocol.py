@@ -6,11 +6,17 @@ import pytest
 from evaluator.features import statistics
 from evaluator.metrics import frechet
 from evaluator.tools import adm_protocol
+from evaluator.tools.score_record import AdmSettings, FeatureWidths
 from sra.common.errors import EvaluatorError
 
 GENERATOR = np.random.default_rng(3)
 REFERENCE, SAMPLES = (GENERATOR.integers(low, 256, (300, 8, 8, 3), dtype=np.uint8) for low in (0, 20))
 NAMES = ["fid", "sfid", "is", "precision", "recall", "precision_exact", "recall_exact"]
+
+
+def one(results):
+    (result,) = results
+    return result
 
 
 def stored(projection, pixels, name, tmp_path, keep=None):
@@ -23,27 +29,25 @@ def stored(projection, pixels, name, tmp_path, keep=None):
 
 
 def test_every_metric_has_a_value_and_an_interval_that_holds_it(task, projection):
-    ((found, settings, intervals),) = adm_protocol.score(task([SAMPLES], REFERENCE), projection, "adm")
+    result = one(adm_protocol.score(task([SAMPLES], REFERENCE), projection, "adm"))
+    found, intervals = result.metrics, result.intervals
     assert list(found) == list(intervals) == NAMES
     for name in NAMES:
         low, high = intervals[name]
         assert low <= found[name] <= high
         assert low < high
-    assert settings == {
-        "stored_statistics": False,
-        "trusted_sample_statistics": False,
-        "widths": {"pool": 12, "spatial": 9, "classes": 5},
-    }
+    widths = FeatureWidths(pool=12, spatial=9, classes=5)
+    assert result.settings == AdmSettings(stored_statistics=False, trusted_sample_statistics=False, widths=widths)
 
 
 def test_intervals_can_be_left_out(task, projection):
-    ((found, *rest),) = adm_protocol.score(task([SAMPLES], REFERENCE, no_intervals=True), projection, "adm")
-    assert list(found) == NAMES
-    assert len(rest) == 1
+    result = one(adm_protocol.score(task([SAMPLES], REFERENCE, no_intervals=True), projection, "adm"))
+    assert list(result.metrics) == NAMES
+    assert result.intervals == {}
 
 
 def test_identical_sets(task, projection):
-    ((found, *_),) = adm_protocol.score(task([REFERENCE], REFERENCE), projection, "adm")
+    found = one(adm_protocol.score(task([REFERENCE], REFERENCE), projection, "adm")).metrics
     assert found["fid"] == pytest.approx(0, abs=1e-7)
     assert found["sfid"] == pytest.approx(0, abs=1e-7)
     assert [found[name] for name in NAMES[3:]] == [1.0] * 4
@@ -52,7 +56,8 @@ def test_identical_sets(task, projection):
 def test_order_moves_the_inception_score_by_its_splits_alone(task, projection, monkeypatch):
     monkeypatch.setattr(frechet, "IS_SPLIT", 150)
     by_brightness = SAMPLES[np.argsort(SAMPLES.astype(int).sum(axis=(1, 2, 3)))]
-    (first, *_), (second, *_) = adm_protocol.score(task([SAMPLES, by_brightness], REFERENCE), projection, "adm")
+    scored = task([SAMPLES, by_brightness], REFERENCE)
+    first, second = (result.metrics for result in adm_protocol.score(scored, projection, "adm"))
     for name in ("fid", "sfid"):
         assert first[name] == pytest.approx(second[name], rel=1e-5)
     for name in NAMES[3:]:
@@ -62,12 +67,13 @@ def test_order_moves_the_inception_score_by_its_splits_alone(task, projection, m
 
 def test_stored_statistics_of_a_reference_are_used_and_its_images_count_for_precision(task, projection, tmp_path):
     path = stored(projection, SAMPLES, "reference.npz", tmp_path, keep=REFERENCE)
-    ((found, settings, *_),) = adm_protocol.score(task([SAMPLES], path), projection, "adm")
-    ((plain, *_),) = adm_protocol.score(task([SAMPLES], REFERENCE), projection, "adm")
+    result = one(adm_protocol.score(task([SAMPLES], path), projection, "adm"))
+    found = result.metrics
+    plain = one(adm_protocol.score(task([SAMPLES], REFERENCE), projection, "adm")).metrics
     assert found["fid"] == pytest.approx(0, abs=1e-5)
     assert plain["fid"] > 1e-3
     assert [found[name] for name in NAMES[3:]] == [plain[name] for name in NAMES[3:]]
-    assert settings["stored_statistics"] is True
+    assert result.settings.stored_statistics is True
 
 
 def test_samples_with_statistics_are_refused_unless_trusted_and_then_scored_by_them(task, projection, tmp_path):
@@ -75,10 +81,10 @@ def test_samples_with_statistics_are_refused_unless_trusted_and_then_scored_by_t
     with pytest.raises(EvaluatorError, match=r"samples\.npz: .*--trust-statistics"):
         adm_protocol.score(task([path], REFERENCE), projection, "adm")
     trusted = task([path], REFERENCE, trust_statistics=True)
-    ((found, settings, intervals),) = adm_protocol.score(trusted, projection, "adm")
-    assert found["fid"] == pytest.approx(0, abs=1e-5)
-    assert settings["trusted_sample_statistics"] is True
-    assert list(intervals) == NAMES[2:]
+    result = one(adm_protocol.score(trusted, projection, "adm"))
+    assert result.metrics["fid"] == pytest.approx(0, abs=1e-5)
+    assert result.settings.trusted_sample_statistics is True
+    assert list(result.intervals) == NAMES[2:]
 
 
 def test_statistics_of_another_graph_are_refused(task, projection, tmp_path):
@@ -103,6 +109,7 @@ def test_too_few_images(task, projection):
 
 
 def test_a_handful_of_images_gives_finite_numbers(task, projection):
-    ((found, _, intervals),) = adm_protocol.score(task([SAMPLES[:6]], REFERENCE[:5]), projection, "adm")
+    result = one(adm_protocol.score(task([SAMPLES[:6]], REFERENCE[:5]), projection, "adm"))
+    found, intervals = result.metrics, result.intervals
     assert np.isfinite([found[name] for name in NAMES]).all()
     assert np.isfinite([intervals[name] for name in NAMES]).all()

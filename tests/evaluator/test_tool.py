@@ -6,6 +6,10 @@ import os
 import numpy as np
 import pytest
 
+from evaluator.tools.base import Result
+from evaluator.tools.score_record import AdmSettings, FeatureWidths
+from sra.common.errors import ToolError
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (130, 8, 8, 3), dtype=np.uint8)
 
 
@@ -17,34 +21,41 @@ def files(tmp_path):
     return ["--samples", tmp_path / "samples.npz", "--reference", tmp_path / "reference.npz"]
 
 
+SETTINGS = AdmSettings(
+    stored_statistics=False, trusted_sample_statistics=False, widths=FeatureWidths(pool=64, spatial=343, classes=10)
+)
+
+
 def scores(task):
-    return [({"fid": 1.0}, {"how": "so"}) for _ in task.samples]
+    return [Result(metrics={"fid": 1.0}, settings=SETTINGS) for _ in task.samples]
 
 
 def test_a_record(run_tool, files):
     code, record, _ = run_tool(scores, *files)
     assert code == 0
-    assert record["schema"] == 1
-    assert record["metrics"] == {"fid": 1.0}
-    assert record["intervals"] == {}
-    assert record["settings"] == {"how": "so"}
-    assert record["samples"]["count"] == record["reference"]["count"] == 100
-    assert len(record["graph"]["sha256"]) == 64
-    assert record["graph"]["name"] == "embedded:digits"
-    assert record["warnings"] == []
+    assert record.metrics == {"fid": 1.0}
+    assert record.intervals == {}
+    assert record.settings == SETTINGS
+    assert record.samples.count == record.reference.count == 100
+    assert len(record.graph.sha256) == 64
+    assert record.graph.name == "embedded:digits"
+    assert record.warnings == ()
+    assert record.error is None
 
 
 def test_intervals_of_a_tool_that_estimates_them(run_tool, files):
-    code, record, _ = run_tool(lambda task: [({"fid": 1.0}, {}, {"fid": [0.5, 1.5]})], *files)
+    code, record, _ = run_tool(
+        lambda task: [Result(metrics={"fid": 1.0}, settings=None, intervals={"fid": (0.5, 1.5)})], *files
+    )
     assert code == 0
-    assert record["intervals"] == {"fid": [0.5, 1.5]}
+    assert record.intervals == {"fid": (0.5, 1.5)}
 
 
 def test_another_number_of_images(run_tool, files):
     code, record, line = run_tool(scores, *files, "--expect-images", 50_000)
     assert code == 2
     assert record is None
-    assert line.endswith("samples.npz: 100 images, --expect-images 50000")
+    assert "samples.npz: expected 50000 images" in line
     assert run_tool(scores, *files, "--expect-images", 100)[0] == 0
 
 
@@ -52,14 +63,14 @@ def test_every_sample_set_has_its_own_number(run_tool, files, tmp_path):
     np.savez(tmp_path / "few.npz", arr_0=np.load(files[1])["arr_0"][:60])
     sets = ["--samples", files[1], tmp_path / "few.npz", "--json", tmp_path / "a.json", tmp_path / "b.json"]
     both = [*sets, *files[2:], "--expect-images"]
-    results = [({"fid": 1.0}, {})] * 2
+    results = [Result(metrics={"fid": 1.0}, settings=None)] * 2
     assert run_tool(lambda task: results, *both, 100, 60)[0] == 0
     code, _, line = run_tool(lambda task: results, *both, 100, 100)
     assert code == 2
-    assert line.endswith("few.npz: 60 images, --expect-images 100")
+    assert "few.npz: expected 100 images" in line
     code, _, line = run_tool(lambda task: results, *both, 100, 60, 100)
     assert code == 2
-    assert "2 sample sets, 3 --expect-images" in line
+    assert "--expect-images: expected 1 or 2 numbers, got 3" in line
 
 
 def test_a_reference_of_another_resolution(run_tool, files, tmp_path):
@@ -68,11 +79,11 @@ def test_a_reference_of_another_resolution(run_tool, files, tmp_path):
     code, record, line = run_tool(scores, *wrong)
     assert code == 2
     assert record is None
-    assert "large.npz: images are 16 x 16, those of" in line
-    assert "8 x 8; a reference of the samples' size is needed, or --allow-other-size" in line
+    assert "large.npz: expected images of the samples' size 8 x 8" in line
+    assert line.endswith("got 16 x 16")
     code, record, _ = run_tool(scores, *wrong, "--allow-other-size")
     assert code == 0
-    assert any("the samples are 8 x 8, the reference 16 x 16" in warning for warning in record["warnings"])
+    assert any("samples are 8 x 8, reference images 16 x 16" in warning for warning in record.warnings)
 
 
 def test_suspicious_images_are_warned_of(run_tool, tmp_path):
@@ -81,7 +92,7 @@ def test_suspicious_images_are_warned_of(run_tool, tmp_path):
     np.savez(tmp_path / "a.npz", arr_0=broken)
     _, record, _ = run_tool(scores, "--samples", tmp_path / "a.npz", "--reference", tmp_path / "a.npz")
     expected = ["2 of 130 images are copies of others", "3 of 130 images are all black; the first is number 40"]
-    assert record["warnings"] == [*expected, *(f"reference: {text}" for text in expected)]
+    assert record.warnings == (*expected, *(f"reference: {text}" for text in expected))
 
 
 def test_a_full_disk_for_the_record(run_tool, files, monkeypatch):
@@ -101,3 +112,14 @@ def test_a_fault_of_one_set_leaves_no_record(run_tool, files, tmp_path):
     assert code == 2
     assert record is None
     assert "bad.npz: expected a whole .npz file" in line
+
+
+def test_a_tool_that_cannot_run_leaves_its_reason(run_tool, files):
+    def fails(_task):
+        raise ToolError("no weights")
+
+    code, record, _ = run_tool(fails, *files)
+    assert code == 0
+    assert record.error == "no weights"
+    assert record.metrics == {}
+    assert record.settings is None

@@ -1,6 +1,5 @@
 """Each tool as the suite calls it: a process of its own, against golden numbers and against each other."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from evaluator.tools import score_record
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "adm"
@@ -46,23 +47,23 @@ def scores(digits):
             *("--reference", digits / "b.npz", "--graph", "embedded:digits", "--cache", digits / "cache"),
         )
         assert done.returncode == 0, done.stderr
-        found[module] = [json.loads(path.read_text()) for path in paths]
-        assert found[module][0]["error"] is None, found[module][0]["error"]
+        found[module] = [score_record.read(path) for path in paths]
+        assert found[module][0].error is None, found[module][0].error
     return found
 
 
 def test_real_digits_are_near_and_noise_is_far(scores):
     for records in scores.values():
-        half, noise = (record["metrics"]["fid"] for record in records)
+        half, noise = (record.metrics["fid"] for record in records)
         assert half < 10
         assert noise > 20 * half
-    half = scores["adm"][0]["metrics"]
+    half = scores["adm"][0].metrics
     assert half["is"] > 7
     assert min(half["precision"], half["recall"]) > 0.8
 
 
 def test_the_tools_agree_where_their_definitions_do(scores):
-    adm, clean, fidelity = (scores[name][0]["metrics"] for name in ("adm", "clean_fid", "torch_fidelity"))
+    adm, clean, fidelity = (scores[name][0].metrics for name in ("adm", "clean_fid", "torch_fidelity"))
     assert clean["fid"] == pytest.approx(adm["fid"], rel=1e-3)
     assert fidelity["fid"] == pytest.approx(adm["fid"], rel=1e-3)
     assert fidelity["is"] == pytest.approx(adm["is"], rel=1e-3)
@@ -72,11 +73,10 @@ def test_the_tools_agree_where_their_definitions_do(scores):
 
 def test_records_say_what_was_scored(scores):
     record = scores["adm"][0]
-    assert record["schema"] == 1
-    assert record["samples"]["count"] == 900
-    assert record["graph"]["name"] == "embedded:digits"
-    assert len(record["graph"]["sha256"]) == 64
-    assert all(isinstance(v, float) for v in record["metrics"].values())
+    assert record.samples.count == 900
+    assert record.graph.name == "embedded:digits"
+    assert len(record.graph.sha256) == 64
+    assert record.views is None
 
 
 def test_bad_graph_and_bad_samples_give_one_line(tmp_path, digits):

@@ -19,8 +19,10 @@ from torch import nn
 from evaluator.features import extractor
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
-from evaluator.tools import adm_torch, clean_fid, tool, torch_fidelity
+from evaluator.tools import adm_torch, base, clean_fid, score_record, torch_fidelity
+from evaluator.tools.score_record import NamedFile
 from sra.common.errors import EvaluatorError, ToolError
+from sra.common.files import sha256_file
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "adm"
@@ -55,7 +57,7 @@ def task(tmp_path, graph=GRAPH, pixels=None, **options):
     reference, samples = image_set(tmp_path, "reference", pixels[::2]), image_set(tmp_path, "samples", pixels[1::2])
     shared = {"views": None, "trust_statistics": False, "no_intervals": True}
     given = {**shared, "extractor": "own", "assets": tmp_path / "assets", **options}
-    return tool.Task(reference, [samples], resolve(str(graph)), None, argparse.Namespace(**given))
+    return base.Task(reference, [samples], resolve(str(graph)), None, argparse.Namespace(**given))
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +74,8 @@ def test_adm_torch_equals_the_public_evaluator(tmp_path):
     command = [sys.executable, "-m", "evaluator.tools.adm_torch", *map(str, arguments), "--no-intervals"]
     command += ["--json", str(tmp_path / "s.json")]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
-    record = json.loads((tmp_path / "s.json").read_text())
-    found = record["metrics"]
+    record = score_record.read(tmp_path / "s.json")
+    found = record.metrics
     # The aim is 1e-3; a wrong resize or pool would still pass that on so mild a graph.
     assert found["fid"] == pytest.approx(expected["fid"], rel=1e-5)
     assert found["sfid"] == pytest.approx(expected["sfid"], rel=1e-5)
@@ -81,8 +83,8 @@ def test_adm_torch_equals_the_public_evaluator(tmp_path):
     limit = max(5e-4, 2.5 / 2200)
     assert found["precision"] == pytest.approx(expected["precision"], abs=limit)
     assert found["recall"] == pytest.approx(expected["recall"], abs=limit)
-    assert record["tool"] == "adm_torch"
-    assert record["settings"]["extractor"] == f"converted from graph {GRAPH.name}"
+    assert record.tool == "adm-torch"
+    assert record.settings.extractor == f"converted from graph {GRAPH.name}"
 
 
 def test_adm_torch_keeps_its_features_apart(tmp_path, halves, monkeypatch):
@@ -91,29 +93,30 @@ def test_adm_torch_keeps_its_features_apart(tmp_path, halves, monkeypatch):
     (folder,) = (tmp_path / "cache").iterdir()
     assert folder.name.startswith("adm-torch-")
     monkeypatch.setattr(adm_torch.TorchInception, "__call__", lambda self, x: np.zeros((len(x), 64 + 343), np.float32))
-    assert adm_torch.score(given)[0][0] == first[0][0]
+    assert adm_torch.score(given)[0].metrics == first[0].metrics
 
 
 def test_adm_torch_uses_stored_statistics_and_refuses_those_of_samples(tmp_path, halves):
     given = task(tmp_path, "embedded:digits", halves)
-    own = adm_torch.score(given)[0][0]
+    own = adm_torch.score(given)[0].metrics
     arrays = {"mu": np.zeros(64), "sigma": np.eye(64), "mu_s": np.zeros(343), "sigma_s": np.eye(343)}
     np.savez(tmp_path / "reference.npz", arr_0=halves[::2], **arrays)
-    (metrics, settings) = adm_torch.score(given)[0]
-    assert settings["stored_statistics"] is True
+    (result,) = adm_torch.score(given)
+    metrics = result.metrics
+    assert result.settings.stored_statistics is True
     assert metrics["fid_images"] == own["fid"]
     assert metrics["fid"] > 2 * own["fid"]
     np.savez(tmp_path / "samples.npz", arr_0=halves[1::2], **arrays)
     with pytest.raises(EvaluatorError, match=r"samples\.npz: .*--trust-statistics"):
         adm_torch.score(given)
     given.options.trust_statistics = True
-    assert adm_torch.score(given)[0][0]["fid"] == pytest.approx(0, abs=1e-6)
+    assert adm_torch.score(given)[0].metrics["fid"] == pytest.approx(0, abs=1e-6)
 
 
 def test_adm_torch_draws_its_views(tmp_path, halves):
     given = task(tmp_path, "embedded:digits", halves, views=[tmp_path / "views"])
-    _, settings = adm_torch.score(given)[0]
-    assert Path(settings["views"]["nearest"]).is_file()
+    (result,) = adm_torch.score(given)
+    assert Path(result.views.nearest).is_file()
     given.options.views.append(tmp_path / "more")
     with pytest.raises(EvaluatorError, match="--views: 2 folders, 1 sample sets: one each"):
         adm_torch.score(given)
@@ -137,24 +140,24 @@ def test_absent_weights_stand_in_the_record_and_the_process_ends_well(tmp_path):
     command += ["--json", str(tmp_path / "s.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), extractor.FOLDER_VARIABLE: str(tmp_path / "assets")}
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    record = json.loads((tmp_path / "s.json").read_text())
-    assert record["metrics"] == {}
-    assert str(tmp_path / "assets" / "torch-fidelity-inception") in record["error"]
+    record = score_record.read(tmp_path / "s.json")
+    assert record.metrics == {}
+    assert str(tmp_path / "assets" / "torch-fidelity-inception") in record.error
 
 
 def test_the_graphs_network_is_named_where_it_stands_in(tmp_path, unfetched, halves):
     graph = task(tmp_path, "embedded:digits", halves, extractor="graph")
     own = task(tmp_path, "embedded:digits", halves)
     expected = "converted from graph embedded:digits"
-    (found, settings), (embedded, _) = (torch_fidelity.score(t)[0] for t in (graph, own))
-    assert settings["extractor"] == expected
-    assert found == pytest.approx(embedded, rel=1e-4)
-    (found, settings), (embedded, _) = (clean_fid.score(t)[0] for t in (graph, own))
-    assert {mode["extractor"] for mode in settings["modes"].values()} == {expected}
+    found, embedded = (torch_fidelity.score(t)[0] for t in (graph, own))
+    assert found.settings.extractor == expected
+    assert found.metrics == pytest.approx(embedded.metrics, rel=1e-4)
+    found, embedded = (clean_fid.score(t)[0] for t in (graph, own))
+    assert {mode.extractor for mode in found.settings.modes.values()} == {expected}
     for name in ("fid", "kid"):
         # 32 pixels are what the network sees: no mode resizes anything.
         for suffix in ("", "_legacy_pytorch", "_legacy_tensorflow"):
-            assert found[name + suffix] == pytest.approx(embedded[name], rel=1e-4)
+            assert found.metrics[name + suffix] == pytest.approx(embedded.metrics[name], rel=1e-4)
     assert unfetched == []
 
 
@@ -195,7 +198,7 @@ def test_clean_fids_own_weights_are_used_where_they_lie(tmp_path, unfetched):
     found, reasons = clean_fid.modes(given)
     assert set(found) == {"clean", "legacy_tensorflow"}
     assert "6726825d.pth" in reasons["legacy_pytorch"]
-    assert found["clean"].settings["weights"] == extractor.identity(path)
+    assert found["clean"].settings.weights == NamedFile(name=path.name, sha256=sha256_file(path))
     batch = next(given.samples[0].batches())
     with torch.inference_mode():
         clean, tensorflow = (found[mode].compute(batch) for mode in ("clean", "legacy_tensorflow"))
@@ -220,8 +223,9 @@ def test_the_state_dict_that_both_tools_know_is_read_safely(tmp_path, unfetched)
         blank = FeatureExtractorInceptionV3("blank", ["2048"], feature_extractor_weights_path="unread")
     torch.save(blank.state_dict(), path)
     given = task(tmp_path)
-    chosen, described = torch_fidelity._network(given)
-    assert described == {"extractor": "torch-fidelity's own", "weights": extractor.identity(path)}
+    chosen, description, weights = torch_fidelity._network(given)
+    assert description == "torch-fidelity's own"
+    assert weights == NamedFile(name=path.name, sha256=sha256_file(path))
     network = create_feature_extractor(chosen.pop("feature_extractor"), ["2048"], cuda=False, verbose=False, **chosen)
     batch = next(given.samples[0].batches())[:2]
     found, reasons = clean_fid.modes(given)
@@ -261,12 +265,12 @@ def test_a_torchscript_file_that_is_none_is_refused(tmp_path):
         clean_fid.score(task(tmp_path))
 
 
-def test_few_images_give_a_reason_and_the_other_numbers(monkeypatch):
+def test_few_images_give_a_reason_and_the_other_numbers(tmp_path, halves, monkeypatch):
     # The released clean-fid, where the root of a singular product has an imaginary part.
     monkeypatch.setattr(clean_fid.clean.linalg, "sqrtm", lambda m, **_options: (m + 1j * np.eye(len(m)), None))
-    few, why = GENERATOR.normal(size=(20, 64)).astype(np.float32), {}
-    assert clean_fid._fid(few, few[:15], why, "clean") is None
-    assert why["clean"].endswith("finds no FID from 15 images of 64 features: Imaginary component 1.0")
+    (result,) = clean_fid.score(task(tmp_path, "embedded:digits", halves[:31]))
+    assert result.metrics.keys() == {"kid"}
+    assert result.settings.reasons["clean"].endswith("from 15 images of 64 features: Imaginary component 1.0")
 
 
 def test_kid_is_seeded_and_zero_on_average_for_one_distribution():
@@ -297,5 +301,5 @@ def test_torch_fidelity_reads_in_order_and_holds_one_batch(tmp_path):
 def test_images_of_another_size_are_refused_by_the_embedded_network(tmp_path):
     pixels = GENERATOR.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
     for module in (clean_fid, torch_fidelity):
-        with pytest.raises(ToolError, match=r"images are \(16, 16\), this extractor takes 32 x 32"):
+        with pytest.raises(ToolError, match=r"\.npz: expected images of 32 x 32 pixels, got \(16, 16\)"):
             module.score(task(tmp_path, "embedded:digits", pixels))

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from evaluator.images.image_set import ImageSet
 from evaluator.metrics.frechet import NEIGHBOURS
+from evaluator.tools.score_record import NearestReferences, Views
 from sra.common.files import replacing
 
 Array = np.ndarray[Any, Any]
@@ -58,8 +59,17 @@ class Neighbours:
     distances: Array
     """(n, 3) to them."""
 
+    def records(self) -> tuple[NearestReferences, ...]:
+        """One record a sample."""
+        columns = (self.samples, self.realism, self.references, self.distances)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return tuple(
+            NearestReferences(sample=s, realism=r if np.isfinite(r) else None, references=n, distances=d)
+            for s, r, n, d in rows
+        )
 
-def write(reference: Side, samples: Side, weights: Array, folder: Path) -> dict[str, Any]:
+
+def write(reference: Side, samples: Side, weights: Array, folder: Path) -> Views:
     """Write `nearest.png` and `classes.json` into a folder; returns what the record says of them.
 
     Args:
@@ -84,29 +94,15 @@ def write(reference: Side, samples: Side, weights: Array, folder: Path) -> dict[
         picture.save(temporary, "PNG")
     with replacing(folder / "classes.json") as temporary:
         temporary.write_text(json.dumps(counts) + "\n")
-    share = [count / len(samples.features) for count in counts["samples"]]
-    return {
-        "nearest": str(folder / "nearest.png"),
-        "classes": str(folder / "classes.json"),
-        "equal_to_a_reference": int(np.isinf(scores).sum()),
-        "classes_without_samples": sum(s == 0 < r for s, r in zip(counts["samples"], counts["reference"], strict=True)),
-        "largest_class_share": max(share),
-        "worst": _listed(worst),
-        "best": _listed(best),
-    }
-
-
-def _listed(found: Neighbours) -> list[dict[str, Any]]:
-    rows = zip(found.samples, found.realism, found.references, found.distances, strict=True)
-    return [
-        {"sample": int(s), "realism": _finite(r), "references": n.tolist(), "distances": [float(x) for x in d]}
-        for s, r, n, d in rows
-    ]
-
-
-def _finite(value: float) -> float | None:
-    """None: the sample equals a reference."""
-    return float(value) if np.isfinite(value) else None
+    return Views(
+        nearest=str(folder / "nearest.png"),
+        classes=str(folder / "classes.json"),
+        equal_to_a_reference=int(np.isinf(scores).sum()),
+        classes_without_samples=sum(s == 0 < r for s, r in zip(counts["samples"], counts["reference"], strict=True)),
+        largest_class_share=max(counts["samples"]) / len(samples.features),
+        worst=worst.records(),
+        best=best.records(),
+    )
 
 
 def histogram(features: Rows, weights: Array) -> list[int]:
