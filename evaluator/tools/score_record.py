@@ -106,7 +106,7 @@ class NearestReferences(_Record):
 
     sample: int
     """Its number in the sample set."""
-    realism: float | None
+    realism: float | None = None
     """None: the sample equals a reference."""
     references: tuple[int, ...]
     distances: tuple[float, ...]
@@ -133,7 +133,7 @@ class ScoreRecord(_Record):
     """Scores of one sample set by one tool, or why there are none."""
 
     tool: Tool
-    version: str | None
+    version: str | None = None
     """Version of the package that computed the metrics."""
     metrics: dict[str, float] = {}
     """By name; a metric that was not computed is absent."""
@@ -154,7 +154,7 @@ class ScoreRecord(_Record):
 
 def write(record: ScoreRecord, path: Path) -> None:
     """Write a record as JSON, atomically."""
-    document = {"schema": SCHEMA, **record.model_dump(mode="json")}
+    document = {"schema": SCHEMA, **record.model_dump(mode="json", exclude_none=True)}
     write_bytes(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
