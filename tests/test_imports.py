@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmark", "sra", "evaluator")
 # benchmark may use these torch-free modules; all else goes by argv and files.
 SHARED = {
-    "sra.model.vae_files",
     "sra.config",
     "sra.common.errors",
     "sra.common.validation",

@@ -44,7 +44,7 @@ def perf(context: typer.Context) -> None:
 @latents_app.command(**JOB)
 def convert(context: typer.Context) -> None:
     """Convert latents between the packed format and the authors' layout."""
-    become("sra.interop.convert_latents", context.args)
+    become("sra.data.public_layout", context.args)
 
 
 def become(module: str, arguments: list[str]) -> None:

@@ -25,7 +25,7 @@ from benchmark.run.executor import Executor
 from benchmark.run.runner import HERE, Session, StageError, processes_for, run_plan
 from sra.common.errors import DataError
 from sra.common.files import write_bytes
-from sra.model.vae_files import check_codec_folder
+from sra.config import check_codec_folder
 
 
 def prepare(

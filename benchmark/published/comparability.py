@@ -15,6 +15,7 @@ from benchmark.assets.catalogue import located
 from benchmark.manifest.schema import Run
 from benchmark.published.schema import Protocol, Registry, Row
 from sra.config import (
+    CODEC_FILES,
     SIZES,
     AlignSettings,
     CodecConfig,
@@ -24,7 +25,6 @@ from sra.config import (
     read_alignment,
     to_plain,
 )
-from sra.model.vae_files import WEIGHTS
 
 Effect = Literal["none", "harmless", "moves FID", "not stated"]
 # From exact to coarse: a run at least as exact as the published one differs from it by rounding only.
@@ -183,7 +183,7 @@ def _codec(registry: Registry, protocol: Protocol, run: Run, evidence: Evidence)
     if named and place != hub_id:
         yield _item("codec folder", hub_id, place, "harmless", "a folder of this name")
     if named:
-        yield from _hash("codec", f"{protocol.vae}/{WEIGHTS}", evidence)
+        yield from _hash("codec", f"{protocol.vae}/{CODEC_FILES[1]}", evidence)
     for key in ("scale", "factor", "channels"):
         yield _item(f"codec.{key}", getattr(registry.codec, key), getattr(run.codec, key))
 

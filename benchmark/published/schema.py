@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from sra.common.errors import UserError, did_you_mean
-from sra.config import STRICT
+from sra.config import STRICT, parse_model_name
 
 METRICS = ("fid", "sfid", "is", "precision", "recall")
 LOWER_IS_BETTER = ("fid", "sfid")
@@ -183,9 +183,8 @@ class Row:
     @property
     def size(self) -> tuple[str, str, int]:
         """(family, size, patch) of the model's name; only rows that sample have one."""
-        family, _, rest = self.model.partition("-")
-        name, _, patch = rest.partition("/")
-        return family.lower(), name, int(patch)
+        name = parse_model_name(self.model)
+        return name.family or "", str(name.size), name.patch
 
 
 @dataclass(frozen=True, kw_only=True)

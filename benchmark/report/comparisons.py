@@ -22,7 +22,7 @@ from benchmark.report.model import (
     Row,
     SettingChange,
 )
-from sra.config import to_plain
+from sra.config import FAMILIES, to_plain
 
 COSTS = ("seconds_per_step", "memory_gib", "device_hours")
 """Fields of `Cost` that are compared."""
@@ -244,7 +244,7 @@ def _published_cost(registry: Registry, first: Run, second: Run) -> PublishedCos
     """What the SRA paper prints for this network: ratios of hours and memory."""
     if first.align is not None or second.align is None or second.align.kind != "sra":
         return None
-    name = {"sit": "SiT", "dit": "DiT"}[first.model.family] + f"-{first.model.size_name}"
+    name = FAMILIES[first.model.family] + f"-{first.model.size_label}"
     if name not in registry.cost:
         return None
     hours, memory, hours_with, memory_with = registry.cost[name]

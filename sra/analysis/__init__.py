@@ -1,1 +1,1 @@
-"""What a trained network has learned: PCA pictures and linear probes of its features."""
+"""Analysis of trained networks: PCA pictures and linear probes of their features."""

@@ -1,4 +1,4 @@
-"""Block outputs of a network on noisy latents, and what the paper makes of them: PCA pictures, linear probes."""
+"""Block outputs of a network on noisy latents, their PCA pictures and linear probes (SRA paper)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 @contextmanager
 def tapped(network: DiffusionTransformer, blocks: tuple[int, ...]) -> Iterator[dict[int, Tensor]]:
-    """While open, every forward pass leaves the outputs (N, T, D) of these blocks, counted from 1, in the dict."""
+    """Record the outputs (N, T, D) of these blocks, counted from 1, in every forward pass inside the context."""
     outputs: dict[int, Tensor] = {}
 
     def keep(number: int) -> Any:
@@ -40,16 +40,16 @@ def tapped(network: DiffusionTransformer, blocks: tuple[int, ...]) -> Iterator[d
             handle.remove()
 
 
-class Looker:
-    """The network of a view."""
+class FeatureExtractor:
+    """The network of a view, with its block outputs."""
 
     def __init__(self, view: View, device: torch.device) -> None:
-        """Load it.
+        """Load the network.
 
         Raises:
             DataError: not a weights file, or one of another network.
         """
-        self.view = view
+        self.view, self.device = view, device
         network = load_network(view.checkpoint, view.model, view.codec, view.weights)
         self.network = network.to(device)
 
@@ -61,26 +61,26 @@ class Looker:
             z: (N, C, h, w) scaled latents.
             labels: (N,) classes, or the null label.
             noise: of z's shape.
-            t: part of noise.
+            t: noise level.
         """
         if self.view.model.family == "dit":
-            told = torch.full((len(z),), round(t * (STEPS - 1)), device=z.device)
-            x_t = Diffusion().to(z.device).corrupt(z, noise, told)
+            network_t = torch.full((len(z),), round(t * (STEPS - 1)), device=z.device)
+            x_t = Diffusion().to(z.device).corrupt(z, noise, network_t)
         else:
             x_t, _ = interpolate(self.view.model.interpolant, z, noise, torch.full((len(z),), t, device=z.device))
-            told = torch.full((len(z),), self.view.network_time(t), device=z.device)
+            network_t = torch.full((len(z),), self.view.network_time(t), device=z.device)
         with tapped(self.network, self.view.blocks) as found:
-            self.network(x_t, told, labels)
+            self.network(x_t, network_t, labels)
         return found
 
     def noise(self, positions: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """For every position the eps of its posterior and its noise: the same at all times, blocks and batches."""
+        """Posterior noise and diffusion noise of each position, the same for all noise levels and batch sizes."""
         randoms = Randoms(self.view.seed, positions)
         return randoms.normal("latent", shape), randoms.normal("noise", shape)
 
 
 def pca_image(tokens: Tensor, grid: int) -> Array:
-    """First three principal components of the tokens of one image, each from its least to its greatest value.
+    """First three principal components of the tokens of one image, each scaled to [0, 1].
 
     Args:
         tokens: (T, D), row by row.
@@ -89,9 +89,9 @@ def pca_image(tokens: Tensor, grid: int) -> Array:
     Returns:
         (grid, grid, 3) in [0, 1].
     """
-    from sklearn.decomposition import PCA  # a second of imports that only this picture pays
+    from sklearn.decomposition import PCA  # takes a second to import, and only this picture needs it
 
-    with np.errstate(invalid="ignore"):  # tokens that are all alike: no share of the variance, which is not asked
+    with np.errstate(invalid="ignore"):  # equal tokens: the explained variance, unused here, is 0 / 0
         components = PCA(3, svd_solver="full").fit_transform(tokens.double().cpu().numpy())
     low, high = components.min(0), components.max(0)
     scaled: Array = (components - low) / np.where(high > low, high - low, 1)
@@ -109,19 +109,19 @@ def probe_accuracy(
     seed: int,
     device: torch.device,
 ) -> tuple[float, float]:
-    """Top-1 accuracy of a linear layer behind a batch norm, on the features it learned from and on others.
+    """Top-1 accuracy of a batch norm and a linear layer, on its training features and on test features.
 
     Adam at `lr`, cosine to 0 over all steps. SRA paper: lr 1e-3, batch 4096, 80 epochs; its optimizer is not printed.
 
     Args:
-        train: (N, D) features and (N,) classes to learn from.
-        test: the same, to be judged by.
+        train: (N, D) training features and (N,) classes.
+        test: test features and classes.
         classes: number of classes.
         epochs: passes over `train`.
         batch: samples per step, at most N.
         lr: first learning rate.
-        seed: of the initialisation and the order.
-        device: where it is computed.
+        seed: of initialisation and order.
+        device: to compute on.
     """
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.from_numpy(train[0]), torch.from_numpy(train[1])

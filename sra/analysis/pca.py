@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sra.analysis.options import View, add_options, view_of
-from sra.common.arguments import ArgumentParser
-from sra.common.errors import ConfigError, DataError
+from sra.common.errors import ConfigError, DataError, expected
 from sra.common.files import replacing
+from sra.common.validation import ArgumentParser
 from sra.runtime import job
 
 if TYPE_CHECKING:
@@ -25,28 +25,28 @@ def pictures(view: View, image: Path, label: int) -> dict[tuple[float, int], Any
     """(grid, grid, 3) components in [0, 1] by time and block.
 
     Args:
-        view: the network, and where in it to look.
+        view: network, blocks and noise levels.
         image: a file, resized to the network's resolution without a crop, as for the paper's figure.
-        label: class that the network is told.
+        label: class given to the network.
 
     Raises:
-        DataError: an image that is none, weights that do not fit.
+        DataError: not an image, or weights of another network.
     """
     import torch
 
-    from sra.analysis.features import Looker, pca_image
+    from sra.analysis.features import FeatureExtractor, pca_image
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     moments = _moments(view, image, device)
-    looker = Looker(view, device)
+    extractor = FeatureExtractor(view, device)
     channels = moments.shape[1] // 2
-    eps, noise = looker.noise(torch.zeros(1, device=device), (channels, *moments.shape[2:]))
+    eps, noise = extractor.noise(torch.zeros(1, device=device), (channels, *moments.shape[2:]))
     z = (moments[:, :channels] + moments[:, channels:] * eps) * view.codec.scale
     labels = torch.full((1,), label, device=device)
     grid = moments.shape[-1] // view.model.patch
     found: dict[tuple[float, int], Any] = {}
     for t in view.times:
-        outputs = looker.outputs(z, labels, noise, t)
+        outputs = extractor.outputs(z, labels, noise, t)
         found |= {(t, block): pca_image(outputs[block][0], grid) for block in view.blocks}
     return found
 
@@ -63,12 +63,12 @@ def _moments(view: View, image: Path, device: Any) -> Tensor:
     try:
         pixels = np.asarray(Image.open(image).convert("RGB").resize(size, Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"--image {image}: not a whole image: {error}") from error
+        raise DataError(f"--image {image}: expected a whole image, got: {error}") from error
     return load_codec(view.codec, device).moments(torch.from_numpy(pixels.copy())[None])
 
 
 def draw(found: dict[tuple[float, int], Any], view: View, out: Path) -> None:
-    """One picture a time (row) and block (column), as PNG."""
+    """Draw the pictures as PNG, one row a noise level and one column a block."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -90,11 +90,9 @@ def draw(found: dict[tuple[float, int], Any], view: View, out: Path) -> None:
 def main(arguments: list[str]) -> None:
     """Draw the first three principal components of block outputs on one image, as in the SRA paper's figure."""
     parser = ArgumentParser(prog="sra-bench pca", description=main.__doc__)
-    add_options(parser, "1 4 8 13 18 23 28, as many as there are", TIMES)
-    parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="image to look at")
-    parser.add_argument(
-        "--label", type=int, default=LABEL, metavar="N", help=f"class that the network is told ({LABEL})"
-    )
+    add_options(parser, "1 4 8 13 18 23 28, up to the depth", TIMES)
+    parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="image file")
+    parser.add_argument("--label", type=int, default=LABEL, metavar="N", help=f"class given to the network ({LABEL})")
     parser.add_argument("--out", type=Path, default=Path("pca.png"), metavar="FILE", help="picture to write (pca.png)")
     options = parser.parse_args(arguments)
     view = view_of(options, BLOCKS)
@@ -105,9 +103,9 @@ def main(arguments: list[str]) -> None:
 
 def _check(options: argparse.Namespace, view: View) -> None:
     if not 0 <= options.label < view.model.classes:
-        raise ConfigError(f"--label: found {options.label}, the network has classes 0 to {view.model.classes - 1}")
+        raise ConfigError(expected("--label", f"a class from 0 to {view.model.classes - 1}", options.label))
     if not options.image.is_file():
-        raise DataError(f"--image {options.image}: no such file")
+        raise DataError(f"--image {options.image}: expected a file, got none")
 
 
 if __name__ == "__main__":

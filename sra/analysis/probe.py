@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sra.analysis.options import View, add_options, view_of
-from sra.common.arguments import ArgumentParser
-from sra.common.errors import ConfigError
+from sra.common.errors import ConfigError, expected
 from sra.common.files import replacing, write_json
+from sra.common.validation import ArgumentParser
 from sra.config import to_plain
 from sra.data.packed import Array, PackedFolder, check_shape
 from sra.runtime import job
@@ -22,49 +22,53 @@ from sra.runtime import job
 if TYPE_CHECKING:
     import torch
 
-    from sra.analysis.features import Looker
+    from sra.analysis.features import FeatureExtractor
 
 TIMES = (0.5,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSettings:
-    """Linear probing as the SRA paper does it; what it does not print is named."""
+    """Settings of linear probing, those of the SRA paper where it states them."""
 
     epochs: int = 80
     batch: int = 4096
     lr: float = 1e-3
     """First learning rate, cosine to 0."""
     holdout: float = 0.2
-    """Part of the latents that is kept for judging, where there are no others for it."""
+    """Fraction of the latents that is used for testing, if no other latents are given for it."""
     limit: int | None = None
-    """Latents that are used, drawn at random; none: all."""
+    """Number of latents used, drawn at random; None: all."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name}: found {getattr(self, name)}, at least 1 is needed")
-        if not 0 < self.holdout < 1 or self.lr <= 0 or (self.limit is not None and self.limit < 10):
-            raise ConfigError("--holdout lies in (0, 1), --lr is positive, --limit at least 10")
+                raise ConfigError(expected(f"--{name}", "a positive integer", getattr(self, name)))
+        if not 0 < self.holdout < 1:
+            raise ConfigError(expected("--holdout", "a number in (0, 1)", self.holdout))
+        if self.lr <= 0:
+            raise ConfigError(expected("--lr", "a positive number", self.lr))
+        if self.limit is not None and self.limit < 10:
+            raise ConfigError(expected("--limit", "at least 10", self.limit))
 
 
 def split(count: int, settings: ProbeSettings, seed: int) -> tuple[Array, Array]:
-    """Indices to learn from and to judge by, in random order."""
+    """Training and test indices, in random order."""
     order = np.random.default_rng(seed).permutation(count)[: settings.limit]
     held = max(1, round(len(order) * settings.holdout))
     return order[held:], order[:held]
 
 
-def pooled(looker: Looker, data: PackedFolder, indices: Array, t: float, batch: int, device: torch.device) -> Array:
+def pooled(extractor: FeatureExtractor, data: PackedFolder, indices: Array, t: float, batch: int) -> Array:
     """Block outputs averaged over tokens: (blocks, N, D) float32.
 
-    The network is told the null label: a class would be read off instead of seen.
+    The network gets the null label: with the class as an input, features would reveal it.
     """
     import torch
 
     from sra.data.latents import sample_latent
 
-    view = looker.view
+    view, device = extractor.view, extractor.device
     features = np.empty((len(view.blocks), len(indices), view.model.dimensions.width), np.float32)
     progress = job.Progress(f"features at t = {t:g}", len(indices), " latents")
     for start in range(0, len(indices), batch):
@@ -72,9 +76,9 @@ def pooled(looker: Looker, data: PackedFolder, indices: Array, t: float, batch: 
         chosen = indices[start : start + batch]
         moments = torch.from_numpy(np.asarray(data.moments[np.sort(chosen)], np.float32)).to(device)
         positions = torch.from_numpy(np.sort(chosen)).to(device)
-        eps, noise = looker.noise(positions, (moments.shape[1] // 2, *moments.shape[2:]))
-        labels = torch.full((len(chosen),), looker.network.null_label, device=device)
-        outputs = looker.outputs(sample_latent(moments, eps, view.codec.scale), labels, noise, t)
+        eps, noise = extractor.noise(positions, (moments.shape[1] // 2, *moments.shape[2:]))
+        labels = torch.full((len(chosen),), extractor.network.null_label, device=device)
+        outputs = extractor.outputs(sample_latent(moments, eps, view.codec.scale), labels, noise, t)
         back = np.argsort(np.argsort(chosen))
         for row, block in enumerate(view.blocks):
             features[row, start : start + len(chosen)] = outputs[block].mean(1).cpu().numpy()[back]
@@ -83,7 +87,7 @@ def pooled(looker: Looker, data: PackedFolder, indices: Array, t: float, batch: 
 
 
 class Probing:
-    """All blocks and times of one network; times that are done are kept in `probe.json`."""
+    """Probes of all blocks and noise levels of one network; finished levels are saved in `probe.json`."""
 
     def __init__(self, view: View, settings: ProbeSettings, out: Path) -> None:
         self.view, self.settings, self.out = view, settings, out
@@ -92,8 +96,8 @@ class Probing:
         """Accuracies by time and block, also written to `probe.json` and drawn to `probe.png`.
 
         Args:
-            data: latents to learn from.
-            validation: latents to judge by; none: a part of `data`.
+            data: training latents.
+            validation: test latents; None: a part of `data`.
             batch: latents per forward pass.
         """
         document: dict[str, Any] = {"settings": self._facts(data, validation), "rows": self._earlier(data, validation)}
@@ -114,20 +118,19 @@ class Probing:
     ) -> None:
         import torch
 
-        from sra.analysis.features import Looker
+        from sra.analysis.features import FeatureExtractor
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        looker = Looker(self.view, device)
-        learn, judge = split(data.count, self.settings, self.view.seed)
+        extractor = FeatureExtractor(self.view, device)
+        learn, held = split(data.count, self.settings, self.view.seed)
         self._check_memory(len(learn) + (validation or data).count)
-        judged = data
+        parts = [(data, learn), (data, held)]
         if validation is not None:
-            learn, judge, judged = np.concatenate([learn, judge]), np.arange(validation.count), validation
+            parts = [(data, np.concatenate([learn, held])), (validation, np.arange(validation.count))]
+        labels = [folder.labels[indices] for folder, indices in parts]
         for t in times:
-            train = pooled(looker, data, learn, t, batch, device)
-            test = pooled(looker, judged, judge, t, batch, device)
-            labels = data.labels[learn], judged.labels[judge]
-            document["rows"] += self._probes(t, (train, test), labels, device)
+            features = [pooled(extractor, folder, indices, t, batch) for folder, indices in parts]
+            document["rows"] += self._probes(t, features, labels, device)
             write_json(self.out / "probe.json", document)
 
     def _check_memory(self, count: int) -> None:
@@ -140,7 +143,7 @@ class Probing:
             )
 
     def _probes(
-        self, t: float, features: tuple[Array, Array], labels: tuple[Array, Array], device: torch.device
+        self, t: float, features: list[Array], labels: list[Array], device: torch.device
     ) -> list[dict[str, Any]]:
         from sra.analysis.features import probe_accuracy
 
@@ -157,12 +160,12 @@ class Probing:
                 seed=self.view.seed,
                 device=device,
             )
-            print(f"t = {t:g}, block {block}: accuracy {found:.4f} (on what it learned from {known:.4f})", flush=True)
+            print(f"t = {t:g}, block {block}: accuracy {found:.4f} (on training latents {known:.4f})", flush=True)
             rows.append({"t": t, "block": block, "accuracy": found, "train_accuracy": known})
         return rows
 
     def _facts(self, data: PackedFolder, validation: PackedFolder | None) -> dict[str, Any]:
-        """Everything that a row depends on, its time apart."""
+        """Everything that a row depends on, except its noise level."""
         view = {k: v for k, v in to_plain(self.view).items() if k not in ("checkpoint", "times")}
         places = {"latents": str(data.path), "validation": str(validation.path) if validation else None}
         checkpoint = self.view.checkpoint
@@ -170,7 +173,7 @@ class Probing:
         return {**view, **places, "checkpoint": identity, **to_plain(self.settings), "optimizer": "adam"}
 
     def _earlier(self, data: PackedFolder, validation: PackedFolder | None) -> list[dict[str, Any]]:
-        """Rows of an earlier call with the same settings."""
+        """Rows saved by an earlier call with the same settings."""
         try:
             document = json.loads((self.out / "probe.json").read_text())
             same = document["settings"] == json.loads(json.dumps(self._facts(data, validation)))
@@ -180,7 +183,7 @@ class Probing:
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
-    """Accuracy by block, a line for each time, as PNG."""
+    """Draw accuracy by block as PNG, one line a noise level."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -203,8 +206,8 @@ def main(arguments: list[str]) -> None:
     parser = ArgumentParser(prog="sra-bench probe", description=main.__doc__)
     add_options(parser, "all", TIMES)
     add: Any = parser.add_argument
-    add("--latents", type=Path, required=True, metavar="DIR", help="packed latents to learn from")
-    add("--validation", type=Path, metavar="DIR", help="packed latents to judge by; default: a part of --latents")
+    add("--latents", type=Path, required=True, metavar="DIR", help="packed training latents")
+    add("--validation", type=Path, metavar="DIR", help="packed test latents; default: a part of --latents")
     add("--out", type=Path, default=Path("probe"), metavar="DIR", help="folder of probe.json and probe.png (probe)")
     add("--forward-batch", type=int, default=256, help="latents per forward pass (256)")
     for name, kind in (("epochs", int), ("batch", int), ("lr", float), ("holdout", float), ("limit", int)):
@@ -216,18 +219,19 @@ def main(arguments: list[str]) -> None:
     view = view_of(options)
     data, validation = _open(options, view)
     if options.out.is_file():
-        raise ConfigError(f"--out {options.out}: found a file, a folder is needed")
+        raise ConfigError(f"--out {options.out}: expected a folder, got a file")
     Probing(view, settings, options.out).run(data, validation, options.forward_batch)
     print(f"{options.out / 'probe.json'}, {options.out / 'probe.png'}", flush=True)
 
 
 def _open(options: argparse.Namespace, view: View) -> tuple[PackedFolder, PackedFolder | None]:
-    side = view.model.resolution // view.codec.factor
     folders = [PackedFolder(path) for path in (options.latents, options.validation) if path is not None]
     for folder in folders:
-        check_shape(folder.shape, (2 * view.codec.channels, side, side), str(folder.path))
+        check_shape(folder.shape, view.codec.moments_shape(view.model.resolution), str(folder.path))
         if folder.classes > view.model.classes:
-            raise ConfigError(f"{folder.path}: has {folder.classes} classes, the network {view.model.classes}")
+            raise ConfigError(
+                expected(str(folder.path), f"at most {view.model.classes} classes (the network's)", folder.classes)
+            )
     return folders[0], folders[1] if len(folders) > 1 else None
 
 

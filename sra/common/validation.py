@@ -1,18 +1,19 @@
-"""What pydantic finds wrong in a user's settings, as one line."""
+"""Reading of YAML, settings and command lines, with one line for bad input. Torch-free."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 import types
 import typing
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from sra.common.errors import UserError, did_you_mean
+from sra.common.errors import ConfigError, UserError, did_you_mean
 
 T = TypeVar("T")
 # Read by pydantic from a plain dataclass: unknown keys are errors, docstrings under fields are descriptions.
@@ -25,6 +26,14 @@ CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
 def adapter(cls: type) -> TypeAdapter[Any]:
     """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
     return TypeAdapter(cls)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argument parser that raises one line instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError(f"{self.prog}: {message}")
 
 
 class _Loader(yaml.SafeLoader):

@@ -34,12 +34,23 @@ from sra.config.alignment import (
     settings_class,
 )
 from sra.config.jobs import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob
-from sra.config.model import FAMILIES, SIZES, CodecConfig, ModelConfig, Size, parse_model_name
+from sra.config.model import (
+    CODEC_FILES,
+    FAMILIES,
+    SIZES,
+    CodecConfig,
+    ModelConfig,
+    ModelName,
+    Size,
+    check_codec_folder,
+    parse_model_name,
+)
 from sra.config.sampling import SampleConfig, check_sampler
 from sra.config.training import EmaConfig, TrainConfig, check_seeds
 
 __all__ = [
     "ALIGNMENTS",
+    "CODEC_FILES",
     "FAMILIES",
     "GROUP_0_DIVISOR",
     "PUBLIC_DISTANCES",
@@ -61,6 +72,7 @@ __all__ = [
     "Interval",
     "LatentsJob",
     "ModelConfig",
+    "ModelName",
     "SampleConfig",
     "SampleJob",
     "SelfFlowSettings",
@@ -73,6 +85,7 @@ __all__ = [
     "TrainJob",
     "UserError",
     "check_blocks",
+    "check_codec_folder",
     "check_sampler",
     "check_seeds",
     "from_plain",

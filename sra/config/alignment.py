@@ -124,7 +124,7 @@ class SraSettings(AlignSettings):
 
     def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:  # noqa: ARG002 - the base class has it
         """See the base class."""
-        return replace(self, blocks=check_blocks(self.blocks or SRA_BLOCKS[model.family].get(model.size_name), model))
+        return replace(self, blocks=check_blocks(self.blocks or SRA_BLOCKS[model.family].get(model.size_label), model))
 
     def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
         """See the base class."""
@@ -159,7 +159,7 @@ class Sra2Settings(AlignSettings):
 
     def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:  # noqa: ARG002 - the base class has it
         """See the base class."""
-        block = self.block if self.block is not None else SRA2_BLOCKS.get(model.family, {}).get(model.size_name)
+        block = self.block if self.block is not None else SRA2_BLOCKS.get(model.family, {}).get(model.size_label)
         if block is None:
             raise ConfigError(f"align.block: missing, no default is published for {model.name}")
         depth = model.dimensions.depth
@@ -215,7 +215,7 @@ class DualTimestepSettings(AlignSettings):
         if tokens % GROUP_0_DIVISOR:
             what = f"a multiple of {GROUP_0_DIVISOR} tokens for align.kind {self.kind!r}"
             raise ConfigError(expected("model.resolution", what, tokens))
-        return replace(self, blocks=check_blocks(self.blocks or SRA_BLOCKS["sit"].get(model.size_name), model))
+        return replace(self, blocks=check_blocks(self.blocks or SRA_BLOCKS["sit"].get(model.size_label), model))
 
     def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
         """See the base class."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from sra.common.errors import ConfigError, did_you_mean, expected
+from sra.common.errors import ConfigError, DataError, did_you_mean, expected
 from sra.common.validation import STRICT
 
 Family = Literal["sit", "dit"]
@@ -75,6 +76,11 @@ class CodecConfig:
         side = resolution // self.factor
         return self.channels, side, side
 
+    def moments_shape(self, resolution: int) -> tuple[int, int, int]:
+        """(2C, H, W) of posterior mean and standard deviation of the same latent."""
+        channels, height, width = self.latent_shape(resolution)
+        return 2 * channels, height, width
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -126,11 +132,6 @@ class ModelConfig:
         return str(self.size)
 
     @property
-    def size_name(self) -> str:
-        """`S`, `B`, `L`, `XL` or `custom`."""
-        return self.size if isinstance(self.size, str) else "custom"
-
-    @property
     def name(self) -> str:
         """The network's name as papers print it, e.g. `SiT-XL/2`, or `SiT-4x64x2/2` for an unpublished size."""
         return f"{FAMILIES[self.family]}-{self.size_label}/{self.patch}"
@@ -145,17 +146,47 @@ class ModelConfig:
         return codec.channels * (1 if self.family == "sit" and self.convention == "sra" else 2)
 
 
-def parse_model_name(text: str) -> tuple[Family, Literal["S", "B", "L", "XL"] | Size, int]:
-    """Split a name such as `SiT-XL/2` or `DiT-4x64x2/2` into family, size and patch.
+@dataclass(frozen=True)
+class ModelName:
+    """Parts of a network's name such as `SiT-XL/2`."""
+
+    family: Family | None
+    """None: the name has no family (`XL/2`)."""
+    size: Literal["S", "B", "L", "XL"] | Size
+    patch: int
+
+
+def parse_model_name(text: str) -> ModelName:
+    """Split `SiT-XL/2`, `DiT-4x64x2/4`, or the same without family or patch (2), into its parts.
 
     Raises:
         ConfigError: not of this form. The message starts with `expected`.
     """
-    found = re.fullmatch(r"(SiT|DiT)-(?:(S|B|L|XL)|(\d+)x(\d+)x(\d+))/(\d+)", text)
+    found = re.fullmatch(r"(?:(SiT|DiT)-)?(?:(S|B|L|XL)|(\d+)x(\d+)x(\d+))(?:/(\d+))?", text)
     if found is None:
         names = [f"{family}-{size}/{patch}" for family in FAMILIES.values() for size in SIZES for patch in (2, 4, 8)]
-        what = f"SiT- or DiT-SIZE/PATCH, SIZE one of {', '.join(SIZES)} or DEPTHxWIDTHxHEADS"
+        what = f"[SiT-|DiT-]SIZE/PATCH with SIZE one of {', '.join(SIZES)} or DEPTHxWIDTHxHEADS"
         raise ConfigError(f"expected {what}, got {text!r}{did_you_mean(text, names)}")
     family, published, depth, width, heads, patch = found.groups()
     size: Any = published or Size(depth=int(depth), width=int(width), heads=int(heads))
-    return ("sit" if family == "SiT" else "dit"), size, int(patch)
+    return ModelName(next((f for f, name in FAMILIES.items() if name == family), None), size, int(patch or 2))
+
+
+CODEC_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+"""Settings and weights in a codec's folder (diffusers' format)."""
+
+
+def check_codec_folder(path: Path) -> None:
+    """Refuse an existing path that is not a folder in diffusers' format.
+
+    Raises:
+        DataError: a file, or a folder without one of `CODEC_FILES`.
+    """
+    if not path.exists():
+        return
+    needed = f"codec.path {path}: expected a folder with {' and '.join(CODEC_FILES)}, got "
+    if not path.is_dir():
+        raise DataError(f"{needed}a file")
+    missing = [name for name in CODEC_FILES if not (path / name).is_file()]
+    if missing:
+        raise DataError(f"{needed}no {' and no '.join(missing)}")

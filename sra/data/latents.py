@@ -17,12 +17,11 @@ from torch import Tensor
 
 from sra.common.errors import DataError
 from sra.common.files import sha256_file
-from sra.config import LatentsJob
+from sra.config import CODEC_FILES, LatentsJob
 from sra.data.labels import check_split, read_labels
 from sra.data.packed import FACTS, Array, PackedFolder, PackedWriter, adopt, check_shape, is_packed
 from sra.data.public_layout import PublicLatents, find_public, pack
 from sra.model.vae import Codec, codec_folder, load_codec
-from sra.model.vae_files import WEIGHTS
 from sra.runtime import job
 
 
@@ -60,28 +59,22 @@ def encode(config: LatentsJob, images: Path, out: Path) -> None:
         return
     table = read_labels(images / "images" / "dataset.json")
     codec = load_codec(config.codec, "cuda" if torch.cuda.is_available() else "cpu")
-    shape = (len(table), *wanted_shape(config))
+    shape = (len(table), *config.codec.moments_shape(config.resolution))
     with PackedWriter(out, shape, config.data.latent_dtype, flipped=config.flipped) as writer:
         progress = job.Progress("latents", len(table), " images", done=writer.done)
         for pixels in _loaded(images / "images", list(table)[writer.done :], config.batch):
             job.check_stop()
             writer.write(*_moments(config, codec, pixels))
             progress.update(len(pixels))
-        weights = codec_folder(config.codec) / WEIGHTS
+        weights = codec_folder(config.codec) / CODEC_FILES[1]
         writer.finish(list(table.values()), {"codec_sha256": sha256_file(weights) if weights.is_file() else None})
-
-
-def wanted_shape(config: LatentsJob) -> tuple[int, int, int]:
-    """(2C, h, w) that the manifest's codec and resolution mean."""
-    side = config.resolution // config.codec.factor
-    return 2 * config.codec.channels, side, side
 
 
 def _moments(config: LatentsJob, codec: Codec, pixels: Tensor) -> list[Array]:
     """Moments of a batch of images (n, H, W, 3), and of its mirrored copy where wanted."""
     versions = [pixels, pixels.flip(2)] if config.flipped else [pixels]
     found = [codec.moments(version).cpu().numpy() for version in versions]
-    check_shape(found[0].shape[1:], wanted_shape(config), f"codec.path {config.codec.path}")
+    check_shape(found[0].shape[1:], config.codec.moments_shape(config.resolution), f"codec.path {config.codec.path}")
     return found
 
 
@@ -120,7 +113,7 @@ def take_in(config: LatentsJob, out: Path) -> None:
     where, public = f"data.latents {path}", find_public(path)
     if is_packed(path):
         packed = PackedFolder(path)
-        check_shape(packed.shape, wanted_shape(config), where)
+        check_shape(packed.shape, config.codec.moments_shape(config.resolution), where)
         check_split(config.data.split, packed.count, packed.classes, where)
         adopt(packed, out, flipped=config.flipped)
     elif public is None:
@@ -129,7 +122,7 @@ def take_in(config: LatentsJob, out: Path) -> None:
         raise DataError(f"{where}: the public layout has no mirrored latents, which train.flip needs")
     else:
         source = PublicLatents(public)
-        check_shape(source.shape, wanted_shape(config), where)
+        check_shape(source.shape, config.codec.moments_shape(config.resolution), where)
         check_split(config.data.split, len(source.labels), len(set(source.labels)), where)
         pack(source, out, config.data.latent_dtype)
 

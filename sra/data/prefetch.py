@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Numbered batches, read up to `workers` ahead of their use; what a batch holds does not depend on `workers`."""
 
     def __init__(self, choose: Callable[[int], tuple[Any, ...]], read: Callable[..., T], workers: int) -> None:

@@ -1,4 +1,6 @@
-"""Latents as the authors' scripts keep them: one file an image. Torch-free.
+"""Latents in the layout of the authors' scripts, one file an image, and conversion to and from packed latents.
+
+`python -m sra.data.public_layout SRC DST --to packed|public`. Torch-free.
 
 DIR/vae-sd/<00000>/img-mean-std-<00000000>.npy    (2C, h, w) float32: posterior mean, then standard deviation
 DIR/vae-sd/dataset.json                           {"labels": [[relative path, class index], ...]}
@@ -14,8 +16,9 @@ import numpy as np
 
 from sra.common.errors import DataError
 from sra.common.files import replacing, write_json
+from sra.common.validation import ArgumentParser
 from sra.data.labels import check_names, read_labels
-from sra.data.packed import Array, PackedFolder, PackedWriter
+from sra.data.packed import FACTS, Array, PackedFolder, PackedWriter, is_packed
 from sra.runtime import job
 
 FOLDER, LISTING = "vae-sd", "dataset.json"
@@ -115,3 +118,46 @@ def unpack(source: PackedFolder, out: Path) -> None:
         progress.update()
     listed = [[place_of(i), int(label)] for i, label in enumerate(source.labels)]
     write_json(folder / LISTING, {"labels": listed})
+
+
+def convert(source: Path, target: Path, to: str, dtype: str = "float32") -> str:
+    """Convert latents to the other layout; an interrupted call continues.
+
+    Args:
+        source: packed, or in the public layout.
+        target: a folder that is new, empty or left by an interrupted call.
+        to: `packed` or `public`.
+        dtype: storage of packed latents; the public layout is float32.
+
+    Raises:
+        DataError: a source that is neither or has that layout already, a target that holds something else, a fault in
+            the data.
+    """
+    public = find_public(source)
+    if not is_packed(source) and public is None:
+        raise DataError(f"{source}: expected {FACTS} (packed) or {FOLDER}/{LISTING} (public layout), got neither")
+    if to == ("packed" if is_packed(source) else "public"):
+        raise DataError(f"{source}: is in the layout {to!r} already")
+    if target.is_file():
+        raise DataError(f"{target}: expected a folder, got a file")
+    if to == "public":
+        unpack(PackedFolder(source), target)
+    elif not is_packed(target):
+        assert public is not None
+        pack(PublicLatents(public), target, dtype)
+    return f"{target}: {to} layout"
+
+
+def main(arguments: list[str]) -> None:
+    """Convert latents between the packed format and the authors' layout (vae-sd/, one file an image)."""
+    parser = ArgumentParser(prog="sra-bench latents convert", description=main.__doc__)
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder of latents in either layout")
+    parser.add_argument("target", type=Path, metavar="DST", help="folder to write")
+    parser.add_argument("--to", required=True, choices=("packed", "public"), help="layout of DST")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="storage of packed latents")
+    options = parser.parse_args(arguments)
+    print(convert(options.source, options.target, options.to, options.dtype), flush=True)
+
+
+if __name__ == "__main__":
+    job.run(main)

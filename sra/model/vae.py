@@ -10,8 +10,7 @@ from torch import Tensor
 
 from sra import embedded
 from sra.common.errors import DataError
-from sra.config import CodecConfig
-from sra.model.vae_files import check_codec_folder
+from sra.config import CodecConfig, check_codec_folder
 
 PIXELS = 64 * 256 * 256
 """That are encoded or decoded at a time: 13 GB of a decoder's memory, whatever the resolution."""

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from sra.common.arguments import ArgumentParser
 from sra.common.errors import ConfigError
 from sra.common.files import write_json
+from sra.common.validation import ArgumentParser
 from sra.config import SampleConfig
 from sra.model import flops
 from sra.perf import results, scaling

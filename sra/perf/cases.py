@@ -71,7 +71,7 @@ def align_of(kind: str, blocks: list[int] | None, model: ModelConfig, mode: Mode
     cls = settings_class(kind)
     names = {field.name for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
-    if "blocks" in names and (blocks is not None or model.size_name not in SRA_BLOCKS[model.family]):
+    if "blocks" in names and (blocks is not None or model.size_label not in SRA_BLOCKS[model.family]):
         # Of a size without published blocks: as deep in it as B's are in B.
         first, second = (b * model.dimensions.depth // SIZES["B"].depth for b in SRA_BLOCKS[model.family]["B"])
         values["blocks"] = tuple(blocks or (max(1, first), max(2, second)))

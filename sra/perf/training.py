@@ -15,7 +15,7 @@ from torch import distributed as dist
 
 from sra.config import AlignSettings, ModelConfig, TrainConfig
 from sra.data.latents import sample_latent
-from sra.data.prefetch import Ahead
+from sra.data.prefetch import Prefetcher
 from sra.model.token_groups import Groups
 from sra.model.transformer import DiffusionTransformer, compile_blocks, initialise
 from sra.perf.cases import CODEC, Mode
@@ -128,7 +128,7 @@ class Training:
         )
         self.order = np.random.default_rng(0)
         settings = TrainConfig(steps=1, global_batch=batch, precision=cast(Any, precision))
-        self.batches = Ahead(self._choose, self.source.batch, settings.workers)
+        self.batches = Prefetcher(self._choose, self.source.batch, settings.workers)
         module = TrainingModule(model, CODEC, settings, align)
         initialise(module.network, 0)
         self.step = self._make_step(module.to(device), settings)

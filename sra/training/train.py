@@ -24,7 +24,7 @@ from sra.common.errors import ConfigError, DataError
 from sra.common.files import replacing, write_json
 from sra.config import TrainJob, to_plain
 from sra.data.latents import PackedLatents, sample_latent
-from sra.data.prefetch import Ahead
+from sra.data.prefetch import Prefetcher
 from sra.model.transformer import compile_blocks, initialise
 from sra.runtime import job
 from sra.runtime.distributed import Everyone, StopVote, leave, make_accelerator
@@ -106,7 +106,7 @@ class Trainer:
         self.data = PackedLatents(latents)
         self._check_data()
         self.order = DataOrder(config.seed, self.data.count, self.settings.global_batch)
-        self.batches = Ahead(self._choose, self.data.batch, self.settings.workers)
+        self.batches = Prefetcher(self._choose, self.data.batch, self.settings.workers)
         self.total = self.settings.steps or (self.settings.epochs or 0) * self.order.steps_per_epoch
         module = TrainingModule(config.model, config.codec, self.settings, config.align)
         initialise(module.network, config.seed)

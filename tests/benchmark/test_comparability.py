@@ -11,8 +11,7 @@ from benchmark.manifest.schema import Run, load
 from benchmark.published.comparability import Compared, Evidence, blocking, compare, published_alignment, show
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry, Row
-from sra.config import SIZES
-from sra.model.vae_files import WEIGHTS
+from sra.config import CODEC_FILES, SIZES
 
 Matching = Callable[[Row], tuple[Run, Evidence]]
 Change = Callable[[Run, Evidence], tuple[Run, Evidence]]
@@ -362,7 +361,7 @@ def test_hashes_of_assets_are_those_of_the_session(registry: Registry, matching:
     row = registry.row("sit-xl2-sra-256-800ep-cfg")
     run, found = matching(row)
     assert row.checkpoint is not None
-    names = (row.checkpoint, registry.evaluator.references[row.resolution], "sd-vae-ft-ema/" + WEIGHTS)
+    names = (row.checkpoint, registry.evaluator.references[row.resolution], "sd-vae-ft-ema/" + CODEC_FILES[1])
     for name in names:
         same = dataclasses.replace(found, pins={name: "a"}, files={name: "a"})
         assert not blocking(compare(registry, row, run, same))

@@ -14,7 +14,6 @@ from sra.config import DataConfig, LatentsJob
 from sra.data import labels, latents, public_layout
 from sra.data.latents import PackedLatents, encode, take_in
 from sra.data.packed import PackedFolder, PackedWriter
-from sra.interop import convert_latents
 from sra.model.vae import Codec, load_codec
 from sra.runtime import job
 from sra.training.train import Trainer
@@ -32,7 +31,7 @@ def latents_job(small):
 @pytest.fixture
 def public(digit_latents, tmp_path):
     """The sixty digits in the authors' layout."""
-    convert_latents.convert(digit_latents, tmp_path / "public", "public")
+    public_layout.convert(digit_latents, tmp_path / "public", "public")
     return tmp_path / "public"
 
 
@@ -49,7 +48,7 @@ def test_public_layout_and_back(digit_latents, public, tmp_path):
     assert np.array_equal(one, packed.moments[7])
     for source in (public, public / "vae-sd"):
         out = tmp_path / f"back-{source.name}"
-        convert_latents.convert(source, out, "packed")
+        public_layout.convert(source, out, "packed")
         back = PackedFolder(out)
         assert np.array_equal(back.moments, packed.moments)
         assert np.array_equal(back.labels, packed.labels)
@@ -57,7 +56,7 @@ def test_public_layout_and_back(digit_latents, public, tmp_path):
 
 
 def test_half_precision_is_an_option(public, tmp_path, digit_latents):
-    convert_latents.main([str(public), str(tmp_path / "half"), "--to", "packed", "--dtype", "float16"])
+    public_layout.main([str(public), str(tmp_path / "half"), "--to", "packed", "--dtype", "float16"])
     half = PackedLatents(tmp_path / "half")
     assert (half.moments.dtype, half.facts["dtype"]) == (np.float16, "float16")
     found, expected = half.batch(np.arange(60))[0], PackedLatents(digit_latents).batch(np.arange(60))[0]
@@ -70,11 +69,11 @@ def test_conversion_refuses_what_makes_no_sense(digit_latents, public, tmp_path)
     for arguments, problem in (
         ((digit_latents, tmp_path / "x", "packed"), "is in the layout 'packed' already"),
         ((public, tmp_path / "x", "public"), "is in the layout 'public' already"),
-        ((tmp_path / "empty", tmp_path / "x", "packed"), "found neither latents.json"),
-        ((digit_latents, public / "vae-sd" / "dataset.json", "public"), "found a file"),
+        ((tmp_path / "empty", tmp_path / "x", "packed"), "empty: expected latents.json"),
+        ((digit_latents, public / "vae-sd" / "dataset.json", "public"), "dataset.json: expected a folder"),
     ):
         with pytest.raises(DataError, match=problem):
-            convert_latents.convert(*arguments)
+            public_layout.convert(*arguments)
     assert not (tmp_path / "x").exists()
 
 
@@ -199,11 +198,11 @@ def test_interrupted_packing_continues(public, digit_latents, tmp_path, monkeypa
     monkeypatch.setattr(public_layout, "BATCH", 16)
     stop_after(monkeypatch, 2)
     with pytest.raises(job.Stopped):
-        convert_latents.convert(public, tmp_path / "out", "packed")
+        public_layout.convert(public, tmp_path / "out", "packed")
     state = json.loads((tmp_path / "out" / "progress.json").read_text())
     assert state["done"] == 32
     monkeypatch.setattr(job, "check_stop", lambda: None)
-    convert_latents.convert(public, tmp_path / "out", "packed")
+    public_layout.convert(public, tmp_path / "out", "packed")
     assert np.array_equal(PackedFolder(tmp_path / "out").moments, PackedFolder(digit_latents).moments)
     assert not (tmp_path / "out" / "progress.json").exists()
 

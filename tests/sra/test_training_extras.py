@@ -12,7 +12,7 @@ from PIL import Image
 from sra.common.errors import DataError
 from sra.common.files import write_json
 from sra.config import to_plain
-from sra.data.prefetch import Ahead
+from sra.data.prefetch import Prefetcher
 from sra.interop import export
 from sra.model.transformer import build, initialise
 from sra.model.weights import load_network, read_state
@@ -81,7 +81,7 @@ def test_batches_are_chosen_in_order_and_read_before_they_are_asked_for():
             read.set()
         return number
 
-    ahead = Ahead(lambda number: (chosen.append(number), number)[1:], read_batch, 2)
+    ahead = Prefetcher(lambda number: (chosen.append(number), number)[1:], read_batch, 2)
     assert ahead.get(0) == 0
     assert read.wait(5)
     assert [ahead.get(n) for n in (1, 2, 3)] == [1, 2, 3]
@@ -93,7 +93,7 @@ def test_an_error_while_reading_reaches_the_caller():
         raise DataError("truncated")
 
     with pytest.raises(DataError, match="truncated"):
-        Ahead(lambda number: (number,), fail, 2).get(0)
+        Prefetcher(lambda number: (number,), fail, 2).get(0)
 
 
 @pytest.fixture(params=["sra", "baseline"])
@@ -109,7 +109,7 @@ def stage(request, small, digit_latents, tmp_path):
 def test_exported_checkpoints_load_like_published_ones(stage, small, tmp_path, capsys):
     out = tmp_path / "public.pt"
     export.main([str(stage.out), str(out)])
-    assert "step 9 of SiT-custom/2" in capsys.readouterr().out
+    assert "step 9 of SiT-2x16x2/2" in capsys.readouterr().out
     for which, expected in (("ema", stage.ema), ("model", stage.network)):
         found = load_network(out, small.model, small.codec, which).state_dict()
         assert found.keys() == expected.state_dict().keys()
@@ -142,25 +142,25 @@ def test_exported_optimizer_state_fits_the_authors_network(stage, tmp_path, help
 def test_names_stand_in_the_order_of_published_files(model, codec):
     from pathlib import Path
 
-    from sra.interop.public_checkpoint import _by_order
+    from sra.interop.export import in_public_order
 
     golden = json.loads((Path(__file__).parents[1] / "golden" / "config.json").read_text())["sit_state_dict"]
     network = build(model, codec, head=True)
-    assert _by_order(network.state_dict()) == [name for name, _ in golden]
-    assert _by_order([*network.state_dict(), "ap_head.layers.0.weight"]) == [name for name, _ in golden]
+    assert in_public_order(network.state_dict()) == [name for name, _ in golden]
+    assert in_public_order([*network.state_dict(), "ap_head.layers.0.weight"]) == [name for name, _ in golden]
 
 
 def test_what_cannot_be_exported_is_said(small, digit_latents, tmp_path):
     (tmp_path / "stage").mkdir()
     document = {"config": to_plain(small.job), "inputs": {"latents": str(digit_latents)}}
     write_json(tmp_path / "stage" / "stage.json", document)
-    with pytest.raises(DataError, match="found no resumable checkpoint"):
+    with pytest.raises(DataError, match="checkpoints: expected a resumable checkpoint"):
         export.export(tmp_path / "stage", tmp_path / "out.pt")
     checkpoint.write(tmp_path / "stage" / "checkpoints", 1, {"format": checkpoint.FORMAT, "step": 1})
-    with pytest.raises(DataError, match="found a folder, a file name is needed"):
+    with pytest.raises(DataError, match="expected a file name, got a folder"):
         export.export(tmp_path / "stage", tmp_path)
     write_json(tmp_path / "stage" / "stage.json", {"config": to_plain(small.job)})
-    with pytest.raises(DataError, match="the size of the data set cannot be read"):
+    with pytest.raises(DataError, match=r"latents\.json: cannot be read"):
         export.export(tmp_path / "stage", tmp_path / "out.pt")
     assert not (tmp_path / "out.pt").exists()
 

@@ -9,11 +9,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sra.analysis import options, pca, probe
-from sra.analysis.features import Looker, pca_image, probe_accuracy, tapped
+from sra.analysis.features import FeatureExtractor, pca_image, probe_accuracy, tapped
 from sra.analysis.probe import ProbeSettings, split
-from sra.common.arguments import ArgumentParser
 from sra.common.errors import DataError
 from sra.common.files import write_json
+from sra.common.validation import ArgumentParser
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, to_plain
 from sra.model.transformer import build, initialise
 
@@ -48,15 +48,15 @@ def view(weights, *arguments, convention="sra"):
 
 
 def test_the_tap_sees_what_the_network_computes(weights):
-    looker = Looker(view(weights, "--blocks", "1", "3"), torch.device("cpu"))
+    extractor = FeatureExtractor(view(weights, "--blocks", "1", "3"), torch.device("cpu"))
     x, t, y = torch.randn(2, 4, 8, 8), torch.tensor([0.2, 0.7]), torch.tensor([1, 2])
-    with tapped(looker.network, (1, 3)) as found:
-        looker.network(x, t, y)
+    with tapped(extractor.network, (1, 3)) as found:
+        extractor.network(x, t, y)
     for block in (1, 3):
-        torch.testing.assert_close(found[block], looker.network.hidden(x, t, y, block=block))
-    with tapped(looker.network, (2,)) as other:
+        torch.testing.assert_close(found[block], extractor.network.hidden(x, t, y, block=block))
+    with tapped(extractor.network, (2,)) as other:
         pass
-    looker.network(x, t, y)
+    extractor.network(x, t, y)
     assert other == {}
 
 
@@ -67,21 +67,21 @@ def test_what_a_network_is_told_at_a_noise_level(weights):
 
 
 def test_noise_levels_mix_image_and_noise(weights):
-    looker = Looker(view(weights, "--blocks", "3"), torch.device("cpu"))
+    extractor = FeatureExtractor(view(weights, "--blocks", "3"), torch.device("cpu"))
     z, noise, y = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.tensor([1])
-    clean = looker.outputs(z, y, noise, 0.0)[3]
-    assert torch.equal(clean, looker.outputs(z, y, -noise, 0.0)[3])
-    torch.testing.assert_close(looker.outputs(z, y, noise, 1.0)[3], looker.outputs(-z, y, noise, 1.0)[3])
+    clean = extractor.outputs(z, y, noise, 0.0)[3]
+    assert torch.equal(clean, extractor.outputs(z, y, -noise, 0.0)[3])
+    torch.testing.assert_close(extractor.outputs(z, y, noise, 1.0)[3], extractor.outputs(-z, y, noise, 1.0)[3])
 
 
 def test_dit_is_told_its_integer_step(weights):
     found = view(weights, "--model", "DiT-3x16x2/2", "--blocks", "2", convention="vanilla-dit")
-    looker = Looker(found, torch.device("cpu"))
+    extractor = FeatureExtractor(found, torch.device("cpu"))
     z, noise, y = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.tensor([1])
     abar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)[300]
     x_t = (abar.sqrt() * z + (1 - abar).sqrt() * noise).float()
-    expected = looker.network.hidden(x_t, torch.tensor([300]), y, block=2)
-    torch.testing.assert_close(looker.outputs(z, y, noise, 0.3)[2], expected)
+    expected = extractor.network.hidden(x_t, torch.tensor([300]), y, block=2)
+    torch.testing.assert_close(extractor.outputs(z, y, noise, 0.3)[2], expected)
 
 
 def test_default_blocks_are_those_the_network_has(weights):
@@ -91,15 +91,15 @@ def test_default_blocks_are_those_the_network_has(weights):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--blocks", "4"], "--blocks: found 4, the network has blocks 1 to 3"),
-        (["--blocks", "0"], "--blocks: found 0"),
-        (["--times", "1.5"], r"--times: found 1.5, noise levels lie in \[0, 1\]"),
-        (["--time", "legacy"], "--time legacy is for convention vanilla-sit"),
-        (["--baseline"], "--baseline means --convention vanilla-sit"),
-        (["--model", "SiT-H/2"], "--model: found 'SiT-H/2'"),
-        (["--model", "DiT-3x16x2", "--convention", "vanilla-sit"], "does not fit family 'dit'"),
-        (["--model", "3x15x2"], "width 15 must be divisible"),
-        (["--resolution", "36"], "--resolution 36: not divisible by 8"),
+        (["--blocks", "4"], "--blocks: .*1 to 3.*4"),
+        (["--blocks", "0"], "--blocks: .*0"),
+        (["--times", "1.5"], r"--times: .*1\.5"),
+        (["--time", "legacy"], "--time legacy: .*vanilla-sit"),
+        (["--baseline"], "--baseline: .*vanilla-sit"),
+        (["--model", "SiT-H/2"], "--model: expected .*'SiT-H/2'"),
+        (["--model", "DiT-3x16x2", "--convention", "vanilla-sit"], "convention: .*'vanilla-sit'"),
+        (["--model", "3x15x2"], "--model: width: .*15"),
+        (["--resolution", "36"], "--resolution: .*8.*36"),
     ],
 )
 def test_refusals(weights, arguments, problem):
@@ -109,18 +109,18 @@ def test_refusals(weights, arguments, problem):
 
 def test_the_convention_is_stated_once(weights, small, tmp_path):
     image = ["--image", "x.png"]
-    with pytest.raises(ConfigError, match="--convention: missing; allowed: sra, vanilla-sit, vanilla-dit"):
+    with pytest.raises(ConfigError, match=r"--convention: missing.*sra, vanilla-sit, vanilla-dit"):
         pca.main([str(weights["sra"]), *NETWORK, *image])
     write_json(tmp_path / "stage.json", {"config": to_plain(small.job)})
-    with pytest.raises(ConfigError, match="--stage states the convention"):
+    with pytest.raises(ConfigError, match="--stage: "):
         pca.main([str(weights["sra"]), "--stage", str(tmp_path), "--convention", "sra", *image])
     with pytest.raises(ConfigError, match="the following arguments are required: --image"):
         pca.main([str(weights["sra"]), *NETWORK, "--convention", "sra"])
-    with pytest.raises(DataError, match="no such checkpoint"):
+    with pytest.raises(DataError, match="expected a checkpoint"):
         pca.main([str(tmp_path / "no.pt"), *NETWORK, "--convention", "sra", *image])
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"--image .*: expected a file"):
         pca.main([str(weights["sra"]), *NETWORK, "--convention", "sra", "--label", "3", *image])
-    with pytest.raises(ConfigError, match="--label: found 88, the network has classes 0 to 9"):
+    with pytest.raises(ConfigError, match=r"--label: .*0 to 9.*88"):
         pca.main([str(weights["sra"]), *NETWORK, "--convention", "sra", *image])
 
 
@@ -151,7 +151,7 @@ def test_a_picture_of_every_block_and_time(weights, digit_images, tmp_path, caps
     assert "blocks (1, 2, 3) x noise levels (0.7, 0.1)" in capsys.readouterr().out
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    with pytest.raises(DataError, match="not a whole image"):
+    with pytest.raises(DataError, match=r"broken\.png: expected a whole image"):
         pca.main([str(weights["sra"]), *common, "--convention", "sra", "--image", str(broken)])
 
 
@@ -212,21 +212,21 @@ def test_probing_writes_accuracies_and_a_plot_and_continues(weights, digit_laten
 
 
 def test_features_do_not_depend_on_the_batch_or_the_label(weights, digit_latents):
-    looker = Looker(view(weights, "--blocks", "3"), torch.device("cpu"))
-    data, device = probe.PackedFolder(digit_latents), torch.device("cpu")
+    extractor = FeatureExtractor(view(weights, "--blocks", "3"), torch.device("cpu"))
+    data = probe.PackedFolder(digit_latents)
     indices = np.array([5, 2, 40, 11])
-    whole = probe.pooled(looker, data, indices, 0.5, 4, device)
-    np.testing.assert_allclose(whole, probe.pooled(looker, data, indices, 0.5, 3, device), atol=1e-5)
-    single = probe.pooled(looker, data, indices[2:3], 0.5, 1, device)
+    whole = probe.pooled(extractor, data, indices, 0.5, 4)
+    np.testing.assert_allclose(whole, probe.pooled(extractor, data, indices, 0.5, 3), atol=1e-5)
+    single = probe.pooled(extractor, data, indices[2:3], 0.5, 1)
     np.testing.assert_allclose(whole[:, 2:3], single, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--epochs", "0"], "--epochs: found 0"),
-        (["--holdout", "1"], "--holdout lies in"),
-        (["--classes", "5"], "has 10 classes, the network 5"),
+        (["--epochs", "0"], "--epochs: .*0"),
+        (["--holdout", "1"], "--holdout: "),
+        (["--classes", "5"], "packed: .*5 classes.*10"),
         (["--resolution", "64"], r"latents are \(8, 8, 8\)"),
     ],
 )
