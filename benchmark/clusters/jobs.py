@@ -1,4 +1,4 @@
-"""A plan as the jobs of a cluster: which stages share one, and what each reads of the others."""
+"""A plan as the jobs of a cluster: which stages share a job, and which stages of other jobs each one reads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import REPORT, STAGE_KINDS, STEPS, Stage
 from benchmark.run.command import command_of
 
-SHARED = tuple(name for name, kind in STAGE_KINDS.items() if kind.distributed)
-"""Kinds of stages that many processes work on together."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -24,15 +21,15 @@ class Job:
     kind: str
     """Of its stages, or `report`."""
     tool: str | None = None
-    """That scores."""
+    """Scoring tool."""
     stages: tuple[Stage, ...] = ()
-    """None: it writes the report."""
+    """Empty for the report."""
     reads: tuple[str, ...] = ()
-    """Names of the directories of other jobs' stages that it reads."""
+    """Directory names of stages of other jobs that it reads."""
 
     @property
     def directories(self) -> tuple[str, ...]:
-        """What `sra-bench work --stage` calls its stages."""
+        """Arguments of `sra-bench work --stage`."""
         return tuple(stage.directory.name for stage in self.stages) or (REPORT,)
 
     @property
@@ -40,46 +37,47 @@ class Job:
         """Jobs of one level do not wait for each other."""
         return STEPS.index(self.kind)
 
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes, on several nodes, share it."""
+        return self.kind != REPORT and STAGE_KINDS[self.kind].distributed
 
-THE_REPORT = Job(name=REPORT, kind=REPORT)
-"""It waits for all other jobs, however they end."""
+
+REPORT_JOB = Job(name=REPORT, kind=REPORT)
+"""It runs after all other jobs, however they end."""
 
 
 def jobs_of(plan: Plan, directory: RunDirectory, stages: Iterable[Stage]) -> list[Job]:
-    """The jobs of some stages of a plan in an order that runs.
+    """Group stages of a plan into jobs, in an order that runs.
 
-    Stages of one batch and the same variants share a job, because starting one costs more than they do; variants are
-    worked on side by side.
+    Stages of one batch and the same variants share a job, because starting a job costs more than such a stage; jobs of
+    different variants run side by side.
 
     Args:
         plan: of the run.
         directory: of the run.
         stages: those that are to run.
     """
-    wanted = {stage.key for stage in stages}
+    keys = {stage.key for stage in stages}
     groups: dict[tuple[str, tuple[str, ...]], list[Stage]] = {}
     for stage in plan.stages:
-        if stage.key in wanted:
+        if stage.key in keys:
             groups.setdefault((stage.batch, stage.variants), []).append(stage)
-    names = _names(list(groups.values()))
+    # The shortest stage name of each group (names of milestones end in the step); its directory's, if not unique.
+    named = [min(group, key=lambda stage: len(stage.name)) for group in groups.values()]
+    counts = Counter(stage.name for stage in named)
+    names = [stage.name if counts[stage.name] == 1 else stage.directory.name for stage in named]
     return [_job(name, group, directory) for name, group in zip(names, groups.values(), strict=True)]
 
 
 def _job(name: str, stages: Sequence[Stage], directory: RunDirectory) -> Job:
     first, own = stages[0], {stage.directory.name for stage in stages}
-    reads = [place for place in stages_read(stages, directory) if place not in own]
+    reads = [other for other in stages_read(stages, directory) if other not in own]
     return Job(name=name, kind=first.kind.name, tool=first.tool, stages=tuple(stages), reads=tuple(reads))
 
 
-def _names(groups: list[list[Stage]]) -> list[str]:
-    """Of each group its shortest stage name (those of milestones say the step); with the key where two are the same."""
-    firsts = [min(group, key=lambda stage: len(stage.name)) for group in groups]
-    seen = Counter(stage.name for stage in firsts)
-    return [stage.name if seen[stage.name] == 1 else stage.directory.name for stage in firsts]
-
-
 def stages_read(stages: Sequence[Stage], directory: RunDirectory) -> list[str]:
-    """Names of the stage directories that stages read."""
+    """Directory names of the stages whose outputs some stages read."""
     root = f"{directory.stages}/"
     reads = command_of(list(stages), directory).reads
     return list(dict.fromkeys(place.removeprefix(root).split("/")[0] for place in reads if place.startswith(root)))

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from benchmark.clusters import skypilot
-from benchmark.clusters.jobs import THE_REPORT, Job, jobs_of
+from benchmark.clusters.jobs import REPORT_JOB, Job, jobs_of
 from benchmark.clusters.kubernetes import manifests
 from benchmark.clusters.kubernetes.site import Kubernetes
 from benchmark.clusters.site_file import section
@@ -65,7 +65,7 @@ def pending_jobs(plan: Plan, directory: RunDirectory) -> list[Job]:
     """Jobs of the stages that are to run, in order, and the report, which reads all that the plan has."""
     jobs = jobs_of(plan, directory, [s for s in plan.stages if state_of(s, directory)[0] != "done"])
     everything = tuple(stage.directory.name for stage in plan.stages)
-    return [*jobs, dataclasses.replace(THE_REPORT, reads=everything)]
+    return [*jobs, dataclasses.replace(REPORT_JOB, reads=everything)]
 
 
 def _write(files: dict[str, list[manifests.Document]], script: str, to: Path) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmark.clusters.slurm.queue_status import add_queue
+from benchmark.clusters.slurm.submitted import add_queue
 from benchmark.plan.run_directory import RunDirectory, is_alive, is_done, read_json
 from sra.common.errors import UserError
 from sra.common.files import replacing

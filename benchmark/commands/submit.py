@@ -1,14 +1,14 @@
-"""`sra-bench submit` and `cancel`: hand the jobs of a run to Slurm, and take them out of its queue."""
+"""`sra-bench submit` and `cancel`: submit the jobs of a run to Slurm, and cancel them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark.clusters.record import load_tickets
 from benchmark.clusters.site_file import section
 from benchmark.clusters.slurm import queue as slurm_queue
 from benchmark.clusters.slurm.site import SlurmSite, site_path
-from benchmark.clusters.slurm.submit import Cluster, is_living, processes_of, show, submit_slurm
+from benchmark.clusters.slurm.submit import cluster_of, show, submit_slurm
+from benchmark.clusters.slurm.submitted import load_submitted
 from benchmark.commands.run import prepare
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.run.runner import check_inputs
@@ -28,7 +28,7 @@ def submit(
     processes: int | None = None,
     dry_run: bool = False,
 ) -> str:
-    """Hand every stage that is not done to a cluster; the same command again continues. Returns what to print.
+    """Submit every stage that is not done; the same command again continues. Returns what to print.
 
     Raises:
         UserError: bad input, in one line.
@@ -37,42 +37,42 @@ def submit(
     if executor != "slurm":
         raise UserError(f"--executor {executor}: `sra-bench render {executor}` writes its jobs, for kubectl to apply")
     settings = section(path, "slurm", SlurmSite)
-    count = processes_of(settings, path, processes)
-    plan, directory, _ = prepare(manifest, out, overrides, variants, smoke=smoke, elsewhere=count)
+    cluster = cluster_of(settings, path, processes)
+    plan, directory, _ = prepare(manifest, out, overrides, variants, smoke=smoke, elsewhere=cluster.processes)
     check_inputs(plan)
-    cluster = Cluster(site=settings, path=path, processes=count)
     if dry_run:
         return show(plan, directory, cluster)
     return submit_slurm(plan, directory, cluster, command)
 
 
 def cancel(root: Path, *, now: bool = False) -> str:
-    """Cancel the jobs of a run; returns what was done.
+    """Cancel the jobs of a run; returns what to print.
 
-    Waiting jobs go first, so that none starts because of it. A running one is asked to save, as before a time limit,
-    and not to queue itself again.
+    Waiting jobs are cancelled first, so that none starts meanwhile. A running one gets SIGUSR1, as before a time limit:
+    it saves a checkpoint and ends, and is not queued again.
 
     Args:
         root: the run directory.
-        now: end running jobs as Slurm does it: what is not saved within its KillWait seconds is lost.
+        now: end running jobs by SIGTERM: what is not saved within Slurm's KillWait seconds is lost.
 
     Raises:
         UserError: nothing was ever submitted from there, or no Slurm on this machine.
     """
     directory = RunDirectory(root.absolute())
-    tickets = load_tickets(directory)
-    if not tickets:
+    submitted = load_submitted(directory)
+    if not submitted:
         raise UserError(f"{root}: no cluster/jobs.json: nothing was submitted from there")
-    queue = slurm_queue.entries()
-    living = [ticket for ticket in tickets if is_living(ticket, queue)]
-    running = [] if now else [ticket for ticket in living if queue[ticket.number].state == "RUNNING"]
-    gone = [ticket for ticket in living if ticket not in running]
-    slurm_queue.cancel([ticket.number for ticket in gone])
-    for ticket in running:
-        mark = directory.cluster / f"{ticket.name}.cancel"
+    queue = slurm_queue.list_jobs()
+    active = [job for job in submitted if job.is_active(queue)]
+    running = [] if now else [job for job in active if queue[job.number].state == "RUNNING"]
+    cancelled = [job for job in active if job not in running]
+    slurm_queue.cancel([job.number for job in cancelled])
+    for job in running:
+        mark = directory.cluster / f"{job.name}.cancel"
+        # A second signal would end the job while it saves.
         if not mark.exists():
             mark.touch()
-            slurm_queue.ask_to_save(ticket.number)
-    lines = [f"cancelled: job {ticket.number} ({ticket.name})" for ticket in gone]
-    lines += [f"saves its work and ends: job {ticket.number} ({ticket.name})" for ticket in running]
-    return "\n".join(lines or [f"{root}: none of its {len(tickets)} jobs waits or runs"])
+            slurm_queue.request_checkpoint(job.number)
+    lines = [f"cancelled: job {job.number} ({job.name})" for job in cancelled]
+    lines += [f"saves its work and ends: job {job.number} ({job.name})" for job in running]
+    return "\n".join(lines or [f"{root}: none of its {len(submitted)} jobs waits or runs"])

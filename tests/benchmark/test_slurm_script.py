@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from benchmark.clusters.jobs import THE_REPORT, Job, jobs_of
-from benchmark.clusters.slurm.grace_period import lead_of
-from benchmark.clusters.slurm.script import Batch, options, script
+from benchmark.clusters.jobs import REPORT_JOB, Job, jobs_of
+from benchmark.clusters.slurm.grace_period import grace_period
+from benchmark.clusters.slurm.script import Batch, Cluster, options, script
 from benchmark.clusters.slurm.site import Container, Group, SlurmSite
 from benchmark.commands.run import prepare
 from benchmark.plan.plan import Plan
@@ -36,8 +36,9 @@ def planned(tmp_path: Path) -> tuple[Plan, RunDirectory]:
 
 def batch_of(planned: tuple[Plan, RunDirectory], name: str, site: SlurmSite = SITE) -> Batch:
     plan, directory = planned
-    job = next(j for j in [*jobs_of(plan, directory, plan.stages), THE_REPORT] if j.name == name)
-    return Batch(job=job, run="smoke", directory=directory, site=site, processes=8)
+    job = next(j for j in [*jobs_of(plan, directory, plan.stages), REPORT_JOB] if j.name == name)
+    cluster = Cluster(site=site, path=Path("site.yaml"), processes=8)
+    return Batch(job=job, run="smoke", directory=directory, cluster=cluster)
 
 
 def test_jobs_of_the_smoke_manifest(planned: tuple[Plan, RunDirectory]) -> None:
@@ -69,7 +70,7 @@ def test_what_a_training_job_asks_for(planned: tuple[Plan, RunDirectory], monkey
     batch = batch_of(planned, "train-sra", site)
     asked = dict(option.removeprefix("--").partition("=")[::2] for option in options(batch))
     assert asked["export"].endswith(",WANDB_MODE")
-    assert asked["signal"] == f"B:USR1@{batch.lead.seconds}"
+    assert asked["signal"] == f"B:USR1@{batch.grace.seconds}"
     expected = {"partition": "gpu", "account": "me", "nodes": "2", "gres": "gpu:4", "cpus-per-task": "8", "mem": "9G"}
     assert expected.items() <= asked.items()
     text = script(batch)
@@ -116,22 +117,22 @@ def test_scripts_pass_shellcheck(planned: tuple[Plan, RunDirectory], tmp_path: P
     assert done.returncode == 0, done.stdout
 
 
-def test_the_lead(planned: tuple[Plan, RunDirectory]) -> None:
+def test_the_grace_period(planned: tuple[Plan, RunDirectory]) -> None:
     batch = batch_of(planned, "train-sra")
     stage = batch.job.stages[0]
-    assert lead_of([stage], 1e-4).seconds > lead_of([stage], 1.0).seconds == 60 + 30 + 1
+    assert grace_period([stage], 1e-4).seconds > grace_period([stage], 1.0).seconds == 60 + 30 + 1
     write_json(stage.directory / "checkpoints.json", {"seconds": 21.0})
     write_json(stage.directory / "heartbeat.json", {"rate": 0.5})
-    lead = lead_of([stage], 1e-4)
-    assert lead.seconds == 60 + 2 + 2 * 21
-    assert lead.how == "60 s + step 2.0 s (measured) + 2 x save 21.0 s (measured)"
-    assert lead_of(batch_of(planned, "images").job.stages, 1.0).seconds == 90
-    assert lead_of((), 1.0).seconds == 90
+    grace = grace_period([stage], 1e-4)
+    assert grace.seconds == 60 + 2 + 2 * 21
+    assert grace.how == "60 s + step 2.0 s (measured) + 2 x save 21.0 s (measured)"
+    assert grace_period(batch_of(planned, "images").job.stages, 1.0).seconds == 90
+    assert grace_period((), 1.0).seconds == 90
 
 
-def test_a_time_limit_within_the_lead_is_refused(planned: tuple[Plan, RunDirectory]) -> None:
+def test_a_time_limit_within_the_grace_period_is_refused(planned: tuple[Plan, RunDirectory]) -> None:
     site = dataclasses.replace(SITE, gpu=dataclasses.replace(GPU, time="1"))
-    with pytest.raises(UserError, match=r"gpu.time: found '1'; train-sra is told \d+ s before: 60 s \+ step"):
+    with pytest.raises(UserError, match=r"gpu\.time: .* grace period of train-sra \(60 s \+ step.*got '1'"):
         script(batch_of(planned, "train-sra", site))
 
 
@@ -150,9 +151,10 @@ class Running:
         command = fake.root / "bin" / "worker"
         command.write_text(worker)
         command.chmod(0o755)
-        site = dataclasses.replace(batch.site, gpu=dataclasses.replace(GPU, nodes=1), command=str(command))
+        site = dataclasses.replace(batch.cluster.site, gpu=dataclasses.replace(GPU, nodes=1), command=str(command))
+        cluster = dataclasses.replace(batch.cluster, site=site)
         self.path = fake.root / "job.sh"
-        self.path.write_text(script(dataclasses.replace(batch, site=site)))
+        self.path.write_text(script(dataclasses.replace(batch, cluster=cluster)))
 
     def start(self) -> subprocess.Popen[str]:
         before = len(self.fake.asked("worker"))
@@ -198,7 +200,7 @@ def test_without_progress_it_is_queued_twice_and_no_more(planned: tuple[Plan, Ru
         assert running.told()[0] == 0
     code, text = running.told()
     assert (code, len(fake_slurm.asked("scontrol"))) == (2, 4)
-    assert "stopped 3 times in a row at the same place" in text
+    assert "stopped 3 times in a row at the same step" in text
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 137])

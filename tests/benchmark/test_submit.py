@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.clusters.record import load_tickets
+from benchmark.clusters.slurm.submitted import load_submitted
 from benchmark.commands import status
 from benchmark.commands.run import prepare
 from benchmark.commands.submit import cancel, submit
@@ -44,7 +44,7 @@ class Submission:
                 write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}})
 
     def numbers(self) -> dict[str, int]:
-        return {ticket.name: ticket.number for ticket in load_tickets(RunDirectory(self.out))}
+        return {job.name: job.number for job in load_submitted(RunDirectory(self.out))}
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_refusal_takes_back_those_before_it(run: Submission, fake_slurm: Any, 
         run.submit()
     taken = " ".join(str(101 + place) for place in range(refused - 1))
     assert fake_slurm.asked("scancel") == ([taken] if taken else [])
-    assert load_tickets(RunDirectory(run.out)) == []
+    assert load_submitted(RunDirectory(run.out)) == []
 
 
 def test_what_slurm_would_refuse_is_said_before_anything_is_submitted(run: Submission, fake_slurm: Any) -> None:
@@ -161,10 +161,10 @@ def test_what_slurm_would_refuse_is_said_before_anything_is_submitted(run: Submi
     with pytest.raises(UserError, match=rf"^{run.site}: images would be refused: .*Invalid account$"):
         run.submit()
     run.site.write_text(SITE.replace("partition: gpu", "partition: gpux"))
-    with pytest.raises(UserError, match=r"slurm: gpu.partition: this cluster has no 'gpux'.*did you mean 'gpu'"):
+    with pytest.raises(UserError, match=r"slurm: gpu.partition: .*'gpux'.*did you mean 'gpu'"):
         run.submit()
     run.site.write_text(SITE.replace("'30'", "'1'"))
-    with pytest.raises(UserError, match=rf"^{run.site}: slurm: cpu.time: found '1'; images is told 90 s before"):
+    with pytest.raises(UserError, match=rf"^{run.site}: slurm: cpu.time: .*90 s.*images.*got '1'"):
         run.submit()
     assert fake_slurm.asked("sbatch") == []
 
@@ -181,7 +181,7 @@ def test_no_slurm_and_no_site(run: Submission, monkeypatch: pytest.MonkeyPatch, 
 def test_processes_come_from_the_site(run: Submission) -> None:
     assert "--processes 2 " in run.submit(dry_run=True)
     assert "--processes 4 " in run.submit(dry_run=True, processes=4)
-    with pytest.raises(UserError, match=r"--processes 3: .*gpu.nodes: 2 cannot share them evenly"):
+    with pytest.raises(UserError, match=r"--processes 3: .*multiple of 2 .*gpu\.nodes"):
         run.submit(processes=3)
     run.site.write_text(SITE.replace("nodes: 2", "nodes: 2, gpus_per_node: 3"))
     with pytest.raises(UserError, match="global_batch 32 is not divisible by 6 processes"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.assets.catalogue import folder
-from benchmark.clusters.jobs import SHARED, Job
+from benchmark.clusters.jobs import Job
 from benchmark.clusters.kubernetes.site import Claim, Kubernetes
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, MASTER_PORT
 from benchmark.plan.plan import is_hub_id
@@ -112,7 +112,7 @@ class JobManifest:
     @property
     def nodes(self) -> int:
         """Number of pods."""
-        return self.site.nodes if self.job.kind in SHARED else 1
+        return self.site.nodes if self.job.distributed else 1
 
     @property
     def gpus(self) -> int:
@@ -209,7 +209,7 @@ class JobManifest:
     def _work(self) -> Document:
         site, stages = self.site, [word for name in self.job.directories for word in ("--stage", name)]
         command = ["sra-bench", "work", str(self.directory.root), *stages]
-        if self.job.kind in SHARED:
+        if self.job.distributed:
             command += ["--processes", str(site.processes)]
         if self.nodes > 1:
             # Kubernetes gives each pod of an Indexed Job its rank in JOB_COMPLETION_INDEX, which `work` reads.

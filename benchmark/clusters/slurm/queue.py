@@ -1,4 +1,4 @@
-"""Slurm's commands: what is asked of them, and what they say, in one line."""
+"""Slurm's commands: sinfo, sbatch, squeue and scancel, with their errors in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from sra.common.errors import UserError
 
 TIMEOUT_SECONDS = 120
-FINISHED = (
+FINAL_STATES = (
     "BOOT_FAIL",
     "CANCELLED",
     "COMPLETED",
@@ -26,36 +26,36 @@ FINISHED = (
 
 
 class SlurmError(UserError):
-    """What Slurm refused, or that it is not there."""
+    """A command of Slurm that failed or is not installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A job in the queue; for some minutes after its end, too."""
+class QueuedJob:
+    """A line of squeue: a job that waits, runs, or ended some minutes ago."""
 
     number: int
     name: str
     state: str
     reason: str
-    """Why it waits, or why it ended; `None` is Slurm's for no reason."""
+    """Why it waits, or why it ended; Slurm writes `None` for no reason."""
     nodes: str
 
     @property
-    def living(self) -> bool:
+    def active(self) -> bool:
         """Whether it waits or runs."""
-        return self.state not in FINISHED
+        return self.state not in FINAL_STATES
 
     @property
     def waiting(self) -> bool:
-        """Whether it is not on any node yet."""
-        return self.living and not self.nodes
+        """Whether it has no node yet."""
+        return self.active and not self.nodes
 
 
 def call(*argv: str) -> str:
-    """What a command of Slurm prints.
+    """Output of a command of Slurm.
 
     Raises:
-        SlurmError: it is not there, did not answer, or refused: its first line of complaint.
+        SlurmError: not installed, no answer, or failed: its first line on standard error.
     """
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL)
@@ -65,10 +65,8 @@ def call(*argv: str) -> str:
         raise SlurmError(f"{argv[0]}: no answer within {TIMEOUT_SECONDS} s") from error
     if done.returncode != 0:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        said = (
-            lines[0].removeprefix(f"{argv[0]}: ").removeprefix("error: ") if lines else f"exit code {done.returncode}"
-        )
-        raise SlurmError(f"{argv[0]}: {said}")
+        first = lines[0] if lines else f"exit code {done.returncode}"
+        raise SlurmError(f"{argv[0]}: {first.removeprefix(f'{argv[0]}: ').removeprefix('error: ')}")
     return done.stdout
 
 
@@ -78,7 +76,7 @@ def partitions() -> list[str]:
 
 
 def check(script: Path) -> None:
-    """Have a batch script checked without submitting it.
+    """Have Slurm check a batch script without submitting it.
 
     Raises:
         SlurmError: it would be refused.
@@ -87,33 +85,33 @@ def check(script: Path) -> None:
 
 
 def submit(script: Path, after: Sequence[int], condition: str) -> int:
-    """Submit a batch script; returns the job's number.
+    """Submit a batch script; returns the job id.
 
     Args:
-        script: with all options but what it waits for.
-        after: numbers of other jobs.
-        condition: on their end, `afterok` or `afterany`; a job whose condition can no longer be met is cancelled.
+        script: with all options except its dependencies.
+        after: ids of the jobs that it depends on.
+        condition: `afterok` or `afterany`; a job whose condition can no longer be met is cancelled.
     """
     waits = [f"--dependency={condition}:{':'.join(map(str, after))}", "--kill-on-invalid-dep=yes"] if after else []
     return int(call("sbatch", "--parsable", *waits, str(script)).strip().partition(";")[0])
 
 
-def entries() -> dict[int, Entry]:
-    """This user's jobs by number: waiting, running, and those that ended a while ago."""
+def list_jobs() -> dict[int, QueuedJob]:
+    """This user's jobs by id: waiting, running, or ended some minutes ago."""
     found = {}
     for line in call("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%N|%r|%j").splitlines():
         number, state, nodes, reason, name = line.strip().split("|", 4)
         if number.isdigit():
-            found[int(number)] = Entry(number=int(number), name=name, state=state, reason=reason, nodes=nodes)
+            found[int(number)] = QueuedJob(number=int(number), name=name, state=state, reason=reason, nodes=nodes)
     return found
 
 
 def cancel(numbers: Sequence[int]) -> None:
-    """Take jobs out of the queue, or end them."""
+    """Cancel jobs that wait or run."""
     if numbers:
         call("scancel", *map(str, numbers))
 
 
-def ask_to_save(number: int) -> None:
-    """Send a running job's script what it gets before a time limit."""
+def request_checkpoint(number: int) -> None:
+    """Send the script of a running job SIGUSR1, as before its time limit."""
     call("scancel", "--batch", "--signal=USR1", str(number))
