@@ -8,7 +8,7 @@ import pytest
 from sra.config import CodecConfig
 from sra.model.flops import count, training_macs
 from sra.perf.cases import align_of, mode_of, model_of
-from sra.runtime.speed import CUDA, OTHER, REFERENCE
+from sra.runtime.speed import CPU, CUDA, REFERENCE
 
 TEXT = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
 ROWS = re.findall(r"^\| (\w+/2), (\d+) px \| ([\d. |]+) \|$", TEXT, re.MULTILINE)
@@ -30,5 +30,5 @@ def test_switches():
     section = TEXT.split("## Switches")[1].split("## Results")[0]
     rows = re.findall(r"^\| `(\w+)` \| ([\w-]+) \| ([\w-]+) \| ([\w-]+) \|", section, re.MULTILINE)
     for name, *values in rows:
-        assert values == [getattr(speed, name) for speed in (REFERENCE, CUDA, OTHER)], name
+        assert values == [getattr(speed, name) for speed in (REFERENCE, CUDA, CPU)], name
     assert [name for name, *_ in rows] == list(vars(CUDA))

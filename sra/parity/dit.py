@@ -13,7 +13,7 @@ from sra.parity.checks import GUIDED, Check, Networks, losses_and_gradients, run
 from sra.parity.golden import Scope
 from sra.parity.randoms import DROPOUT, for_dit
 from sra.parity.tolerance import exact, guided, table
-from sra.sampling.samplers import mixed, sample, with_null
+from sra.sampling.samplers import SamplerInputs, mixed, sample, with_null
 
 WEIGHT = 0.04
 """Of the alignment, in the numbers."""
@@ -76,7 +76,7 @@ def sampler(networks: Networks, scope: Scope) -> None:
         noise = scope.latents(drawn, config.dit_respacing, size)[:, :count]
         settings = SampleConfig(sampler="ddpm", steps=config.dit_respacing, cfg=scale, cfg_channels=GUIDED)
         with scope.mode.autocast():
-            found = sample(network, settings, networks.model, labels, latents, noise.__getitem__)
+            found = sample(network, settings, networks.model, SamplerInputs(labels, latents, noise.__getitem__))
         scope.compare(name, found, guided(scale))
 
 

@@ -9,7 +9,7 @@ import torch
 
 from sra.model.transformer import DiffusionTransformer
 from sra.parity.tolerance import limit_of
-from sra.runtime.precision import autocast, set_tf32
+from sra.runtime.device import autocast, set_tf32
 
 
 @dataclass(frozen=True)

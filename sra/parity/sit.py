@@ -29,10 +29,10 @@ from sra.parity.golden import Scope
 from sra.parity.randoms import DROPOUT, for_groups, for_sit
 from sra.parity.randoms import labels_after_dropout as dropped
 from sra.parity.tolerance import Amplification, exact, guided, table, trained
-from sra.sampling.samplers import sample
+from sra.sampling.samplers import SamplerInputs, sample
 from sra.training.ema import update_ema
 from sra.training.module import StepLosses
-from sra.training.step import make_optimizer
+from sra.training.optimizer import make_optimizer
 
 V = TypeVar("V")
 
@@ -126,7 +126,7 @@ def _sampler_case(networks: Networks, network: DiffusionTransformer, case: Scope
     for guidance in case.children:
         config = replace(_named(_guidances(case), guidance), sampler=_named(SAMPLERS, sampler))
         with case.mode.autocast():
-            found = sample(network, config, model, labels, latents, partial(_noise, case))
+            found = sample(network, config, model, SamplerInputs(labels, latents, partial(_noise, case)))
         case.compare(guidance, found, guided(config.cfg))
 
 

@@ -5,41 +5,44 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sra.common.errors import ConfigError
+from sra.common.arguments import ArgumentParser
+from sra.common.errors import ConfigError, UserError
 from sra.common.files import write_json
-from sra.common.validation import ArgumentParser
-from sra.config import SampleConfig
+from sra.config import SampleConfig, TrainConfig, TrainJob
 from sra.model import flops
-from sra.perf import results, scaling
 from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of
-from sra.perf.clock import Clock, Subject, alternate, fresh, parts_of, peak_memory, wait
-from sra.perf.loading import Loading
-from sra.perf.results import Result
-from sra.perf.sampling import Encoding, Sampling, make_codec
-from sra.perf.training import Training, join, world
+from sra.perf.results import SCHEMA, Document, Result, machine, peak_of, ratio_of, save, summary
+from sra.perf.subjects import Encoding, Loading, NoCodec, Sampling, Training, make_codec, make_latents, world
+from sra.perf.timing import Clock, Subject, free_memory, peak_memory, synchronize, time_in_turn, time_parts
 from sra.runtime import job
 from sra.runtime.distributed import leave
 
 PARTS = ("latents", "train", "sample")
+SCALING_OPTIONS = {"--processes", "--repeats", "--out", "--json", "--save"}
+"""Options that `scaling` does not pass on to the processes that it starts."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
+    """Parser of the command line."""
     more = "`sra-bench perf evaluate` measures scoring and has options of its own: `sra-bench perf evaluate --help`."
     found = ArgumentParser(prog="sra-bench perf", description=__doc__, epilog=more)
     add = found.add_argument
     add("what", choices=[*PARTS, "all", "scaling"])
     add("--mode", default="fast", help="fast or reference, with switches: reference:ema=foreach")
-    add("--compare", nargs="*", metavar="MODE", help="measure two modes in turn; default: reference fast")
+    add("--compare", nargs="*", metavar="MODE", help="measure two modes in turn (default: reference fast)")
     add("--model", nargs="+", default=None, metavar="SIZE/PATCH", help="default: XL/2, on a CPU S/2")
     add("--family", choices=("sit", "dit"), default="sit")
     add("--resolution", type=int, default=256, help="pixels")
@@ -51,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         help="student's and teacher's block; default by size, for others as B's",
     )
     add("--precision", choices=("fp32", "tf32", "fp16", "bf16"), help="default: train fp16, sample tf32; CPU fp32")
-    add("--batch", type=int, help="images a round and process")
+    add("--batch", type=int, help="images per round and process")
     add("--steps", type=int, default=20, help="measurements of each mode")
     add("--warmup", type=int, default=3, help="rounds before the first measurement")
     add("--inner", type=int, help="rounds of a measurement; default: 10 on a GPU, 1 on a CPU")
@@ -64,219 +67,193 @@ def parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=3, help="scaling: measurements of each")
     add("--time", choices=("wall", "processor"), default="wall", help="processor: for ratios on a busy CPU, one thread")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--folder", type=Path, help="where data is made and kept; default: a temporary folder")
+    add("--folder", type=Path, help="for generated data (default: a temporary folder)")
     add("--json", action="store_true", help="print JSON")
     add("--out", type=Path, help="write JSON to a file")
-    add("--save", action="store_true", help="keep the results for `sra-bench plan`")
+    add("--save", action="store_true", help="store the results for `sra-bench plan`")
     return found
 
 
 class Session:
-    """One call of the command."""
+    """One call of the command: its devices, modes and results."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
         self.device = torch.device(options.device)
         if self.device.type == "cuda":
             if not torch.cuda.is_available():
-                raise ConfigError(f"--device {options.device}: no GPU is visible")
+                raise ConfigError(f"--device: expected cpu where no GPU is visible, got {options.device!r}")
             self.device = torch.device("cuda", world()[0] % torch.cuda.device_count())
             torch.cuda.set_device(self.device)
-        if options.time == "processor" and (self._gpu or options.save):
-            raise ConfigError("--time processor: is for a CPU, and not for --save, which keeps wall-clock times")
+        self.gpu = self.device.type == "cuda"
+        if options.time == "processor" and (self.gpu or options.save):
+            raise ConfigError("--time: expected wall on a GPU or with --save, got 'processor'")
         Clock.now = time.process_time if options.time == "processor" else time.perf_counter
-        self.inner = options.inner or (10 if self.device.type == "cuda" else 1)
         names = [options.mode] if options.compare is None else options.compare or ["reference", "fast"]
         if len(names) > 2:
-            raise ConfigError(f"--compare: needs two modes, found {len(names)}")
+            raise ConfigError(f"--compare: expected two modes, got {len(names)}")
         self.modes = [mode_of(name, self.device.type) for name in names]
-        self.results: list[Result] = []
-        self.ratios: list[dict[str, Any]] = []
+        self.models = options.model or (["XL/2"] if self.gpu else ["S/2"])
+        self.document = Document(time=options.time, machine=machine(self.device))
 
     def measure(self, subjects: Sequence[Subject], labels: Sequence[str], what: str) -> list[dict[str, Any]]:
-        """Timings of one or two subjects, which take turns; the keys are those of `Result`."""
+        """Time one or two subjects in turn. Returns keyword arguments of `Result` for each."""
         for subject in subjects:
             subject.run(self.options.warmup)
-            wait(self.device)
-        seconds = alternate(subjects, self.options.steps, self.inner)
+            synchronize(self.device)
+        seconds = time_in_turn(subjects, self.options.steps, self.options.inner or (10 if self.gpu else 1))
         memory = peak_memory(self.device) if len(subjects) == 1 else None
         if len(subjects) == 2:
-            self.ratios.append(results.ratio_of(seconds[0], seconds[1], (labels[0], labels[1]), what))
-        found = []
+            self.document.ratios.append(ratio_of(seconds[0], seconds[1], (labels[0], labels[1]), what))
+        found: list[dict[str, Any]] = []
         for subject, times in zip(subjects, seconds, strict=True):
-            middle, spread = results.summary(times)
-            found.append(
-                {
-                    "what": what,
-                    "rounds": self.options.steps,
-                    "milliseconds": middle,
-                    "spread": spread,
-                    "parts": parts_of(subject, max(3, self.options.steps // 4)),
-                    "memory_bytes": memory,
-                }
-            )
+            middle, spread = summary(times)
+            parts = time_parts(subject, max(3, self.options.steps // 4))
+            found.append({"what": what, "rounds": len(times), "milliseconds": middle, "spread": spread, "parts": parts})
+            found[-1]["memory_bytes"] = memory
         return found
 
-    def latents(self) -> None:
-        """Loading of latents, one thread."""
-        options = self.options
-        batch = options.batch or 256
-        side = options.resolution // CODEC.factor
-        shape = (2 * CODEC.channels, side, side)
-        subjects = [Loading(mode, shape, options.count, batch, self.folder) for mode in self.modes]
-        for mode, times in zip(self.modes, self.measure(subjects, _names(self.modes), "latents"), strict=True):
-            rate = 1e3 * batch / times["milliseconds"]
-            facts = {"mode": mode.name, "resolution": options.resolution, "batch": batch}
-            self.results.append(Result(**facts, **times, images_per_second=rate))
-        if options.codec not in (None, "none"):
-            self._encode(batch)
+    def record(self, mode: Mode, batch: int, times: dict[str, Any], **facts: Any) -> None:
+        """Add a result; its images per second are those of all processes."""
+        rate = 1e3 * batch * facts.get("processes", 1) / times["milliseconds"]
+        common = {"mode": mode.name, "resolution": self.options.resolution, "batch": batch, "images_per_second": rate}
+        self.document.results.append(Result(**common, **times, **facts))
 
-    def _encode(self, batch: int) -> None:
-        """Images to latents, in the mode that comes last."""
-        mode, resolution = self.modes[-1], self.options.resolution
-        codec = make_codec(self.options.codec, self.device)
-        batch = min(batch, 64 if self._gpu else 4)
-        (times,) = self.measure([Encoding(codec, resolution, batch)], [mode.name], "encode")
-        rate = 1e3 * batch / times["milliseconds"]
-        facts = {"mode": mode.name, "resolution": resolution, "batch": batch, "precision": "fp32"}
-        self.results.append(Result(**facts, **times, images_per_second=rate))
+    def latents(self) -> None:
+        """Loading of latents with one thread; with `--codec`, encoding of images in the last mode."""
+        options = self.options
+        batch, side = options.batch or 256, options.resolution // CODEC.factor
+        shape = (2 * CODEC.channels, side, side)
+        subjects = [Loading(make_latents(self.folder, mode, shape, options.count), batch) for mode in self.modes]
+        for mode, times in zip(self.modes, self.measure(subjects, self._mode_names(), "latents"), strict=True):
+            self.record(mode, batch, times)
+        if options.codec not in (None, "none"):
+            codec, batch = make_codec(options.codec, self.device), min(batch, 64 if self.gpu else 4)
+            (times,) = self.measure([Encoding(codec, options.resolution, batch)], self._mode_names()[-1:], "encode")
+            self.record(self.modes[-1], batch, times, precision="fp32")
 
     def train(self) -> None:
-        """Training steps of every network; of two modes, or of two alignments in one mode."""
-        join(self.device)
-        options = self.options
-        for name in self._models():
-            pairs = [(mode, align) for align in options.align for mode in self.modes]
-            for group in (pairs,) if len(pairs) == 2 else _pairs(pairs, len(self.modes)):
-                self._train(name, group)
+        """Training steps of every network, with two modes or two alignments in turn."""
+        for name in self.models:
+            pairs = [(mode, align) for align in self.options.align for mode in self.modes]
+            size = len(pairs) if len(pairs) == 2 else len(self.modes)
+            for start in range(0, len(pairs), size):
+                self._train(name, pairs[start : start + size])
 
     def _train(self, name: str, pairs: Sequence[tuple[Mode, str]]) -> None:
-        options = self.options
+        options, processes = self.options, world()[1]
         model = model_of(name, options.family, options.resolution)
-        batch, precision = options.batch or (32 if self._gpu else 8), options.precision or self._usual("fp16")
-        fresh(self.device)
+        batch, precision = options.batch or (32 if self.gpu else 8), self._precision("fp16")
+        settings = TrainConfig(steps=1, global_batch=batch * processes, precision=precision)
+        free_memory(self.device)
         aligns = [align_of(kind, options.blocks, model, mode) for mode, kind in pairs]
+        jobs = [TrainJob(seed=0, codec=CODEC, model=model, train=settings, align=align) for align in aligns]
         subjects = [
-            Training(model, align, mode, precision, batch, self.folder, self.device)
-            for (mode, _), align in zip(pairs, aligns, strict=True)
+            Training(config, mode, self.folder, self.device) for (mode, _), config in zip(pairs, jobs, strict=True)
         ]
-        labels = [f"{mode.name} {kind}" for mode, kind in pairs]
-        measured = self.measure(subjects, labels, "train")
-        for (mode, _), align, subject, times in zip(pairs, aligns, subjects, measured, strict=True):
+        measured = self.measure(subjects, [f"{mode.name} {kind}" for mode, kind in pairs], "train")
+        for (mode, _), align, times in zip(pairs, aligns, measured, strict=True):
             macs = flops.training_macs(model, CODEC, align)
-            rate = 1e3 * batch * world()[1] / times["milliseconds"]
-            facts = self._network(name, mode, precision, batch) | {"processes": world()[1]}
-            kind = None if align is None else align.kind
-            mfu = self._mfu(precision, 2 * macs * rate / world()[1])
-            counted = {"align": kind, "macs_per_image": macs, "mfu": mfu, "images_per_second": rate}
-            assert subject.losses[-1].total.isfinite(), "the measured steps must be steps"
-            self.results.append(Result(**facts, **times, **counted))
+            facts = self._network(name, mode, precision) | {"processes": processes, "macs_per_image": macs}
+            mfu = self._mfu(precision, 2e3 * macs * batch / times["milliseconds"])
+            self.record(mode, batch, times, **facts, align=None if align is None else align.kind, mfu=mfu)
 
     def sample(self) -> None:
         """Sampling with every network."""
         options = self.options
-        wanted = options.codec or ("random" if _has_diffusers() else "none")
-        codec = make_codec(wanted, self.device)
-        batch, precision = options.batch or (64 if self._gpu else 4), options.precision or self._usual("tf32")
-        settings = self._sampler(batch, precision)
-        for name in self._models():
-            model = model_of(name, options.family, options.resolution)
-            fresh(self.device)
-            subjects = [Sampling(model, settings, m, self.folder, self.device, codec) for m in self.modes]
-            measured = self.measure(subjects, _names(self.modes), "sample")
-            for mode, subject, times in zip(self.modes, subjects, measured, strict=True):
-                macs = flops.count(model, CODEC).forward
-                evaluations = subject.evaluated / subject.made
-                network = times["parts"]["network"] / 1e3
-                counted = {
-                    "macs_per_image": macs,
-                    "evaluations_per_image": evaluations,
-                    "mfu": self._mfu(precision, 2 * macs * evaluations * batch / network),
-                    "images_per_second": 1e3 * batch / times["milliseconds"],
-                    "decoded": codec is not None,
-                }
-                self.results.append(Result(**self._network(name, mode, precision, batch), **times, **counted))
-
-    def _sampler(self, batch: int, precision: Any) -> SampleConfig:
-        options = self.options
-        common = {"steps": options.nfe, "cfg": options.cfg, "precision": precision, "batch": batch}
+        codec = make_codec(options.codec or ("random" if find_spec("diffusers") else "none"), self.device)
+        batch, precision = options.batch or (64 if self.gpu else 4), self._precision("tf32")
+        common: dict[str, Any] = {"steps": options.nfe, "cfg": options.cfg, "precision": precision, "batch": batch}
         if options.family == "dit":
-            return SampleConfig(sampler="ddpm", **common)
-        return SampleConfig(guidance_interval=tuple(options.interval), **common)
+            config = SampleConfig(sampler="ddpm", **common)
+        else:
+            config = SampleConfig(guidance_interval=tuple(options.interval), **common)
+        for name in self.models:
+            model = model_of(name, options.family, options.resolution)
+            free_memory(self.device)
+            subjects = [Sampling(model, config, mode, codec, self.folder) for mode in self.modes]
+            measured = self.measure(subjects, self._mode_names(), "sample")
+            for mode, subject, times in zip(self.modes, subjects, measured, strict=True):
+                macs, evaluations = flops.count(model, CODEC).forward, subject.evaluations / subject.images
+                facts = self._network(name, mode, precision) | {"macs_per_image": macs}
+                mfu = self._mfu(precision, 2e3 * macs * evaluations * batch / times["parts"]["network"])
+                decoded = not isinstance(codec, NoCodec)
+                self.record(mode, batch, times, **facts, evaluations_per_image=evaluations, mfu=mfu, decoded=decoded)
 
-    def _network(self, name: str, mode: Mode, precision: str, batch: int) -> dict[str, Any]:
+    def _network(self, name: str, mode: Mode, precision: str) -> dict[str, Any]:
         model = model_of(name, self.options.family, self.options.resolution)
-        return {
-            "mode": mode.name,
-            "speed": vars(mode.speed),
-            "family": model.family,
-            "size": model.size_label,
-            "patch": model.patch,
-            "resolution": model.resolution,
-            "precision": precision,
-            "batch": batch,
-        }
+        network = {"family": model.family, "size": model.size_label, "patch": model.patch}
+        return {**network, "speed": vars(mode.speed), "precision": precision}
 
-    @property
-    def _gpu(self) -> bool:
-        return self.device.type == "cuda"
+    def _precision(self, on_gpu: str) -> Any:
+        return self.options.precision or (on_gpu if self.gpu else "fp32")
 
-    def _usual(self, precision: str) -> str:
-        return precision if self._gpu else "fp32"
+    def _mode_names(self) -> list[str]:
+        return [mode.name for mode in self.modes]
 
-    def _models(self) -> list[str]:
-        return self.options.model or (["XL/2"] if self._gpu else ["S/2"])
-
-    def _mfu(self, precision: str, achieved: float) -> float | None:
-        peak = results.peak_of(results.machine(self.device)["device"], precision)
-        return achieved / peak if peak else None
-
-    def document(self) -> dict[str, Any]:
-        """Everything measured, as JSON has it."""
-        rows = [results.plain(result) for result in self.results]
-        about = results.machine(self.device)
-        return {
-            "schema": results.SCHEMA,
-            "time": self.options.time,
-            "machine": about,
-            "results": rows,
-            "ratios": self.ratios,
-        }
+    def _mfu(self, precision: str, flops_per_second: float) -> float | None:
+        peak = peak_of(self.document.machine["device"], precision)
+        return flops_per_second / peak if peak else None
 
 
-def _names(modes: Sequence[Mode]) -> list[str]:
-    return [mode.name for mode in modes]
+def measure_scaling(processes: list[int], repeats: int, arguments: list[str]) -> dict[str, Any]:
+    """Weak scaling: images/s per process for each number of processes, over those for the first.
+
+    Args:
+        processes: numbers of processes on this machine.
+        repeats: measurements of each, in turn.
+        arguments: of `python -m sra.perf train`.
+
+    Raises:
+        UserError: a measurement failed.
+    """
+    found: dict[int, list[dict[str, Any]]] = {number: [] for number in processes}
+    for _ in range(repeats):
+        for number in processes:
+            found[number].append(_train_on(number, arguments))
+    rates = {n: statistics.median(row["images_per_second"] for row in rows) / n for n, rows in found.items()}
+    first = rates[processes[0]]
+    rows = [
+        {"processes": n, "images_per_second": rates[n] * n, "efficiency": rates[n] / first, "repeats": repeats}
+        for n in processes
+    ]
+    return {"network": found[processes[0]][0], "scaling": rows}
 
 
-def _pairs(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _train_on(processes: int, arguments: list[str]) -> dict[str, Any]:
+    """First result of `sra.perf train` on a number of processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "result.json"
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [*launch, "-m", "sra.perf", "train", *arguments, "--out", str(out)]
+        # One thread each: threads of several processes would compete for the same cores.
+        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not out.is_file():
+            lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or [done.stderr[-500:]]
+            raise UserError(f"scaling with {processes} processes: {lines[-1]}")
+        row: dict[str, Any] = json.loads(out.read_text())["results"][0]
+    return row
 
 
-def _has_diffusers() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("diffusers") is not None
-
-
-def main(arguments: list[str]) -> None:
-    """`python -m sra.perf {latents,train,sample,all,scaling}`."""
-    options = parser().parse_args(arguments)
-    if options.what == "scaling":
-        document, text = _scaling(options, arguments)
-    else:
-        document = _measured(options)
-        text = results.text_of(document)
-    leave()
-    if world()[0] > 0:
-        return
-    if options.out:
-        write_json(options.out, document)
-    print(json.dumps(document, indent=2) if options.json else text, flush=True)
-    if options.save and options.what != "scaling":
-        print(f"kept in {results.save(document)}", file=sys.stderr, flush=True)
+def _scaling(options: argparse.Namespace, arguments: list[str]) -> tuple[dict[str, Any], str]:
+    """Document and text of `scaling`."""
+    passed: list[str] = []
+    skipping = False
+    for argument in arguments[1:]:
+        if argument.startswith("--"):
+            skipping = argument in SCALING_OPTIONS
+        if not skipping:
+            passed.append(argument)
+    found = measure_scaling(options.processes, options.repeats, passed)
+    text = "\n".join(
+        f"{row['processes']} processes: {row['images_per_second']:.2f} images/s, efficiency {row['efficiency']:.3f}"
+        for row in found["scaling"]
+    )
+    return {"schema": SCHEMA, "machine": machine(torch.device(options.device)), **found}, text
 
 
-def _measured(options: argparse.Namespace) -> dict[str, Any]:
+def _measure(options: argparse.Namespace) -> Document:
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sra-perf-")))
         if world()[1] > 1:
@@ -285,22 +262,26 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         session = Session(options, folder)
         for part in PARTS if options.what == "all" else (options.what,):
             getattr(session, part)()
-        return session.document()
+        return session.document
 
 
-def _scaling(options: argparse.Namespace, arguments: list[str]) -> tuple[dict[str, Any], str]:
-    """Everything but what belongs to `scaling` alone goes to the processes."""
-    own = {"--processes", "--repeats", "--out", "--json", "--save"}
-    kept: list[str] = []
-    skipping = False
-    for argument in arguments[1:]:
-        if argument.startswith("--"):
-            skipping = argument in own
-        if not skipping:
-            kept.append(argument)
-    document = scaling.measure_scaling(options.processes, options.repeats, kept)
-    document = {"schema": results.SCHEMA, "machine": results.machine(torch.device(options.device)), **document}
-    return document, scaling.text_of(document)
+def main(arguments: list[str]) -> None:
+    """`python -m sra.perf {latents,train,sample,all,scaling}`."""
+    options = parser().parse_args(arguments)
+    measured = None
+    if options.what == "scaling":
+        document, text = _scaling(options, arguments)
+    else:
+        measured = _measure(options)
+        document, text = measured.as_json(), measured.as_text()
+    leave()
+    if world()[0] > 0:
+        return
+    if options.out:
+        write_json(options.out, document)
+    print(json.dumps(document, indent=2) if options.json else text, flush=True)
+    if options.save and measured is not None:
+        print(f"stored in {save(measured)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

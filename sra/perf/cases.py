@@ -1,4 +1,4 @@
-"""What is measured: networks, modes and their settings."""
+"""Networks, modes and alignments to measure, from command-line options."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sra.common.errors import ConfigError
+from sra.common.errors import ConfigError, expected
 from sra.config import SIZES, SRA_BLOCKS, AlignSettings, CodecConfig, ModelConfig, Size, settings_class
-from sra.runtime.speed import REFERENCE, VARIABLE, Speed, parse
+from sra.runtime.speed import REFERENCE, VARIABLE, Speed, parse_speed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
-    """A way to compute the same thing."""
+    """A way to compute the same numbers."""
 
     name: str
     speed: Speed
     reference: bool
-    """Whether what is no switch of speed is the authors' too: a file per latent, PNG files, a teacher in float32."""
+    """Whether to do as the authors' code also beyond the switches: a file per latent, PNG files, a float32 teacher."""
 
 
 def mode_of(text: str, device: str) -> Mode:
-    """`fast` or `reference`, with switches behind a colon: `reference:ema=foreach,teacher=needed`.
+    """Mode `fast` or `reference`, with switches after a colon: `reference:ema=foreach,teacher=needed`.
 
     Raises:
-        ConfigError: another name, or a switch that does not exist.
+        ConfigError: unknown mode or switch.
     """
     name, _, switches = text.partition(":")
     if name not in ("fast", "reference"):
-        raise ConfigError(f"--mode: must be fast or reference, with switches behind a colon, found {text!r}")
-    start = REFERENCE if name == "reference" else parse(os.environ.get(VARIABLE, ""))
-    return Mode(name=text, speed=parse(switches, start).resolved(device), reference=name == "reference")
+        raise ConfigError(expected("--mode", "fast or reference, with switches after a colon", text))
+    start = REFERENCE if name == "reference" else parse_speed(os.environ.get(VARIABLE, ""))
+    return Mode(name=text, speed=parse_speed(switches, start).resolved(device), reference=name == "reference")
 
 
 def model_of(text: str, family: Literal["sit", "dit"], resolution: int) -> ModelConfig:
-    """A network from `SIZE/PATCH`, where SIZE is S, B, L, XL or DEPTHxWIDTHxHEADS.
+    """Network of a name `SIZE/PATCH`, where SIZE is S, B, L, XL or DEPTHxWIDTHxHEADS.
 
     Raises:
         ConfigError: not of this form, or no such network.
     """
     found = re.fullmatch(r"(S|B|L|XL|(\d+)x(\d+)x(\d+))/(\d+)", text)
     if found is None:
-        raise ConfigError(f"--model: needed SIZE/PATCH, e.g. B/2 or 2x64x4/2, found {text!r}")
+        raise ConfigError(expected("--model", "SIZE/PATCH, e.g. B/2 or 2x64x4/2", text))
     name, *numbers, patch = found.groups()
     size: Any = name
     if numbers[0] is not None:
@@ -61,10 +61,10 @@ def model_of(text: str, family: Literal["sit", "dit"], resolution: int) -> Model
 
 
 def align_of(kind: str, blocks: list[int] | None, model: ModelConfig, mode: Mode) -> AlignSettings | None:
-    """Settings of an alignment, `none` for none; in reference mode its teacher runs outside autocast.
+    """Settings of an alignment, None for `none`; in mode `reference` its teacher runs outside autocast.
 
     Raises:
-        ConfigError: no such alignment, or one that needs settings which only a manifest has.
+        ConfigError: no such alignment, or one whose settings only a manifest can give.
     """
     if kind == "none":
         return None
@@ -72,7 +72,7 @@ def align_of(kind: str, blocks: list[int] | None, model: ModelConfig, mode: Mode
     names = {field.name for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
     if "blocks" in names and (blocks is not None or model.size_label not in SRA_BLOCKS[model.family]):
-        # Of a size without published blocks: as deep in it as B's are in B.
+        # A size without published blocks: at the same relative depth as in B.
         first, second = (b * model.dimensions.depth // SIZES["B"].depth for b in SRA_BLOCKS[model.family]["B"])
         values["blocks"] = tuple(blocks or (max(1, first), max(2, second)))
     if mode.reference and "teacher_precision" in names:
@@ -81,4 +81,4 @@ def align_of(kind: str, blocks: list[int] | None, model: ModelConfig, mode: Mode
 
 
 CODEC = CodecConfig()
-"""Shape of the latents: that of the published networks."""
+"""Latent shape of the published networks."""

@@ -1,4 +1,4 @@
-"""One process or many under a launcher: that all of them are there, and that all stop at the same step."""
+"""The processes of a job: joining them, waiting for each other, stopping all at the same step."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ from torch import Tensor
 from torch import distributed as dist
 
 from sra.common.errors import ConfigError
+from sra.runtime.device import HALF
 
 if TYPE_CHECKING:
     # `sra.perf` measures without it.
     from accelerate import Accelerator, PartialState
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)
+GROUP_TIMEOUT = timedelta(days=7)
+"""One process may work alone for hours while the others wait."""
 
 
 def check_processes(expected: int | None, found: int) -> None:
-    """Refuse a world of another size than the plan's.
+    """Check that as many processes joined as the plan expects.
 
-    `accelerate launch --cpu --num_machines 2` runs every machine alone and says nothing: each would train its own copy
+    `accelerate launch --cpu --num_machines 2` runs every machine alone without a word: each would train its own copy
     of the run and overwrite the others'.
 
     Args:
-        expected: what `--processes` says; None: any number will do.
-        found: processes that know of each other.
+        expected: value of `--processes`; None: any number is accepted.
+        found: number of processes that joined.
 
     Raises:
         ConfigError: they differ.
     """
     if expected is not None and expected != found:
         raise ConfigError(
-            f"--processes {expected}: found {found}; start the job with torchrun or `python -m sra.runtime.launch` "
-            f"(accelerate launch needs --multi_gpu to join machines, with --cpu it runs each alone)"
+            f"--processes: expected {expected} processes, got {found}; start the job with torchrun or "
+            f"`python -m sra.runtime.launch` (accelerate launch needs --multi_gpu to join machines)"
         )
 
 
 def make_state(expected: int | None) -> PartialState:
-    """This process's place among the others: NCCL where there are GPUs, else gloo.
+    """Join the processes of the job, over NCCL where there are GPUs, else gloo.
 
     Raises:
-        ConfigError: their number is not `expected`.
+        ConfigError: the number of processes is not `expected`.
     """
     from accelerate import PartialState
 
@@ -54,7 +56,12 @@ def make_state(expected: int | None) -> PartialState:
 
 
 def make_accelerator(precision: str, expected: int | None, **settings: Any) -> Accelerator:
-    """Accelerate for training; `precision` as accelerate spells it.
+    """Join the processes of the job for training.
+
+    Args:
+        precision: fp32, tf32, fp16 or bf16.
+        expected: number of processes; None: any.
+        settings: further arguments of `Accelerator`.
 
     Raises:
         ConfigError: the number of processes is not `expected`.
@@ -62,29 +69,36 @@ def make_accelerator(precision: str, expected: int | None, **settings: Any) -> A
     from accelerate import Accelerator
 
     make_state(expected)
-    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available(), **settings)
+    mixed = precision if precision in HALF else "no"
+    return Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available(), **settings)
 
 
-class Everyone:
-    """The processes of a job on the host network, where one may work alone for hours while the others wait.
+class CpuProcessGroup:
+    """All processes of a job, connected over the host network (gloo) besides their GPU network.
 
-    A barrier of NCCL would end all of them after ten minutes, which is right for a step of training, and wrong for the
-    last shard of images, for 50,000 PNG files, or for a checkpoint on a slow disk.
+    A barrier of NCCL times out after ten minutes. That is right for a training step, but too short for the last shard
+    of images, 50,000 PNG files, or a checkpoint on a slow disk.
     """
 
     def __init__(self) -> None:
-        """Called by every process, at the same point."""
-        self.alone = not dist.is_initialized() or dist.get_world_size() == 1
-        self.group = None if self.alone else dist.new_group(backend="gloo", timeout=PATIENCE)
+        """Connect the processes; each of them calls this at the same point."""
+        joined = dist.is_initialized()
+        self.size, self.rank = (dist.get_world_size(), dist.get_rank()) if joined else (1, 0)
+        self.group = dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT) if self.size > 1 else None
 
-    def wait(self) -> None:
-        """Until every process is here."""
-        if not self.alone:
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes the files of a run."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
             dist.barrier(group=self.group)
 
-    def told(self, value: T) -> T:
-        """What the first process says: others may see a shared file system a moment later."""
-        if self.alone:
+    def broadcast_from_main(self, value: T) -> T:
+        """Return the main process's value; a shared file system may show the others another state."""
+        if self.size == 1:
             return value
         values = [value]
         dist.broadcast_object_list(values, src=0, group=self.group)
@@ -92,41 +106,41 @@ class Everyone:
 
 
 class StopVote:
-    """Whether any process was asked to stop: all leave at the same step, and none waits for the others.
+    """Agreement on stopping: once any process was asked to stop, all leave at the same step.
 
-    Each step starts a sum of one number over the host network and reads that of the step before.
+    Each step starts a sum over the host network and reads the result of the step before, so that no step waits.
     """
 
-    def __init__(self, everyone: Everyone) -> None:
-        self.alone, self.group = everyone.alone, everyone.group
-        self.pending: tuple[Tensor, Any] | None = None
+    def __init__(self, processes: CpuProcessGroup) -> None:
+        self.processes = processes
+        self._pending: tuple[Tensor, Any] | None = None
 
-    def __call__(self, asked: bool) -> bool:
-        """Called once a step by every process.
+    def __call__(self, requested: bool) -> bool:
+        """Vote, and return the result of the previous vote; every process calls this once a step.
 
         Args:
-            asked: whether this process was asked to stop.
+            requested: whether this process was asked to stop.
         """
-        if self.alone:
-            return asked
-        found = self.finish()
-        flag = torch.tensor([int(asked)])
-        self.pending = flag, dist.all_reduce(flag, group=self.group, async_op=True)
-        return found
+        if self.processes.size == 1:
+            return requested
+        result = self.finish()
+        flag = torch.tensor([int(requested)])
+        self._pending = flag, dist.all_reduce(flag, group=self.processes.group, async_op=True)
+        return result
 
     def finish(self) -> bool:
-        """The last vote that was started; False where there is none."""
-        if self.pending is None:
+        """Wait for the last vote and return its result; False if there was none."""
+        if self._pending is None:
             return False
-        flag, work = self.pending
-        self.pending = None
+        flag, work = self._pending
+        self._pending = None
         work.wait()
         return bool(flag.item())
 
 
 def leave() -> None:
-    """Say goodbye to the other processes, all at the same point."""
-    # Groups that a cycle keeps would end their threads in the interpreter's last moments, and abort it.
+    """Destroy the process groups; every process calls this at the same point."""
+    # Groups in reference cycles would end their threads in the interpreter's last moments, and abort it.
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()

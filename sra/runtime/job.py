@@ -12,54 +12,51 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sra.common.errors import ConfigError, UserError, disk_trouble
+from sra.common.errors import BAD_INPUT, STOPPED, ConfigError, UserError, disk_trouble
 from sra.common.heartbeat import Heartbeat
 from sra.config import from_plain
 
-SHOWN_SECONDS = 2.0
-"""Between two lines of progress."""
+PROGRESS_SECONDS = 2.0
+"""Least time between two progress lines."""
 T = TypeVar("T")
-BAD_INPUT = 2
-STOPPED = 75
-"""Exit code after a signal to stop with the work saved (EX_TEMPFAIL); the same command continues."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""Requests to stop: `kill`, Ctrl-C, and what Slurm is told to send before a time limit."""
-LAUNCHER = "SRA_LAUNCHER"
-"""Environment variable: the process id that a job started by `sra.runtime.launch` must not outlive."""
+"""Requests to stop: `kill`, Ctrl-C, and the signal that Slurm sends before a time limit."""
+LAUNCHER_VARIABLE = "SRA_LAUNCHER"
+"""Environment variable: process id of `sra.runtime.launch`, whose workers end when it does."""
 
-_requested = False
-_outs: list[Path] = []
+_stop_requested = False
+_out_folders: list[Path] = []
 _heartbeat: Heartbeat | None = None
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the job was asked to
-    """The job was asked to stop; whoever catches it saves first."""
+class Stopped(Exception):  # noqa: N818 - a request, not an error
+    """The job was asked to stop and has saved its work."""
 
 
 def check_stop() -> None:
-    """Raise `Stopped` once a signal to stop has arrived: called where a job can stop without losing work."""
-    if _requested:
+    """Raise `Stopped` after a stop signal; called where stopping loses no work."""
+    if _stop_requested:
         raise Stopped
 
 
 def stop_requested() -> bool:
-    """Whether a signal to stop has arrived."""
-    return _requested
+    """Whether a stop signal has arrived."""
+    return _stop_requested
 
 
-def _request(_number: int, _frame: object) -> None:
-    global _requested
-    _requested = True
+def _request_stop(_number: int, _frame: object) -> None:
+    global _stop_requested
+    _stop_requested = True
 
 
 def catch_signals() -> None:
-    """From now on SIGTERM, SIGINT and SIGUSR1 are requests to stop, for `check_stop` to see."""
+    """Turn SIGTERM, SIGINT and SIGUSR1 into stop requests for `check_stop`."""
     for number in STOP_SIGNALS:
-        signal.signal(number, _request)
+        signal.signal(number, _request_stop)
 
 
 def say(text: str) -> None:
-    """Print a line; once nobody reads any more (the runner died), go on in silence: the work is to be saved."""
+    """Print a line; when the reader of the output has died, go on without printing so that the work is saved."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -67,41 +64,41 @@ def say(text: str) -> None:
 
 
 def follow_launcher() -> None:
-    """Linux: a worker of `sra.runtime.launch` gets SIGTERM when the launcher dies, however it dies."""
-    launcher = os.environ.get(LAUNCHER)
+    """Have the kernel send SIGTERM to this worker when its `sra.runtime.launch` dies, however it dies (Linux)."""
+    launcher = os.environ.get(LAUNCHER_VARIABLE)
     if launcher is None:
         return
     pr_set_pdeathsig = 1
     ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
     if os.getppid() != int(launcher):
-        _request(signal.SIGTERM, None)
+        _request_stop(signal.SIGTERM, None)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Run a job's main with its arguments; exits 0, 2 (bad input, one line), or 75 (stopped)."""
+    """Run a job's main function; exit with 0, 2 (bad input, reported in one line) or 75 (stopped)."""
     catch_signals()
     follow_launcher()
-    _outs[:] = out_folders(sys.argv[1:])
+    _out_folders[:] = out_folders(sys.argv[1:])
     try:
         check_stop()
         main(sys.argv[1:])
     except Stopped:
-        _last_beat("stopped")
+        _end_heartbeat("stopped")
         say("stopped; the same command continues")
         sys.exit(STOPPED)
     except (UserError, OSError) as error:
-        place = str(_outs[0]) if _outs else "the output"
+        place = str(_out_folders[0]) if _out_folders else "the output"
         message = str(error) if isinstance(error, UserError) else disk_trouble(error, place)
-        _last_beat("failed", message or str(error))
+        _end_heartbeat("failed", message or str(error))
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
-    _last_beat("ended")
+    _end_heartbeat("ended")
 
 
 def out_folders(arguments: list[str]) -> list[Path]:
-    """The folders after `--out`, which every job has: where its heartbeat is to lie."""
+    """Folders after `--out`, an option of every job; heartbeat files are written there."""
     found = []
     if "--out" in arguments:
         for argument in arguments[arguments.index("--out") + 1 :]:
@@ -111,13 +108,13 @@ def out_folders(arguments: list[str]) -> list[Path]:
     return found
 
 
-def _last_beat(state: str, message: str | None = None) -> None:
+def _end_heartbeat(state: str, message: str | None = None) -> None:
     if _heartbeat is not None:
         _heartbeat.write(state, message)
 
 
 def read_config(path: Path, cls: type[T]) -> T:
-    """The job's settings from the key `config` of a `stage.json`.
+    """Read a job's settings from the key `config` of a `stage.json`.
 
     Raises:
         ConfigError: no such file, not JSON, or unknown keys.
@@ -126,46 +123,47 @@ def read_config(path: Path, cls: type[T]) -> T:
         document = json.loads(path.read_text(encoding="utf-8"))
         plain = document["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a stage's JSON file with a key 'config': {error}") from error
+        raise ConfigError(f"{path}: expected the JSON file of a stage with a key 'config', got {error}") from error
     return from_plain(cls, plain)
 
 
-def _first_process() -> bool:
+def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
 class Progress:
-    """Lines with count, rate and time left, at most one every two seconds, and the job's heartbeat file."""
+    """Progress lines with count, rate and time left, and the job's heartbeat file."""
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = self.initial = done
-        self.started = self.shown = time.monotonic()
+        self.started = self.printed = time.monotonic()
         self.heartbeat = self._start_heartbeat()
 
     def _start_heartbeat(self) -> Heartbeat | None:
-        """In the stage directory of this label, or the only one; from the first of many processes."""
+        """Heartbeat in the stage folder of this label, or in the only one; None in all but the first process."""
         global _heartbeat
-        place = next((out for out in _outs if out.name == self.label), _outs[0] if _outs else None)
-        if place is None or not (place / "stage.json").is_file() or not _first_process():
+        only = _out_folders[0] if _out_folders else None
+        place = next((out for out in _out_folders if out.name == self.label), only)
+        if place is None or not (place / "stage.json").is_file() or not _is_first_process():
             return None
-        _last_beat("ended")
+        _end_heartbeat("ended")
         _heartbeat = Heartbeat(place, self.total, self.unit)
         _heartbeat.beat(self.done, None)
         return _heartbeat
 
     def update(self, count: int = 1, **values: float) -> None:
-        """Count `count` more; `values` are shown beside the rate."""
+        """Add `count` units; `values` are printed beside the rate."""
         self.done += count
         now = time.monotonic()
         if self.heartbeat is not None:
             self.heartbeat.beat(self.done, (self.done - self.initial) / max(now - self.started, 1e-9))
-        if now - self.shown >= SHOWN_SECONDS or self.done >= self.total:
-            self.shown = now
-            if _first_process():
-                self._show(now - self.started, values)
+        if now - self.printed >= PROGRESS_SECONDS or self.done >= self.total:
+            self.printed = now
+            if _is_first_process():
+                self._print(now - self.started, values)
 
-    def _show(self, elapsed: float, values: dict[str, float]) -> None:
+    def _print(self, elapsed: float, values: dict[str, float]) -> None:
         from tqdm import tqdm  # a second of imports that short jobs need not pay
 
         text = tqdm.format_meter(

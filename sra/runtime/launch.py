@@ -1,84 +1,74 @@
 """`python -m sra.runtime.launch OPTIONS -m MODULE ...`: torchrun with the suite's signals and exit codes.
 
-torchrun's agent answers SIGTERM by giving its workers thirty seconds, dies of a SIGUSR1 that it does not know, and
-ends with code 1 whatever its workers said. Here a signal is handed on as SIGTERM, the workers take the time they need
-to save, and their code is the launcher's: 75 stopped, 2 bad input. A worker that dies is named in one line.
+torchrun's agent kills its workers thirty seconds after a SIGTERM, dies of SIGUSR1, and exits with 1 whatever its
+workers' codes were. This launcher passes each stop signal on as SIGTERM, gives the workers the time they need to save,
+and exits with their code: 75 stopped, 2 bad input. A worker that was killed is reported in one line.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
+import psutil
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from sra.runtime.job import BAD_INPUT, LAUNCHER, STOP_SIGNALS, STOPPED
+from sra.common.errors import BAD_INPUT, STOPPED
+from sra.runtime.job import LAUNCHER_VARIABLE, STOP_SIGNALS
 
-_asked = False
-
-
-def workers(parent: int) -> list[int]:
-    """Process ids of the direct children of a process (Linux)."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name, in brackets, may hold anything; the state and the parent's id follow it.
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(entry.parent.name))
-    return found
+_stop_requested = False
 
 
-def _hand_on(_number: int, _frame: FrameType | None) -> None:
-    """The workers' agent then sees them end by themselves; before there are any, there is nothing to save."""
-    global _asked
-    _asked = True
-    children = workers(os.getpid())
-    if not children:
+def _forward_stop(_number: int, _frame: FrameType | None) -> None:
+    """Send SIGTERM to the workers, whose end the agent then sees; without workers there is nothing to save."""
+    global _stop_requested
+    _stop_requested = True
+    workers = psutil.Process().children()
+    if not workers:
         sys.exit(STOPPED)
-    for child in children:
-        os.kill(child, signal.SIGTERM)
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.terminate()
 
 
-def judge(codes: dict[int, int], *, asked: bool) -> tuple[int, str | None]:
-    """Exit code of the whole, and what to say about it.
+def exit_code(codes: dict[int, int], *, stop_requested: bool) -> tuple[int, str | None]:
+    """Exit code of the launcher, and the line to print or None.
 
     Args:
-        codes: by rank, of the workers that did not end well; negative: killed by that signal.
-        asked: whether the launcher got a signal to stop.
+        codes: exit codes by rank of the workers that failed; negative: killed by that signal.
+        stop_requested: whether the launcher received a stop signal.
     """
-    requests = {STOPPED, *(-number for number in STOP_SIGNALS)}
-    if all(code in requests for code in codes.values()) and (asked or STOPPED in codes.values()):
+    stopped = {STOPPED, *(-number for number in STOP_SIGNALS)}
+    if all(code in stopped for code in codes.values()) and (stop_requested or STOPPED in codes.values()):
         return STOPPED, None
     if BAD_INPUT in codes.values():
         return BAD_INPUT, None
-    # A worker's death breaks its fellows' connections: theirs is not the cause.
+    # A killed worker breaks the connections of the others, whose errors are then not the cause.
     killed = {rank: code for rank, code in codes.items() if code < 0}
-    rank = next((rank for rank, code in killed.items() if code not in requests), next(iter(killed), None))
-    if rank is not None and (killed[rank] not in requests or len(killed) == len(codes)):
+    rank = next((rank for rank, code in killed.items() if code not in stopped), next(iter(killed), None))
+    if rank is not None and (killed[rank] not in stopped or len(killed) == len(codes)):
         name = signal.Signals(-killed[rank]).name
         return BAD_INPUT, f"error: process {rank} was killed by {name}; the same command continues"
     return next((code for code in codes.values() if code > 0), 1), None
 
 
 def main(arguments: list[str]) -> None:
-    """Run torchrun with its own options and end with its workers' exit code."""
+    """Run torchrun with its own options and exit with the workers' code."""
     for number in STOP_SIGNALS:
-        signal.signal(number, _hand_on)
-    os.environ[LAUNCHER] = str(os.getpid())
-    # The agent insists on handling something; SIGQUIT stays the way to end it at once.
+        signal.signal(number, _forward_stop)
+    os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
+    # The agent must handle some signal; SIGQUIT remains the way to end it at once.
     options: argparse.Namespace = parse_args(["--signals-to-handle", "SIGQUIT", *arguments])  # type: ignore[no-untyped-call]
     try:
         run(options)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
-        code, line = judge({rank: failure.exitcode for rank, failure in error.failures.items()}, asked=_asked)
+        failures = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        code, line = exit_code(failures, stop_requested=_stop_requested)
         if line is not None:
             print(line, file=sys.stderr, flush=True)
         sys.exit(code)

@@ -1,9 +1,8 @@
-"""Named switches of speed: how the same numbers are computed. None of them changes a result beyond rounding.
+"""Speed switches: how the same numbers are computed. None of them changes a result beyond rounding. Torch-free.
 
-Every switch is `auto` until the environment variable `SRA_BENCH_SPEED` says otherwise, e.g. `compile=on,ema=loop`;
-`auto` is what the device does best. `REFERENCE` is what the authors' public code does. What would change numbers is
-never here: it is a key of the manifest (`train.precision`, `align.teacher_precision`, `sample.precision`).
-Torch-free.
+Every switch is `auto` unless the environment variable `SRA_BENCH_SPEED` sets it, e.g. `compile=on,ema=loop`; `auto` is
+the fastest value for the device. `REFERENCE` is what the authors' public code does. What changes numbers is a key of
+the manifest instead (`train.precision`, `align.teacher_precision`, `sample.precision`).
 """
 
 from __future__ import annotations
@@ -14,51 +13,51 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sra.common.errors import ConfigError, did_you_mean
+from sra.common.errors import ConfigError, one_of
 
 VARIABLE = "SRA_BENCH_SPEED"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """The switches; `resolved` has no `auto` in it."""
+    """The switches; after `resolved`, none is `auto`."""
 
     teacher: Literal["auto", "needed", "whole"] = "auto"
-    """Blocks that the teacher computes: up to the one that is wanted, or all and the final layer too."""
+    """Blocks that the teacher computes: up to the aligned one, or all and the final layer."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """`torch.compile` of the transformer's blocks, one compilation for all of them."""
+    """`torch.compile` of the transformer blocks, one compilation for all of them."""
     optimizer: Literal["auto", "fused", "plain"] = "auto"
-    """AdamW in one kernel, or as torch does it when it is not asked."""
+    """AdamW in one fused kernel, or torch's default implementation."""
     ema: Literal["auto", "foreach", "loop"] = "auto"
-    """The average of all parameters at once, or one after the other in Python."""
+    """Average all parameters with foreach kernels, or one by one."""
     losses: Literal["auto", "logged", "every-step"] = "auto"
-    """When losses and gradient norm are read from the device; `training.nonfinite` says what `logged` guarantees."""
+    """When losses and gradient norm are read from the device; see `training.nonfinite` for `logged`."""
     buckets: Literal["auto", "views", "copies"] = "auto"
-    """Several processes: gradients are views of what is sent, or copied into it."""
+    """With several processes: gradients are views of DDP's buckets, or copied into them."""
     transfer: Literal["auto", "pinned", "plain"] = "auto"
-    """How a batch reaches the device: from pinned memory without waiting, or as it lies."""
+    """How a batch is copied to the device: from pinned memory without blocking, or from pageable memory."""
     guidance: Literal["auto", "inside", "always"] = "auto"
-    """Whether guidance doubles the batch only inside its interval."""
+    """Whether guidance doubles the batch inside its interval only."""
     writing: Literal["auto", "overlapped", "in-line"] = "auto"
-    """Whether images are decoded and written while the network works on the next batch."""
+    """Whether images are decoded and written while the network samples the next batch."""
     codec: Literal["auto", "channels-last", "contiguous"] = "auto"
     """Memory layout of the image decoder."""
 
     def resolved(self, device: str) -> Speed:
-        """With every `auto` decided.
+        """Copy with every `auto` replaced by the best value for a device.
 
         Args:
-            device: torch's name of its kind, `cuda` or `cpu`.
+            device: torch device type, `cuda` or `cpu`.
 
         Raises:
             ConfigError: losses are read late by an optimizer that cannot skip a step on the device.
         """
-        best = CUDA if device == "cuda" else OTHER
+        best = CUDA if device == "cuda" else CPU
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         found = Speed(**{name: getattr(best, name) if v == "auto" else v for name, v in values.items()})
         if found.losses == "logged" and found.optimizer != "fused":
             if self.losses == "logged":
-                raise ConfigError("speed: losses=logged needs optimizer=fused, which can skip a step on the device")
+                raise ConfigError(f"{VARIABLE}: losses=logged: expected optimizer=fused, got {found.optimizer}")
             found = dataclasses.replace(found, losses="every-step")
         return found
 
@@ -78,8 +77,8 @@ CUDA = Speed(
     writing="overlapped",
     codec="channels-last",
 )
-# On a CPU there is nothing to wait for.
-OTHER = dataclasses.replace(
+# A CPU computes synchronously: there is nothing to overlap.
+CPU = dataclasses.replace(
     CUDA,
     compile="off",
     losses="every-step",
@@ -87,43 +86,34 @@ OTHER = dataclasses.replace(
     writing="in-line",
     codec="contiguous",
 )
-REFERENCE = Speed(
-    teacher="whole",
-    compile="off",
-    optimizer="plain",
-    ema="loop",
-    losses="every-step",
-    buckets="copies",
-    transfer="plain",
-    guidance="always",
-    writing="in-line",
-    codec="contiguous",
+REFERENCE = dataclasses.replace(
+    CPU, teacher="whole", optimizer="plain", ema="loop", buckets="copies", guidance="always"
 )
 
 
-def parse(text: str, start: Speed | None = None) -> Speed:
-    """Switches from `name=value,...`, all others as in `start`.
+def parse_speed(text: str, start: Speed | None = None) -> Speed:
+    """Parse switches from `name=value,...`; the others are those of `start`.
 
     Raises:
-        ConfigError: an unknown name or value.
+        ConfigError: unknown name or value.
     """
     hints = typing.get_type_hints(Speed)
     values: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         if name not in hints:
-            raise ConfigError(f"speed: unknown switch {name!r}: one of {', '.join(hints)}{did_you_mean(name, hints)}")
+            raise ConfigError(one_of(VARIABLE, name, hints))
         allowed = typing.get_args(hints[name])
         if value not in allowed:
-            raise ConfigError(f"speed: {name} must be one of {', '.join(allowed)}, found {value!r}")
+            raise ConfigError(one_of(f"{VARIABLE}: {name}", value, allowed))
         values[name] = value
     return dataclasses.replace(start or Speed(), **values)
 
 
-def chosen(device: str) -> Speed:
-    """What the environment says, resolved for a device.
+def speed_from_environment(device: str) -> Speed:
+    """Switches of the environment variable, resolved for a device type.
 
     Raises:
-        ConfigError: the variable holds something else than switches.
+        ConfigError: unknown switch or value.
     """
-    return parse(os.environ.get(VARIABLE, "")).resolved(device)
+    return parse_speed(os.environ.get(VARIABLE, "")).resolved(device)

@@ -1,9 +1,10 @@
-"""Samplers with guidance: SiT's Euler, Heun and Euler-Maruyama, DiT's DDPM. No files, no devices chosen."""
+"""Samplers with classifier-free guidance: Euler, Heun and Euler-Maruyama for SiT, DDPM for DiT."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,44 +18,52 @@ Drift = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x (N, C, H, W) float64, t scalar float64, y (N,)) to the drift (N, C, H, W) float64."""
 
 
+@dataclass(frozen=True)
+class SamplerInputs:
+    """Labels and noise of one batch."""
+
+    labels: Tensor
+    """(N,) classes."""
+    initial: Tensor
+    """(N, C, H, W) standard normal."""
+    step_noise: Callable[[int], Tensor]
+    """Noise (N, C, H, W) of the k-th step; the SDE and DDPM ask for it, except in their last step."""
+
+
 def sample(
     network: DiffusionTransformer,
     config: SampleConfig,
     model: ModelConfig,
-    labels: Tensor,
-    initial: Tensor,
-    step_noise: Callable[[int], Tensor],
+    inputs: SamplerInputs,
     *,
     always_double: bool = False,
 ) -> Tensor:
-    """Latents (N, C, H, W) from noise.
+    """Sample latents (N, C, H, W).
 
     Args:
-        network: in eval mode, on the device of `initial`.
+        network: in eval mode, on the device of the inputs.
         config: sampler, steps, guidance.
         model: interpolant and convention.
-        labels: (N,) classes.
-        initial: (N, C, H, W) standard normal.
-        step_noise: noise of the k-th step, (N, C, H, W); asked by the SDE and DDPM, except for their last step.
-        always_double: with guidance, also evaluate the null label where it does not count, as the authors' code does.
+        inputs: labels and noise.
+        always_double: evaluate the null label outside of the guidance interval too, as the authors' code does.
 
     Raises:
-        ConfigError: a sampler that does not fit the family.
+        ConfigError: the sampler does not fit the family.
     """
     check_sampler(config, model)
     with torch.no_grad():
         if config.sampler == "ddpm":
-            return _ddpm(network, config, labels, initial.float(), step_noise)
-        velocity, x = velocity_of(network, model), initial.double()
+            return _ddpm(network, config, inputs)
+        velocity = velocity_of(network, model)
         if always_double and config.cfg > 1:
-            velocity = doubled(velocity, network.null_label, len(x))
+            velocity = doubled(velocity, network.null_label, len(inputs.initial))
         if config.sampler == "euler-maruyama":
-            return _euler_maruyama(velocity, config, model, labels, x, step_noise, network.null_label)
-        return _ode(velocity, config, labels, x, network.null_label)
+            return _euler_maruyama(velocity, config, model, inputs, network.null_label)
+        return _ode(velocity, config, inputs, network.null_label)
 
 
 def velocity_of(network: DiffusionTransformer, model: ModelConfig) -> Drift:
-    """The velocity in this suite's convention (t = 1 is noise), float64 in and out."""
+    """Velocity in this suite's convention (t = 1 is noise), float64 in and out."""
     dtype = next(network.parameters()).dtype
     vanilla = model.convention == "vanilla-sit"
     channels = network.shape.channels
@@ -69,7 +78,7 @@ def velocity_of(network: DiffusionTransformer, model: ModelConfig) -> Drift:
 
 
 def doubled(drift: Drift, null_label: int, rows: int) -> Drift:
-    """The same drift for batches of `rows`, with the null label evaluated beside and dropped."""
+    """The same drift, evaluating and dropping the null label too for batches of `rows`."""
 
     def conditional(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         if len(x) != rows:
@@ -81,17 +90,17 @@ def doubled(drift: Drift, null_label: int, rows: int) -> Drift:
 
 
 def with_null(x: Tensor, y: Tensor, null_label: int) -> tuple[Tensor, Tensor]:
-    """Doubled inputs of guidance: x twice, and the labels followed by null labels."""
+    """Inputs of guidance: x twice, and the labels followed by null labels."""
     return torch.cat([x, x]), torch.cat([y, torch.full_like(y, null_label)])
 
 
 def mixed(doubled: Tensor, scale: float, channels: int) -> Tensor:
-    """d_null + w (d_cond - d_null) on the first channels of both halves; all others stay each half's own.
+    """Guided outputs: d_null + w (d_cond - d_null) in the first channels of both halves; the others do not change.
 
     Args:
-        doubled: (2N, C, H, W) outputs, those with labels first, those with the null label second.
+        doubled: (2N, C, H, W) outputs, first with labels, then with the null label.
         scale: w.
-        channels: how many of the channels are guided.
+        channels: number of guided channels.
     """
     conditional, null = doubled[:, :channels].chunk(2)
     guidance = null + scale * (conditional - null)
@@ -99,12 +108,12 @@ def mixed(doubled: Tensor, scale: float, channels: int) -> Tensor:
 
 
 def guided_channels(config: SampleConfig, latent_channels: int) -> int:
-    """How many channels guidance acts on: those of the latent, never those of a predicted variance."""
+    """Number of channels that guidance acts on: at most those of the latent, not those of a predicted variance."""
     return latent_channels if config.cfg_channels == "all" else config.cfg_channels
 
 
 def guided(drift: Drift, config: SampleConfig, null_label: int, start: Tensor) -> Drift:
-    """The drift with guidance while the *start* of the step lies in the interval, else the drift itself."""
+    """Drift with guidance if the start of the step lies in the guidance interval, else the drift itself."""
     low, high = config.guidance_interval
     if config.cfg <= 1 or not low <= float(start) <= high:
         return drift
@@ -116,8 +125,9 @@ def guided(drift: Drift, config: SampleConfig, null_label: int, start: Tensor) -
     return both
 
 
-def _ode(velocity: Drift, config: SampleConfig, y: Tensor, x: Tensor, null_label: int) -> Tensor:
-    """t from 1 to 0 in equal steps; Heun corrects every step but the last."""
+def _ode(velocity: Drift, config: SampleConfig, inputs: SamplerInputs, null_label: int) -> Tensor:
+    """Euler or Heun with t from 1 to 0 in equal steps; Heun corrects every step but the last."""
+    x, y = inputs.initial.double(), inputs.labels
     times = torch.linspace(1, 0, config.steps + 1, dtype=torch.float64)
     for k, (now, after) in enumerate(itertools.pairwise(times)):
         drift = guided(velocity, config, null_label, now)
@@ -130,15 +140,10 @@ def _ode(velocity: Drift, config: SampleConfig, y: Tensor, x: Tensor, null_label
 
 
 def _euler_maruyama(
-    velocity: Drift,
-    config: SampleConfig,
-    model: ModelConfig,
-    y: Tensor,
-    x: Tensor,
-    step_noise: Callable[[int], Tensor],
-    null_label: int,
+    velocity: Drift, config: SampleConfig, model: ModelConfig, inputs: SamplerInputs, null_label: int
 ) -> Tensor:
-    """t = linspace(1, last_step, steps), then one noise-free step to 0; w(t) = 2t, drift v - w s / 2."""
+    """Euler-Maruyama, t = linspace(1, last_step, steps), then a step to 0 with no noise; w(t) = 2t, drift v - ws/2."""
+    x, y = inputs.initial.double(), inputs.labels
 
     def sde_drift(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         v = velocity(x, t, y)
@@ -148,34 +153,29 @@ def _euler_maruyama(
     for k, (now, after) in enumerate(itertools.pairwise(times)):
         d = guided(sde_drift, config, null_label, now)(x, now, y)
         step = after - now
-        noise = step_noise(k).double()
+        noise = inputs.step_noise(k).double()
         x = x + d * step + (2 * now).sqrt() * step.abs().sqrt() * noise
     d = guided(sde_drift, config, null_label, times[-1])(x, times[-1], y)
     return x - times[-1] * d
 
 
-def _ddpm(
-    network: DiffusionTransformer,
-    config: SampleConfig,
-    y: Tensor,
-    x: Tensor,
-    step_noise: Callable[[int], Tensor],
-) -> Tensor:
-    """The respaced schedule from its last step to its first, learned variance, no clipping; float32, as published.
+def _ddpm(network: DiffusionTransformer, config: SampleConfig, inputs: SamplerInputs) -> Tensor:
+    """Respaced DDPM with learned variance and no clipping, in float32, as published.
 
-    With guidance the conditional half is kept: the unguided channels of the null half never reach the network.
+    With guidance, the conditional half of the outputs is used: unguided channels of the null half have no effect.
     """
+    x, y = inputs.initial.float(), inputs.labels
     diffusion = Diffusion(config.steps).to(x.device)
     dtype = next(network.parameters()).dtype
     for k, step in enumerate(reversed(range(config.steps))):
         t = torch.full((len(x),), step, device=x.device)
-        inputs, labels = (x, y) if config.cfg <= 1 else with_null(x, y, network.null_label)
-        output = network(inputs.to(dtype), diffusion.timestep_map[step].expand(len(inputs)), labels)
+        rows, labels = (x, y) if config.cfg <= 1 else with_null(x, y, network.null_label)
+        output = network(rows.to(dtype), diffusion.timestep_map[step].expand(len(rows)), labels)
         assert isinstance(output, Tensor)
         if config.cfg > 1:
             output = mixed(output.float(), config.cfg, guided_channels(config, x.shape[1]))[: len(x)]
         predicted = diffusion.predicted(output, x, t)
         x = predicted.mean
         if step > 0:
-            x = x + (0.5 * predicted.log_variance).exp() * step_noise(k)
+            x = x + (0.5 * predicted.log_variance).exp() * inputs.step_noise(k)
     return x

@@ -1,13 +1,13 @@
-"""Which random numbers make which image, and how images are spread over shards and processes.
+"""Random numbers of each image, and the division of images into shards and processes.
 
-`per-image`: label, noise and every step's noise are functions of (seed, image index). Any number of processes and any
-batch draw the same. `public-code`: the authors' sampling script, whose images depend on both.
+`per-image`: label, noise and the noise of every step are functions of (seed, image index), whatever the number of
+processes and the batch size. `public-code`: the authors' sampling script, whose images depend on both.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,65 +19,60 @@ from torch import Tensor
 from sra.common.npz import Array, read_images, read_labels
 from sra.config import SampleJob
 from sra.runtime.random_streams import Randoms, StepNoise
+from sra.sampling.samplers import SamplerInputs
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Images that are made one after the other and kept in one file."""
+    """Images that are sampled one after the other and stored in one file."""
 
     name: str
     count: int
     number: int
-    """Place among the shards of its owner."""
+    """Index among the shards of its owner."""
     owner: int
-    """Whoever draws its random numbers: a rank of the public code; per image, anybody may."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What one batch begins with."""
-
-    labels: Tensor
-    """(N,) classes."""
-    initial: Tensor
-    """(N, C, H, W) standard normal."""
-    step_noise: Callable[[int], Tensor]
-    """Noise (N, C, H, W) of the k-th step."""
+    """Public code: rank that draws its random numbers; per image: `number`, any process may."""
 
 
 class Seeding(Protocol):
-    """One way to seed."""
+    """A way to seed images."""
 
     shards: list[Shard]
 
     def mine(self, missing: list[Shard], process: int, processes: int) -> list[Shard]:
-        """Which of the missing shards a process makes."""
+        """The missing shards that a process is to sample."""
 
-    def draws(self, shard: Shard) -> Iterator[Draw]:
-        """The batches of a shard."""
+    def inputs(self, shard: Shard) -> Iterator[SamplerInputs]:
+        """Labels and noise of the batches of a shard."""
 
-    def images(self, place: Callable[[Shard], Path]) -> Iterator[Array]:
-        """All images (H, W, 3) in their final order, from the shards' files."""
+    def images(self, folder: Path) -> Iterator[Array]:
+        """All images (H, W, 3) in their final order, read from the shards in a folder."""
 
-    def labels(self, place: Callable[[Shard], Path]) -> Array:
-        """All labels (N,) in their final order."""
+    def labels(self, folder: Path) -> Array:
+        """All labels (N,) in their final order, read from the shards in a folder."""
 
 
 def make_seeding(config: SampleJob, device: torch.device, processes: int) -> Seeding:
-    """The seeding that the settings name; `processes` are those that run."""
+    """Make the seeding that the settings name.
+
+    Args:
+        config: seed, number of images, batch, shard, `sample.seeding` and `sample.ranks`.
+        device: of the random numbers.
+        processes: number of processes, the default of `sample.ranks`.
+    """
     if config.sample.seeding == "public-code":
         return PublicCode(config, device, config.sample.ranks or processes)
     return PerImage(config, device)
 
 
 def latent_shape(config: SampleJob) -> tuple[int, int, int]:
-    """(C, h, w)."""
+    """Shape (C, h, w) of an image's latents."""
     side = config.model.resolution // config.codec.factor
     return config.codec.channels, side, side
 
 
 def labels_of(config: SampleJob, indices: Tensor) -> Tensor:
-    """Labels (N,) of image indices: drawn per image, or the same number of each class."""
+    """Labels (N,) of image indices: random, or the same number of each class."""
     classes = config.model.classes
     if config.sample.labels == "balanced":
         return indices % classes
@@ -86,7 +81,7 @@ def labels_of(config: SampleJob, indices: Tensor) -> Tensor:
 
 
 class PerImage:
-    """Shards are ranges of image indices; every number belongs to an index."""
+    """Random numbers by image index; shards are ranges of indices."""
 
     def __init__(self, config: SampleJob, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -97,10 +92,10 @@ class PerImage:
         ]
 
     def mine(self, missing: list[Shard], process: int, processes: int) -> list[Shard]:
-        """See Seeding: what is missing is shared out evenly."""
+        """See Seeding: missing shards are divided evenly."""
         return missing[process::processes]
 
-    def draws(self, shard: Shard) -> Iterator[Draw]:
+    def inputs(self, shard: Shard) -> Iterator[SamplerInputs]:
         """See Seeding."""
         first = shard.number * self.config.sample.shard
         for start in range(first, first + shard.count, self.config.sample.batch):
@@ -109,22 +104,22 @@ class PerImage:
             randoms = Randoms(self.config.seed, indices)
             shape = latent_shape(self.config)
             noise = StepNoise(randoms, shape, self.config.sample.steps)
-            yield Draw(labels_of(self.config, indices), randoms.normal("initial", shape), noise)
+            yield SamplerInputs(labels_of(self.config, indices), randoms.normal("initial", shape), noise)
 
-    def images(self, place: Callable[[Shard], Path]) -> Iterator[Array]:
+    def images(self, folder: Path) -> Iterator[Array]:
         """See Seeding."""
-        return itertools.chain.from_iterable(read_images(place(shard)) for shard in self.shards)
+        return itertools.chain.from_iterable(read_images(folder / shard.name) for shard in self.shards)
 
-    def labels(self, place: Callable[[Shard], Path]) -> Array:
+    def labels(self, folder: Path) -> Array:
         """See Seeding."""
-        return np.concatenate([read_labels(place(shard)) for shard in self.shards])
+        return np.concatenate([read_labels(folder / shard.name) for shard in self.shards])
 
 
 class PublicCode:
     """The authors' generate.py: rank r of R has a generator seeded with seed * R + r.
 
-    It draws a batch's noise, then its labels, then the noise of each step; image i of the batch that follows `total`
-    images of all ranks is number i * R + r + total. Images beyond the wanted number are made and dropped.
+    It draws a batch's noise, then its labels, then the noise of each step. With `total` images of all ranks before a
+    batch, image i of the batch has the index i * R + r + total. Surplus images are sampled and dropped.
     """
 
     def __init__(self, config: SampleJob, device: torch.device, ranks: int) -> None:
@@ -147,50 +142,50 @@ class PublicCode:
         self._iterations = dict.fromkeys(range(ranks), 0)
 
     def mine(self, missing: list[Shard], process: int, processes: int) -> list[Shard]:
-        """See Seeding: a rank's numbers follow from one another, so a rank belongs to one process."""
+        """See Seeding: a rank's generator is sequential, so a rank belongs to one process."""
         return [shard for shard in missing if shard.owner % processes == process]
 
-    def draws(self, shard: Shard) -> Iterator[Draw]:
-        """See Seeding; what an earlier process has drawn for finished shards is drawn again."""
+    def inputs(self, shard: Shard) -> Iterator[SamplerInputs]:
+        """See Seeding; the numbers of finished shards are drawn again and skipped."""
         first = shard.number * self.per_shard
         for _ in range(self._iterations[shard.owner], first):
             self._batch(shard.owner)[1].skip_rest()
         for _ in range(shard.count // self.config.sample.batch):
-            draw, noise = self._batch(shard.owner)
-            yield draw
+            inputs, noise = self._batch(shard.owner)
+            yield inputs
             noise.skip_rest()
 
-    def _batch(self, rank: int) -> tuple[Draw, _PublicNoise]:
+    def _batch(self, rank: int) -> tuple[SamplerInputs, _PublicNoise]:
         sample, generator = self.config.sample, self._generators[rank]
         self._iterations[rank] += 1
         shape = (sample.batch, *latent_shape(self.config))
         initial = torch.randn(shape, generator=generator, device=self.device)
         labels = torch.randint(0, self.config.model.classes, shape[:1], generator=generator, device=self.device)
         noise = _PublicNoise(self.config, generator, shape)
-        return Draw(labels, initial, noise), noise
+        return SamplerInputs(labels, initial, noise), noise
 
-    def images(self, place: Callable[[Shard], Path]) -> Iterator[Array]:
+    def images(self, folder: Path) -> Iterator[Array]:
         """See Seeding."""
-        return itertools.islice(self._images(place), self.config.sample.images)
+        return itertools.islice(self._images(folder), self.config.sample.images)
 
-    def _images(self, place: Callable[[Shard], Path]) -> Iterator[Array]:
+    def _images(self, folder: Path) -> Iterator[Array]:
         for shards in self._groups():
-            for images in zip(*(read_images(place(shard)) for shard in shards), strict=True):
+            for images in zip(*(read_images(folder / shard.name) for shard in shards), strict=True):
                 yield from images
 
-    def labels(self, place: Callable[[Shard], Path]) -> Array:
+    def labels(self, folder: Path) -> Array:
         """See Seeding."""
-        groups = [np.stack([read_labels(place(s)) for s in shards], axis=1).ravel() for shards in self._groups()]
+        groups = [np.stack([read_labels(folder / s.name) for s in shards], axis=1).ravel() for shards in self._groups()]
         return np.concatenate(groups)[: self.config.sample.images]
 
     def _groups(self) -> Iterator[list[Shard]]:
-        """Shards of the same iterations, by rank."""
+        """Shards of the same iterations, ordered by rank."""
         for start in range(0, len(self.shards), self.ranks):
             yield self.shards[start : start + self.ranks]
 
 
 class _PublicNoise:
-    """The noise of each step, drawn in order from a rank's generator."""
+    """Noise of each step, drawn in order from a rank's generator."""
 
     def __init__(self, config: SampleJob, generator: torch.Generator, shape: tuple[int, ...]) -> None:
         self.generator, self.shape = generator, shape
@@ -203,7 +198,7 @@ class _PublicNoise:
         self.drawn = 0
 
     def __call__(self, step: int) -> Tensor:
-        """Noise of a step; steps come in order, each once."""
+        """Noise of a step; steps are asked for in order, each once."""
         assert step == self.drawn < self.count, (step, self.drawn, self.count)
         return self._next()
 
@@ -214,6 +209,6 @@ class _PublicNoise:
         return noise[: self.shape[0]]
 
     def skip_rest(self) -> None:
-        """Draw what the sampler did not ask for: the next batch's numbers come after it."""
+        """Draw the noise that the sampler did not ask for, so that the next batch's numbers follow."""
         while self.drawn < self.count:
             self._next()

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights."""
+"""Exponential moving average (EMA) of the weights."""
 
 from __future__ import annotations
 
@@ -15,34 +15,28 @@ def decay_at(config: EmaConfig, step: int) -> float:
 
 @torch.no_grad()
 def update_ema(
-    average: nn.Module,
-    model: nn.Module,
-    config: EmaConfig,
-    step: int,
-    *,
-    loop: bool = False,
-    hold: Tensor | None = None,
+    ema: nn.Module, model: nn.Module, config: EmaConfig, step: int, *, loop: bool = False, hold: Tensor | None = None
 ) -> None:
-    """average = decay * average + (1 - decay) * model, over every parameter.
+    """Set ema = decay * ema + (1 - decay) * model for every parameter.
 
     Args:
-        average: the same network as `model`.
-        model: whose optimizer step `step` is done.
+        ema: the averaged network.
+        model: the same network after optimizer step `step`.
         config: decay and its schedule.
         step: counted from 0.
-        loop: one parameter after the other in Python, not all in a few calls (equal to the bit).
-        hold: a flag () on the device that keeps the average as it is, without asking the device now.
+        loop: update parameters one by one instead of with foreach kernels (equal to the bit).
+        hold: flag () on the device that leaves the EMA unchanged, without the host waiting for it.
     """
     decay = decay_at(config, step)
-    mine: list[Tensor] = list(average.parameters())
-    theirs: list[Tensor] = list(model.parameters())
+    averages: list[Tensor] = list(ema.parameters())
+    weights: list[Tensor] = list(model.parameters())
     if hold is not None:
         # A lerp by 0 changes no bit; it also reads and writes the average once, not twice.
-        weight = torch.where(hold, 0.0, 1 - decay)
-        torch._foreach_lerp_(mine, theirs, [weight] * len(mine))
+        amount = torch.where(hold, 0.0, 1 - decay)
+        torch._foreach_lerp_(averages, weights, [amount] * len(averages))
     elif loop:
-        for a, b in zip(mine, theirs, strict=True):
-            a.mul_(decay).add_(b, alpha=1 - decay)
+        for average, weight in zip(averages, weights, strict=True):
+            average.mul_(decay).add_(weight, alpha=1 - decay)
     else:
-        torch._foreach_mul_(mine, decay)
-        torch._foreach_add_(mine, theirs, alpha=1 - decay)
+        torch._foreach_mul_(averages, decay)
+        torch._foreach_add_(averages, weights, alpha=1 - decay)

@@ -2,104 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
-from sra.config import AlignSettings, TrainConfig
+from sra.config import TrainJob
 from sra.model.token_groups import Groups
-from sra.model.transformer import DiffusionTransformer
+from sra.model.transformer import DiffusionTransformer, compile_blocks, initialise
 from sra.runtime.random_streams import Randoms
 from sra.runtime.speed import Speed
 from sra.training.ema import update_ema
 from sra.training.module import StepLosses, TrainingModule, needs_teacher
-from sra.training.nonfinite import FiniteCheck
+from sra.training.nonfinite import NonFiniteGuard
+from sra.training.optimizer import gather_state, learning_rate, load_optimizer, make_optimizer, unwrap_optimizer
 
 Batch = tuple[Tensor, Tensor, Randoms]
 """Clean latents (N, C, H, W), labels (N,) and their random numbers."""
 
 
 class Engine(Protocol):
-    """What a step asks of accelerate: precision and several processes."""
+    """Mixed precision and data parallelism: the part of `accelerate.Accelerator` that a training step uses."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this process."""
+
+    @property
+    def num_processes(self) -> int:
+        """Number of processes that train together."""
+
+    @property
+    def process_index(self) -> int:
+        """Rank of this process."""
 
     @property
     def scaler(self) -> Any:
-        """Of fp16, else None."""
+        """Gradient scaler of fp16, else None."""
+
+    def prepare(self, *parts: Any, device_placement: list[bool]) -> Any:
+        """Wrap a module for several processes, and its optimizer for the scaler."""
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The student's precision."""
+        """Context with the precision of the student's forward pass."""
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Gradients stay with their process until a backward pass outside of it."""
+        """Context in which a backward pass does not average gradients over processes."""
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss, scaled where there is a scaler."""
+        """Compute the gradients of a loss, scaled if there is a scaler."""
 
     def unscale_gradients(self) -> None:
-        """Undo the scaler's factor."""
+        """Divide the gradients by the scaler's factor."""
 
 
-def make_optimizer(
-    module: nn.Module, config: TrainConfig, kind: Literal["fused", "plain"] = "plain"
-) -> torch.optim.Optimizer:
-    """AdamW with the manifest's settings, in one kernel or as torch does it when it is not asked.
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Outcome of one optimizer step; tensors are still on the device."""
 
-    With `train.shard: optimizer` and several processes, each of them updates its part of the parameters and sends it to
-    the others: AdamW treats every element by itself, so that the numbers are the same.
-    """
-    settings: dict[str, Any] = {
-        "lr": config.lr,
-        "betas": config.betas,
-        "eps": config.eps,
-        "weight_decay": config.weight_decay,
-        "fused": True if kind == "fused" else None,
-    }
-    if config.shard == "optimizer" and dist.is_initialized() and dist.get_world_size() > 1:
-        # Its package scripts kernels when it is imported: a second that other runs need not pay.
-        from torch.distributed.optim import ZeroRedundancyOptimizer
-
-        return ZeroRedundancyOptimizer(module.parameters(), optimizer_class=torch.optim.AdamW, **settings)
-    return torch.optim.AdamW(module.parameters(), **settings)
-
-
-def torchs_own(optimizer: Any) -> Any:
-    """The optimizer within accelerate's wrapper and that of shards, if there are such."""
-    inner = getattr(optimizer, "optimizer", optimizer)
-    return getattr(inner, "optim", inner)
-
-
-def gather_state(optimizer: Any) -> None:
-    """Bring the shards of the state to the main process, which can then save it; called by every process."""
-    inner = getattr(optimizer, "optimizer", optimizer)
-    if hasattr(inner, "consolidate_state_dict"):
-        inner.consolidate_state_dict(to=0)
-
-
-def with_kernel_of(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's saved state, to be computed by the kernel of this optimizer and not by that of the one saved."""
-    kept = {name: optimizer.param_groups[0].get(name) for name in ("fused", "foreach")}
-    return {**state, "param_groups": [{**group, **kept} for group in state["param_groups"]]}
-
-
-def steps_beside_weights(optimizer: Any) -> None:
-    """Loading leaves the step counts of a sharded optimizer on the host; the fused kernel wants them on the device."""
-    inner = torchs_own(optimizer)
-    if inner.param_groups[0].get("fused"):
-        for parameter, state in inner.state.items():
-            state["step"] = state["step"].to(parameter.device)
-
-
-def rate_at(config: TrainConfig, step: int) -> float:
-    """Learning rate of step `step`, counted from 0."""
-    return config.lr * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else config.lr
+    losses: list[StepLosses]
+    """Of each forward pass."""
+    norm: Tensor
+    """Norm () of the gradient before clipping."""
+    skipped: bool
+    """Whether the update was skipped because loss or gradient was not finite, as far as the host knows."""
 
 
 class WholeTeacher:
-    """A teacher that computes every block, as the authors' code does; the same features."""
+    """Teacher that computes every block, as the authors' code does; the same features."""
 
     def __init__(self, network: DiffusionTransformer) -> None:
         self.network, self.per_cell = network, network.per_cell
@@ -110,99 +84,106 @@ class WholeTeacher:
         return tapped
 
 
-def teacher_of(ema: DiffusionTransformer, align: AlignSettings | None, speed: Speed) -> DiffusionTransformer | None:
-    """What the alignment is given as its teacher: the averaged network, where it wants one."""
-    if not needs_teacher(align):
-        return None
-    return cast(DiffusionTransformer, WholeTeacher(ema)) if speed.teacher == "whole" else ema
+class TrainState:
+    """Network, EMA, optimizer and scaler of a training run; `update` is one optimizer step."""
 
-
-def to_device(tensor: Tensor, device: torch.device, speed: Speed) -> Tensor:
-    """A batch on the device; from pinned memory the copy does not keep the host waiting."""
-    if speed.transfer == "pinned" and device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-class Step:
-    """Everything that a step touches."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        module: nn.Module,
-        ema: DiffusionTransformer,
-        teacher: DiffusionTransformer | None,
-        optimizer: Any,
-        settings: TrainConfig,
-        speed: Speed,
-        finite: FiniteCheck,
-        clock: Callable[[str], AbstractContextManager[None]] = lambda _part: nullcontext(),
-        observe: Callable[[int, StepLosses], object] = lambda _number, _losses: None,
-    ) -> None:
-        """Put the parts together.
+    def __init__(self, job: TrainJob, engine: Engine, speed: Speed) -> None:
+        """Build and initialise everything on the engine's device; every process calls this.
 
         Args:
-            engine: see Engine.
-            module: the `TrainingModule`, or what several processes wrap around it.
-            ema: the averaged network.
-            teacher: what the alignment is given, see `teacher_of`.
-            optimizer: of the module's parameters, or accelerate's wrapper around it.
-            settings: of the training.
+            job: network, alignment and training settings.
+            engine: precision and processes.
             speed: resolved switches.
-            finite: check of losses and gradients.
-            clock: measures a named part; `sra.perf` gives one.
-            observe: told of the losses of each forward pass, before anything is judged or changed.
         """
-        self.engine, self.module, self.optimizer = engine, module, optimizer
-        self.settings, self.speed, self.finite, self.clock = settings, speed, finite, clock
-        self.ema, self.teacher, self.observe = ema, teacher, observe
-        self.network = cast(TrainingModule, getattr(module, "module", module)).network
+        self.engine, self.settings, self.speed = engine, job.train, speed
+        module = TrainingModule(job.model, job.codec, job.train, job.align)
+        initialise(module.network, job.seed)
+        self.network = module.network
+        self.ema = copy.deepcopy(module.network).eval().requires_grad_(False).to(engine.device)
+        # A sharded optimizer reads the parameters' device when it is made.
+        module.to(engine.device)
+        optimizer = make_optimizer(module, job.train, fused=speed.optimizer == "fused")
+        self.module, self.optimizer = engine.prepare(module, optimizer, device_placement=[True, False])
+        if speed.compile == "on":
+            compile_blocks(self.network)
+            compile_blocks(self.ema)
+        self.teacher: DiffusionTransformer | None = None
+        if needs_teacher(job.align):
+            self.teacher = cast(DiffusionTransformer, WholeTeacher(self.ema)) if speed.teacher == "whole" else self.ema
+        self.guard = NonFiniteGuard(self.module, job.train, speed, scaled=engine.scaler is not None)
 
-    def __call__(self, number: int, epoch: float, batch: Callable[[int], Batch]) -> tuple[list[StepLosses], Tensor]:
-        """Optimizer step `number`, counted from 0.
+    def update(self, step: int, epoch: float, batches: Iterable[Batch]) -> StepResult:
+        """Train on one global batch.
 
         Args:
-            number: decides learning rate and decay.
+            step: counted from 0; decides learning rate and EMA decay.
             epoch: passes over the data so far.
-            batch: this process's part of the global batch, by its number below `accumulate`.
-
-        Returns:
-            The losses of each forward pass, and the gradient's norm () before clipping, all still on the device.
+            batches: this process's `accumulate` parts of the global batch.
 
         Raises:
             NonFiniteError: see `sra.training.nonfinite`.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.settings, number)
+            group["lr"] = learning_rate(self.settings, step)
         self.optimizer.zero_grad()
-        losses = [self._gradients(number, part, epoch, batch) for part in range(self.settings.accumulate)]
-        with self.clock("optimizer"):
-            norm = self._clipped()
-            totals = [part.total for part in losses]
-            permitted = self.finite.permits(number, totals, norm, torchs_own(self.optimizer))
-            if permitted:
-                self.optimizer.step()
-        if permitted:
-            with self.clock("ema"):
-                loop, hold = self.speed.ema == "loop", self.finite.spoiled
-                update_ema(self.ema, self.network, self.settings.ema, number, loop=loop, hold=hold)
-        return losses, norm
+        losses = []
+        for part, batch in enumerate(batches):
+            last = part == self.settings.accumulate - 1
+            with nullcontext() if last else self.engine.no_sync(self.module):
+                losses.append(self.forward(batch, epoch))
+                self.backward(losses[-1].total / self.settings.accumulate)
+        norm, skipped = self.apply_gradients(step, losses)
+        # With a scaler, the step is skipped by the scaler and the EMA moves on, as in the authors' code.
+        if not skipped or self.engine.scaler is not None:
+            self.update_ema(step)
+        return StepResult(losses=losses, norm=norm, skipped=skipped)
 
-    def _gradients(self, number: int, part: int, epoch: float, batch: Callable[[int], Batch]) -> StepLosses:
-        last = part == self.settings.accumulate - 1
-        with self.clock("data"):
-            x, y, randoms = batch(part)
-        with nullcontext() if last else self.engine.no_sync(self.module):
-            with self.clock("student"), self.engine.autocast():
-                losses: StepLosses = self.module(x, y, randoms, self.teacher, epoch)
-            self.observe(number, losses)
-            with self.clock("backward"):
-                self.engine.backward(self.finite.poisoned(losses.total / self.settings.accumulate))
+    def forward(self, batch: Batch, epoch: float) -> StepLosses:
+        """Losses of a batch, in the student's precision."""
+        with self.engine.autocast():
+            losses: StepLosses = self.module(*batch, self.teacher, epoch)
         return losses
 
-    def _clipped(self) -> Tensor:
-        """Norm of the gradient, which is then scaled down where it is too long."""
-        if self.engine.scaler is not None:
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss."""
+        self.engine.backward(self.guard.poison(loss))
+
+    def apply_gradients(self, step: int, losses: list[StepLosses]) -> tuple[Tensor, bool]:
+        """Clip the gradients and step the optimizer. Returns the norm () before clipping, and whether it skipped."""
+        scaler = self.engine.scaler
+        if scaler is not None:
             self.engine.unscale_gradients()
-        return nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        skipped = self.guard.must_skip(step, losses, norm, unwrap_optimizer(self.optimizer))
+        if not skipped or scaler is not None:
+            self.optimizer.step()
+        return norm, skipped
+
+    def update_ema(self, step: int) -> None:
+        """Move the EMA towards the weights, unless the device has seen a bad step."""
+        loop = self.speed.ema == "loop"
+        update_ema(self.ema, self.network, self.settings.ema, step, loop=loop, hold=self.guard.flag)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def gather(self) -> None:
+        """Send sharded state to the main process, before its `state_dict`; every process calls this."""
+        gather_state(self.optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State after the last step, as checkpoints hold it."""
+        scaler = self.engine.scaler
+        return {
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the state of a checkpoint."""
+        self.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        if self.engine.scaler is not None:
+            self.engine.scaler.load_state_dict(state["scaler"])

@@ -15,7 +15,7 @@ from sra.model.transformer import initialise
 from sra.runtime.random_streams import Randoms
 from sra.training.ema import update_ema
 from sra.training.module import TrainingModule
-from sra.training.train import make_optimizer, rate_at
+from sra.training.optimizer import learning_rate, make_optimizer
 
 FILE = Path(__file__).with_name("loss_trace.json")
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
@@ -42,7 +42,7 @@ def trace(align: SraSettings | None) -> list[list[str]]:
     for step in range(8):
         randoms = Randoms(0, torch.arange(step * 8, step * 8 + 8))
         x, y = randoms.normal("trace.x", (4, 8, 8)), torch.arange(8)
-        optimizer.param_groups[0]["lr"] = rate_at(TRAIN, step)
+        optimizer.param_groups[0]["lr"] = learning_rate(TRAIN, step)
         optimizer.zero_grad()
         losses = module(x, y, randoms, ema, 0.0)
         losses.total.backward()

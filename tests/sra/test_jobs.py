@@ -33,11 +33,13 @@ from sra.data.latents import PackedLatents, encode
 from sra.model.vae import load_codec
 from sra.model.weights import load_network
 from sra.runtime import job
-from sra.runtime.distributed import Everyone
+from sra.runtime.distributed import CpuProcessGroup
 from sra.sampling.sample import Sampler
 from sra.sampling.seeding import labels_of
 from sra.training import checkpoint
-from sra.training.train import DataOrder, NonFiniteError, Trainer
+from sra.training.batches import DataOrder
+from sra.training.nonfinite import NonFiniteError
+from sra.training.train import Trainer
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
 MODEL = ModelConfig(size=Size(depth=2, width=16, heads=2), resolution=32, classes=10, convention="sra")
@@ -162,7 +164,7 @@ def test_a_stopped_run_continues_to_the_same_bits(latents, tmp_path, monkeypatch
 def test_accumulation_gives_the_same_steps(latents, tmp_path):
     split = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, accumulate=2))
     one, two = train(latents, tmp_path / "one"), train(latents, tmp_path / "two", split)
-    for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
+    for a, b in zip(one.state.network.parameters(), two.state.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-5)
 
 
@@ -174,7 +176,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(latents, tmp_path, ca
     newest.write_bytes(bytes(content))
     again = train(latents, tmp_path / "run")
     assert "checkpoint is damaged" in capsys.readouterr().out
-    assert all(torch.equal(a, b) for a, b in zip(whole.ema.parameters(), again.ema.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state.ema.parameters(), again.state.ema.parameters(), strict=True)
+    )
 
 
 def test_only_the_last_checkpoints_are_kept(latents, tmp_path):
@@ -196,20 +200,18 @@ def test_milestones_hold_the_average_without_the_head(latents, tmp_path):
     trainer = train(latents, tmp_path / "run")
     network = load_network(trainer.weights_file(6), MODEL, CODEC)
     assert network.ap_head is None
-    averages = dict(trainer.ema.named_parameters())
+    averages = dict(trainer.state.ema.named_parameters())
     assert all(torch.equal(value, averages[name]) for name, value in network.named_parameters())
 
 
 def test_latents_of_another_shape_are_refused(latents, tmp_path):
     other = dataclasses.replace(JOB, model=dataclasses.replace(MODEL, resolution=64))
-    with pytest.raises(DataError, match=r"latents are \(8, 8, 8\).*\(8, 16, 16\)"):
+    with pytest.raises(DataError, match=r"expected .*\(8, 16, 16\).* got \(8, 8, 8\)"):
         Trainer(other, latents, tmp_path)
 
 
 @pytest.fixture
 def sampler(latents, tmp_path):
-    from accelerate import PartialState
-
     trainer = train(latents, tmp_path / "run")
     codec = load_codec(CODEC)
 
@@ -219,7 +221,7 @@ def sampler(latents, tmp_path):
             seed=0, codec=CODEC, model=MODEL, sample=SampleConfig(**settings), checkpoint=str(trainer.weights_file(6))
         )
         (tmp_path / name).mkdir()
-        return Sampler(config, tmp_path / name, codec, PartialState(), Everyone())
+        return Sampler(config, tmp_path / name, codec, CpuProcessGroup())
 
     return make
 
@@ -270,8 +272,6 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_methods_train_resume_to_the_bit_and_are_sampled(name, latents, tmp_path, monkeypatch):
-    from accelerate import PartialState
-
     model, align = OTHERS[name]
     config = dataclasses.replace(JOB, model=model, align=align)
     whole = train(latents, tmp_path / "whole", config)
@@ -280,14 +280,14 @@ def test_other_methods_train_resume_to_the_bit_and_are_sampled(name, latents, tm
     with pytest.raises(job.Stopped):
         train(latents, tmp_path / "parts", config)
     parts = train(latents, tmp_path / "parts", config)
-    for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+    for a, b in zip(whole.state.network.parameters(), parts.state.network.parameters(), strict=True):
         assert torch.equal(a, b)
     sampler = "ddpm" if model.family == "dit" else "heun"
     settings = SampleConfig(sampler=sampler, steps=3, images=4, batch=4, precision="fp32", cfg=1.5, cfg_channels=3)
     weights = str(whole.weights_file(6))
     (tmp_path / "images").mkdir()
     sampled = SampleJob(seed=0, codec=CODEC, model=model, sample=settings, checkpoint=weights)
-    Sampler(sampled, tmp_path / "images", load_codec(CODEC), PartialState(), Everyone()).run()
+    Sampler(sampled, tmp_path / "images", load_codec(CODEC), CpuProcessGroup()).run()
     assert np.load(tmp_path / "images" / "samples.npz")["arr_0"].shape == (4, 32, 32, 3)
 
 

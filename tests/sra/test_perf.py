@@ -63,7 +63,7 @@ def test_latents_and_the_table_for_plans(tmp_path, monkeypatch, capsys):
     found = call(tmp_path, "latents", "--count", "20", "--resolution", "64", "--compare", *few)
     assert [row["mode"] for row in found["results"]] == ["reference", "fast"]
     codec = ["--codec", str(embedded.CODEC)]
-    monkeypatch.setattr("sra.perf.sampling.CODEC", dataclasses.replace(CODEC, factor=4))
+    monkeypatch.setattr("sra.perf.subjects.CODEC", dataclasses.replace(CODEC, factor=4))
     call(tmp_path, "latents", "--count", "20", "--resolution", "32", *few, *codec, "--save")
     for _ in range(2):
         call(tmp_path, "train", *SMALL, "--blocks", "1", "2", "--save")
@@ -80,16 +80,16 @@ def test_latents_and_the_table_for_plans(tmp_path, monkeypatch, capsys):
     assert sampled["seconds_per_evaluation"] > 0
     assert sampled.keys() - network.keys() == {"seconds_per_evaluation", "seconds_per_decode", "memory_bytes"}
     (tmp_path / "perf.json").write_text("{")
-    with pytest.raises(UserError, match="not a cost table"):
-        results.save({"machine": {"device": "x"}, "results": []})
+    with pytest.raises(UserError, match=r"perf\.json: expected a cost table"):
+        results.save(results.Document(time="wall", machine={"device": "x"}))
 
 
 def test_bad_arguments_are_one_line(tmp_path):
-    with pytest.raises(ConfigError, match="needed SIZE/PATCH"):
+    with pytest.raises(ConfigError, match="--model: expected SIZE/PATCH"):
         call(tmp_path, "train", "--model", "huge")
-    with pytest.raises(ConfigError, match="--compare: needs two modes"):
+    with pytest.raises(ConfigError, match="--compare: expected two modes"):
         call(tmp_path, "train", "--compare", "fast", "fast", "reference")
-    with pytest.raises(ConfigError, match="--time processor"):
+    with pytest.raises(ConfigError, match="--time: expected wall"):
         call(tmp_path, "train", *SMALL, "--time", "processor", "--save")
     with pytest.raises(ConfigError, match=r"align\.blocks"):
         call(tmp_path, "train", *SMALL, "--blocks", "1", "9")

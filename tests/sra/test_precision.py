@@ -4,14 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from accelerate import PartialState
 
 from sra.config import SampleConfig, SampleJob, StandInJob
 from sra.interop.standin import make_weights
 from sra.model.vae import load_codec
 from sra.parity.mode import Mode
 from sra.perf.__main__ import main as perf
-from sra.runtime.distributed import Everyone
+from sra.runtime.distributed import CpuProcessGroup
 from sra.sampling.sample import Sampler
 from sra.training.train import Trainer
 
@@ -47,7 +46,7 @@ def test_sampling(precision, small, tmp_path):
     make_weights(StandInJob(seed=0, codec=small.codec, model=small.model), tmp_path)
     weights = str(tmp_path / "weights.pt")
     job = SampleJob(seed=0, codec=small.codec, model=small.model, sample=settings, checkpoint=weights)
-    Sampler(job, tmp_path, load_codec(small.codec), PartialState(), Everyone()).run()
+    Sampler(job, tmp_path, load_codec(small.codec), CpuProcessGroup()).run()
     check(precision)
 
 

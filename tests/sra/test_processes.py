@@ -106,7 +106,7 @@ def test_stopped_on_two_processes_continues_on_one_and_on_four(noise_latents, al
 
 
 def test_another_number_of_processes_than_planned_is_refused(noise_latents, tmp_path):
-    with pytest.raises(ConfigError, match="--processes 2: found 1; start the job with torchrun"):
+    with pytest.raises(ConfigError, match=r"--processes: expected 2 .* got 1"):
         Trainer(JOB, noise_latents, tmp_path, processes=2)
     check_processes(None, 3)
     check_processes(3, 3)
@@ -114,12 +114,12 @@ def test_another_number_of_processes_than_planned_is_refused(noise_latents, tmp_
 
 def test_a_batch_that_cannot_be_shared_is_refused(noise_latents, tmp_path):
     odd = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, global_batch=15, accumulate=2))
-    with pytest.raises(Exception, match="15 is not divisible by 1 processes x accumulate 2"):
+    with pytest.raises(Exception, match=r"train\.global_batch: .* 1 processes x accumulate 2, got 15"):
         Trainer(odd, noise_latents, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("codes", "asked", "expected"),
+    ("codes", "stop_requested", "expected"),
     [
         ({0: 75, 1: 75}, False, 75),
         ({0: 75, 1: -15}, True, 75),
@@ -131,8 +131,8 @@ def test_a_batch_that_cannot_be_shared_is_refused(noise_latents, tmp_path):
         ({0: -15}, False, 2),
     ],
 )
-def test_the_launchers_code_is_its_workers(codes, asked, expected):
-    code, line = launch.judge(codes, asked=asked)
+def test_the_launchers_code_is_its_workers(codes, stop_requested, expected):
+    code, line = launch.exit_code(codes, stop_requested=stop_requested)
     assert code == expected
     if -9 in codes.values():
         assert line == "error: process 1 was killed by SIGKILL; the same command continues"
@@ -142,22 +142,31 @@ TWO = """
 import torch
 from torch import distributed as dist
 
-from sra.finite import FiniteCheck
-from sra.processes import Everyone, make_state
+from sra.config import TrainConfig
+from sra.runtime.distributed import CpuProcessGroup, make_state
+from sra.runtime.speed import parse_speed
+from sra.training.module import StepLosses
+from sra.training.nonfinite import NonFiniteError, NonFiniteGuard
 
-state = make_state(2)
-rank, everyone = state.process_index, Everyone()
-assert everyone.told(["rank", rank]) == ["rank", 0]
-heard = []
-check = FiniteCheck(lambda *numbers: heard.append(numbers), torch.device("cpu"), late=True, scaled=True)
-optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)
-check.look()
-assert heard == []
-check.permits(7, [torch.tensor(torch.nan if rank == 1 else 1.0)], torch.tensor(2.0), optimizer)
-check.look()
-((step, loss, norm),) = heard
-assert step == 7 and loss != loss and norm == 2
-everyone.wait()
+make_state(2)
+processes = CpuProcessGroup()
+assert processes.broadcast_from_main(["rank", processes.rank]) == ["rank", 0]
+module = torch.nn.Linear(1, 1)
+speed = parse_speed("losses=logged,optimizer=fused").resolved("cpu")
+guard = NonFiniteGuard(module, TrainConfig(steps=9, global_batch=2), speed, scaled=True)
+optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+guard.read()
+loss = torch.tensor(torch.nan if processes.rank == 1 else 1.0)
+losses = [StepLosses(total=loss, generation=loss[None], alignment=None, weight=0.0)]
+guard.must_skip(7, losses, torch.tensor(2.0), optimizer)
+guard.must_skip(8, losses, torch.tensor(3.0), optimizer)
+try:
+    guard.read()
+except NonFiniteError as error:
+    assert "training step 8: loss nan, gradient norm 2:" in str(error), error
+else:
+    raise AssertionError("not raised")
+processes.barrier()
 dist.destroy_process_group()
 """
 

@@ -19,7 +19,8 @@ from sra.common.heartbeat import Heartbeat
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, SraSettings, TrainConfig, TrainJob
 from sra.runtime import job
 from sra.training import checkpoint, logbook
-from sra.training.loss_guard import SETTLED, NonFiniteError, Watch
+from sra.training.logbook import MIN_ROWS, LossWatch
+from sra.training.nonfinite import NonFiniteError
 from sra.training.train import Trainer
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
@@ -165,7 +166,7 @@ def test_a_full_disk_ends_in_one_line_and_the_run_continues(noise_latents, tmp_p
     assert not list((tmp_path / "parts").rglob(".*"))
     monkeypatch.undo()
     parts = train(noise_latents, tmp_path / "parts")
-    for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+    for a, b in zip(whole.state.network.parameters(), parts.state.network.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -183,7 +184,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 
 def spoil(trainer, step, monkeypatch, part):
     """Let one step's losses or gradients be NaN."""
-    forward = trainer.module.forward
+    forward = trainer.state.module.forward
 
     def spoilt(x, y, randoms, teacher, epoch):
         losses = forward(x, y, randoms, teacher, epoch)
@@ -196,7 +197,7 @@ def spoil(trainer, step, monkeypatch, part):
             values["alignment"] = losses.alignment * float("inf")
         return dataclasses.replace(losses, **values)
 
-    monkeypatch.setattr(trainer.module, "forward", spoilt)
+    monkeypatch.setattr(trainer.state.module, "forward", spoilt)
 
 
 @pytest.mark.parametrize(
@@ -209,11 +210,11 @@ def spoil(trainer, step, monkeypatch, part):
 )
 def test_which_part_is_not_finite(part, text, noise_latents, tmp_path, monkeypatch):
     trainer = Trainer(JOB, noise_latents, tmp_path)
-    before = [p.clone() for p in trainer.network.parameters()]
+    before = [p.clone() for p in trainer.state.network.parameters()]
     spoil(trainer, 0, monkeypatch, part)
     with pytest.raises(NonFiniteError, match=f"training step 1: {text}"):
         trainer.run()
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.state.network.parameters(), strict=True))
 
 
 def test_a_step_that_is_skipped_changes_nothing_and_is_counted(noise_latents, tmp_path, monkeypatch, capsys):
@@ -222,27 +223,27 @@ def test_a_step_that_is_skipped_changes_nothing_and_is_counted(noise_latents, tm
     trainer.run()
     assert "step 3 is skipped, 1 so far: gradient norm nan" in capsys.readouterr().out
     assert [row["skipped"] for row in rows(tmp_path)] == [0, 0, 1, 1, 1, 1]
-    assert all(bool(p.isfinite().all()) for p in trainer.network.parameters())
+    assert all(bool(p.isfinite().all()) for p in trainer.state.network.parameters())
     state = checkpoint.load_newest(tmp_path / "checkpoints", trainer.identity())
     assert state["skipped"] == 1
     assert int(state["optimizer"]["state"][0]["step"]) == 5
 
 
 def test_a_diverging_alignment_loss_is_warned_of_once():
-    watch = Watch()
-    found = [watch.look({"step": k, "alignment": 1.0 / (1 + k)}) for k in range(SETTLED + 30)]
+    watch = LossWatch()
+    found = [watch.warnings({"step": k, "alignment": 1.0 / (1 + k)}) for k in range(MIN_ROWS + 30)]
     assert not any(found)
-    found = [watch.look({"step": k, "alignment": 0.3}) for k in range(100, 140)]
+    found = [watch.warnings({"step": k, "alignment": 0.3}) for k in range(100, 140)]
     assert sum(map(len, found)) == 1
     text = next(filter(None, found))[0]
-    assert "alignment loss 0.3, its average" in text
-    assert not Watch().look({"step": 1, "alignment": None})
+    assert "alignment loss 0.3 may be diverging" in text
+    assert not LossWatch().warnings({"step": 1, "alignment": None})
 
 
 def test_a_collapsed_loss_scale_is_warned_of_with_its_number():
-    watch = Watch()
+    watch = LossWatch()
     scales = [65536.0, 1.0, 0.5, 0.25, 2.0, 0.5]
-    found = [watch.look({"step": k, "loss_scale": scale}) for k, scale in enumerate(scales)]
+    found = [watch.warnings({"step": k, "loss_scale": scale}) for k, scale in enumerate(scales)]
     assert [len(w) for w in found] == [0, 0, 1, 0, 0, 1]
     assert found[2] == ["step 2: the fp16 loss scale has collapsed to 0.5"]
 
@@ -278,17 +279,17 @@ def test_memory_is_that_of_the_runs_own_gpu(monkeypatch):
     peaks = {torch.device("cuda", 0): 10, torch.device("cuda", 1): 20}
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", peaks.__getitem__)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peaks.update({device: 0}))
-    assert logbook.memory_of(torch.device("cuda", 1)) == {"memory_bytes": 20}
-    logbook.watch_memory(torch.device("cuda", 1))
-    assert [logbook.memory_of(device) for device in peaks] == [{"memory_bytes": 10}, {"memory_bytes": 0}]
-    assert logbook.memory_of(torch.device("cpu")) == {}
+    assert logbook.memory_peak(torch.device("cuda", 1)) == {"memory_bytes": 20}
+    logbook.reset_memory_peak(torch.device("cuda", 1))
+    assert [logbook.memory_peak(device) for device in peaks] == [{"memory_bytes": 10}, {"memory_bytes": 0}]
+    assert logbook.memory_peak(torch.device("cpu")) == {}
 
 
 def test_a_job_leaves_a_heartbeat_and_its_end(tmp_path):
     code = """
 import sys
-from sra import job
-from sra.errors import DataError
+from sra.common.errors import DataError
+from sra.runtime import job
 def main(arguments):
     progress = job.Progress("two", 4, " images")
     progress.update(4)
@@ -320,7 +321,7 @@ def test_heartbeats_are_rare(tmp_path):
 
 def test_a_job_whose_reader_died_goes_on_in_silence(tmp_path):
     code = (
-        "import sys, time, pathlib; from sra import job; job.say('a'); time.sleep(1); "
+        "import sys, time, pathlib; from sra.runtime import job; job.say('a'); time.sleep(1); "
         "[job.say('b') for _ in range(3)]; pathlib.Path(sys.argv[1]).touch()"
     )
     process = subprocess.Popen(
@@ -333,8 +334,8 @@ def test_a_job_whose_reader_died_goes_on_in_silence(tmp_path):
 
 
 def test_a_worker_whose_launcher_has_gone_stops_at_once():
-    code = "from sra import job; job.run(lambda arguments: print('worked'))"
-    environment = {**os.environ, job.LAUNCHER: "1"}
+    code = "from sra.runtime import job; job.run(lambda arguments: print('worked'))"
+    environment = {**os.environ, job.LAUNCHER_VARIABLE: "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 75
     assert "worked" not in done.stdout

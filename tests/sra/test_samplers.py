@@ -9,7 +9,7 @@ import torch
 from sra.common.errors import ConfigError
 from sra.config import ModelConfig, SampleConfig
 from sra.objectives.flow import coefficients
-from sra.sampling.samplers import guided, mixed, sample, velocity_of
+from sra.sampling.samplers import SamplerInputs, guided, mixed, sample, velocity_of
 
 S = 0.5
 
@@ -37,7 +37,7 @@ def model(path="linear"):
 
 def run(path, sampler, steps, x, noise=None, **settings):
     config = SampleConfig(sampler=sampler, steps=steps, **settings)
-    return sample(KnownField(path), config, model(path), torch.zeros(len(x)).long(), x, noise)
+    return sample(KnownField(path), config, model(path), SamplerInputs(torch.zeros(len(x)).long(), x, noise))
 
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])
@@ -79,7 +79,7 @@ def test_number_of_network_evaluations(sampler, evaluations):
     network = KnownField("linear")
     config = SampleConfig(sampler=sampler, steps=6)
     x = torch.ones(1, 1, 1, 1)
-    sample(network, config, model(), torch.zeros(1).long(), x, lambda k: x)
+    sample(network, config, model(), SamplerInputs(torch.zeros(1).long(), x, lambda k: x))
     assert len(network.seen) == evaluations
 
 
@@ -95,7 +95,7 @@ def test_vanilla_sit_is_called_with_reversed_time_and_negated():
 def test_guidance_acts_in_its_interval_and_heun_inherits_the_decision():
     network = KnownField("linear")
     config = SampleConfig(sampler="heun", steps=4, cfg=2.0, guidance_interval=(0.25, 0.75))
-    sample(network, config, model(), torch.zeros(1).long(), torch.ones(1, 1, 1, 1), None)
+    sample(network, config, model(), SamplerInputs(torch.zeros(1).long(), torch.ones(1, 1, 1, 1), None))
     doubled = [(t, len(y) == 2) for t, y in network.seen]
     # Starts at 1, 0.75 and 0.5 are corrected; the evaluation at an end belongs to its step's start.
     expected = [(1, False), (0.75, False), (0.75, True), (0.5, True), (0.5, True), (0.25, True), (0.25, True)]

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -19,18 +18,20 @@ from sra.config import (
     Size,
     SraSettings,
     TrainConfig,
+    TrainJob,
 )
-from sra.model.transformer import build, compile_blocks, initialise
+from sra.model.transformer import build, initialise
 from sra.perf.cases import mode_of
-from sra.perf.training import LocalEngine
+from sra.perf.subjects import TorchEngine
 from sra.runtime.random_streams import Randoms
-from sra.runtime.speed import REFERENCE, Speed, parse
-from sra.sampling.decode import Decoder, behind
-from sra.sampling.samplers import sample
+from sra.runtime.speed import REFERENCE, Speed, parse_speed
+from sra.sampling.pipeline import Decoder, map_in_background
+from sra.sampling.samplers import SamplerInputs, sample
 from sra.training.ema import update_ema
-from sra.training.module import TrainingModule
-from sra.training.nonfinite import FiniteCheck
-from sra.training.step import Step, make_optimizer, teacher_of, with_kernel_of
+from sra.training.module import StepLosses
+from sra.training.nonfinite import NonFiniteError, NonFiniteGuard
+from sra.training.optimizer import load_optimizer
+from sra.training.step import TrainState
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
 MODEL = ModelConfig(size=Size(depth=3, width=16, heads=2), resolution=32, classes=10, convention="sra")
@@ -42,29 +43,13 @@ class Run:
     """A few steps on made-up latents."""
 
     def __init__(self, speed=None, align=None, settings=TRAIN):
-        self.speed = (speed or Speed()).resolved("cpu")
+        speed = (speed or Speed()).resolved("cpu")
         align = None if align == "none" else align or SraSettings(blocks=(1, 2))
-        self.module = TrainingModule(MODEL, CODEC, settings, align).train()
-        initialise(self.module.network, 0)
-        self.ema = copy.deepcopy(self.module.network).eval().requires_grad_(False)
-        if self.speed.compile == "on":
-            compile_blocks(self.module.network)
-            compile_blocks(self.ema)
-        self.optimizer = make_optimizer(self.module, settings, self.speed.optimizer)
-        engine = LocalEngine(settings.precision, CPU, self.optimizer)
-        self.judged = []
-        self.finite = FiniteCheck(self._judge, CPU, late=self.speed.losses == "logged", scaled=False)
-        teacher = teacher_of(self.ema, align, self.speed)
-        self.step = Step(engine, self.module, self.ema, teacher, engine, settings, self.speed, self.finite)
+        job = TrainJob(seed=0, codec=CODEC, model=MODEL, train=settings, align=align)
+        self.training = TrainState(job, TorchEngine("fp32", CPU, bucket_views=speed.buckets == "views"), speed)
         self.number, self.spoilt = 0, ()
 
-    def _judge(self, step, loss, norm):
-        self.judged.append((step, loss, norm))
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise ArithmeticError(f"step {step}")
-        return True
-
-    def _batch(self, part):
+    def _batch(self):
         randoms = Randoms(0, torch.arange(self.number * 4, self.number * 4 + 4))
         x = randoms.normal("x", (4, 8, 8))
         return (x * torch.nan if self.number in self.spoilt else x), torch.arange(4), randoms
@@ -72,14 +57,15 @@ class Run:
     def go(self, steps):
         losses = []
         for _ in range(steps):
-            parts, norm = self.step(self.number, 0.0, self._batch)
+            result = self.training.update(self.number, 0.0, [self._batch()])
             self.number += 1
-            losses.append((float(parts[-1].total.detach()), float(norm)))
+            losses.append((float(result.losses[-1].total.detach()), float(result.norm)))
         return losses
 
     def state(self):
-        moments = [v for state in self.optimizer.state.values() for v in state.values()]
-        return [v.detach().clone() for v in (*self.module.parameters(), *self.ema.parameters(), *moments)]
+        parameters = [*self.training.module.parameters(), *self.training.ema.parameters()]
+        moments = [v for state in self.training.engine.optimizer.state.values() for v in state.values()]
+        return [v.detach().clone() for v in (*parameters, *moments)]
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +75,12 @@ def plain():
 
 @pytest.mark.parametrize("switches", ["teacher=whole", "ema=loop", "transfer=pinned", "buckets=copies"])
 def test_switches_that_change_no_bit(switches, plain):
-    assert Run(parse(switches)).go(4) == plain
+    assert Run(parse_speed(switches)).go(4) == plain
 
 
 @pytest.mark.parametrize("switches", ["optimizer=fused", "optimizer=fused,losses=logged"])
 def test_switches_that_change_rounding(switches, plain):
-    assert np.array(Run(parse(switches)).go(4)) == pytest.approx(np.array(plain), rel=1e-4)
+    assert np.array(Run(parse_speed(switches)).go(4)) == pytest.approx(np.array(plain), rel=1e-4)
 
 
 def test_reference_gives_the_same_losses(plain):
@@ -102,9 +88,9 @@ def test_reference_gives_the_same_losses(plain):
 
 
 def test_compiled_blocks_give_the_same_losses_and_names():
-    expected, run = Run(align="none").go(2), Run(parse("compile=on"), align="none")
+    expected, run = Run(align="none").go(2), Run(parse_speed("compile=on"), align="none")
     assert np.array(run.go(2)) == pytest.approx(np.array(expected), rel=1e-4)
-    assert run.module.network.state_dict().keys() == build(MODEL, CODEC).state_dict().keys()
+    assert run.training.network.state_dict().keys() == build(MODEL, CODEC).state_dict().keys()
 
 
 @pytest.mark.parametrize("align", [SraSettings(blocks=(1, 2)), DtsAsSettings(blocks=(1, 2))], ids=["sra", "dts-as"])
@@ -113,7 +99,7 @@ def test_one_compilation_without_breaks_serves_student_and_teacher(align):
     torch._dynamo.reset()
     expected, run = Run(align=align).go(2), Run(align=align)
     counts = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    for network in (run.module.network, run.ema):
+    for network in (run.training.network, run.training.ema):
         for block in network.blocks:
             block.compile(backend=counts, fullgraph=True)
     assert np.array(run.go(2)) == pytest.approx(np.array(expected), rel=1e-5)
@@ -125,35 +111,41 @@ def test_early_reading_stops_before_the_optimizer():
     run.go(2)
     before = run.state()
     run.spoilt = (2,)
-    with pytest.raises(ArithmeticError, match="step 2"):
+    with pytest.raises(NonFiniteError, match="training step 3: "):
         run.go(1)
     assert all(torch.equal(a, b) for a, b in zip(before, run.state(), strict=True))
 
 
 def test_late_reading_changes_nothing_from_the_bad_step_on():
-    run = Run(parse("optimizer=fused,losses=logged"))
+    run = Run(parse_speed("optimizer=fused,losses=logged"))
     run.go(2)
-    run.finite.look()
+    run.training.guard.read()
     before = run.state()
     run.spoilt = (2,)
     run.go(4)  # the steps after the bad one are finite, and skipped too
-    assert run.judged == []
     assert all(torch.equal(a, b) for a, b in zip(before, run.state(), strict=True))
-    with pytest.raises(ArithmeticError, match="step 2"):
-        run.finite.look()
-    assert math.isnan(run.judged[0][1])
+    with pytest.raises(NonFiniteError, match="training step 3: "):
+        run.training.guard.read()
 
 
 def test_with_a_scaler_the_loss_is_poisoned_after_a_bad_step():
-    check = FiniteCheck(lambda *_: True, CPU, late=True, scaled=True)
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)
-    assert float(check.poisoned(torch.tensor(2.0))) == 2.0
-    check.permits(0, [torch.tensor(1.0)], torch.tensor(torch.inf), optimizer)
-    assert not check.spoiled  # an overflowing gradient is the scaler's business, and counted
-    assert [check.look(), check.look()] == [1, 0]
-    check.permits(1, [torch.tensor(torch.nan)], torch.tensor(1.0), optimizer)
+    module = torch.nn.Linear(1, 1)
+    speed = parse_speed("optimizer=fused,losses=logged").resolved("cpu")
+    guard = NonFiniteGuard(module, TRAIN, speed, scaled=True)
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+
+    def step(number, loss, norm):
+        total = torch.tensor(loss)
+        losses = [StepLosses(total=total, generation=total[None], alignment=None, weight=0.0)]
+        assert not guard.must_skip(number, losses, torch.tensor(norm), optimizer)
+
+    assert float(guard.poison(torch.tensor(2.0))) == 2.0
+    step(0, 1.0, torch.inf)
+    assert not guard.flag  # an overflowing gradient is skipped by the scaler, and counted
+    assert [guard.read(), guard.read()] == [1, 0]
+    step(1, torch.nan, 1.0)
     loss = torch.tensor(2.0, requires_grad=True)
-    check.poisoned(loss).backward()
+    guard.poison(loss).backward()
     # The scaler looks at gradients: zeros would let the optimizer go on with its momentum.
     assert torch.isnan(loss.grad)
 
@@ -169,21 +161,22 @@ def test_held_average_keeps_its_bits():
 
 
 def test_a_saved_optimizer_continues_with_the_kernel_of_this_one():
-    plain, fused = Run(), Run(parse("optimizer=fused"))
+    plain, fused = Run(), Run(parse_speed("optimizer=fused"))
     plain.go(2)
-    fused.optimizer.load_state_dict(with_kernel_of(fused.optimizer, plain.optimizer.state_dict()))
-    assert fused.optimizer.param_groups[0]["fused"] is True
-    assert float(next(iter(fused.optimizer.state.values()))["step"]) == 2
+    optimizer = fused.training.engine.optimizer
+    load_optimizer(optimizer, plain.training.engine.optimizer.state_dict())
+    assert optimizer.param_groups[0]["fused"] is True
+    assert float(next(iter(optimizer.state.values()))["step"]) == 2
 
 
 def test_unknown_switches_are_refused():
-    with pytest.raises(ConfigError, match=r"unknown switch 'complie'.*did you mean 'compile'"):
-        parse("complie=on")
-    with pytest.raises(ConfigError, match="compile must be one of auto, on, off, found 'yes'"):
-        parse("compile=yes")
-    with pytest.raises(ConfigError, match="losses=logged needs optimizer=fused"):
-        parse("losses=logged,optimizer=plain").resolved("cuda")
-    with pytest.raises(ConfigError, match="must be fast or reference"):
+    with pytest.raises(ConfigError, match=r"SRA_BENCH_SPEED: .* got 'complie' \(did you mean 'compile'"):
+        parse_speed("complie=on")
+    with pytest.raises(ConfigError, match="compile: expected one of auto, on, off, got 'yes'"):
+        parse_speed("compile=yes")
+    with pytest.raises(ConfigError, match="losses=logged: expected optimizer=fused, got plain"):
+        parse_speed("losses=logged,optimizer=plain").resolved("cuda")
+    with pytest.raises(ConfigError, match="--mode: expected fast or reference"):
         mode_of("slow", "cpu")
 
 
@@ -191,7 +184,7 @@ def test_every_device_has_every_switch_decided():
     for device in ("cpu", "cuda", "mps"):
         assert "auto" not in dataclasses.astuple(Speed().resolved(device))
     # An optimizer that cannot skip a step on the device has its losses read early.
-    assert parse("optimizer=plain").resolved("cuda").losses == "every-step"
+    assert parse_speed("optimizer=plain").resolved("cuda").losses == "every-step"
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "euler-maruyama"])
@@ -208,9 +201,8 @@ def test_guidance_doubles_only_inside_its_interval(sampler):
         rows.clear()
         noise = randoms.normal("initial", (4, 8, 8))
         labels = torch.arange(2)
-        z = sample(
-            network, config, MODEL, labels, noise, lambda k: randoms.normal(f"{k}", (4, 8, 8)), always_double=always
-        )
+        inputs = SamplerInputs(labels, noise, lambda k: randoms.normal(f"{k}", (4, 8, 8)))
+        z = sample(network, config, MODEL, inputs, always_double=always)
         found[always] = z, set(rows), sum(rows)
     torch.testing.assert_close(found[False][0], found[True][0], rtol=1e-5, atol=1e-6)
     assert found[False][1] == {2, 4}
@@ -219,11 +211,11 @@ def test_guidance_doubles_only_inside_its_interval(sampler):
 
 
 def test_work_in_a_thread_keeps_the_order_and_its_errors():
-    assert list(behind(lambda n: n * n, range(5))) == [0, 1, 4, 9, 16]
-    assert list(behind(str, [])) == []
+    assert list(map_in_background(lambda n: n * n, range(5))) == [0, 1, 4, 9, 16]
+    assert list(map_in_background(str, [])) == []
     seen = []
     with pytest.raises(ZeroDivisionError):
-        seen.extend(behind(lambda n: 1 // n, [1, 0, 1]))
+        seen.extend(map_in_background(lambda n: 1 // n, [1, 0, 1]))
 
 
 def test_overlapped_sampling_decodes_the_same():
@@ -237,7 +229,7 @@ def test_overlapped_sampling_decodes_the_same():
             return decoder.decode(part)
 
     expected = [decoded(part) for part in z[:, None]]
-    made = list(behind(decoded, z[:, None]))
+    made = list(map_in_background(decoded, z[:, None]))
     assert all(torch.equal(a, b) for a, b in zip(expected, made, strict=True))
     last = Decoder(load_codec(CODEC), channels_last=True)
     found = last.decode(z[:1])

@@ -47,7 +47,7 @@ def test_grids_do_not_disturb_training(small, digit_latents, tmp_path):
 def test_grids_show_the_same_noise_again(small, digit_latents, tmp_path):
     trainer = Trainer(changed(small.job, grid_every=1), digit_latents, tmp_path)
     for step in (1, 2):
-        trainer.grid.draw(trainer.ema, step)
+        trainer.grid.draw(trainer.state.ema, step)
     one, two = (tmp_path / "grids" / f"step-{step:08d}.png" for step in (1, 2))
     assert one.read_bytes() == two.read_bytes()
 
@@ -110,7 +110,7 @@ def test_exported_checkpoints_load_like_published_ones(stage, small, tmp_path, c
     out = tmp_path / "public.pt"
     export.main([str(stage.out), str(out)])
     assert "step 9 of SiT-2x16x2/2" in capsys.readouterr().out
-    for which, expected in (("ema", stage.ema), ("model", stage.network)):
+    for which, expected in (("ema", stage.state.ema), ("model", stage.state.network)):
         found = load_network(out, small.model, small.codec, which).state_dict()
         assert found.keys() == expected.state_dict().keys()
         assert all(torch.equal(value, expected.state_dict()[name]) for name, value in found.items())
@@ -127,9 +127,11 @@ def test_exported_optimizer_state_fits_the_authors_network(stage, tmp_path, help
     assert (document["args"].resolution, document["args"].num_classes) == (32, 10)
     # Their parameters come in the order of the published names, the frozen position encoding first.
     theirs = [
-        (name, value) for name, value in document["model"].items() if name in dict(stage.network.named_parameters())
+        (name, value)
+        for name, value in document["model"].items()
+        if name in dict(stage.state.network.named_parameters())
     ]
-    expected = {name: stage.optimizer.state[p]["exp_avg"] for name, p in stage.network.named_parameters()}
+    expected = {name: stage.state.optimizer.state[p]["exp_avg"] for name, p in stage.state.network.named_parameters()}
     parameters = [torch.nn.Parameter(torch.zeros_like(v)) for v in document["model"].values()]
     optimizer = torch.optim.AdamW(parameters)
     optimizer.load_state_dict(document["opt"])

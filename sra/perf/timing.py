@@ -1,4 +1,4 @@
-"""Time: alternating rounds of several subjects, and the parts of one."""
+"""Timing: several subjects measured in turn, and the parts of a round."""
 
 from __future__ import annotations
 
@@ -10,79 +10,83 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from sra.runtime import job
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Clock:
-    """Seconds of named parts of a step, which may lie in one another; silent until `on`."""
+    """Seconds of named, possibly nested parts of a round; does nothing unless `on`."""
 
     now: ClassVar[Callable[[], float]] = time.perf_counter
-    """Seconds since some moment; `time.process_time` counts what the processors did for this process alone."""
+    """Current time in seconds: wall clock, or `time.process_time` for the processor time of this process."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.on = device, False
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = [0.0]
 
+    def time_method(self, owner: object, method: str, part: str) -> None:
+        """Count the calls of an object's method as a part."""
+        function = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self(part):
+                return function(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Measure a part without the parts inside it; the device is waited for at both ends."""
+        """Time a part without the parts inside it, waiting for the device at both ends."""
         if not self.on:
             yield
             return
-        wait(self.device)
+        synchronize(self.device)
         started = Clock.now()
         self._inner.append(0.0)
         try:
             yield
         finally:
-            wait(self.device)
+            synchronize(self.device)
             whole = Clock.now() - started
             self.seconds[part] += whole - self._inner.pop()
             self._inner[-1] += whole
 
-    def take(self) -> dict[str, float]:
-        """The seconds so far, which then start again."""
-        taken = dict(self.seconds)
-        self.seconds.clear()
-        return taken
-
 
 class Subject(Protocol):
-    """Something whose speed is measured."""
+    """Something to be measured."""
 
     clock: Clock
 
     def run(self, rounds: int) -> None:
-        """Do the work so many times; may return before the device is done."""
+        """Do the work a number of times; may return before the device has finished."""
 
 
-def timed(subject: Subject, rounds: int) -> float:
-    """Seconds of one of so many rounds."""
-    wait(subject.clock.device)
+def time_rounds(subject: Subject, rounds: int) -> float:
+    """Mean seconds of a round."""
+    synchronize(subject.clock.device)
     started = Clock.now()
     subject.run(rounds)
-    wait(subject.clock.device)
+    synchronize(subject.clock.device)
     return (Clock.now() - started) / rounds
 
 
-def alternate(subjects: Sequence[Subject], steps: int, inner: int) -> list[list[float]]:
-    """Seconds a round of each subject, `steps` times: in turn, so that what else happens meets all of them.
+def time_in_turn(subjects: Sequence[Subject], steps: int, rounds: int) -> list[list[float]]:
+    """Seconds of a round of each subject, measured in turn so that other load on the machine meets all of them.
 
     Args:
-        subjects: warm.
+        subjects: warmed up.
         steps: measurements of each.
-        inner: rounds of a measurement.
+        rounds: rounds per measurement.
 
     Raises:
         job.Stopped: on request.
@@ -92,33 +96,33 @@ def alternate(subjects: Sequence[Subject], steps: int, inner: int) -> list[list[
         job.check_stop()
         order = range(len(subjects)) if number % 2 == 0 else reversed(range(len(subjects)))
         for index in order:
-            seconds[index].append(timed(subjects[index], inner))
+            seconds[index].append(time_rounds(subjects[index], rounds))
     return seconds
 
 
-def parts_of(subject: Subject, steps: int) -> dict[str, float]:
-    """Median milliseconds of each part of a round; `host` is what lies in no part."""
+def time_parts(subject: Subject, steps: int) -> dict[str, float]:
+    """Median milliseconds of each part of a round; `host` is the rest."""
     rows = []
     subject.clock.on = True
     for _ in range(steps):
-        subject.clock.take()
-        whole = timed(subject, 1)
-        row = subject.clock.take()
+        subject.clock.seconds.clear()
+        whole = time_rounds(subject, 1)
+        row = dict(subject.clock.seconds)
         rows.append({**row, "host": whole - sum(row.values())})
     subject.clock.on = False
     return {name: 1e3 * statistics.median(row.get(name, 0.0) for row in rows) for name in rows[0]}
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: peak of a device since `fresh`, or of the process on a CPU."""
+    """Peak memory in bytes: of a GPU since `free_memory`, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def fresh(device: torch.device) -> None:
-    """Before subjects are made: those of before are gone, and the peak of memory is counted anew."""
+def free_memory(device: torch.device) -> None:
+    """Free the memory of earlier subjects and restart the measurement of the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
