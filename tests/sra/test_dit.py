@@ -9,7 +9,7 @@ from sra.config import Interval, SampleConfig, SraSettings, TrainConfig
 from sra.objectives.ddpm import STEPS, Diffusion, DiffusionObjective, discretised_log_likelihood, kl
 from sra.objectives.ddpm import Gaussian as G
 from sra.runtime.random_streams import Randoms
-from sra.sampling.samplers import sample
+from sra.sampling.samplers import SamplerInputs, sample
 from sra.training.module import TrainingModule
 
 
@@ -43,7 +43,7 @@ def test_a_network_that_knows_the_data_is_sampled_back_to_it():
 
     config = SampleConfig(sampler="ddpm", steps=20)
     model = type("Model", (), {"family": "dit"})
-    found = sample(Oracle(), config, model, torch.zeros(2).long(), start, lambda k: noise)
+    found = sample(Oracle(), config, model, SamplerInputs(torch.zeros(2).long(), start, lambda k: noise))
     torch.testing.assert_close(found, target, rtol=1e-3, atol=1e-3)
 
 

@@ -63,8 +63,9 @@ def test_latents_and_the_table_for_plans(tmp_path, monkeypatch, capsys):
     found = call(tmp_path, "latents", "--count", "20", "--resolution", "64", "--compare", *few)
     assert [row["mode"] for row in found["results"]] == ["reference", "fast"]
     codec = ["--codec", str(embedded.CODEC)]
-    monkeypatch.setattr("sra.perf.subjects.CODEC", dataclasses.replace(CODEC, factor=4))
-    call(tmp_path, "latents", "--count", "20", "--resolution", "32", *few, *codec, "--save")
+    with monkeypatch.context() as patch:
+        patch.setattr("sra.perf.subjects.CODEC", dataclasses.replace(CODEC, factor=4))
+        call(tmp_path, "latents", "--count", "20", "--resolution", "32", *few, *codec, "--save")
     for _ in range(2):
         call(tmp_path, "train", *SMALL, "--blocks", "1", "2", "--save")
     call(tmp_path, "sample", *SMALL, "--codec", "none", "--nfe", "3", "--save")

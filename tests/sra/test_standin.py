@@ -12,7 +12,7 @@ from sra.common.files import write_json
 from sra.config import CodecConfig, ModelConfig, SampleConfig, Size, StandInJob, to_plain
 from sra.interop import standin
 from sra.model.weights import load_network
-from sra.sampling.samplers import sample
+from sra.sampling.samplers import SamplerInputs, sample
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4, channels=4)
 
@@ -45,9 +45,10 @@ def test_weights_load_as_published_ones_and_predict_something(
     network = load_network(path, config.model, CODEC)
     settings = SampleConfig(steps=3, sampler="ddpm" if family == "dit" else "euler-maruyama", cfg=1.5, cfg_channels=3)
     labels, noise = torch.arange(2), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = sample(network, settings, config.model, labels, noise, lambda _step: torch.zeros_like(noise))
+    inputs = SamplerInputs(labels, noise, lambda _step: torch.zeros_like(noise))
+    found = sample(network, settings, config.model, inputs)
     unguided = SampleConfig(steps=3, sampler=settings.sampler)
-    plain = sample(network, unguided, config.model, labels, noise, lambda _step: torch.zeros_like(noise))
+    plain = sample(network, unguided, config.model, inputs)
     assert torch.isfinite(found).all()
     assert not torch.equal(found, plain)
 
