@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from sra.common.arguments import ArgumentParser
 from sra.common.errors import ConfigError, UserError
 from sra.common.files import write_json
+from sra.common.validation import ArgumentParser
 from sra.config import SampleConfig, TrainConfig, TrainJob
 from sra.model import flops
 from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of

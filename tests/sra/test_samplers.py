@@ -121,5 +121,5 @@ def test_mixing_guides_the_first_channels_and_leaves_each_half_its_others():
 
 
 def test_a_sampler_of_the_other_family_is_refused():
-    with pytest.raises(ConfigError, match="allowed: euler, heun or euler-maruyama"):
+    with pytest.raises(ConfigError, match=r"sample\.sampler: expected euler, heun or euler-maruyama"):
         run("linear", "ddpm", 5, torch.ones(1, 1, 1, 1))
