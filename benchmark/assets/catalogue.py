@@ -1,18 +1,17 @@
-"""Files that the suite uses and does not ship: `asset:NAME` to a place, what is there, and what it must be.
+"""Files that the suite uses and does not ship: what `asset:NAME` means, where it is, and what it must contain.
 
 The catalogue is `assets.yaml`. Hashes that nobody has published are recorded on first use in `pins.json` beside the
-files; from then on another content under the same name is refused.
+files; from then on other content under the same name is refused.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import TypeAdapter
@@ -27,7 +26,7 @@ DEFAULT_FOLDER = "~/.cache/sra-bench/assets"
 
 
 class AssetError(UserError):
-    """An asset that does not exist, is not there, or is not what it must be."""
+    """An asset that does not exist, is absent, or has other content than expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +40,12 @@ class Facts:
     sha256: str | None = None
     """Hexadecimal."""
     sha256_prefix: str | None = None
-    """Leading digits of the hash, where the file's name carries them."""
+    """Leading digits of the hash, if the name of the file carries them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """One entry of the catalogue: from a hub, from an address, or by hand."""
+    """One entry of the catalogue: on the Hugging Face hub, at a URL, or to obtain by hand."""
 
     __pydantic_config__ = STRICT
 
@@ -55,18 +54,18 @@ class Asset:
     hub: str | None = None
     """Repository of huggingface.co."""
     revision: str | None = None
-    """Commit of the hub."""
+    """Commit of the repository."""
     url: str | None = None
-    """Address of its only file."""
+    """Of its only file."""
     folder: bool = False
     """Whether `asset:NAME` means the folder of its files rather than its only file."""
     files: dict[str, Facts] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
     """Scoring tools that need it."""
     variable: str | None = None
-    """Environment variable that names its place, for what is too large to be copied."""
+    """Environment variable with its path, for data sets that are too large to copy."""
     manual: str | None = None
-    """How a person gets it, where no program may."""
+    """How to obtain it by hand, if no program may."""
 
     def __post_init__(self) -> None:
         sources = [s for s in (self.hub, self.url, self.manual) if s is not None]
@@ -76,23 +75,31 @@ class Asset:
         assert self.folder or self.variable or len(self.files) == 1, self.name
 
     def place(self, root: Path) -> Path:
-        """Its file or folder."""
+        """Path of its file or folder."""
         if self.variable:
             return Path(os.environ.get(self.variable) or f"${self.variable}")
         return root / self.name / ("" if self.folder else next(iter(self.files)))
 
     def missing(self, root: Path) -> list[Path]:
-        """Its files, or its place, that are not there."""
+        """Paths of its files that are absent."""
         if self.variable:
             place = self.place(root)
             return [] if place.exists() else [place]
         return [path for name in self.files if not (path := root / self.name / name).is_file()]
 
     def address(self, file: str) -> str:
-        """Where a browser finds one of its files."""
-        if self.url:
-            return self.url
-        return f"https://huggingface.co/{self.hub}/resolve/{self.revision or 'main'}/{file}"
+        """URL of one of its files."""
+        return self.url or f"https://huggingface.co/{self.hub}/resolve/{self.revision or 'main'}/{file}"
+
+    def label(self, file: str) -> str:
+        """Name of one of its files in lists of hashes."""
+        return f"{self.name}/{file}" if self.folder else file
+
+    def is_at(self, place: str) -> bool:
+        """Whether a place that a manifest names means this asset."""
+        if self.variable:
+            return place.startswith(str(self.place(folder())))
+        return place == PREFIX + self.name
 
 
 @cache
@@ -104,7 +111,7 @@ def catalogue() -> dict[str, Asset]:
 
 
 def folder() -> Path:
-    """Where assets lie: $SRA_BENCH_ASSETS, or the default below the home folder."""
+    """Folder of the assets: $SRA_BENCH_ASSETS, or the default below the home folder."""
     return Path(os.environ.get(ASSETS_FOLDER) or DEFAULT_FOLDER).expanduser().absolute()
 
 
@@ -112,7 +119,7 @@ def find(name: str) -> Asset:
     """One asset.
 
     Raises:
-        AssetError: no such name; the nearest is named.
+        AssetError: no such name.
     """
     known = catalogue()
     if name not in known:
@@ -121,7 +128,7 @@ def find(name: str) -> Asset:
 
 
 def located(place: str) -> str:
-    """`asset:NAME` as an absolute path; any other place as it is.
+    """`asset:NAME` as an absolute path; any other place unchanged.
 
     Raises:
         AssetError: no such asset.
@@ -130,7 +137,7 @@ def located(place: str) -> str:
 
 
 def remedy(place: str) -> str:
-    """How to get an absent input, in a few words; empty where the suite does not know."""
+    """How to obtain an absent input, in a few words; empty if the suite does not know."""
     for name in re.findall(r"\$\{?(\w+)", place):
         how = next((a.manual for a in catalogue().values() if a.variable == name), None)
         return f"the environment variable {name} is not set" + (f": {how}" if how else "")
@@ -141,21 +148,43 @@ def remedy(place: str) -> str:
 
 
 def used_by(places: list[str], tools: list[str]) -> list[Asset]:
-    """Assets that places and scoring tools mean, in the catalogue's order."""
-    return [a for a in catalogue().values() if set(a.tools) & set(tools) or any(_means(place, a) for place in places)]
+    """Assets that places of a manifest mean and that scoring tools need, in the catalogue's order."""
+    return [a for a in catalogue().values() if set(a.tools) & set(tools) or any(map(a.is_at, places))]
 
 
 def weights_of(tool: str) -> list[Path]:
-    """A scoring tool's own weights that are there: in their asset's folder, or in the assets folder itself."""
+    """Paths of a scoring tool's own weights that are present: in their asset's folder, or in the assets folder."""
     root = folder()
     files = [(asset.name, file) for asset in catalogue().values() if tool in asset.tools for file in asset.files]
     return [path for name, file in files for path in (root / name / file, root / file) if path.is_file()]
 
 
-def _means(place: str, asset: Asset) -> bool:
-    if asset.variable:
-        return place.startswith(str(asset.place(folder())))
-    return place == PREFIX + asset.name
+@dataclass(frozen=True, kw_only=True)
+class PinnedFile:
+    """What a file was when it was last read in full."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+    recorded: str
+    """Time of its first use."""
+
+
+@dataclass(kw_only=True)
+class PinnedAsset:
+    """What the files of one asset were."""
+
+    files: dict[str, PinnedFile] = field(default_factory=dict)
+    revision: str | None = None
+    """Commit of the hub that they came from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinsFile:
+    """The document `pins.json`."""
+
+    schema: int = 1
+    assets: dict[str, PinnedAsset]
 
 
 class Pins:
@@ -165,35 +194,39 @@ class Pins:
         """Read `pins.json`.
 
         Raises:
-            AssetError: it is there and damaged.
+            AssetError: it is damaged.
         """
         self.root, self.path = root, root / "pins.json"
-        self.entries = _read_pins(self.path)
+        self.assets: dict[str, PinnedAsset] = {}
+        if self.path.is_file():
+            try:
+                self.assets = TypeAdapter(PinsFile).validate_json(self.path.read_bytes()).assets
+            except ValueError as error:
+                fix = "restore it, or remove it to record every hash anew"
+                raise AssetError(f"{self.path}: damaged; {fix}") from error
 
     def facts(self, asset: Asset, file: str) -> Facts:
-        """What a file must be: the catalogue's facts, then the recorded ones."""
+        """What a file must be: the facts of the catalogue, then the recorded ones."""
         known, pin = asset.files[file], self._pin(asset, file)
         return Facts(
-            size=known.size if known.size is not None else pin.get("size"),
-            sha256=known.sha256 or pin.get("sha256"),
+            size=known.size if known.size is not None or pin is None else pin.size,
+            sha256=known.sha256 if known.sha256 is not None or pin is None else pin.sha256,
             sha256_prefix=known.sha256_prefix,
         )
 
     def revision(self, asset: Asset) -> str | None:
-        """Commit of the hub: the catalogue's, then the recorded one."""
-        return asset.revision or self.entries.get(asset.name, {}).get("revision")
+        """Commit of the hub: that of the catalogue, else the recorded one."""
+        return asset.revision or self.assets.get(asset.name, PinnedAsset()).revision
 
     def record(self, asset: Asset, file: str, sha256: str, revision: str | None = None) -> bool:
-        """Keep what a file is; a folder that cannot be written is warned of, not fatal. Returns whether it was kept."""
-        status = (self.root / asset.name / file).stat()
-        entry = self.entries.setdefault(asset.name, {"files": {}})
-        if revision is not None:
-            entry["revision"] = revision
-        first = self._pin(asset, file).get("recorded") or datetime.now(UTC).isoformat(timespec="seconds")
-        facts = {"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "recorded": first}
-        entry["files"][file] = facts
+        """Record what a file is; returns whether it could: a folder that cannot be written is only warned of."""
+        status, before = (self.root / asset.name / file).stat(), self._pin(asset, file)
+        entry = self.assets.setdefault(asset.name, PinnedAsset())
+        entry.revision = revision or entry.revision
+        first = before.recorded if before else datetime.now(UTC).isoformat(timespec="seconds")
+        entry.files[file] = PinnedFile(sha256=sha256, size=status.st_size, mtime_ns=status.st_mtime_ns, recorded=first)
         try:
-            write_json(self.path, {"schema": 1, "assets": self.entries})
+            write_json(self.path, asdict(PinsFile(assets=self.assets)))
         except OSError as error:
             print(f"warning: {self.path}: hash of {asset.name} cannot be recorded: {error.strerror}", flush=True)
             return False
@@ -202,46 +235,27 @@ class Pins:
     def unchanged(self, asset: Asset, file: str) -> bool:
         """Whether a file has the size and time that it had when it was last read in full."""
         status, pin = (self.root / asset.name / file).stat(), self._pin(asset, file)
-        return (pin.get("size"), pin.get("mtime_ns")) == (status.st_size, status.st_mtime_ns)
+        return pin is not None and (pin.size, pin.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
-    def _pin(self, asset: Asset, file: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.entries.get(asset.name, {}).get("files", {}).get(file, {})
-        return found
+    def _pin(self, asset: Asset, file: str) -> PinnedFile | None:
+        return self.assets.get(asset.name, PinnedAsset()).files.get(file)
 
 
 def known_hashes() -> dict[str, str]:
-    """SHA-256 of the catalogue's files where somebody has published it, by file name or, in folders, asset/name."""
-    return {
-        _label(asset, file): facts.sha256
-        for asset in catalogue().values()
-        for file, facts in asset.files.items()
-        if facts.sha256
-    }
+    """Published SHA-256 of the catalogue's files, by file name or, in folders, asset/name."""
+    files = [(asset, file, facts) for asset in catalogue().values() for file, facts in asset.files.items()]
+    return {asset.label(file): facts.sha256 for asset, file, facts in files if facts.sha256}
 
 
 def recorded_hashes(places: list[str]) -> dict[str, str]:
-    """The same of the assets among `places` as they lie on this machine."""
+    """Known or recorded SHA-256 of the assets among places of a manifest, likewise."""
     pins = Pins(folder())
-    found = {(a, file): pins.facts(a, file).sha256 for a in used_by(places, []) for file in a.files}
-    return {_label(asset, file): sha256 for (asset, file), sha256 in found.items() if sha256}
-
-
-def _label(asset: Asset, file: str) -> str:
-    return f"{asset.name}/{file}" if asset.folder else file
-
-
-def _read_pins(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        entries: dict[str, Any] = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())["assets"]
-    except (ValueError, KeyError) as error:
-        raise AssetError(f"{path}: damaged; restore it, or remove it to record every hash anew") from error
-    return entries
+    found = {a.label(file): pins.facts(a, file).sha256 for a in used_by(places, []) for file in a.files}
+    return {label: sha256 for label, sha256 in found.items() if sha256}
 
 
 def mismatch(facts: Facts, size: int, sha256: str | None) -> str | None:
-    """What differs from the known facts, in words; None: nothing that is known."""
+    """How a file differs from the known facts; None if it does not."""
     if facts.size is not None and size != facts.size:
         return f"{size:,} bytes, expected {facts.size:,}"
     if sha256 is not None and facts.sha256 is not None and sha256 != facts.sha256:
@@ -252,20 +266,20 @@ def mismatch(facts: Facts, size: int, sha256: str | None) -> str | None:
 
 
 def verify(asset: Asset, pins: Pins) -> None:
-    """Check that the files of an asset are what they must be; record those seen for the first time.
+    """Check the files of an asset that are present; record the hashes of those used for the first time.
 
-    A file whose size and time are those of its last check is not read again.
+    A file with the size and time of its last check is not read again.
 
     Raises:
-        AssetError: another content than the one known or recorded.
+        AssetError: other content than known or recorded.
     """
     for file in asset.files:
         path = pins.root / asset.name / file
         if not path.is_file() or pins.unchanged(asset, file):
             continue
-        facts = pins.facts(asset, file)
-        sha256 = sha256_file(path) if mismatch(facts, path.stat().st_size, None) is None else None
-        wrong = mismatch(facts, path.stat().st_size, sha256)
+        facts, size = pins.facts(asset, file), path.stat().st_size
+        sha256 = sha256_file(path) if mismatch(facts, size, None) is None else None
+        wrong = mismatch(facts, size, sha256)
         if wrong or sha256 is None:
             raise AssetError(f"{path}: {wrong}; remove it and `sra-bench fetch {asset.name}` again")
         if pins.record(asset, file, sha256) and facts.sha256 is None:

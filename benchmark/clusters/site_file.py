@@ -1,4 +1,4 @@
-"""The site file: one YAML file with a section for each kind of cluster, each with its own settings."""
+"""The site file: one YAML file with a section of settings for each kind of cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import yaml
 
-from sra.common.errors import UserError, did_you_mean
+from sra.common.errors import UserError, expected, one_of
 from sra.common.validation import parse_yaml, validated
 
 T = TypeVar("T")
@@ -15,12 +15,12 @@ SECTIONS = ("container", "slurm", "kubernetes", "skypilot")
 
 
 def section(path: Path, name: str, cls: type[T]) -> T:
-    """One section of a site file.
+    """Read one section of a site file.
 
     Args:
         path: of the file.
         name: of the section.
-        cls: of its settings.
+        cls: settings class.
 
     Raises:
         UserError: no such file, not YAML, an unknown section or key, or a bad value.
@@ -32,12 +32,10 @@ def section(path: Path, name: str, cls: type[T]) -> T:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(document, dict):
-        raise UserError(f"{path}: found {type(document).__name__}, expected sections: {', '.join(SECTIONS)}")
+        raise UserError(expected(str(path), f"sections {', '.join(SECTIONS)}", document))
     for key in document:
         if key not in SECTIONS:
-            raise UserError(
-                f"{path}: unknown section {key!r}{did_you_mean(str(key), SECTIONS)}; allowed: {', '.join(SECTIONS)}"
-            )
+            raise UserError(one_of(f"{path}: section", str(key), SECTIONS))
     if name not in document:
-        raise UserError(f"{path}: no section {name!r}")
+        raise UserError(f"{path}: expected a section {name!r}, got none")
     return validated(cls, document[name] or {}, f"{path}: {name}", name)

@@ -1,4 +1,4 @@
-"""A run as a SkyPilot task: one machine of a cloud, the image `all`, the same command again after a pre-emption."""
+"""A run as a SkyPilot task: one cloud machine, the image `all`, continued after a pre-emption."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from benchmark.containers.engine import HARDENED, TMPFS
 from benchmark.containers.settings import Images
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS
 from benchmark.run.runner import STOPPED
+from sra.common.errors import expected
 from sra.config import STRICT
 
 MANIFEST = "/tmp/sra-bench/manifest.yaml"  # noqa: S108 - of the cloud's machine
@@ -21,26 +22,26 @@ ASSETS = "assets"
 
 @dataclass(frozen=True, kw_only=True)
 class SkyPilot:
-    """Settings of a cloud's machine."""
+    """Settings of a cloud machine: section `skypilot:` of a site file."""
 
     __pydantic_config__ = STRICT
 
     bucket: str
-    """Of the run directories and assets, created where it does not exist."""
+    """Bucket of the run directories and assets; created if it does not exist."""
     store: Literal["s3", "gcs", "azure", "r2"] | None = None
-    """Kind of the bucket; none: SkyPilot's choice."""
+    """Kind of the bucket; default: SkyPilot's choice."""
     mount: str = "/runs"
     """Where the bucket is mounted."""
     data: dict[str, str] = field(default_factory=dict)
-    """Buckets that are only read, by absolute path, such as /data/imagenet: s3://imagenet."""
+    """Read-only buckets by the path where they are mounted, such as /data/imagenet: s3://imagenet."""
     images: Images = field(default_factory=lambda: Images(one=True))
-    """Where the image `all` can be pulled."""
+    """Registry of the image `all`."""
     accelerators: str = "H100:8"
     """GPU and number."""
     infra: str | None = None
-    """Cloud, region and zone, such as aws/us-east-1; none: the cheapest."""
+    """Cloud, region and zone, such as aws/us-east-1; default: the cheapest."""
     use_spot: bool = True
-    """Machines that may be taken away."""
+    """Use machines that may be pre-empted."""
     disk_size: int = 512
     """GB of the machine's disk."""
     shared_memory: str = "16g"
@@ -50,24 +51,24 @@ class SkyPilot:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+:\d+", self.accelerators):
-            raise ValueError(f"accelerators: found {self.accelerators!r}; expected NAME:NUMBER, such as H100:8")
+            raise ValueError(expected("accelerators", "NAME:NUMBER, such as H100:8", self.accelerators))
         for place in (self.mount, *self.data):
             if not place.startswith("/") or place == "/":
-                raise ValueError(f"found {place!r}; expected an absolute path below /")
+                raise ValueError(expected("mount, data", "an absolute path below /", place))
 
     @property
     def gpus(self) -> int:
-        """Of the machine."""
+        """GPUs of the machine."""
         return int(self.accelerators.partition(":")[2])
 
 
 def task(manifest: Path, name: str, options: list[str], site: SkyPilot) -> dict[str, Any]:
-    """The task as its YAML has it.
+    """The document of the task's YAML.
 
     Args:
-        manifest: of the run, sent with the task.
+        manifest: uploaded with the task.
         name: of the run.
-        options: more words of `sra-bench run`.
+        options: further arguments of `sra-bench run`.
         site: the machine.
     """
     resources: dict[str, Any] = {
@@ -79,7 +80,7 @@ def task(manifest: Path, name: str, options: list[str], site: SkyPilot) -> dict[
     }
     store = {"store": site.store} if site.store else {}
     mounts: dict[str, Any] = {MANIFEST: str(manifest.absolute())}
-    # What is written must be a file like any other while it grows: the cached mode keeps it on the disk and uploads it.
+    # Files that grow need the cached mode: it keeps them on the disk and uploads them.
     mounts[site.mount] = {"name": site.bucket, **store, "mode": "MOUNT_CACHED"}
     mounts |= {place: {"source": source, "mode": "MOUNT"} for place, source in site.data.items()}
     run = ["sra-bench", "run", MANIFEST, "--out", f"{site.mount}/{name}", "--processes", str(site.gpus), *options]
@@ -96,7 +97,7 @@ def task(manifest: Path, name: str, options: list[str], site: SkyPilot) -> dict[
 
 
 def _docker(site: SkyPilot, words: list[str], *, network: bool) -> str:
-    """A command in the image, as its machine's shell reads it; files belong to the machine's user."""
+    """Shell line that runs a command in the image; files belong to the machine's user."""
     options = ["--rm", "--init", *HARDENED, "--tmpfs", TMPFS, "--stop-timeout", f"{GRACE_SECONDS:.0f}"]
     if not network:
         options += ["--network", "none", "--hostname", "localhost", "--gpus", "all", "--shm-size", site.shared_memory]

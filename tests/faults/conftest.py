@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -85,15 +86,7 @@ class Attempt:
 
 def children(process: int) -> list[int]:
     """Direct children of a process."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(entry.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == process:
-            found.append(int(entry.parent.name))
-    return found
+    return [child.pid for child in psutil.Process(process).children()]
 
 
 def kill(processes: list[int]) -> None:

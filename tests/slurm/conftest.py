@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
@@ -115,11 +116,11 @@ class Slurm:
 
     def _sweep(self) -> None:
         """Kill what still runs under this cluster's configuration."""
-        mark = f"SLURM_CONF={self.root}/slurm.conf".encode()
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):
-                if mark in path.read_bytes().split(b"\0"):
-                    os.kill(int(path.parent.name), signal.SIGKILL)
+        for process in psutil.process_iter(["environ"]):
+            environment = process.info["environ"] or {}
+            if environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def run(self, *argv: str) -> str:
         done = subprocess.run(argv, capture_output=True, text=True, env=self.environment, timeout=60)
