@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
 
 from sra.common.errors import UserError, expected, one_of
-from sra.common.validation import parse_yaml, validated
+from sra.common.validation import matching, parse_yaml, validated
 
 T = TypeVar("T")
+AbsolutePath = Annotated[str, matching("/.*[^/].*", "an absolute path below /")]
 SECTIONS = ("container", "slurm", "kubernetes", "skypilot")
 
 

@@ -6,14 +6,14 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from benchmark.clusters.site_file import AbsolutePath
 from benchmark.containers.engine import HARDENED, TMPFS
 from benchmark.containers.settings import Images
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS
 from benchmark.run.runner import STOPPED
-from sra.common.errors import expected
-from sra.config import STRICT
+from sra.common.validation import STRICT, matching
 
 MANIFEST = "/tmp/sra-bench/manifest.yaml"  # noqa: S108 - of the cloud's machine
 ASSETS = "assets"
@@ -30,13 +30,13 @@ class SkyPilot:
     """Bucket of the run directories and assets; created if it does not exist."""
     store: Literal["s3", "gcs", "azure", "r2"] | None = None
     """Kind of the bucket; default: SkyPilot's choice."""
-    mount: str = "/runs"
+    mount: AbsolutePath = "/runs"
     """Where the bucket is mounted."""
-    data: dict[str, str] = field(default_factory=dict)
+    data: dict[AbsolutePath, str] = field(default_factory=dict)
     """Read-only buckets by the path where they are mounted, such as /data/imagenet: s3://imagenet."""
     images: Images = field(default_factory=lambda: Images(one=True))
     """Registry of the image `all`."""
-    accelerators: str = "H100:8"
+    accelerators: Annotated[str, matching(r"[\w.-]+:\d+", "NAME:NUMBER, such as H100:8")] = "H100:8"
     """GPU and number."""
     infra: str | None = None
     """Cloud, region and zone, such as aws/us-east-1; default: the cheapest."""
@@ -48,13 +48,6 @@ class SkyPilot:
     """Size of /dev/shm."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables that the manifest names, such as IMAGENET."""
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+:\d+", self.accelerators):
-            raise ValueError(expected("accelerators", "NAME:NUMBER, such as H100:8", self.accelerators))
-        for place in (self.mount, *self.data):
-            if not place.startswith("/") or place == "/":
-                raise ValueError(expected("mount, data", "an absolute path below /", place))
 
     @property
     def gpus(self) -> int:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from benchmark.containers.build import REPOSITORY, installed_version, reference_of
 from evaluator.tools import TOOL_MODULES
 from sra.common.errors import UserError, expected
-from sra.common.validation import validated
-from sra.config import STRICT
+from sra.common.validation import STRICT, matching, validated
 
+NamePart = Annotated[str, matching(r"[\w./:-]+", "letters, digits and . / : _ -")]
 Role = Literal["trainer", "evaluator", "all"]
 EVALUATOR_PYTHON = "/opt/evaluator/bin/python"
 """TensorFlow's interpreter in the image `all`, where plain `python` has torch."""
@@ -23,17 +22,12 @@ class Images:
 
     __pydantic_config__ = STRICT
 
-    repository: str = REPOSITORY
+    repository: NamePart = REPOSITORY
     """Registry and path."""
-    tag: str | None = None
+    tag: NamePart | None = None
     """Default: the suite's version."""
     one: bool = False
     """Use the image `all` for everything, rather than `trainer` and `evaluator`."""
-
-    def __post_init__(self) -> None:
-        for key in ("repository", "tag"):
-            if not re.fullmatch(r"[\w./:-]+", value := getattr(self, key) or "-"):
-                raise ValueError(expected(key, "letters, digits and . / : _ -", value))
 
     def role(self, module: str) -> Role:
         """Image that runs a module."""
@@ -56,15 +50,10 @@ class ContainerSettings(Images):
 
     engine: Literal["auto", "docker", "podman", "apptainer"] = "auto"
     """Engine; auto: the first of docker, podman and apptainer that is installed."""
-    shared_memory: str = "8g"
+    shared_memory: Annotated[str, matching(r"\d+[kmg]", "a number with k, m or g, such as 8g")] = "8g"
     """Size of /dev/shm, which the processes of a multi-GPU job share (docker and podman)."""
     other_revision: bool = False
     """Accept images made from another revision than this suite's."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not re.fullmatch(r"\d+[kmg]", self.shared_memory):
-            raise ValueError(expected("shared_memory", "a number with k, m or g, such as 8g", self.shared_memory))
 
     def file(self, role: Role) -> str:
         """Path of an image of Apptainer."""

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from sra.common.errors import ConfigError, UserError, did_you_mean
 
@@ -26,6 +26,22 @@ CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
 def adapter(cls: type) -> TypeAdapter[Any]:
     """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
     return TypeAdapter(cls)
+
+
+def matching(pattern: str, what: str) -> AfterValidator:
+    """Annotation of a setting whose text must match a regular expression.
+
+    Args:
+        pattern: of the whole text.
+        what: the allowed values in words, for the error.
+    """
+
+    def check(value: T) -> T:
+        if not re.fullmatch(pattern, str(value)):
+            raise ValueError(f"expected {what}, got {value!r}")
+        return value
+
+    return AfterValidator(check)
 
 
 class ArgumentParser(argparse.ArgumentParser):

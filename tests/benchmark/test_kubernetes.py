@@ -211,7 +211,7 @@ def test_jobs_keep_their_names_while_others_end(tmp_path: Path) -> None:
         ({"runs": {"claim": "runs", "mount": "runs"}}, "mount: expected an absolute path below /, got 'runs'"),
         ({"runs": {"claim": "runs", "mount": "/elsewhere"}}, "kubernetes.runs.mount /elsewhere"),
         ({"memory": "lots"}, "'lots'"),
-        ({"nodes": 0}, "nodes: expected 1 or more, got 0"),
+        ({"nodes": 0}, "nodes: expected greater than or equal to 1, got 0"),
         ({"nodes": 3}, "train.global_batch 8 is not divisible by 3 processes"),
     ],
 )

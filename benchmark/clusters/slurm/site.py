@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from benchmark.machine.environment import ASSETS_FOLDER, MASTER_PORT, TENSORFLOW_PYTHON
 from sra.common.errors import UserError, expected
-from sra.config import STRICT
+from sra.common.validation import STRICT, matching
 
 SITE = "SRA_BENCH_SITE"
 """Environment variable: the site file; default: `site.yaml` in the current folder."""
@@ -47,10 +47,11 @@ class SiteError(UserError):
     """A bad value in a site file."""
 
 
-def _check_quoted(value: Any) -> Any:
-    """Refuse a number: YAML reads 12:00:00 in base 60."""
+def _check_time(value: Any) -> Any:
+    """Refuse a number, since YAML reads 12:00:00 in base 60, and another form."""
     if isinstance(value, int):
         raise ValueError(f'expected a time in quotes, such as "12:00:00", got the number {value}')
+    seconds_of(value)
     return value
 
 
@@ -65,34 +66,24 @@ class Group:
     account: str | None = None
     """Project that is charged."""
     qos: str | None = None
-    """Quality of service."""
     constraint: str | None = None
     """Features that the nodes must have."""
-    nodes: int = 1
+    nodes: Annotated[int, Field(ge=1)] = 1
     """Nodes of training and sampling; all other stages use one."""
-    gpus_per_node: int = 0
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
     """Also processes on each node of training and sampling, one per GPU; 0: no GPU, one process."""
     gpu_flag: Literal["gres", "gpus-per-node"] = "gres"
     """Option of sbatch that requests GPUs."""
     gpu_type: str | None = None
     """Such as a100, if the cluster has several."""
-    cpus_per_task: int = 1
+    cpus_per_task: Annotated[int, Field(ge=1)] = 1
     """CPU cores of each node."""
     memory: str | int | None = None
     """Of each node, as in --mem, such as 200G; 0: all."""
-    time: Annotated[str, BeforeValidator(_check_quoted)]
+    time: Annotated[str, BeforeValidator(_check_time)]
     """Time limit as Slurm writes it, in quotes: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
-    options: tuple[str, ...] = ()
+    options: tuple[Annotated[str, matching("-[^\\n]+", "an option of sbatch, such as --exclusive")], ...] = ()
     """Further options of sbatch, such as --exclusive."""
-
-    def __post_init__(self) -> None:
-        for key, least in (("nodes", 1), ("cpus_per_task", 1), ("gpus_per_node", 0)):
-            if getattr(self, key) < least:
-                raise ValueError(expected(key, f"{least} or more", getattr(self, key)))
-        for option in self.options:
-            if not re.fullmatch(r"-[^\n]+", option):
-                raise ValueError(expected("options", "options of sbatch, such as --exclusive", option))
-        seconds_of(self.time)
 
     @property
     def processes(self) -> int:
@@ -133,22 +124,15 @@ class SlurmSite:
     """Group of a kind of stage or of a scoring tool, if not the default one."""
     setup: tuple[str, ...] = ()
     """Lines of bash before each job, such as `module load ...`."""
-    environment: tuple[str, ...] = ()
+    environment: tuple[Annotated[str, matching(r"[A-Za-z_]\w*", "the name of a variable")], ...] = ()
     """Names of further environment variables that jobs inherit from `submit`."""
     container: Container = field(default_factory=Container)
     command: str | None = None
     """`sra-bench` on the nodes; default: the one that submits, or the image's."""
     port: int = MASTER_PORT
     """First of 1,000 ports; a job on several nodes uses one of them, by its job id."""
-    checkpoint_rate: float = 0.1
+    checkpoint_rate: Annotated[float, Field(gt=0)] = 0.1
     """GB/s to the disk of the run directory, to estimate the time of a checkpoint until one was measured."""
-
-    def __post_init__(self) -> None:
-        for name in self.environment:
-            if not re.fullmatch(r"[A-Za-z_]\w*", name):
-                raise ValueError(expected("environment", "names of variables", name))
-        if self.checkpoint_rate <= 0:
-            raise ValueError(expected("checkpoint_rate", "more than 0 GB/s", self.checkpoint_rate))
 
     def group_name(self, kind: str, tool: str | None = None) -> GroupName:
         """Group of a kind of stage, of a scoring tool, or of the report."""
@@ -169,7 +153,7 @@ def seconds_of(time: str) -> int:
     """
     match = re.fullmatch(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})", time)
     if match is None:
-        raise ValueError(expected("time", '"MM", "HH:MM:SS" or "D-HH:MM:SS"', time))
+        raise ValueError(f'expected "MM", "HH:MM:SS" or "D-HH:MM:SS", got {time!r}')
     parts = [int(part) for part in match["rest"].split(":")]
     if match["days"] is None and len(parts) < 3:
         parts.insert(0, 0)
