@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from benchmark.containers.engine import CUDA_LABEL, EngineError, find_engine, find_image, images, run
+from benchmark.containers.engine import CUDA_LABEL, EngineError, Image, find_engine, find_image, run
 from benchmark.machine import provenance
 from sra.common.errors import one_of
 
@@ -164,7 +164,8 @@ def list_images(engine: str | None, *, as_json: bool = False) -> str:
     """
     tool = find_engine(engine)
     ids = list(dict.fromkeys(run(tool, "images", "--quiet", "--no-trunc", "--filter", f"label={CUDA_LABEL}").split()))
-    found = sorted((image for image in (images(tool, *ids) if ids else []) if image.names), key=lambda i: str(i.names))
+    inspected = json.loads(run(tool, "image", "inspect", *ids)) if ids else []
+    found = sorted((i for i in map(Image.from_inspect, inspected) if i.names), key=lambda image: str(image.names))
     if as_json:
         document = {"schema": 1, "engine": tool, "images": [dataclasses.asdict(image) for image in found]}
         return json.dumps(document, indent=2)

@@ -111,30 +111,19 @@ def run(*command: str, timeout: float = COMMAND_SECONDS) -> str:
     return done.stdout
 
 
-def images(engine: str, *names: str) -> list[Image]:
-    """Describe images.
-
-    Raises:
-        EngineError: one is absent, or the engine failed.
-    """
-    return [Image.from_inspect(document) for document in json.loads(run(engine, "image", "inspect", *names))]
-
-
 def find_image(engine: str, reference: str) -> Image:
     """Describe one image.
 
     Raises:
         EngineError: it is absent, or the engine failed.
     """
-    try:
-        return images(engine, reference)[0]
-    except EngineError as error:
-        if any(words in str(error).lower() for words in ("no such image", "image not known", "failed to find image")):
-            name = reference.rpartition("/")[2].partition(":")[0]
-            raise EngineError(
-                f"{reference}: {engine} has no such image; `sra-bench images build {name}` makes it"
-            ) from error
-        raise EngineError(f"{reference}: {error}") from error
+    done = call(engine, "image", "inspect", reference)
+    if done.returncode == 0:
+        return Image.from_inspect(json.loads(done.stdout)[0])
+    if any(words in done.stderr.lower() for words in ("no such image", "image not known", "failed to find image")):
+        name = reference.rpartition("/")[2].partition(":")[0]
+        raise EngineError(f"{reference}: {engine} has no such image; `sra-bench images build {name}` makes it")
+    raise EngineError(f"{reference}: {engine} image inspect: {reason(done)}")
 
 
 def reason(done: subprocess.CompletedProcess[str]) -> str:

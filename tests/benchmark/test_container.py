@@ -218,7 +218,7 @@ def test_what_is_refused_before_a_job(tmp_path: Path, engine: Path, monkeypatch:
     with pytest.raises(UserError, match="64 MiB inside the container, 2 GPUs need 1024"):
         docker.ready(make(tmp_path, processes=2))
     (engine / "down").touch()
-    with pytest.raises(UserError, match="docker image: Cannot connect to the Docker daemon"):
+    with pytest.raises(UserError, match="docker image inspect: Cannot connect to the Docker daemon"):
         docker.ready(make(tmp_path))
 
 
