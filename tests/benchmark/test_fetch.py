@@ -2,20 +2,19 @@
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmark.assets import catalogue
 from benchmark.assets.catalogue import Asset, AssetError, Facts, Pins, located, remedy, verify
 from benchmark.assets.download import fetch
+from benchmark.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 8192
@@ -263,19 +262,15 @@ def test_the_catalogue_invents_no_hash() -> None:
             assert facts.sha256 is None or re.fullmatch("[0-9a-f]{64}", facts.sha256)
 
 
-def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmark.cli.main", *arguments]
-    full = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=full, check=False)
-
-
-def test_the_command_lists_and_fetches_nothing_unasked(tmp_path: Path) -> None:
-    done = call("fetch", "--to", str(tmp_path))
-    assert done.returncode == 0
-    assert "absent   sd-vae-ft-ema" in done.stdout
+def test_the_command_lists_and_fetches_nothing_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    call = CliRunner().invoke
+    done = call(app, ["fetch", "--to", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "absent   sd-vae-ft-ema" in done.output
     assert list(tmp_path.iterdir()) == []
-    done = call("fetch", "sd-vae")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "did you mean 'sd-vae-ft-" in done.stderr
-    done = call("fetch", "--manifest", "manifests/smoke.yaml", "--to", str(tmp_path))
-    assert (done.returncode, done.stdout) == (0, "manifests/smoke.yaml: needs no assets\n")
+    done = call(app, ["fetch", "sd-vae"])
+    assert isinstance(done.exception, AssetError)
+    assert "did you mean 'sd-vae-ft-" in str(done.exception)
+    done = call(app, ["fetch", "--manifest", "manifests/smoke.yaml", "--to", str(tmp_path)])
+    assert (done.exit_code, done.output) == (0, "manifests/smoke.yaml: needs no assets\n")
