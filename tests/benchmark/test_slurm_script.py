@@ -1,4 +1,4 @@
-"""Batch scripts: what they ask for, and what they do when they are told to stop, run by bash on a fake Slurm."""
+"""Batch scripts: their options, and what they do on SIGUSR1, run by bash on a fake Slurm."""
 
 import dataclasses
 import os
@@ -144,7 +144,7 @@ while :; do sleep 0.05; done
 
 
 class Running:
-    """A batch script under bash, whose worker saves and ends with a code when it is told."""
+    """A batch script under bash, whose worker saves and exits with a code on SIGUSR1."""
 
     def __init__(self, batch: Batch, fake: Any, worker: str) -> None:
         self.fake, self.batch = fake, batch
@@ -165,7 +165,7 @@ class Running:
             time.sleep(0.02)
         return process
 
-    def told(self, times: int = 1) -> tuple[int, str]:
+    def signalled(self, times: int = 1) -> tuple[int, str]:
         process = self.start()
         for _ in range(times):
             process.send_signal(signal.SIGUSR1)
@@ -174,37 +174,35 @@ class Running:
         return process.returncode, text
 
 
-def test_told_to_stop_it_waits_for_the_save_and_queues_itself_again(
-    planned: tuple[Plan, RunDirectory], fake_slurm: Any
-) -> None:
+def test_a_signalled_job_saves_and_is_requeued(planned: tuple[Plan, RunDirectory], fake_slurm: Any) -> None:
     running = Running(batch_of(planned, "train-sra"), fake_slurm, WORKER.format(code=75))
-    assert running.told(times=2)[0] == 0
+    assert running.signalled(times=2)[0] == 0
     assert fake_slurm.asked("worker") == ["started", "saved"]
     assert fake_slurm.asked("scontrol") == ["requeue 7"]
 
 
-def test_cancelled_it_saves_and_does_not_come_back(planned: tuple[Plan, RunDirectory], fake_slurm: Any) -> None:
+def test_a_cancelled_job_saves_and_is_not_requeued(planned: tuple[Plan, RunDirectory], fake_slurm: Any) -> None:
     batch = batch_of(planned, "train-sra")
     batch.file("cancel").touch()
-    assert Running(batch, fake_slurm, WORKER.format(code=75)).told()[0] == 75
+    assert Running(batch, fake_slurm, WORKER.format(code=75)).signalled()[0] == 75
     assert fake_slurm.asked("worker") == ["started", "saved"]
     assert fake_slurm.asked("scontrol") == []
 
 
-def test_without_progress_it_is_queued_twice_and_no_more(planned: tuple[Plan, RunDirectory], fake_slurm: Any) -> None:
+def test_a_job_without_progress_is_requeued_twice(planned: tuple[Plan, RunDirectory], fake_slurm: Any) -> None:
     batch = batch_of(planned, "train-sra")
     running = Running(batch, fake_slurm, WORKER.format(code=75))
     heart = batch.job.stages[0].directory / "heartbeat.json"
     for step in (1, 1, 2, 2):
         write_json(heart, {"step": step})
-        assert running.told()[0] == 0
-    code, text = running.told()
+        assert running.signalled()[0] == 0
+    code, text = running.signalled()
     assert (code, len(fake_slurm.asked("scontrol"))) == (2, 4)
     assert "stopped 3 times in a row at the same step" in text
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 137])
-def test_other_ends_are_the_jobs(planned: tuple[Plan, RunDirectory], fake_slurm: Any, code: int) -> None:
+def test_other_exit_codes_are_passed_on(planned: tuple[Plan, RunDirectory], fake_slurm: Any, code: int) -> None:
     running = Running(batch_of(planned, "train-sra"), fake_slurm, f"#!/bin/bash\nexit {code}\n")
     process = running.start()
     process.communicate(timeout=20)
@@ -212,9 +210,9 @@ def test_other_ends_are_the_jobs(planned: tuple[Plan, RunDirectory], fake_slurm:
     assert fake_slurm.asked("scontrol") == []
 
 
-def test_a_worker_killed_by_the_signal_before_it_listens_has_lost_nothing(
+def test_a_worker_killed_by_the_signal_before_it_has_a_handler_is_requeued(
     planned: tuple[Plan, RunDirectory], fake_slurm: Any
 ) -> None:
     deaf = '#!/bin/bash\necho started >>"$FAKE/worker"\nexec sleep 30\n'
-    assert Running(batch_of(planned, "train-sra"), fake_slurm, deaf).told()[0] == 0
+    assert Running(batch_of(planned, "train-sra"), fake_slurm, deaf).signalled()[0] == 0
     assert fake_slurm.asked("scontrol") == ["requeue 7"]

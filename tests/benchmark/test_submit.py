@@ -1,4 +1,4 @@
-"""Submitting to a fake Slurm: all or nothing, what is done or queued not again; cancelling; what status says."""
+"""Submitting to a fake Slurm (all jobs or none, nothing twice), cancelling, and status."""
 
 import json
 import os
@@ -118,7 +118,7 @@ def test_the_same_command_again_replaces_what_died_and_what_waits_for_it(run: Su
     assert run.numbers()["latents"] == 102
 
 
-def test_numbers_of_strangers_are_not_taken_for_its_own(run: Submission, fake_slurm: Any) -> None:
+def test_jobs_of_other_users_with_the_same_ids_are_ignored(run: Submission, fake_slurm: Any) -> None:
     run.submit()
     fake_slurm.queue(*((number, "RUNNING", "None", "somebody-else") for number in NUMBERS.values()))
     assert run.submit().startswith("smoke: 6 jobs submitted")

@@ -1,4 +1,4 @@
-"""A disk that takes no more, and data that has gone: one line, nothing lost, the same command continues."""
+"""A full disk and missing data: one line of error, nothing lost, the same command continues."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments over all stages, the same command again each time: the results are the uninterrupted run's.
+"""SIGKILL at random moments in all stages, each time the same command again: results equal the uninterrupted run's.
 
 SRA_BENCH_KILLS sets how many; 20 or more is the full test.
 """
@@ -34,7 +34,7 @@ def works(out: Path, kind: str, since: float) -> bool:
     return any(path.stat().st_mtime > since for path in out.glob(f"stages/{kind}*/heartbeat.json"))
 
 
-def strike(suite, attempt, mode: str) -> str:
+def kill_one(suite, attempt, mode: str) -> str:
     """Kill the whole tree, the job alone, or the runner alone; returns the stage that was hit."""
     jobs = suite.children(attempt.process.pid)
     running = re.findall(r"^\[(\S+)\] to run", attempt.text(), re.MULTILINE)
@@ -50,8 +50,8 @@ def strike(suite, attempt, mode: str) -> str:
     return running[-1].split("-")[0]
 
 
-def begin_anew(out: Path, kind: str) -> None:
-    """A kind of stage whose last one ended before it was hit, or just as it was, is run once more."""
+def restart_finished(out: Path, kind: str) -> None:
+    """Delete the stages of a kind if all are done, so that one can still be killed."""
     places = list(out.glob(f"stages/{kind}-*"))
     if all((place / "done.json").is_file() for place in places):
         for place in places:
@@ -64,7 +64,7 @@ def test_killed_runs_continue_to_the_same_results(suite, uninterrupted: Path, tm
     wanted = sorted((KINDS[k % len(KINDS)] for k in range(KILLS)), key=KINDS.index)
     while wanted:
         kind, mode = wanted[0], chance.choice(["tree", "job", "runner"])
-        begin_anew(out, kind)
+        restart_finished(out, kind)
         started = time.time()
         attempt = suite.Attempt(out)
         assert attempt.starts(kind), attempt.text()
@@ -74,7 +74,7 @@ def test_killed_runs_continue_to_the_same_results(suite, uninterrupted: Path, tm
             attempt.wait_for(partial(works, out, kind, started))
         attempt.wait_for(lambda: False, seconds=chance.uniform(0, usual[kind] * (0.8 if anywhere else 0.2)))
         if attempt.process.poll() is None:
-            hit[strike(suite, attempt, mode), mode] += 1
+            hit[kill_one(suite, attempt, mode), mode] += 1
             wanted.pop(0)
         else:
             # The machine is faster now than when the usual time was taken: sooner, and once more.

@@ -99,7 +99,7 @@ class Slurm:
             self.daemons.append(subprocess.Popen(argv, stdout=output, stderr=output, env=self.environment))
 
     def stop(self) -> None:
-        """Take everything out of the queue, then end the daemons: their end does not stop jobs."""
+        """Cancel all jobs, then end the daemons: their end does not stop jobs."""
         try:
             self.run("scancel", "--user=root")
             self.wait(lambda: not self.run("squeue", "-h"), 30)
@@ -115,7 +115,7 @@ class Slurm:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Kill what still runs under this cluster's configuration."""
+        """Kill processes that still run under this cluster's configuration."""
         for process in psutil.process_iter(["environ"]):
             environment = process.info["environ"] or {}
             if environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]:

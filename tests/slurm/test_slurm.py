@@ -1,4 +1,4 @@
-"""A run through a real Slurm: told to stop, a node lost, queued again; it ends with the numbers of a local run."""
+"""A run on a real Slurm that is signalled, loses a node and is requeued: its numbers equal those of a local run."""
 
 import json
 import subprocess
@@ -67,7 +67,7 @@ def local(slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_stopped_and_bereft_of_a_node_it_ends_like_a_local_run(slurm, local: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_and_loses_a_node_equals_a_local_run(slurm, local: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert "9 jobs submitted" in submit(slurm, out)
     slurm.wait(lambda: min(logged(out, "train-baseline"), logged(out, "train-sra")) >= 1, 180)
@@ -101,14 +101,14 @@ def test_stopped_and_bereft_of_a_node_it_ends_like_a_local_run(slurm, local: Pat
 
 
 def numbers(out: Path) -> dict[str, object]:
-    """What the report says of each variant, but for times and machines."""
+    """Results of each variant in the report, without times and machines."""
     rows = json.loads((out / "report" / "report.json").read_text())["rows"]
     found = {row["variant"]: [row[key] for key in ("metrics", "intervals", "errors", "verdict")] for row in rows}
     assert all(metrics["adm"]["fid"] > 0 for metrics, *_ in found.values())
     return found
 
 
-def test_cancelled_it_saves_and_continues_when_submitted_again(slurm, tmp_path: Path) -> None:
+def test_a_cancelled_run_saves_and_continues_when_submitted_again(slurm, tmp_path: Path) -> None:
     out = tmp_path / "run"
     extra = ("--variant", "sra", "--set", "name=again")
     submit(slurm, out, *extra)
