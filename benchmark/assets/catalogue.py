@@ -17,7 +17,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from benchmark.machine.environment import ASSETS_FOLDER
-from sra.common.errors import UserError, did_you_mean
+from sra.common.errors import UserError, expected
 from sra.common.files import sha256_file, write_json
 from sra.config import STRICT
 
@@ -123,7 +123,7 @@ def find(name: str) -> Asset:
     """
     known = catalogue()
     if name not in known:
-        raise AssetError(f"no asset {name!r}{did_you_mean(name, known)}; `sra-bench fetch` lists them")
+        raise AssetError(expected("asset", "a name that `sra-bench fetch` lists", name, known))
     return known[name]
 
 
