@@ -177,7 +177,7 @@ def read_only_mounts(command: Command) -> list[Path]:
     outside = [Path(os.path.abspath(place)) for place in command.reads if _is_path(place)]  # noqa: PTH100 - as named
     if folder().is_dir():
         outside.append(folder())
-    if any(map(_is_hub, command.reads)):
+    if any(map(is_hub_id, command.reads)):
         outside.append(hub_cache())
     mounts: list[Path] = []
     for place in sorted(set(outside)):
@@ -187,11 +187,7 @@ def read_only_mounts(command: Command) -> list[Path]:
 
 
 def _is_path(place: str) -> bool:
-    return not place.startswith(("embedded:", "$")) and not _is_hub(place)
-
-
-def _is_hub(place: str) -> bool:
-    return not place.startswith("embedded:") and is_hub_id(place)
+    return not place.startswith(("embedded:", "$")) and not is_hub_id(place)
 
 
 def hub_cache() -> Path:
@@ -203,7 +199,7 @@ def hub_cache() -> Path:
 def environment(command: Command) -> dict[str, str]:
     """Environment variables that a job gets besides the image's own."""
     passed = {k: v for k, v in sorted(os.environ.items()) if PASSED_ON.fullmatch(k) and k not in NOT_PASSED_ON}
-    hub = {"HF_HUB_CACHE": str(hub_cache())} if any(map(_is_hub, command.reads)) else {}
+    hub = {"HF_HUB_CACHE": str(hub_cache())} if any(map(is_hub_id, command.reads)) else {}
     return {**FIXED_ENV, ASSETS_FOLDER: str(folder()), **hub, **passed}
 
 
