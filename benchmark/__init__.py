@@ -1,1 +1,6 @@
-"""What is run, in which order, and what it proved."""
+"""Plan, run and report benchmarks. Starts the jobs of `sra` and `evaluator`; imports no framework.
+
+From the ground up: `machine` (GPUs, provenance), `assets` (downloads), `manifest` (what is asked for), `published`
+(published numbers, verdicts), `plan` (stages), `run`, `containers`, `report`, `clusters`, `commands` (one file per
+command), `cli`.
+"""

@@ -1,1 +1,1 @@
-"""Files that the suite uses and does not ship: checkpoints, VAE, Inception graph, reference batches."""
+"""Files that the suite uses but does not ship: `catalogue` (what and where, with hashes), `download`."""

@@ -1,1 +1,4 @@
-"""A run as jobs of a cluster: Slurm, Kubernetes, SkyPilot."""
+"""Runs as jobs of a cluster: `slurm`, `kubernetes`, `skypilot`.
+
+`jobs` divides a plan into jobs; `site_file` reads the settings of a cluster.
+"""

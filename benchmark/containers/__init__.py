@@ -1,1 +1,5 @@
-"""Container images: how they are built, checked and run."""
+"""Container images and jobs in them.
+
+`build` and `checks` (with `inside`) build and verify images; `executor` starts jobs in them after `preflight`; `engine`
+calls docker or podman; `settings` says which image runs what.
+"""

@@ -1,1 +1,1 @@
-"""What this machine is: GPUs, driver, versions, environment variables."""
+"""This machine: `gpus` (driver and container checks), `provenance` (versions, hardware), `environment` (variables)."""

@@ -1,1 +1,4 @@
-"""Published numbers, and what a run says about them."""
+"""Published numbers: `registry` loads published.yaml into the records of `schema`, `listing` prints them.
+
+`comparability` decides whether a run may be compared with a row, `verdict` what the comparison says.
+"""

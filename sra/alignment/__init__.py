@@ -1,4 +1,8 @@
-"""Alignment losses of SRA and its relatives. Their settings are in `sra.config.alignment`."""
+"""Alignment losses of SRA and its successors; their settings are in `sra.config.alignment`.
+
+`base` is the interface; `sra`, `sra2` and `dual_timestep` (Self-Flow, DTS-AS) are the losses; `distances` compares
+features.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Analysis of trained networks: PCA pictures and linear probes of their features."""
+"""Analysis of trained networks: `pca` and `probe` are the commands, on block outputs from `features`.
+
+`options` holds the command-line options that both share.
+"""

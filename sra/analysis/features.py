@@ -1,4 +1,4 @@
-"""Block outputs of a network on noisy latents, their PCA pictures and linear probes (SRA paper)."""
+"""Block outputs of a network on noisy latents, for PCA pictures and linear probes (SRA paper)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,5 @@
-"""The ground floor, torch-free: errors, files, npz, heartbeat. Used by all three packages."""
+"""Ground floor of all three packages, torch-free.
+
+`errors` (exceptions, exit codes), `files` (atomic writes), `npz` (streamed images), `heartbeat`, `tables` (terminal),
+`validation` (YAML and settings with one-line errors).
+"""

@@ -1,4 +1,4 @@
-"""What a user can mend: one family of exceptions, each message one line."""
+"""Exceptions for errors that a user can fix; every message is one line."""
 
 from __future__ import annotations
 

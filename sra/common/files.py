@@ -1,4 +1,4 @@
-"""Files that are either whole or not there. Torch-free."""
+"""Write files atomically: a file is either complete or absent. Torch-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's sign of life: `heartbeat.json` in its stage directory, for whoever watches from elsewhere. Torch-free."""
+"""Heartbeat of a job: `heartbeat.json` in its stage directory, read by `sra-bench status`. Torch-free."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Settings of networks, training, alignment, sampling and jobs: frozen dataclasses, one place for each default.
 
-A manifest embeds these classes; a stage job gets them back as JSON (`from_plain`). Every class refuses unknown
-keys; checks of several fields of one class are in its `__post_init__`. Torch-free.
+`model`, `training`, `alignment`, `sampling`, and `jobs`, one class per job module. A manifest embeds these classes; a
+job reads them back from JSON (`from_plain`). Every class rejects unknown keys; checks across fields of a class are in
+its `__post_init__`. Torch-free.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings of the jobs that the suite starts, one class a job module."""
+"""Settings of the jobs that the suite starts: one class per job module."""
 
 from __future__ import annotations
 

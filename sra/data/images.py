@@ -1,4 +1,4 @@
-"""Images: `python -m sra.data.images` centre-crops a data set into numbered PNGs with a `dataset.json`.
+"""Prepare images: `python -m sra.data.images` centre-crops a data set into numbered PNGs with a `dataset.json`.
 
 The work is done in parts of 1,000 images, each with a record of its own: an interrupted job redoes at most the parts
 that were under way. Large data sets are spread over all cores.

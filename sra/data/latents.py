@@ -1,4 +1,4 @@
-"""Latents: `python -m sra.data.latents` encodes images, or packs existing ones for training."""
+"""Prepare latents: `python -m sra.data.latents` encodes images, or packs existing latents for training."""
 
 from __future__ import annotations
 

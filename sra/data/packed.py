@@ -1,4 +1,4 @@
-"""Packed latents: one array of posterior moments for a data set, read memory-mapped, written resumably. Torch-free.
+"""Packed latents: one array of posterior moments per data set, memory-mapped, written resumably. Torch-free.
 
 DIR/moments.npy    (N, 2C, h, w) float32 or float16: posterior mean, then standard deviation
 DIR/flipped.npy    the same of the mirrored images, where training flips

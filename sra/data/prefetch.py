@@ -1,4 +1,4 @@
-"""Reading ahead: batches are read by threads while the network works on the ones before."""
+"""Prefetching: threads read the next batches while the network works on the current one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents in the layout of the authors' scripts, one file an image, and conversion to and from packed latents.
+"""Latents in the layout of the authors' scripts, one file per image; conversion to and from packed latents.
 
 `python -m sra.data.public_layout SRC DST --to packed|public`. Torch-free.
 

@@ -1,4 +1,4 @@
-"""Data sets of images: a folder or zip, with class folders or `dataset.json`; ImageNet as Kaggle ships it."""
+"""Image data sets: a folder or zip with class folders or `dataset.json`; ImageNet as Kaggle ships it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded default: scikit-learn's handwritten digits and a small autoencoder for them. No download, no GPU."""
+"""The data of the smoke run: scikit-learn's handwritten digits, and a small autoencoder that `train_codec` made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the shipped autoencoder: `python -m sra.embedded.train_codec OUT`. A few minutes on two cores."""
+"""Train the digits autoencoder: `python -m sra.embedded.train_codec OUT`. A few minutes on two cores."""
 
 from __future__ import annotations
 

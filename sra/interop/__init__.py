@@ -1,1 +1,1 @@
-"""The authors' file formats, and stand-ins for published files."""
+"""The authors' files: `export` writes their checkpoint format, `standin` replaces their files in smoke runs."""

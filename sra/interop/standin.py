@@ -1,4 +1,4 @@
-"""Stand-ins: `python -m sra.interop.standin` makes what a smoke run uses in place of a file that somebody published.
+"""Stand-ins: `python -m sra.interop.standin` writes what a smoke run uses in place of a published file.
 
 A checkpoint becomes a freshly initialised network of the stated family and convention, written in the layout of the
 published file (with the training state where SRA's authors wrote it, bare where SiT's and DiT's did), so that loading

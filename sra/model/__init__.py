@@ -1,1 +1,1 @@
-"""The diffusion transformer and the image autoencoder (VAE)."""
+"""Networks: `transformer` (SiT and DiT), `token_groups` (dual timesteps), `vae`, `weights` (loading), `flops`."""

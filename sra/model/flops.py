@@ -1,4 +1,4 @@
-"""Counted work of a network: multiply-accumulates (MACs) of its forward pass and of a training step. Torch-free.
+"""FLOPs: multiply-accumulates (MACs) of a network's forward pass and of a training step. Torch-free.
 
 One MAC is two FLOPs. Counted are matrix products (linears, attention, the patch convolution), adaLN included, and one
 MAC for each value of each norm: with it the published numbers (DiT paper, Table 4) come out to the printed digit.

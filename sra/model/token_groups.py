@@ -1,4 +1,4 @@
-"""Tokens in two groups with a time each: what dual-timestep training changes in the network."""
+"""Token groups: two groups of tokens with one time each, for dual-timestep training."""
 
 from __future__ import annotations
 

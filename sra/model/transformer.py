@@ -1,4 +1,4 @@
-"""One diffusion transformer: SiT and DiT are two settings of it (DiT paper, section 3; SiT paper, section 3).
+"""The diffusion transformer, with SiT and DiT as two settings of it (DiT paper, section 3; SiT paper, section 3).
 
 State-dict names are those of the published checkpoints.
 """

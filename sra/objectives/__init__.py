@@ -1,1 +1,1 @@
-"""Training objectives: SiT's flow matching and DiT's DDPM."""
+"""Training objectives: `flow` (SiT's flow matching) and `ddpm` (DiT), behind the interface in `base`."""

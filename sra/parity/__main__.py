@@ -1,4 +1,4 @@
-"""`python -m sra.parity DIR`: compare and print; exit code 0: all holds, 1: something falls short, 2: bad input."""
+"""`python -m sra.parity DIR`: compare and print. Exit code 0: all equal within tolerance; 1: not; 2: bad input."""
 
 from __future__ import annotations
 

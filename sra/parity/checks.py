@@ -1,4 +1,4 @@
-"""What the checks of every file share: sections, networks, steps of training."""
+"""Shared by the checks of all golden files: sections, networks, training steps."""
 
 from __future__ import annotations
 

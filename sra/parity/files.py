@@ -1,4 +1,4 @@
-"""The files of a golden folder, and the checks of the small ones."""
+"""The files of a golden folder, and the checks of the small files."""
 
 from __future__ import annotations
 

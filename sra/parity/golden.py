@@ -1,4 +1,4 @@
-"""Golden folders: the configuration, and arrays that know which of their keys were asked for."""
+"""Read golden folders: the configuration, and arrays that record which keys were used."""
 
 from __future__ import annotations
 

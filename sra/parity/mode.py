@@ -1,4 +1,4 @@
-"""How numbers are computed: device, precision, eager or compiled."""
+"""How parity computes its numbers: device, precision, eager or compiled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers that the reference drew, given to training as if they were drawn here."""
+"""Random numbers drawn by the reference code, replayed in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What parity found: items in the order of the checks, as a table or as JSON."""
+"""The result of a parity run: items in the order of the checks, as a table or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far numbers may be off: one table of limits, and the judgements that use it.
+"""Tolerances: one table of limits, and the comparisons that use it.
 
 Every number counts: besides the relative L2 distance of an array, each element has a limit of its own, as small as
 rounding permits, so that one wrong element is seen in a large array. All limits are multiples of one, which depends

@@ -1,4 +1,4 @@
-"""`vanilla_sit.npz`: a published SiT, whose t = 1 is data and whose second half of the output is dropped."""
+"""`vanilla_sit.npz`: a published SiT, in which t = 1 is data and half of the output channels are dropped."""
 
 from __future__ import annotations
 

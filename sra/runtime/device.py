@@ -1,4 +1,4 @@
-"""How a device computes: precision and transfer; the same for training, sampling, parity and perf."""
+"""Precision and data transfer of a device, shared by training, sampling, parity and perf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every long job shares: settings from `stage.json`, progress lines, stopping on request, exit codes."""
+"""Shared by all long jobs: settings from `stage.json`, progress lines, stopping on request, exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speed switches: how the same numbers are computed. None of them changes a result beyond rounding. Torch-free.
+"""Speed switches: faster ways to compute the same numbers, up to rounding. Torch-free.
 
 Every switch is `auto` unless the environment variable `SRA_BENCH_SPEED` sets it, e.g. `compile=on,ema=loop`; `auto` is
 the fastest value for the device. `REFERENCE` is what the authors' public code does. What changes numbers is a key of

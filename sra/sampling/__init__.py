@@ -1,1 +1,1 @@
-"""From a checkpoint to images."""
+"""Sampling: `sample` is the job; `samplers`, `seeding`, `pipeline` (decodes in parallel), `image_grid`."""

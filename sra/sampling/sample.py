@@ -1,4 +1,4 @@
-"""Sampling: `python -m sra.sampling.sample`, several checkpoints in one process, in shards that survive a stop."""
+"""Sampling: `python -m sra.sampling.sample` samples from several checkpoints, in shards, so that it can continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of training: a function of (seed, step), whatever the number of processes and accumulation steps."""
+"""Training batches: a function of (seed, step), for any number of processes and accumulation steps."""
 
 from __future__ import annotations
 

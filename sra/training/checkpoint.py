@@ -1,4 +1,4 @@
-"""Resumable checkpoints: complete, atomic, checked on reading, written in the background, kept by a policy.
+"""Checkpoints: complete, atomic, verified when read, written in the background, deleted by a policy.
 
 FOLDER/step-<00000000>/state.pt, sha256    a step's state and the checksum of its file
 FOLDER.json                                how long the last save took, for whoever plans the time before a limit

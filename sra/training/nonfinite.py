@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: detected before the optimizer changes anything.
+"""Detect losses and gradients that are not finite, before the optimizer changes anything.
 
 With `losses=every-step`, the host reads loss and gradient norm at each step. With `losses=logged`, the device checks
 them itself: the first bad step sets a flag that is never cleared, and while it is set the fused optimizer skips its

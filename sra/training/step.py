@@ -1,4 +1,4 @@
-"""One optimizer step, from batches to averaged weights: the hot path of training. Needs torch alone."""
+"""One optimizer step, from batches to EMA weights: the hot path of training."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A plan as Kubernetes manifests."""
+"""A plan as Kubernetes `manifests`, with the settings of a cluster in `site`."""

@@ -1,4 +1,4 @@
-"""Submit the jobs of a plan to Slurm: those that are neither done nor in the queue, all of them or none."""
+"""Submit the jobs of a plan to Slurm: all that are neither done nor queued, or none."""
 
 from __future__ import annotations
 
