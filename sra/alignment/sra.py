@@ -1,4 +1,4 @@
-"""SRA: align the student's block m, through a head, with the teacher's block n at a cleaner time (arXiv 2505.02831)."""
+"""SRA: align the student's block m, through a head, with the teacher's block n at a less noisy time (2505.02831)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SelfRepresentation:
     def step(
         self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        """The teacher sees the same x, noise and labels (after dropout) at a cleaner time."""
+        """The teacher sees the same x, noise and labels (after dropout) at a less noisy time."""
         settings, objective = self.settings, batch.objective
         assert settings.blocks is not None
         assert teacher is not None

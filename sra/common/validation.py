@@ -93,7 +93,7 @@ def validated(cls: type[T], document: Any, where: str, name: str) -> T:
         name: what its keys stand in.
 
     Raises:
-        UserError: anything a user must mend, in one line.
+        UserError: bad input, in one line.
     """
     try:
         # mypy takes the hash of the instances for that of the class.

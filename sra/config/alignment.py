@@ -66,7 +66,7 @@ class AlignSettings:
         raise NotImplementedError
 
     def work(self, width: int, patch_values: int) -> AlignmentWork:
-        """Computation that a training step needs besides the student's; the settings must be resolved.
+        """Computation of a training step in addition to the student's; the settings must be resolved.
 
         Args:
             width: hidden size D of the network.
@@ -77,7 +77,7 @@ class AlignSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """How much cleaner the teacher's time is: exactly one of the two. DiT: the same part of its 1000 steps."""
+    """How much less noisy the teacher's time is: exactly one of the two. DiT: the same part of its 1000 steps."""
 
     __pydantic_config__ = STRICT
 
@@ -107,7 +107,7 @@ class SraSettings(AlignSettings):
     blocks: tuple[int, int] | None = None
     """[m, n]: the student's and the teacher's block, counted from 1, m <= n; default by model size."""
     interval: Interval = field(default_factory=lambda: Interval(random=0.2))
-    """How much cleaner the teacher's time is (public DiT parser: random 0.1, its README: 0.2)."""
+    """How much less noisy the teacher's time is (public DiT parser: random 0.1, its README: 0.2)."""
     distance: Distance = "smooth-l1"
     """smooth-L1 (beta 0.05) in the paper; `cosine-tokens` is the public code's cosine over the token axis."""
     weight: float = 0.2

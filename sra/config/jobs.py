@@ -90,7 +90,7 @@ class SampleJob:
 
 @dataclass(frozen=True, kw_only=True)
 class StandInJob:
-    """`python -m sra.interop.standin`: what a smoke run uses in place of a file that somebody published."""
+    """`python -m sra.interop.standin`: what a smoke run uses in place of a published file."""
 
     __pydantic_config__ = STRICT
 

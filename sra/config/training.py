@@ -76,7 +76,7 @@ class TrainConfig:
     seeds: tuple[int, ...] | None = None
     """Training seeds, one run each; default: the manifest's seed."""
     milestones: tuple[int, ...] = ()
-    """Optimizer steps at which the EMA weights are saved, sampled and scored, besides the last step."""
+    """Optimizer steps at which the EMA weights are saved, sampled and scored, in addition to the last step."""
     checkpoint_every: int = 5000
     """Optimizer steps between resumable checkpoints."""
     keep: int = 2

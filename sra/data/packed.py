@@ -86,7 +86,7 @@ class PackedWriter:
     """
 
     def __init__(self, out: Path, shape: tuple[int, ...], dtype: str, *, flipped: bool = False) -> None:
-        """Start, or find what is there.
+        """Start, or continue an interrupted one.
 
         Args:
             out: the folder.

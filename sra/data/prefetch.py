@@ -25,7 +25,7 @@ class Prefetcher(Generic[T]):
         self._asked: dict[int, Future[T]] = {}
 
     def get(self, number: int) -> T:
-        """Batch `number`; the ones behind it are asked for too."""
+        """Batch `number`; the following ones are requested, too."""
         if self.workers == 0:
             return self.read(*self.choose(number))
         for coming in range(number, number + self.workers + 1):

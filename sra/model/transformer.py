@@ -243,7 +243,7 @@ class DiffusionTransformer(nn.Module):
         return prediction if tapped is None else (prediction, tapped)
 
     def hidden(self, x: Tensor, t: Tensor, y: Tensor, block: int, groups: Groups | None = None) -> Tensor:
-        """Output (N, T, D) of one block, counted from 1; nothing behind it is computed."""
+        """Output (N, T, D) of one block, counted from 1; later blocks are not computed."""
         c = self.condition(t, y)
         tokens = self._embed(x, groups)
         for layer in self.blocks[:block]:

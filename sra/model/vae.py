@@ -52,7 +52,7 @@ def _parts(batch: Tensor, pixels: int) -> list[Tensor]:
 
 
 def codec_folder(config: CodecConfig) -> Path:
-    """Where the codec lies; a hub id is returned as it is."""
+    """Path of the codec; a hub id is returned unchanged."""
     return embedded.CODEC if config.path == "embedded:digits" else Path(config.path)
 
 

@@ -50,7 +50,7 @@ class Networks:
         self._loaded: dict[str, DiffusionTransformer] = {}
 
     def load(self, which: str = "model") -> DiffusionTransformer:
-        """Ready to run; whoever changes its weights makes a `fresh` one.
+        """Ready to run; to change its weights, make a `fresh` one.
 
         Raises:
             DataError: the weights do not fit the configuration.

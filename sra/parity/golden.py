@@ -23,7 +23,7 @@ from sra.parity.tolerance import Judge, output
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """The key `config` of `config.json`: the networks, and the settings behind the numbers."""
+    """The key `config` of `config.json`: the networks, and the settings of the numbers."""
 
     depth: int
     hidden_size: int
@@ -38,7 +38,7 @@ class Configuration:
     block_out_t: int
     """The teacher's block."""
     t_max: float
-    """How much cleaner the teacher's time is at most."""
+    """Largest difference between the student's and the teacher's time."""
     cfg_scale: float
     guidance_low: float
     guidance_high: float

@@ -82,7 +82,7 @@ def _offset(case: Scope, t: Tensor) -> Tensor:
 
 
 def _normal_of(t: Tensor, path: str) -> Tensor:
-    """The normal number behind a log-normal time: the inverse of `flow.draw_times`."""
+    """The normal number that gives a log-normal time: the inverse of `flow.draw_times`."""
     t = t.double()
     s = t / (1 - t) if path == "linear" else torch.tan(t * math.pi / 2)
     return s.log().float()

@@ -51,7 +51,7 @@ ATTENTION = {"full": False, "separated": True}
 PATHS: dict[str, Path] = {name: name for name in get_args(Path)}
 TIMES: dict[str, Times] = {name: name for name in get_args(Times)}
 
-# The format's settings behind the numbers.
+# Settings of the numbers, fixed by the format.
 WEIGHT, DUAL_WEIGHT = 0.2, 0.5
 STEP = TrainConfig(steps=1, label_dropout=DROPOUT)
 TRAINING = replace(STEP, lr=1e-3, ema=EmaConfig(decay=0.9), clip=1.0)

@@ -74,7 +74,7 @@ def make_accelerator(precision: str, expected: int | None, **settings: Any) -> A
 
 
 class CpuProcessGroup:
-    """All processes of a job, connected over the host network (gloo) besides their GPU network.
+    """All processes of a job, connected over the host network (gloo) in addition to their GPU network.
 
     A barrier of NCCL times out after ten minutes. That is right for a training step, but too short for the last shard
     of images, 50,000 PNG files, or a checkpoint on a slow disk.

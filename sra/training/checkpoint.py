@@ -1,7 +1,7 @@
 """Checkpoints: complete, atomic, verified when read, written in the background, deleted by a policy.
 
 FOLDER/step-<00000000>/state.pt, sha256    a step's state and the checksum of its file
-FOLDER.json                                how long the last save took, for whoever plans the time before a limit
+FOLDER.json                                how long the last save took, for the grace period before a time limit
 """
 
 from __future__ import annotations
