@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
-from sra.parity.files import check_folder
+from sra.parity.compare import ROUNDING, Mode
+from sra.parity.folder import check_folder
 from sra.parity.golden import open_golden
-from sra.parity.mode import Mode
-from sra.parity.tolerance import ROUNDING
 from sra.runtime import job
 
 FALLS_SHORT = 1

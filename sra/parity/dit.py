@@ -1,4 +1,4 @@
-"""`dit.npz`: DiT with SRA: forward passes, losses and gradients, schedules, the sampler."""
+"""Checks of `dit.npz`: DiT with SRA: forward passes, losses and gradients, schedules, the sampler."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import torch
 
 from sra.config import Interval, SampleConfig, SraSettings, TrainConfig
 from sra.objectives.ddpm import Diffusion, DiffusionObjective
-from sra.parity.checks import GUIDED, Check, Networks, losses_and_gradients, run_sections
+from sra.parity.checks import DROPOUT, GUIDED, Check, Networks, for_dit, losses_and_gradients, run_sections
+from sra.parity.compare import exact, guided, table
 from sra.parity.golden import Scope
-from sra.parity.randoms import DROPOUT, for_dit
-from sra.parity.tolerance import exact, guided, table
 from sra.sampling.samplers import SamplerInputs, mixed, sample, with_null
 
 WEIGHT = 0.04
-"""Of the alignment, in the numbers."""
+"""Weight of the alignment loss in the golden numbers."""
 
 
 def check(file: Scope) -> None:
-    """Every key of `dit.npz`."""
+    """Check every key of `dit.npz`."""
     networks = Networks(file, file.config.model("dit"))
     networks.constants()
     sections: dict[str, Check] = {

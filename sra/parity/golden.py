@@ -1,4 +1,4 @@
-"""Read golden folders: the configuration, and arrays that record which keys were used."""
+"""Golden folders: the configuration, and arrays that record which of their keys were read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sra.common.errors import DataError
+from sra.common.errors import DataError, expected
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size
-from sra.parity.mode import Mode
-from sra.parity.report import Report
-from sra.parity.tolerance import Judge, output
+from sra.parity.compare import Judge, Mode, Report, output
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """The key `config` of `config.json`: the networks, and the settings of the numbers."""
+    """The key `config` of `config.json`: settings of the networks and of the numbers."""
 
     depth: int
     hidden_size: int
@@ -38,7 +36,7 @@ class Configuration:
     block_out_t: int
     """The teacher's block."""
     t_max: float
-    """Largest difference between the student's and the teacher's time."""
+    """How much cleaner the teacher's time is at most."""
     cfg_scale: float
     guidance_low: float
     guidance_high: float
@@ -50,7 +48,7 @@ class Configuration:
     def __post_init__(self) -> None:
         for name in ("block_out_s", "block_out_t"):
             if not 1 <= getattr(self, name) <= self.depth:
-                raise ConfigError(f"{name} must lie between 1 and {self.depth} (depth), found {getattr(self, name)}")
+                raise ConfigError(expected(name, f"a block from 1 to {self.depth} (depth)", getattr(self, name)))
 
     @property
     def codec(self) -> CodecConfig:
@@ -94,33 +92,33 @@ class Golden:
 
 
 def open_golden(folder: Path) -> Golden:
-    """Read `config.json`.
+    """Read `config.json` of a golden folder.
 
     Raises:
-        DataError: no such folder, or not a golden one.
+        DataError: not a golden folder.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise DataError(f"{folder}: not a golden folder: found no config.json")
+        raise DataError(f"{folder}: expected a golden folder with config.json, got none")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         plain = document.pop("config")
         names = [f.name for f in dataclasses.fields(Configuration)]
         config = Configuration(**{name: plain[name] for name in names})
-        # The networks' own rules (heads divide the width, ...) hold before anything is computed.
+        # Checks the settings of the network (heads divide the width, ...) before anything is computed.
         config.model("sit")
     except KeyError as error:
-        raise DataError(f"{path}: not a golden folder's: found no key {error}") from error
+        raise DataError(f"{path}: expected a key {error}, got none") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a golden folder's: {error}") from error
+        raise DataError(f"{path}: {error}") from error
     return Golden(folder, config, document)
 
 
 class Arrays:
-    """One `.npz`: tensors by key, and which keys nobody asked for."""
+    """One `.npz`: tensors by key, and the keys that were not read."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file.
+        """Read the file.
 
         Raises:
             DataError: it is damaged.
@@ -129,7 +127,7 @@ class Arrays:
             with np.load(path, allow_pickle=False) as file:
                 self._arrays = {key: torch.from_numpy(file[key]) for key in file.files}
         except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: cannot be read as arrays: {error}") from error
+            raise DataError(f"{path}: expected arrays, got: {error}") from error
         self.stem, self.unread = path.stem, dict.fromkeys(self._arrays)
 
     def __contains__(self, key: str) -> bool:
@@ -140,18 +138,18 @@ class Arrays:
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self._arrays:
-            raise DataError(f"found no {key}")
+            raise DataError(f"{key}: missing")
         self.unread.pop(key, None)
         return self._arrays[key]
 
     def state(self, prefix: str) -> dict[str, Tensor]:
-        """All arrays below a prefix, which is taken off their names."""
+        """All arrays below a prefix, by their names without it."""
         return {key.removeprefix(f"{prefix}/"): self[key] for key in self if key.startswith(f"{prefix}/")}
 
 
 @dataclass(frozen=True)
 class Scope:
-    """The keys below one prefix: inputs go in, results are compared under the same names."""
+    """The keys below one prefix: inputs are read and results compared by name."""
 
     arrays: Arrays
     report: Report
@@ -178,7 +176,7 @@ class Scope:
         return self.key(name) in self.arrays
 
     def given(self, name: str) -> Tensor:
-        """An input on the mode's device; what a case does not have it shares with those beside it.
+        """An input on the mode's device, from this prefix or the nearest one above it.
 
         Raises:
             DataError: it is not there.
@@ -204,7 +202,7 @@ class Scope:
         """
         x = self.given(name)
         if tuple(x.shape) != shape:
-            raise DataError(f"{name} has the shape {tuple(x.shape)}, the configuration and the labels say {shape}")
+            raise DataError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
         return x
 
     def labels(self, name: str) -> Tensor:
@@ -215,7 +213,7 @@ class Scope:
         """
         y = self.given(name).long()
         if y.ndim != 1 or not ((y >= 0) & (y <= self.config.num_classes)).all():
-            raise DataError(f"{name} must hold labels from 0 to {self.config.num_classes} (null)")
+            raise DataError(f"{name}: expected labels from 0 to {self.config.num_classes} (null)")
         return y
 
     def compare(self, name: str, found: Tensor, judge: Judge = output) -> None:

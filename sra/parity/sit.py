@@ -1,4 +1,4 @@
-"""`sit.npz`: SiT with and without SRA: forward passes, losses and gradients, samplers, groups of tokens, training."""
+"""Checks of `sit.npz` (SiT with and without SRA) and of `vanilla_sit.npz` (a published SiT)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from sra.common.errors import DataError, did_you_mean
+from sra.common.errors import DataError, one_of
 from sra.config import (
     PUBLIC_DISTANCES,
     Distance,
@@ -24,19 +24,29 @@ from sra.config import (
 )
 from sra.model.transformer import DiffusionTransformer
 from sra.objectives.flow import Path, Times
-from sra.parity.checks import Check, Networks, attempt, images_and_labels, losses_and_gradients, run_sections
+from sra.parity.checks import (
+    DROPOUT,
+    GUIDED,
+    Check,
+    Networks,
+    attempt,
+    for_groups,
+    for_sit,
+    images_and_labels,
+    labels_after_dropout,
+    losses_and_gradients,
+    run_sections,
+)
+from sra.parity.compare import Amplification, exact, guided, table, trained
 from sra.parity.golden import Scope
-from sra.parity.randoms import DROPOUT, for_groups, for_sit
-from sra.parity.randoms import labels_after_dropout as dropped
-from sra.parity.tolerance import Amplification, exact, guided, table, trained
-from sra.sampling.samplers import SamplerInputs, sample
+from sra.sampling.samplers import SamplerInputs, mixed, sample, velocity_of, with_null
 from sra.training.ema import update_ema
 from sra.training.module import StepLosses
 from sra.training.optimizer import make_optimizer
 
 V = TypeVar("V")
 
-# The format's names of what the suite calls otherwise.
+# Names in the golden file, and the suite's.
 SAMPLERS: dict[str, Literal["euler", "heun", "euler-maruyama", "ddpm"]] = {
     "ode_euler": "euler",
     "ode_heun": "heun",
@@ -51,14 +61,14 @@ ATTENTION = {"full": False, "separated": True}
 PATHS: dict[str, Path] = {name: name for name in get_args(Path)}
 TIMES: dict[str, Times] = {name: name for name in get_args(Times)}
 
-# Settings of the numbers, fixed by the format.
+# Settings of the golden numbers.
 WEIGHT, DUAL_WEIGHT = 0.2, 0.5
 STEP = TrainConfig(steps=1, label_dropout=DROPOUT)
 TRAINING = replace(STEP, lr=1e-3, ema=EmaConfig(decay=0.9), clip=1.0)
 
 
 def check(file: Scope) -> None:
-    """Every key of `sit.npz`."""
+    """Check every key of `sit.npz`."""
     networks = Networks(file, file.config.model("sit"))
     networks.constants()
     sections: dict[str, Check] = {
@@ -172,7 +182,7 @@ def training(networks: Networks, scope: Scope) -> None:
     steps = sorted((name for name in scope.children if name.isdigit()), key=int)
     for index, name in enumerate(steps):
         case = scope.at(name)
-        case.compare("labels_after_dropout", dropped(case), exact)
+        case.compare("labels_after_dropout", labels_after_dropout(case), exact)
         with scope.mode.autocast():
             losses = module(*images_and_labels(case), for_sit(case, "linear"), average)
         optimizer.zero_grad()
@@ -191,13 +201,13 @@ def training(networks: Networks, scope: Scope) -> None:
 def _compare_weights(scope: Scope, found: dict[str, Tensor], amplification: Amplification) -> None:
     for name in scope.arrays.state(scope.prefix):
         if name not in found:
-            raise DataError(f"{scope.key(name)}: the network has no such weight")
+            raise DataError(f"{scope.key(name)}: expected a weight of the network")
         factor = amplification.of(name)
         scope.compare(name, found[name], table if factor is None else trained(factor))
 
 
 def _cases(scope: Scope, depth: int) -> list[Scope]:
-    """Scopes so many levels deeper; inputs that all cases share are no cases."""
+    """Scopes `depth` levels deeper; inputs shared by all cases are not cases."""
     if depth == 0:
         return [scope]
     return [case for name in scope.children if not scope.has(name) for case in _cases(scope.at(name), depth - 1)]
@@ -205,5 +215,29 @@ def _cases(scope: Scope, depth: int) -> list[Scope]:
 
 def _named(known: dict[str, V], name: str) -> V:
     if name not in known:
-        raise DataError(f"unknown {name!r}: one of {', '.join(known)}{did_you_mean(name, known)}")
+        raise DataError(one_of("key", name, known))
     return known[name]
+
+
+def check_vanilla(file: Scope) -> None:
+    """Check every key of `vanilla_sit.npz`, whose t = 1 is data and whose second half of the output is dropped."""
+    networks = Networks(file, file.config.model("sit", convention="vanilla-sit"))
+    networks.constants()
+    run_sections(file, {"forward": partial(forward_vanilla, networks)})
+
+
+def forward_vanilla(networks: Networks, scope: Scope) -> None:
+    """The network's own output without and with guidance, and the velocity in this suite's convention."""
+    network, channels = networks.load(), scope.config.in_channels
+    y = scope.labels("y")
+    x, t = scope.latents("x", len(y)), scope.shaped("t_vanilla", len(y))
+    velocity = velocity_of(network, networks.model)
+    with torch.no_grad(), scope.mode.autocast():
+        inputs, labels = with_null(x, y, network.null_label)
+        doubled = network(inputs, torch.cat([t, t]), labels)[:, :channels]
+        own = network(x, t, y)[:, :channels]
+        ours = [velocity(x[i : i + 1], t[i], y[i : i + 1]) for i in range(len(x))]
+    scope.compare("output_vanilla", own)
+    scale = scope.config.cfg_scale
+    scope.compare("output_cfg_vanilla", mixed(doubled, scale, GUIDED), guided(scale))
+    scope.compare("velocity", torch.cat(ours))

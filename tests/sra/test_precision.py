@@ -8,7 +8,7 @@ import torch
 from sra.config import SampleConfig, SampleJob, StandInJob
 from sra.interop.standin import make_weights
 from sra.model.vae import load_codec
-from sra.parity.mode import Mode
+from sra.parity.compare import Mode
 from sra.perf.__main__ import main as perf
 from sra.runtime.distributed import CpuProcessGroup
 from sra.sampling.sample import Sampler

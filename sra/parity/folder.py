@@ -1,4 +1,4 @@
-"""The files of a golden folder, and the checks of the small files."""
+"""Checks of a golden folder: its list of files, and the checks of the small ones."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ from sra.common.errors import DataError
 from sra.data.images import center_crop
 from sra.model.transformer import build, position_encoding
 from sra.model.weights import load_network
-from sra.parity import dit, sit, vanilla
+from sra.parity import dit, sit
 from sra.parity.checks import attempt, run_sections
+from sra.parity.compare import Mode, Report, exact, table
 from sra.parity.golden import Arrays, Golden, Scope
-from sra.parity.mode import Mode
-from sra.parity.report import Report
-from sra.parity.tolerance import exact, table
 from sra.runtime import job
 
 FAMILIES: dict[str, Literal["sit", "dit"]] = {"sit_state_dict": "sit", "dit_state_dict": "dit"}
-FOREIGN = {"adm"}
-"""What belongs to the evaluator's own tests."""
+OTHER_TESTS = {"adm"}
+"""Folders of the evaluator's tests."""
 
 
 def check_folder(golden: Golden, mode: Mode) -> Report:
-    """Every check of a folder.
+    """Run every check of a folder.
 
     Raises:
         DataError: a file is damaged.
@@ -41,18 +39,18 @@ def check_folder(golden: Golden, mode: Mode) -> Report:
         else:
             report.absent.append(name)
     for path in sorted(golden.folder.iterdir()):
-        if path.name not in CHECKS.keys() | FOREIGN and not path.name.startswith("."):
+        if path.name not in CHECKS.keys() | OTHER_TESTS and not path.name.startswith("."):
             report.fail(path.name, "unknown file")
     return report
 
 
 def state_dicts(golden: Golden, _mode: Mode, report: Report) -> None:
-    """Names and shapes of weights in `config.json`."""
+    """Check the names and shapes of weights in `config.json`."""
     for key, pairs in golden.state_dicts.items():
         try:
             listed = {str(name): [int(size) for size in shape] for name, shape in pairs}
         except (TypeError, ValueError):
-            report.fail(f"config/{key}", "not a list of names and shapes")
+            report.fail(f"config/{key}", "expected a list of names and shapes")
             continue
         if key not in FAMILIES:
             report.fail(f"config/{key}", "unknown key")
@@ -64,7 +62,7 @@ def state_dicts(golden: Golden, _mode: Mode, report: Report) -> None:
 
 
 def published_format(golden: Golden, _mode: Mode, report: Report) -> None:
-    """The dict that the authors' training saves: loads safely and strictly, and equals the weights of `sit.npz`."""
+    """Load the authors' checkpoint format safely and strictly; compare it with the weights of `sit.npz`."""
     path, reference = golden.folder / "published_format.pt", golden.folder / "sit.npz"
     if not reference.is_file():
         report.absent.append("published_format (without sit.npz)")
@@ -85,7 +83,7 @@ def published_format(golden: Golden, _mode: Mode, report: Report) -> None:
 
 
 def position_encodings(scope: Scope) -> None:
-    """`<D>x<G>`: width D, grid G x G."""
+    """Check position encodings `<D>x<G>`: width D, grid G x G."""
     for name in scope.children:
         match = re.fullmatch(r"(\d+)x(\d+)", name)
         if match:
@@ -94,7 +92,7 @@ def position_encodings(scope: Scope) -> None:
 
 
 def center_crops(scope: Scope) -> None:
-    """`<k>/image` cut to `<k>/crop<size>`."""
+    """Check crops `<k>/crop<size>` of `<k>/image`."""
     for name in scope.children:
         attempt(scope.at(name), _crops)
     run_sections(scope, {})
@@ -125,7 +123,7 @@ CHECKS: dict[str, Callable[[Golden, Mode, Report], None]] = {
             "pos_embed.npz": position_encodings,
             "center_crop.npz": center_crops,
             "sit.npz": sit.check,
-            "vanilla_sit.npz": vanilla.check,
+            "vanilla_sit.npz": sit.check_vanilla,
             "dit.npz": dit.check,
         }.items()
     },

@@ -1,0 +1,303 @@
+"""Comparison of computed with golden numbers: modes of computing, limits of the error, and the report.
+
+Besides the relative L2 distance of an array, each element has a limit of its own, as small as rounding permits, so
+that one wrong element is noticed in a large array. All limits are multiples of the mode's. The multiples were measured:
+the same computation, rounded differently (batch reversed, other kernels), for networks of 2 to 12 blocks, stays below
+half of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sra.model.transformer import DiffusionTransformer
+from sra.runtime.device import autocast, set_tf32
+
+LIMIT = 1e-6
+"""Relative L2 distance in float32 on a CPU."""
+ROUNDING = {"fp32": 2.0**0, "tf32": 2.0**13, "fp16": 2.0**13, "bf16": 2.0**16}
+"""Rounding error of a precision in units of float32's: 23, 10, 10 and 7 bits of mantissa."""
+OTHER_KERNELS = 10.0
+"""The golden numbers come from eager CPU kernels; CUDA's and compiled ones sum in other orders."""
+
+# Multiples of the mode's limit.
+OUTPUT, GRADIENT = 0.5, 5.0
+"""An element, relative to its size plus the array's root mean square; gradients are sums that cancel."""
+WEIGHT_LEAST, WEIGHT_MOST = 0.2, 100.0
+"""A trained weight, absolute: where Adam does not amplify rounding, and where it does (0 / 0 at worst)."""
+NOISE_MATRIX, NOISE_VECTOR = 30.0, 1.0
+"""Rounding error of a gradient's element, relative to the size of its row and column, or of the vector."""
+TYPICAL = 20.0
+"""An element in units of the array's median error: a noisier array permits noisier elements."""
+
+
+def limit_of(device: str, precision: str, *, compiled: bool) -> float:
+    """Relative L2 distance that a mode is allowed."""
+    return LIMIT * ROUNDING[precision] * (OTHER_KERNELS if device != "cpu" or compiled else 1.0)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to compute the numbers: device, precision, eager or compiled."""
+
+    device: torch.device
+    """Where networks run."""
+    precision: str = "fp32"
+    """As the manifest's keys: fp32, tf32, fp16, bf16; all but fp32 and tf32 by autocast, as in training."""
+    compiled: bool = False
+    """Whether networks go through torch.compile."""
+
+    @property
+    def limit(self) -> float:
+        """Relative L2 distance that is allowed."""
+        return limit_of(self.device.type, self.precision, compiled=self.compiled)
+
+    def start(self) -> None:
+        """Set the process-wide precision of matrix products."""
+        set_tf32(self.precision)
+
+    def forget(self) -> None:
+        """Drop compiled code before other shapes come: torch runs a function eagerly after a few recompilations."""
+        if self.compiled:
+            torch.compiler.reset()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context of the network's forward passes."""
+        return autocast(self.precision, self.device.type)
+
+    def prepared(self, network: DiffusionTransformer) -> DiffusionTransformer:
+        """Move the network to the device, and compile it if asked."""
+        network.to(self.device)
+        if self.compiled:
+            network.compile()
+            network.hidden = torch.compile(network.hidden)  # type: ignore[method-assign]
+        return network
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Result of one comparison."""
+
+    error: float
+    """Relative L2 distance of the array, or error of the worst element."""
+    tolerance: float
+    note: str = ""
+    """Which element is wrong, or why there is no error."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is a number within the tolerance."""
+        return self.error <= self.tolerance
+
+
+Judge = Callable[[Tensor, Tensor, float], Verdict]
+"""(found, expected, the mode's limit) to the verdict."""
+
+
+def _same_shape(judge: Judge) -> Judge:
+    """Let arrays of different shapes fail before their elements are compared."""
+
+    def checked(found: Tensor, expected: Tensor, limit: float) -> Verdict:
+        if found.shape != expected.shape:
+            note = f"shape: expected {tuple(expected.shape)}, got {tuple(found.shape)}"
+            return Verdict(float("inf"), 0, note)
+        return judge(found, expected, limit)
+
+    return checked
+
+
+@_same_shape
+def exact(found: Tensor, expected: Tensor, _limit: float) -> Verdict:
+    """Integers, pixels and copied weights: the number of elements that differ."""
+    different = found.cpu() != expected.cpu()
+    verdict = Verdict(int(different.sum()), 0)
+    return verdict if verdict.ok else replace(verdict, note=_element(found, expected, int(different.int().argmax())))
+
+
+def within(multiple: float = OUTPUT, room: float = 1.0) -> Judge:
+    """Relative L2, and each element relative to its size plus the array's root mean square.
+
+    Args:
+        multiple: tolerance of an element in units of the mode's limit.
+        room: factor on all tolerances.
+    """
+
+    @_same_shape
+    def judge(found: Tensor, expected: Tensor, limit: float) -> Verdict:
+        a, b = _double(found), _double(expected)
+        relative = (a - b).abs() / (b.abs() + _rms(b)).clamp_min(torch.finfo(b.dtype).tiny)
+        median = float(relative[b != 0].median()) if b.any() else 0.0
+        return _verdict(a, b, relative, room * max(multiple * limit, TYPICAL * median), room * limit)
+
+    return judge
+
+
+output = within()
+"""Predictions, losses, norms, samples."""
+gradient = within(GRADIENT)
+"""Gradients of weights."""
+
+
+def guided(scale: float) -> Judge:
+    """As `output`, with room for d_null + w (d_cond - d_null) to enlarge the rounding errors of both more than twofold.
+
+    Args:
+        scale: w.
+    """
+    return within(room=max(1.0, math.hypot(scale, scale - 1) / 2))
+
+
+@_same_shape
+def table(found: Tensor, expected: Tensor, _limit: float) -> Verdict:
+    """Constants (position encoding, betas), the same in every mode: each element relative to its own size."""
+    a, b = _double(found), _double(expected)
+    # Float64 leaves about 1e-16 where a sine should be 0.
+    relative = (a - b).abs() / (b.abs() + 1e-3 * LIMIT * _rms(b)).clamp_min(torch.finfo(b.dtype).tiny)
+    return _verdict(a, b, relative, LIMIT, LIMIT)
+
+
+def trained(amplification: Tensor) -> Judge:
+    """Weights after some steps of Adam; see `Amplification.of`."""
+
+    @_same_shape
+    def judge(found: Tensor, expected: Tensor, limit: float) -> Verdict:
+        a, b = _double(found), _double(expected)
+        error = (a - b).abs()
+        allowed = limit * (_double(amplification).clamp(WEIGHT_LEAST, WEIGHT_MOST) + b.abs())
+        worst = int((error / allowed).argmax())
+        verdict = Verdict(float(error.flatten()[worst]), float(allowed.flatten()[worst]))
+        return verdict if verdict.ok else replace(verdict, note=_element(a, b, worst))
+
+    return judge
+
+
+class Amplification:
+    """How far rounding errors of the gradient may move each weight.
+
+    Adam divides by the root of the second moment: where a gradient is nearly zero, as that of a key's bias is by
+    symmetry, its rounding error moves the weight as far as a gradient would.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.network, self.optimizer = network, optimizer
+        self.sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in network.named_parameters()}
+
+    def after_step(self) -> None:
+        """Add the amplification of the optimizer's last step."""
+        group = self.optimizer.param_groups[0]
+        for name, parameter in self.network.named_parameters():
+            state: dict[str, Any] = self.optimizer.state[parameter]
+            second = state["exp_avg_sq"].double() / (1 - group["betas"][1] ** float(state["step"]))
+            assert parameter.grad is not None
+            self.sums[name] += group["lr"] * _noise(parameter.grad) / (second.sqrt() + group["eps"])
+
+    def of(self, name: str) -> Tensor | None:
+        """Amplification of a parameter in units of the mode's limit; None for a buffer."""
+        return self.sums.get(name)
+
+
+def _noise(gradient: Tensor) -> Tensor:
+    """Rounding error of a gradient, whose elements are sums of products of a row's (outputs) and a column's (inputs).
+
+    The size of such an element is taken as the root mean square of its row times that of its column over that of all.
+    """
+    square = gradient.double().pow(2)
+    if square.ndim < 2:
+        return NOISE_VECTOR * square.mean().sqrt()
+    square = square.flatten(1)
+    rows, columns = square.mean(1, keepdim=True), square.mean(0, keepdim=True)
+    return NOISE_MATRIX * (rows * columns / square.mean().clamp_min(1e-300)).sqrt().view_as(gradient)
+
+
+def _verdict(a: Tensor, b: Tensor, relative: Tensor, allowed: float, limit: float) -> Verdict:
+    distance = float((a - b).norm() / b.norm().clamp_min(torch.finfo(b.dtype).tiny))
+    whole, worst = Verdict(distance, limit), int(relative.argmax())
+    element = Verdict(float(relative.flatten()[worst]), allowed, _element(a, b, worst))
+    if whole.ok:
+        return whole if element.ok else element
+    return replace(whole, note=element.note)
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.detach().cpu().double()
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.pow(2).mean().sqrt()
+
+
+def _element(found: Tensor, expected: Tensor, place: int) -> str:
+    index = [int(i) for i in torch.unravel_index(torch.tensor(place), found.shape)]
+    values = (float(x.flatten()[place]) for x in (expected, found))
+    return "element {}: expected {:.9g}, got {:.9g}".format(index, *values)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of the report."""
+
+    item: str
+    """File and key, such as `sit/forward/velocity`."""
+    error: float | None
+    """None: there was nothing to compare."""
+    tolerance: float | None
+    ok: bool
+    note: str = ""
+    """What is wrong."""
+
+    def row(self) -> tuple[str, str, str, str]:
+        """Cells of the printed table."""
+        numbers = ("-" if x is None else f"{x:.2g}" for x in (self.error, self.tolerance))
+        return (self.item, *numbers, "ok" if self.ok else f"FAILS {self.note}".rstrip())  # type: ignore[return-value]
+
+
+@dataclass
+class Report:
+    """All comparisons of a folder."""
+
+    limit: float
+    """Relative L2 distance that the mode is allowed."""
+    items: list[Item] = field(default_factory=list)
+    """In the order of the checks."""
+    absent: list[str] = field(default_factory=list)
+    """Known files, sections and results that are not in the folder."""
+
+    def compare(self, name: str, found: Tensor, expected: Tensor, judge: Judge) -> None:
+        """Add one comparison."""
+        verdict = judge(found, expected, self.limit)
+        error = verdict.error if math.isfinite(verdict.error) else None
+        note = verdict.note or ("" if error is not None else "not a number")
+        self.items.append(Item(name, error, verdict.tolerance, verdict.ok, note))
+
+    def same(self, name: str, found: Any, expected: Any) -> None:
+        """Add a comparison for equality."""
+        holds = found == expected
+        note = "" if holds else f"expected {expected}, got {found}"
+        self.items.append(Item(name, float(not holds), 0, holds, note))
+
+    def fail(self, name: str, note: str) -> None:
+        """Add a failure without numbers."""
+        self.items.append(Item(name, None, None, ok=False, note=note))
+
+    @property
+    def failed(self) -> list[Item]:
+        """Items outside their tolerance."""
+        return [item for item in self.items if not item.ok]
+
+    def document(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return {"ok": not self.failed, "items": [asdict(item) for item in self.items], "absent": self.absent}
+
+    def table(self) -> str:
+        """The report as text, one line an item."""
+        rows = [("item", "error", "tolerance", "ok"), *(item.row() for item in self.items)]
+        rows += [(name, "-", "-", "absent") for name in self.absent]
+        width = max(len(row[0]) for row in rows)
+        return "\n".join(f"{name:{width}} {error:>9} {limit:>9}  {ok}" for name, error, limit, ok in rows)
