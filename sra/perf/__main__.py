@@ -21,7 +21,7 @@ import torch
 from sra.common.errors import ConfigError, UserError
 from sra.common.files import write_json
 from sra.common.validation import ArgumentParser
-from sra.config import SampleConfig, TrainConfig, TrainJob
+from sra.config import ModelConfig, SampleConfig, TrainConfig, TrainJob
 from sra.model import flops
 from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of
 from sra.perf.results import SCHEMA, Document, Result, machine, peak_of, ratio_of, save, summary
@@ -122,8 +122,7 @@ class Session:
     def latents(self) -> None:
         """Loading of latents with one thread; with `--codec`, encoding of images in the last mode."""
         options = self.options
-        batch, side = options.batch or 256, options.resolution // CODEC.factor
-        shape = (2 * CODEC.channels, side, side)
+        batch, shape = options.batch or 256, CODEC.moments_shape(options.resolution)
         subjects = [Loading(make_latents(self.folder, mode, shape, options.count), batch) for mode in self.modes]
         for mode, times in zip(self.modes, self.measure(subjects, self._mode_names(), "latents"), strict=True):
             self.record(mode, batch, times)
@@ -154,7 +153,7 @@ class Session:
         measured = self.measure(subjects, [f"{mode.name} {kind}" for mode, kind in pairs], "train")
         for (mode, _), align, times in zip(pairs, aligns, measured, strict=True):
             macs = flops.training_macs(model, CODEC, align)
-            facts = self._network(name, mode, precision) | {"processes": processes, "macs_per_image": macs}
+            facts = self._network(model, mode, precision) | {"processes": processes, "macs_per_image": macs}
             mfu = self._mfu(precision, 2e3 * macs * batch / times["milliseconds"])
             self.record(mode, batch, times, **facts, align=None if align is None else align.kind, mfu=mfu)
 
@@ -175,13 +174,12 @@ class Session:
             measured = self.measure(subjects, self._mode_names(), "sample")
             for mode, subject, times in zip(self.modes, subjects, measured, strict=True):
                 macs, evaluations = flops.count(model, CODEC).forward, subject.evaluations / subject.images
-                facts = self._network(name, mode, precision) | {"macs_per_image": macs}
+                facts = self._network(model, mode, precision) | {"macs_per_image": macs}
                 mfu = self._mfu(precision, 2e3 * macs * evaluations * batch / times["parts"]["network"])
                 decoded = not isinstance(codec, NoCodec)
                 self.record(mode, batch, times, **facts, evaluations_per_image=evaluations, mfu=mfu, decoded=decoded)
 
-    def _network(self, name: str, mode: Mode, precision: str) -> dict[str, Any]:
-        model = model_of(name, self.options.family, self.options.resolution)
+    def _network(self, model: ModelConfig, mode: Mode, precision: str) -> dict[str, Any]:
         network = {"family": model.family, "size": model.size_label, "patch": model.patch}
         return {**network, "speed": vars(mode.speed), "precision": precision}
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sra.common.errors import ConfigError, expected
-from sra.config import SIZES, SRA_BLOCKS, AlignSettings, CodecConfig, ModelConfig, Size, settings_class
+from sra.config import SIZES, SRA_BLOCKS, AlignSettings, CodecConfig, ModelConfig, parse_model_name, settings_class
 from sra.runtime.speed import REFERENCE, VARIABLE, Speed, parse_speed
 
 
@@ -37,27 +36,18 @@ def mode_of(text: str, device: str) -> Mode:
 
 
 def model_of(text: str, family: Literal["sit", "dit"], resolution: int) -> ModelConfig:
-    """Network of a name `SIZE/PATCH`, where SIZE is S, B, L, XL or DEPTHxWIDTHxHEADS.
+    """Network of a name `[SiT-|DiT-]SIZE/PATCH`, where SIZE is S, B, L, XL or DEPTHxWIDTHxHEADS.
 
     Raises:
         ConfigError: not of this form, or no such network.
     """
-    found = re.fullmatch(r"(S|B|L|XL|(\d+)x(\d+)x(\d+))/(\d+)", text)
-    if found is None:
-        raise ConfigError(expected("--model", "SIZE/PATCH, e.g. B/2 or 2x64x4/2", text))
-    name, *numbers, patch = found.groups()
-    size: Any = name
-    if numbers[0] is not None:
-        depth, width, heads = map(int, numbers)
-        size = Size(depth=depth, width=width, heads=heads)
-    return ModelConfig(
-        family=family,
-        size=size,
-        patch=int(patch),
-        resolution=resolution,
-        classes=1000,
-        convention="sra" if family == "sit" else "vanilla-dit",
-    )
+    try:
+        name = parse_model_name(text)
+    except ConfigError as error:
+        raise ConfigError(f"--model: {error}") from error
+    family = name.family or family
+    convention: Literal["sra", "vanilla-dit"] = "sra" if family == "sit" else "vanilla-dit"
+    return ModelConfig(family=family, size=name.size, patch=name.patch, resolution=resolution, convention=convention)
 
 
 def align_of(kind: str, blocks: list[int] | None, model: ModelConfig, mode: Mode) -> AlignSettings | None:

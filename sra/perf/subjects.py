@@ -111,8 +111,8 @@ class Training:
         self.clock, self.steps = Clock(device), 0
         engine = TorchEngine(job.train.precision, device, bucket_views=mode.speed.buckets == "views")
         self.state = TrainState(job, engine, mode.speed)
-        side = job.model.resolution // CODEC.factor
-        source = make_latents(folder, mode, (2 * CODEC.channels, side, side), 8 * job.train.global_batch)
+        shape = CODEC.moments_shape(job.model.resolution)
+        source = make_latents(folder, mode, shape, 8 * job.train.global_batch)
         self.batches = Batches(job, source, engine, mode.speed)
         time_method = self.clock.time_method
         time_method(self.batches, "load", "data")

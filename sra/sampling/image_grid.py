@@ -50,8 +50,7 @@ class TrainingGrid:
         """Write `step-<00000000>.png` of the EMA network."""
         if self._codec is None:
             self._codec = load_codec(self.job.codec, self.device)
-        side = self.job.model.resolution // self.job.codec.factor
-        shape = (self.job.codec.channels, side, side)
+        shape = self.job.codec.latent_shape(self.job.model.resolution)
         indices = torch.arange(EDGE * EDGE, device=self.device)
         randoms = Randoms(self.job.seed, indices)
         inputs = SamplerInputs(

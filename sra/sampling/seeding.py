@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -34,25 +33,7 @@ class Shard:
     """Public code: rank that draws its random numbers; per image: `number`, any process may."""
 
 
-class Seeding(Protocol):
-    """A way to seed images."""
-
-    shards: list[Shard]
-
-    def mine(self, missing: list[Shard], process: int, processes: int) -> list[Shard]:
-        """The missing shards that a process is to sample."""
-
-    def inputs(self, shard: Shard) -> Iterator[SamplerInputs]:
-        """Labels and noise of the batches of a shard."""
-
-    def images(self, folder: Path) -> Iterator[Array]:
-        """All images (H, W, 3) in their final order, read from the shards in a folder."""
-
-    def labels(self, folder: Path) -> Array:
-        """All labels (N,) in their final order, read from the shards in a folder."""
-
-
-def make_seeding(config: SampleJob, device: torch.device, processes: int) -> Seeding:
+def make_seeding(config: SampleJob, device: torch.device, processes: int) -> PerImage | PublicCode:
     """Make the seeding that the settings name.
 
     Args:
@@ -63,12 +44,6 @@ def make_seeding(config: SampleJob, device: torch.device, processes: int) -> See
     if config.sample.seeding == "public-code":
         return PublicCode(config, device, config.sample.ranks or processes)
     return PerImage(config, device)
-
-
-def latent_shape(config: SampleJob) -> tuple[int, int, int]:
-    """Shape (C, h, w) of an image's latents."""
-    side = config.model.resolution // config.codec.factor
-    return config.codec.channels, side, side
 
 
 def labels_of(config: SampleJob, indices: Tensor) -> Tensor:
@@ -92,26 +67,26 @@ class PerImage:
         ]
 
     def mine(self, missing: list[Shard], process: int, processes: int) -> list[Shard]:
-        """See Seeding: missing shards are divided evenly."""
+        """The missing shards that a process is to sample: every `processes`-th."""
         return missing[process::processes]
 
     def inputs(self, shard: Shard) -> Iterator[SamplerInputs]:
-        """See Seeding."""
+        """Labels and noise of the batches of a shard."""
         first = shard.number * self.config.sample.shard
         for start in range(first, first + shard.count, self.config.sample.batch):
             stop = min(start + self.config.sample.batch, first + shard.count)
             indices = torch.arange(start, stop, device=self.device)
             randoms = Randoms(self.config.seed, indices)
-            shape = latent_shape(self.config)
+            shape = self.config.codec.latent_shape(self.config.model.resolution)
             noise = StepNoise(randoms, shape, self.config.sample.steps)
             yield SamplerInputs(labels_of(self.config, indices), randoms.normal("initial", shape), noise)
 
     def images(self, folder: Path) -> Iterator[Array]:
-        """See Seeding."""
+        """All images (H, W, 3) in their final order, from the shards in a folder."""
         return itertools.chain.from_iterable(read_images(folder / shard.name) for shard in self.shards)
 
     def labels(self, folder: Path) -> Array:
-        """See Seeding."""
+        """All labels (N,) in their final order, from the shards in a folder."""
         return np.concatenate([read_labels(folder / shard.name) for shard in self.shards])
 
 
@@ -142,11 +117,11 @@ class PublicCode:
         self._iterations = dict.fromkeys(range(ranks), 0)
 
     def mine(self, missing: list[Shard], process: int, processes: int) -> list[Shard]:
-        """See Seeding: a rank's generator is sequential, so a rank belongs to one process."""
+        """The missing shards that a process is to sample: all of a rank, whose generator is sequential."""
         return [shard for shard in missing if shard.owner % processes == process]
 
     def inputs(self, shard: Shard) -> Iterator[SamplerInputs]:
-        """See Seeding; the numbers of finished shards are drawn again and skipped."""
+        """Labels and noise of the batches of a shard; the numbers of earlier shards are drawn again and skipped."""
         first = shard.number * self.per_shard
         for _ in range(self._iterations[shard.owner], first):
             self._batch(shard.owner)[1].skip_rest()
@@ -158,14 +133,14 @@ class PublicCode:
     def _batch(self, rank: int) -> tuple[SamplerInputs, _PublicNoise]:
         sample, generator = self.config.sample, self._generators[rank]
         self._iterations[rank] += 1
-        shape = (sample.batch, *latent_shape(self.config))
+        shape = (sample.batch, *self.config.codec.latent_shape(self.config.model.resolution))
         initial = torch.randn(shape, generator=generator, device=self.device)
         labels = torch.randint(0, self.config.model.classes, shape[:1], generator=generator, device=self.device)
         noise = _PublicNoise(self.config, generator, shape)
         return SamplerInputs(labels, initial, noise), noise
 
     def images(self, folder: Path) -> Iterator[Array]:
-        """See Seeding."""
+        """All images (H, W, 3) in their final order, from the shards in a folder."""
         return itertools.islice(self._images(folder), self.config.sample.images)
 
     def _images(self, folder: Path) -> Iterator[Array]:
@@ -174,7 +149,7 @@ class PublicCode:
                 yield from images
 
     def labels(self, folder: Path) -> Array:
-        """See Seeding."""
+        """All labels (N,) in their final order, from the shards in a folder."""
         groups = [np.stack([read_labels(folder / s.name) for s in shards], axis=1).ravel() for shards in self._groups()]
         return np.concatenate(groups)[: self.config.sample.images]
 

@@ -1,7 +1,7 @@
-"""Checkpoints: complete, atomic, verified when read, written in the background, deleted by a policy.
+"""Resumable checkpoints: complete, atomic, verified when read, written in the background.
 
-FOLDER/step-<00000000>/state.pt, sha256    a step's state and the checksum of its file
-FOLDER.json                                how long the last save took, for the grace period before a time limit
+FOLDER/step-<00000000>/state.pt, sha256    state after a step, and the checksum of its file
+FOLDER.json                                duration of the last save, for the choice of a grace period
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Which checkpoints stay."""
+    """Which checkpoints are kept."""
 
     keep: int
-    """The newest ones."""
+    """Number of newest ones."""
     keep_every: int = 0
-    """Besides, those of steps divisible by this, for good; 0: none."""
+    """Also those of steps divisible by this; 0: none."""
 
     def removable(self, steps: list[int]) -> list[int]:
-        """The steps, of those there are, whose checkpoints may go."""
+        """The steps whose checkpoints may be removed."""
         older = sorted(steps)[: -self.keep]
         return [step for step in older if not (self.keep_every and step % self.keep_every == 0)]
 
 
 class Writer:
-    """Saves a run's checkpoints: copied to the host at once, written by a thread, one at a time."""
+    """Saves a run's checkpoints: copies the state to the host at once and writes it in a thread, one at a time."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], policy: Policy) -> None:
-        """Take over a folder that no other process writes to; what a killed one left unfinished is removed.
+        """Remove what a killed process left unfinished; no other process may write to the folder.
 
         Args:
             folder: of all checkpoints of a run.
             settings: what the state depends on; a run with other settings refuses it.
-            policy: which checkpoints stay.
+            policy: which checkpoints are kept.
         """
         self.folder, self.settings, self.policy = folder, settings, policy
         self._thread: threading.Thread | None = None
@@ -59,14 +59,14 @@ class Writer:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Start to write the state of a step; the state may change as soon as this returns.
+        """Start writing the state of a step, which may change as soon as this returns.
 
         Args:
             step: optimizer steps done.
             state: nested dicts and lists of tensors and numbers.
 
         Raises:
-            OSError: the write before this one failed.
+            OSError: the previous write failed.
         """
         self.join()
         started = time.monotonic()
@@ -75,7 +75,7 @@ class Writer:
         self._thread.start()
 
     def join(self) -> None:
-        """Wait for the write that is under way.
+        """Wait for the current write.
 
         Raises:
             OSError: it failed.
@@ -86,7 +86,7 @@ class Writer:
         self.check()
 
     def check(self) -> None:
-        """Raise what went wrong in the background, if anything did; does not wait."""
+        """Raise the error of a write in the background, if any, without waiting."""
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -94,43 +94,43 @@ class Writer:
     def _write(self, step: int, content: dict[str, Any], started: float) -> None:
         try:
             write(self.folder, step, content)
-            size = (_place(self.folder, step) / "state.pt").stat().st_size
+            size = (_path(self.folder, step) / "state.pt").stat().st_size
             took = {"step": step, "bytes": size, "seconds": round(time.monotonic() - started, 3)}
             write_json(self.folder.with_suffix(".json"), {"schema": 1, **took})
-            for old in self.policy.removable([_step(place) for place in _all(self.folder)]):
-                shutil.rmtree(_place(self.folder, old))
-        except BaseException as error:  # raised again where the run waits for this thread
+            for old in self.policy.removable([_step(path) for path in _paths(self.folder)]):
+                shutil.rmtree(_path(self.folder, old))
+        except BaseException as error:  # raised again by the thread that trains
             self._error = error
 
 
 def write(folder: Path, step: int, content: dict[str, Any]) -> None:
-    """Write one checkpoint: it is there whole, or not at all."""
-    place = _place(folder, step)
-    if is_whole(place):
+    """Write one checkpoint atomically."""
+    path = _path(folder, step)
+    if is_whole(path):
         return
     temporary = folder / f".step-{step:08d}.{os.getpid()}"
     temporary.mkdir(parents=True, exist_ok=True)
     try:
         digest = _write_state(temporary / "state.pt", content)
         write_bytes(temporary / "sha256", digest.encode())
-        shutil.rmtree(place, ignore_errors=True)
-        temporary.replace(place)
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
         sync_folder(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-class _Hashing:
-    """A file that is hashed while it is written, and remembers what the system refused."""
+class HashingFile:
+    """File that is hashed while it is written, and remembers the operating system's error."""
 
     def __init__(self, handle: IO[bytes]) -> None:
         self.handle, self.digest = handle, hashlib.sha256()
         self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
+        """Write all of the content; a network disk may accept less per call."""
         rest = memoryview(content).cast("B")
         try:
-            # A network disk may take a part only.
             while rest:
                 rest = rest[self.handle.write(rest) :]
         except OSError as error:
@@ -140,73 +140,74 @@ class _Hashing:
         return len(content)
 
     def flush(self) -> None:
+        """Flush the file."""
         self.handle.flush()
 
 
 def _write_state(path: Path, content: dict[str, Any]) -> str:
     with path.open("wb", buffering=0) as handle:
-        hashing = _Hashing(handle)
+        file = HashingFile(handle)
         try:
-            torch.save(content, cast(IO[bytes], hashing))
+            torch.save(content, cast(IO[bytes], file))
         except (RuntimeError, OSError):
-            # torch's writer reports a full disk as a failed position.
-            if hashing.error is None:
+            # torch's writer reports a full disk as a wrong position in the file.
+            if file.error is None:
                 raise
-            raise OSError(hashing.error.errno, hashing.error.strerror, str(path)) from hashing.error
+            raise OSError(file.error.errno, file.error.strerror, str(path)) from file.error
         os.fsync(handle.fileno())
-    return hashing.digest.hexdigest()
+    return file.digest.hexdigest()
 
 
 def load_newest(
     folder: Path, settings: dict[str, Any] | None = None, limit: int | None = None
 ) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, on the host; says when it has to pass over a damaged one. None: start anew.
+    """Load the newest undamaged checkpoint to the host, with a warning for each damaged one; None if there is none.
 
     Args:
         folder: of all checkpoints of a run.
-        settings: of this run; None: whose it is does not matter.
-        limit: the last step that may be returned; None: any.
+        settings: of this run; None: accept those of any run.
+        limit: last step to consider; None: any.
 
     Raises:
-        DataError: there are checkpoints, and every one is damaged; or they belong to another run.
+        DataError: all checkpoints are damaged, or they belong to another run.
     """
-    places = [place for place in _all(folder) if limit is None or _step(place) <= limit]
-    for place in reversed(places):
-        if is_whole(place):
-            # Mapped: the processes of a machine share its pages, where each would hold a copy of its own. On a CPU the
-            # optimizer would go on in the mapped file, which may be removed.
+    paths = [path for path in _paths(folder) if limit is None or _step(path) <= limit]
+    for path in reversed(paths):
+        if is_whole(path):
+            # Mapped, the processes of a machine share the file's pages instead of each holding a copy. On a CPU the
+            # optimizer would continue in the mapped file, which may be removed.
             mapped = torch.cuda.is_available()
-            state: dict[str, Any] = torch.load(place / "state.pt", map_location="cpu", weights_only=True, mmap=mapped)
-            _check(place, state, settings)
+            state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True, mmap=mapped)
+            _check(path, state, settings)
             return state
-        say(f"warning: {place}: checkpoint is damaged (checksum differs); trying the one before")
-    if places:
-        raise DataError(f"{folder}: every checkpoint is damaged; remove the folder to start anew")
+        say(f"warning: {path}: checkpoint is damaged (checksum differs); trying the one before")
+    if paths:
+        raise DataError(f"{folder}: every checkpoint is damaged; remove the folder to start again")
     return None
 
 
-def _check(place: Path, state: dict[str, Any], settings: dict[str, Any] | None) -> None:
+def _check(path: Path, state: dict[str, Any], settings: dict[str, Any] | None) -> None:
     if state.get("format") != FORMAT:
-        raise DataError(f"{place}: checkpoint format {state.get('format')}, this version reads {FORMAT}")
+        raise DataError(f"{path}: expected checkpoint format {FORMAT}, got {state.get('format')}")
     if settings is None:
         return
-    theirs = state["settings"]
-    names = [n for n in sorted(theirs.keys() | settings.keys()) if theirs.get(n) != settings.get(n)]
+    saved = state["settings"]
+    names = [n for n in sorted(saved.keys() | settings.keys()) if saved.get(n) != settings.get(n)]
     if names:
-        shown = ", ".join(f"{n} {theirs.get(n)!r}, here {settings.get(n)!r}" for n in names[:3])
-        raise DataError(f"{place}: checkpoint of another run: {shown}; remove the folder to start anew")
+        changed = ", ".join(f"{n} {settings.get(n)!r}, got {saved.get(n)!r}" for n in names[:3])
+        raise DataError(f"{path}: expected a checkpoint with {changed}; remove the folder to start again")
 
 
-def is_whole(place: Path) -> bool:
-    """Whether a checkpoint's content has the checksum written with it."""
+def is_whole(path: Path) -> bool:
+    """Whether the state of a checkpoint matches its checksum."""
     try:
-        return (place / "sha256").read_text() == sha256_file(place / "state.pt")
+        return (path / "sha256").read_text() == sha256_file(path / "state.pt")
     except OSError:
         return False
 
 
 def to_host(value: Any) -> Any:
-    """A copy in host memory of nested dicts, lists and tuples of tensors and numbers."""
+    """Copy nested dicts, lists and tuples of tensors and numbers to host memory."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -216,13 +217,13 @@ def to_host(value: Any) -> Any:
     return value
 
 
-def _place(folder: Path, step: int) -> Path:
+def _path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def _step(place: Path) -> int:
-    return int(place.name.removeprefix("step-"))
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
-def _all(folder: Path) -> list[Path]:
+def _paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-????????"))

@@ -103,8 +103,7 @@ class Trainer:
         return {**plain, **train, **data}
 
     def _check_data(self) -> None:
-        side = self.config.model.resolution // self.config.codec.factor
-        shape = (2 * self.config.codec.channels, side, side)
+        shape = self.config.codec.moments_shape(self.config.model.resolution)
         if self.data.shape != shape:
             raise DataError(f"{self.data.path}: expected latents of shape {shape} (C, H, W), got {self.data.shape}")
         if self.settings.flip and self.data.flipped is None:

@@ -97,7 +97,7 @@ def test_grey_and_misnamed_images_are_converted_and_counted(tmp_path):
 
 def test_codec_without_weights_is_refused(tmp_path):
     shutil.copy(embedded.CODEC / "config.json", tmp_path)
-    with pytest.raises(DataError, match=r"codec\.path .*found no diffusion_pytorch_model\.safetensors; needed"):
+    with pytest.raises(DataError, match=r"codec\.path .*: expected .*, got no diffusion_pytorch_model\.safetensors"):
         load_codec(dataclasses.replace(CODEC, path=str(tmp_path)))
 
 

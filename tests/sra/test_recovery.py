@@ -92,7 +92,7 @@ def test_a_disk_that_takes_a_part_at_a_time_gets_all(tmp_path):
             return min(7, len(content))
 
     slow = Slow()
-    hashing = checkpoint._Hashing(slow)
+    hashing = checkpoint.HashingFile(slow)
     assert hashing.write(b"0123456789" * 5) == 50
     assert slow.content == b"0123456789" * 5
     assert hashing.digest.hexdigest() == hashlib.sha256(slow.content).hexdigest()
@@ -110,7 +110,7 @@ def test_a_save_leaves_what_it_took(tmp_path):
 
 def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(noise_latents, tmp_path):
     train(noise_latents, tmp_path)
-    with pytest.raises(DataError, match=r"checkpoint of another run: train\.lr 0\.001, here 0\.002; remove"):
+    with pytest.raises(DataError, match=r"step-00000006: expected .* train\.lr 0\.002, got 0\.001"):
         train(noise_latents, tmp_path, changed(lr=2e-3))
     assert train(noise_latents, tmp_path, changed(steps=8, log_every=4, accumulate=2)).step == 8
 
@@ -118,7 +118,7 @@ def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(noise_latent
 def test_a_checkpoint_of_another_format_is_refused(noise_latents, tmp_path, monkeypatch):
     train(noise_latents, tmp_path)
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    with pytest.raises(DataError, match="checkpoint format 1, this version reads 2"):
+    with pytest.raises(DataError, match="step-00000006: expected checkpoint format 2, got 1"):
         train(noise_latents, tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_every_damaged_checkpoint_is_refused(noise_latents, tmp_path):
 
 def test_a_full_disk_ends_in_one_line_and_the_run_continues(noise_latents, tmp_path, monkeypatch):
     whole = train(noise_latents, tmp_path / "whole")
-    written, write = [], checkpoint._Hashing.write
+    written, write = [], checkpoint.HashingFile.write
 
     def full(self, content):
         written.append(len(content))
@@ -157,7 +157,7 @@ def test_a_full_disk_ends_in_one_line_and_the_run_continues(noise_latents, tmp_p
         return write(self, content)
 
     size = next((tmp_path / "whole" / "checkpoints").rglob("state.pt")).stat().st_size
-    monkeypatch.setattr(checkpoint._Hashing, "write", full)
+    monkeypatch.setattr(checkpoint.HashingFile, "write", full)
     with pytest.raises(OSError, match="No space left") as caught:
         train(noise_latents, tmp_path / "parts")
     assert "no space left on the disk; nothing finished is lost" in disk_trouble(caught.value, "x")
