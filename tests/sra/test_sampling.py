@@ -254,7 +254,7 @@ def test_public_shards_of_another_number_of_processes_are_refused(run, monkeypat
 def test_public_seeding_has_no_balanced_labels():
     with pytest.raises(ConfigError, match="labels: expected 'random'"):
         SampleConfig(seeding="public-code", labels="balanced")
-    with pytest.raises(ConfigError, match="ranks is for seeding 'public-code'"):
+    with pytest.raises(ConfigError, match="ranks: expected none"):
         SampleConfig(ranks=8)
 
 
