@@ -59,8 +59,9 @@ def test_tensorflow_lives_in_few_modules() -> None:
 
 def test_planning_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from benchmark.commands.run import show_plan; from pathlib import Path; "
-        "show_plan(Path('manifests/smoke.yaml'), None, None, None, as_json=True); "
+        "import sys; from pathlib import Path; from benchmark.commands.plan import show_plan; "
+        "from benchmark.plan.request import RunRequest; "
+        "show_plan(RunRequest(manifest=Path('manifests/smoke.yaml')), as_json=True); "
         "print([m for m in ('torch', 'tensorflow', 'diffusers', 'matplotlib', 'sklearn', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

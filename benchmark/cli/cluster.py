@@ -1,19 +1,20 @@
-"""`sra-bench submit`, `cancel`, `work` and `await`: parse, call, print."""
+"""Commands of clusters: `submit`, `cancel`, `work`, `await` and `render`."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from benchmark.cli.options import ManifestPath, Only, Out, RunDir, Set, Smoke
+from benchmark.cli.options import ManifestPath, Only, Out, RunDir, Set, Smoke, folder, request
 from benchmark.machine.environment import GRACE_SECONDS, MASTER_PORT, PATIENCE_SECONDS
 
 cluster_app = typer.Typer()
+render_app = typer.Typer(help="Write the jobs of a run as files for a cluster; submits nothing.", no_args_is_help=True)
+
+Site = Annotated[Path, typer.Option("--site", help="Settings of the cluster, see docs/kubernetes.md.")]
 
 
 class Cluster(StrEnum):
@@ -38,9 +39,9 @@ def work(
         float, typer.Option(min=1, help="Seconds that a job may take to save when asked to stop.")
     ] = GRACE_SECONDS,
 ) -> None:
-    """Run one batch of stages of a planned run on this machine: what a job of a cluster calls."""
+    """Run one batch of stages of a planned run on this machine; called by the jobs of a cluster."""
     from benchmark.commands.work import work as work_on
-    from benchmark.run.local import Node
+    from benchmark.run.executor import Node
 
     node = Node(count=nodes, rank=node_rank, address=address, port=port)
     typer.echo(work_on(run_directory, stage, node, processes, grace))
@@ -68,10 +69,8 @@ def submit(
     """Hand every stage that is not done to a cluster's queue; the same command again continues."""
     from benchmark.commands.submit import submit as submit_jobs
 
-    options: dict[str, Any] = {"smoke": smoke, "processes": processes, "dry_run": dry_run}
-    command = "sra-bench " + shlex.join(sys.argv[1:])
-    where: dict[str, Any] = {"executor": executor.value, "site": site}
-    typer.echo(submit_jobs(manifest, out, overrides, variant, command, **where, **options))
+    asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes)
+    typer.echo(submit_jobs(asked, executor=executor.value, site=site, dry_run=dry_run))
 
 
 @cluster_app.command()
@@ -91,7 +90,36 @@ def await_stages(
     stage: Annotated[list[str], typer.Option(metavar="DIRECTORY", help="A stage's directory name (repeatable).")],
     timeout: Annotated[float, typer.Option(min=0, help="Seconds.")] = PATIENCE_SECONDS,
 ) -> None:
-    """Wait until stages of a planned run are done: what a job of a cluster without an order of its own calls first."""
+    """Wait until stages of a planned run are done; called first by the jobs of a cluster that does not order them."""
     from benchmark.commands.work import await_stages as wait
 
     typer.echo(wait(run_directory, stage, timeout))
+
+
+@render_app.command()
+def kubernetes(
+    manifest: ManifestPath,
+    site: Site,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=folder, metavar="DIR", help="Run directory, as the pods see it.")
+    ] = None,
+    overrides: Set = None,
+    variant: Only = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for a file a level; default: print all.")] = None,
+    smoke: Smoke = False,
+) -> None:
+    """One Indexed Job for each batch of stages; run it where the volumes are mounted: it saves the plan there."""
+    from benchmark.commands.render import render_kubernetes
+
+    asked = request(manifest, out, overrides, variant, smoke=smoke)
+    typer.echo(render_kubernetes(asked, site=site, to=to), nl=to is not None)
+
+
+@render_app.command()
+def skypilot(
+    manifest: ManifestPath, site: Site, overrides: Set = None, variant: Only = None, smoke: Smoke = False
+) -> None:
+    """A task that runs the manifest on one machine of a cloud."""
+    from benchmark.commands.render import render_skypilot
+
+    typer.echo(render_skypilot(request(manifest, None, overrides, variant, smoke=smoke), site=site), nl=False)

@@ -1,18 +1,32 @@
-"""Commands that are jobs of `sra` and `evaluator`, and have parsers of their own: this process becomes them."""
+"""Commands that are jobs of `sra` and `evaluator`: this process becomes the job."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from typing import Any
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
+
+from benchmark.cli.options import Json
 
 jobs_app = typer.Typer()
 latents_app = typer.Typer(help="Latents in the packed format and in the authors' layout.", no_args_is_help=True)
 
-# These jobs have parsers of their own, which need neither torch nor a second list of their options here.
+# These jobs have parsers of their own, so that their options are not listed twice.
 JOB: Any = {"add_help_option": False, "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
+
+
+class Precision(StrEnum):
+    """Precisions of a network."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    fp16 = "fp16"
+    bf16 = "bf16"
 
 
 @jobs_app.command(**JOB)
@@ -36,9 +50,26 @@ def export(context: typer.Context) -> None:
 @jobs_app.command(**JOB)
 def perf(context: typer.Context) -> None:
     """Measure this machine's speed: perf {latents,train,sample,evaluate,all,scaling} [--compare] [--json]."""
-    from benchmark.commands.perf import measure
+    first = context.args[:1]
+    if first == ["evaluate"]:
+        become("evaluator.dev.perf", context.args[1:])
+    elif first == ["all"]:
+        _run("sra.perf", context.args)
+        become("evaluator.dev.perf", [])
+    else:
+        become("sra.perf", context.args)
 
-    sys.exit(measure(context.args))
+
+@jobs_app.command()
+def parity(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Golden folder, such as tests/golden.")],
+    as_json: Json = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Networks through torch.compile.")] = False,
+    precision: Annotated[Precision, typer.Option(help="Precision of the networks.")] = Precision.fp32,
+) -> None:
+    """Compare every golden number with this machine's; exit code 1 when any falls short."""
+    options = ["--json"] * as_json + ["--compile"] * compiled
+    become("sra.parity", [str(folder), "--precision", precision.value, *options])
 
 
 @latents_app.command(**JOB)
@@ -47,7 +78,18 @@ def convert(context: typer.Context) -> None:
     become("sra.data.public_layout", context.args)
 
 
-def become(module: str, arguments: list[str]) -> None:
+def become(module: str, arguments: list[str]) -> NoReturn:
     """Turn this process into a job: it gets the signals, and its exit code is this command's."""
+    from benchmark.run.process import job_environment
+
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], job_environment())  # noqa: S606 - no shell
+
+
+def _run(module: str, arguments: list[str]) -> None:
+    """Run a job first; its failure is this command's."""
+    from benchmark.run.process import job_environment
+
     command = [sys.executable, "-m", module, *arguments]
-    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+    done = subprocess.run(command, env=job_environment(), check=False)
+    if done.returncode != 0:
+        raise typer.Exit(done.returncode)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, NoReturn, cast
 
 import typer
 from typer.exceptions import TyperException
 
-from benchmark.cli.cluster import cluster_app
+from benchmark.cli.cluster import cluster_app, render_app
 from benchmark.cli.images import images_app
 from benchmark.cli.jobs import jobs_app, latents_app
-from benchmark.cli.options import Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke
-from benchmark.cli.render import render_app
-from sra.common.errors import UserError, disk_trouble
+from benchmark.cli.options import Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke, request
+from benchmark.plan.request import RunRequest
+from sra.common.errors import BAD_INPUT, STOPPED, UserError, disk_trouble
 
 app = typer.Typer(
     name="sra-bench",
@@ -90,15 +89,6 @@ class Format(StrEnum):
     latex = "latex"
 
 
-class Precision(StrEnum):
-    """Precisions of a network."""
-
-    fp32 = "fp32"
-    tf32 = "tf32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-
-
 @app.command()
 def run(
     manifest: ManifestPath,
@@ -113,16 +103,14 @@ def run(
     containers: InContainer = None,
 ) -> None:
     """Prepare, train, sample, score and report; the same command again continues."""
+    asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes, until=until.value)
+    if dry_run:
+        _show_plan(asked, executor, containers, as_json=False)
+        return
     from benchmark.commands.run import execute
     from benchmark.containers.executor import choose_executor
 
-    if dry_run:
-        plan(manifest, out, overrides, variant, processes, False, smoke, executor, containers)
-        return
-    command = "sra-bench " + shlex.join(sys.argv[1:])
-    chosen = choose_executor(executor.value, containers)
-    options: dict[str, Any] = {"smoke": smoke, "processes": processes, "executor": chosen}
-    typer.echo(execute(manifest, out, overrides, variant, until.value, command, **options))
+    typer.echo(execute(asked, choose_executor(executor.value, containers)))
 
 
 @app.command()
@@ -138,13 +126,16 @@ def plan(
     containers: InContainer = None,
 ) -> None:
     """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
-    from benchmark.commands.run import show_plan
+    asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes)
+    _show_plan(asked, executor, containers, as_json=as_json)
+
+
+def _show_plan(asked: RunRequest, executor: Backend, containers: list[str] | None, *, as_json: bool) -> None:
+    from benchmark.commands.plan import show_plan
     from benchmark.containers.executor import choose_executor
 
     chosen = choose_executor(executor.value, containers)
-    shown = chosen if executor is Backend.container else None
-    options: dict[str, Any] = {"as_json": as_json, "smoke": smoke, "processes": processes, "executor": shown}
-    typer.echo(show_plan(manifest, out, overrides, variant, **options))
+    typer.echo(show_plan(asked, chosen if executor is Backend.container else None, as_json=as_json))
 
 
 @app.command()
@@ -179,8 +170,7 @@ def evaluate(
     intervals: Annotated[bool, typer.Option(help="Estimate 95 % intervals.")] = True,
 ) -> None:
     """Score samples against a reference, each tool in a process of its own."""
-    from benchmark.commands.evaluate import score_samples
-    from benchmark.commands.tool_options import ToolOptions
+    from benchmark.commands.evaluate import ToolOptions, score_samples
 
     if json_path and json_path.is_dir():
         raise UserError(f"--json {json_path}: is a folder; a file is needed")
@@ -216,19 +206,6 @@ def convert_inception(
     from benchmark.commands.evaluate import convert_inception as convert_graph
 
     typer.echo(convert_graph(graph, out))
-
-
-@app.command()
-def parity(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Golden folder, such as tests/golden.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="Networks through torch.compile.")] = False,
-    precision: Annotated[Precision, typer.Option(help="Precision of the networks.")] = Precision.fp32,
-) -> None:
-    """Compare every golden number with this machine's; exit code 1 when any falls short."""
-    from benchmark.commands.parity import check_parity
-
-    raise typer.Exit(check_parity(folder, precision.value, as_json=as_json, compiled=compiled))
 
 
 @app.command()
@@ -364,7 +341,7 @@ def from_sra(
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point: a user's error is one line and exit code 2; a bug is a traceback."""
-    from benchmark.run.runner import STOPPED, StoppedError
+    from benchmark.run.process import StoppedError
 
     try:
         code = app(argv, standalone_mode=False)
@@ -374,10 +351,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except TyperException as error:
         if usage := _usage_error(error):
             typer.echo(f"error: {usage}", err=True)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
     except (StoppedError, KeyboardInterrupt):
         typer.echo("stopped; the same command continues", err=True)
         sys.exit(STOPPED)
@@ -386,7 +363,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         if line is None:
             raise
         typer.echo(f"error: {line}", err=True)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
 
 
 def _usage_error(error: TyperException) -> str:

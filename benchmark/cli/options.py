@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmark.plan.request import RunRequest
+
 
 def folder(text: str) -> Path:
-    """A path that was meant: `--out "$OUT"` without OUT is not the folder one happens to be in."""
+    """A path that is not empty: `--out "$OUT"` without OUT must not mean the current folder."""
     if not text:
-        raise typer.BadParameter("empty, a folder is needed")
+        raise typer.BadParameter("expected a folder, got ''")
     return Path(text)
 
 
@@ -27,3 +31,26 @@ Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", hel
 Processes = Annotated[
     int | None, typer.Option("--processes", metavar="N", help="Of training and sampling; default: one a GPU, or 1.")
 ]
+
+
+def request(
+    manifest: Path,
+    out: Path | None,
+    overrides: list[str] | None,
+    variants: list[str] | None,
+    *,
+    smoke: bool,
+    processes: int | None = None,
+    until: str = "report",
+) -> RunRequest:
+    """The request of a command that takes a manifest."""
+    return RunRequest(
+        manifest=manifest,
+        out=out,
+        overrides=tuple(overrides or ()),
+        variants=tuple(variants or ()),
+        smoke=smoke,
+        processes=processes,
+        until=until,
+        command="sra-bench " + shlex.join(sys.argv[1:]),
+    )

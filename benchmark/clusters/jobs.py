@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmark.plan.plan import Plan
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import REPORT, STAGE_KINDS, STEPS, Stage
-from benchmark.run.command import command_of
+from benchmark.run.executor import command_of
 
 
 @dataclass(frozen=True, kw_only=True)

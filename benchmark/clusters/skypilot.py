@@ -12,7 +12,7 @@ from benchmark.clusters.site_file import AbsolutePath
 from benchmark.containers.engine import HARDENED, TMPFS
 from benchmark.containers.settings import Images
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS
-from benchmark.run.runner import STOPPED
+from sra.common.errors import STOPPED
 from sra.common.validation import STRICT, matching
 
 MANIFEST = "/tmp/sra-bench/manifest.yaml"  # noqa: S108 - of the cloud's machine

@@ -12,8 +12,8 @@ from benchmark.machine import gpus, provenance
 from benchmark.manifest.schema import load
 from benchmark.plan.plan import make_plan
 from benchmark.plan.run_directory import RunDirectory
-from benchmark.run.local import interpreter_of
-from benchmark.run.runner import job_environment
+from benchmark.run.executor import interpreter_of
+from benchmark.run.process import job_environment
 from evaluator.tools import TOOL_MODULES
 
 PROBES = {

@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.assets.catalogue import located, remedy
-from benchmark.commands.tool_options import ToolOptions
-from benchmark.machine.gpus import missing_framework
 from benchmark.manifest.schema import TOOLS
 from benchmark.plan.run_directory import read_json
+from benchmark.plan.stages import EXTRACTOR_TOOLS, PROTOCOL_TOOLS
 from benchmark.report.crosscheck import disagreements
-from benchmark.run.local import interpreter_of
-from benchmark.run.runner import STOPPED, StoppedError, job_environment
+from benchmark.run.executor import interpreter_of
+from benchmark.run.process import run_job
 from evaluator.tools import TOOL_MODULES
 from sra.config import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolOptions:
+    """Options of scoring jobs; each tool takes those that it has."""
+
+    cache: Path | None = None
+    """Folder of cached features; None: they are not kept."""
+    expect_images: int | None = None
+    """Refuse samples of another number."""
+    trust_statistics: bool = False
+    """Score samples by the statistics that their file brings."""
+    allow_other_size: bool = False
+    """Score against a reference of another resolution."""
+    intervals: bool = True
+    """Estimate 95 % intervals."""
+
+    extractor: str = "own"
+    """Network of clean-fid and torch-fidelity: their `own`, or the `graph`'s, converted."""
+    assets: Path | None = None
+    """Folder of their own weights; default: $SRA_BENCH_ASSETS."""
+    views: Path | None = None
+    """Folder for class histograms and nearest references, in a folder of each tool's name."""
+
+    def argv(self, tool: str) -> list[str]:
+        """The part of a tool's command line."""
+        command = [*self._shared(), *(["--extractor", self.extractor] if tool in EXTRACTOR_TOOLS else [])]
+        if tool in EXTRACTOR_TOOLS and self.assets:
+            command += ["--assets", str(self.assets)]
+        if tool in PROTOCOL_TOOLS and self.views:
+            command += ["--views", str(self.views / tool)]
+        return command
+
+    def _shared(self) -> list[str]:
+        command = ["--cache", str(self.cache)] if self.cache else []
+        command += ["--expect-images", str(self.expect_images)] if self.expect_images is not None else []
+        command += ["--trust-statistics"] if self.trust_statistics else []
+        command += ["--allow-other-size"] if self.allow_other_size else []
+        return [*command, *([] if self.intervals else ["--no-intervals"])]
 
 
 def score_samples(
@@ -53,7 +91,7 @@ def convert_inception(graph: str, out: Path) -> str:
         UserError: not such a graph, or a place that cannot be written.
     """
     command = [sys.executable, "-m", "evaluator.inception.convert", _graph(graph), str(out)]
-    return _job("convert-inception", command, subprocess.PIPE).strip()
+    return run_job("convert-inception", command, capture=True).strip()
 
 
 def _graph(name: str) -> str:
@@ -81,35 +119,10 @@ def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[
             str(record),
         ]
         command += ["--reference", str(reference), "--graph", graph, *options]
-        _job(tool, command)
+        run_job(tool, command)
         found = read_json(record)
     assert found is not None, f"{tool} left no record"
     return found
-
-
-def _job(name: str, command: list[str], output: int | None = None) -> str:
-    """Run a job; returns what it prints where `output` is a pipe.
-
-    Raises:
-        UserError: it refused its input, or died.
-        StoppedError: it was asked to stop, or this process was.
-    """
-    pipes: dict[str, Any] = {"stdout": output, "stderr": subprocess.PIPE}
-    try:
-        done = subprocess.run(command, **pipes, text=True, env=job_environment(), check=False)
-    except KeyboardInterrupt:
-        raise StoppedError from None
-    if done.returncode == STOPPED:
-        raise StoppedError
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    if done.returncode == 2 and errors:
-        raise UserError(errors[-1].removeprefix("error: "))
-    if done.returncode != 0 and (why := missing_framework(done.stderr)):
-        raise UserError(f"{name}: {why}")
-    if done.returncode != 0:
-        sys.stderr.write(done.stderr)
-        raise UserError(f"{name} ended with exit code {done.returncode}")
-    return done.stdout or ""
 
 
 def _lines(tool: str, record: dict[str, Any]) -> list[str]:

@@ -11,8 +11,9 @@ import dataclasses
 import time
 from pathlib import Path
 
-from benchmark.commands.run import prepare
 from benchmark.plan.plan import Plan, in_order
+from benchmark.plan.prepare import prepare
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import Stage
 from benchmark.report.collect import collect_report
@@ -34,7 +35,7 @@ def rehearse(manifests: list[Path], out: Path) -> dict[str, Report]:
     """
     directory = RunDirectory(out.absolute())
     directory.create()
-    plans = [prepare(path, out, None, None, smoke=True)[0] for path in manifests]
+    plans = [prepare(RunRequest(manifest=path, out=out, smoke=True)).plan for path in manifests]
     with directory.locked():
         run_plan(merged(plans), Session(directory=directory))
         # matplotlib and jinja2 are imported only for the report.

@@ -13,32 +13,19 @@ from benchmark.clusters.jobs import REPORT_JOB, Job, jobs_of
 from benchmark.clusters.kubernetes import manifests
 from benchmark.clusters.kubernetes.site import Kubernetes
 from benchmark.clusters.site_file import section
-from benchmark.commands.run import check_split, prepare, register
-from benchmark.manifest.schema import load
-from benchmark.manifest.smoke_form import scaled
 from benchmark.plan.plan import Plan, state_of
+from benchmark.plan.prepare import check_batch_split, check_inputs, load_request, prepare, register
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
-from benchmark.run.runner import StageError, check_inputs
 from sra.common.errors import UserError
 from sra.common.files import write_bytes
 
 
-def render_kubernetes(
-    manifest: Path,
-    out: Path | None,
-    overrides: list[str] | None,
-    variants: list[str] | None,
-    command: str,
-    *,
-    site: Path,
-    to: Path | None,
-    smoke: bool = False,
-) -> str:
+def render_kubernetes(request: RunRequest, *, site: Path, to: Path | None) -> str:
     """Save the plan in the run directory; return the jobs' YAML, or write it by level into a folder.
 
     Args:
-        manifest, out, overrides, variants, smoke: as of `run`; volumes are mounted here as in the pods.
-        command: what was typed, for the report.
+        request: from the command line; volumes are mounted here as in the pods.
         site: file with the section `kubernetes:`.
         to: folder; None: return the YAML.
 
@@ -46,16 +33,16 @@ def render_kubernetes(
         UserError: bad input, in one line.
     """
     cluster = section(site, "kubernetes", Kubernetes)
-    plan, directory, _ = prepare(manifest, out, overrides, variants, smoke=smoke, elsewhere=cluster.processes)
+    plan, directory, _ = prepare(request, remote_processes=cluster.processes)
     try:
         check_inputs(plan)
-    except StageError as error:
+    except UserError as error:
         raise UserError(f"{error}; render where the volumes are mounted") from error
     jobs = pending_jobs(plan, directory)
     files = manifests.render(jobs, directory, plan.loaded.name, cluster)
     directory.create()
     with directory.locked():
-        register(plan, directory, command)
+        register(plan, directory, request.command)
     if to is None:
         return "---\n" + dump([document for documents in files.values() for document in documents])
     return _write(files, manifests.apply_script(jobs, directory, cluster), to)
@@ -80,22 +67,19 @@ def _write(files: dict[str, list[manifests.Document]], script: str, to: Path) ->
     return f"{to}: {', '.join(files)}; {to / 'apply.sh'} applies them in order"
 
 
-def render_skypilot(
-    manifest: Path, overrides: list[str] | None, variants: list[str] | None, *, site: Path, smoke: bool = False
-) -> str:
+def render_skypilot(request: RunRequest, *, site: Path) -> str:
     """The YAML of a task that runs a manifest on one machine of a cloud.
 
     Raises:
         UserError: bad input, in one line.
     """
     machine = section(site, "skypilot", skypilot.SkyPilot)
-    loaded = load(manifest, overrides, variants)
-    loaded = scaled(loaded) if smoke else loaded
-    check_split(loaded, machine.gpus)
-    options = [word for item in overrides or [] for word in ("--set", item)]
-    options += [word for name in variants or [] for word in ("--variant", name)]
-    options += ["--smoke"] if smoke else []
-    document = skypilot.task(manifest, loaded.name, options, machine)
+    loaded = load_request(request)
+    check_batch_split(loaded, machine.gpus)
+    options = [word for item in request.overrides for word in ("--set", item)]
+    options += [word for name in request.variants for word in ("--variant", name)]
+    options += ["--smoke"] if request.smoke else []
+    document = skypilot.task(request.manifest, loaded.name, options, machine)
     return dump([document])
 
 

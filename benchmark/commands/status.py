@@ -7,91 +7,21 @@ OUT/stages/<name>-<key>/heartbeat.json    written by the job: step, total, rate,
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import socket
-import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from benchmark.clusters.slurm.submitted import add_queue
 from benchmark.plan.run_directory import RunDirectory, is_alive, is_done, read_json
 from sra.common.errors import UserError
-from sra.common.files import replacing
 
-PULSE_SECONDS = 5.0
-"""Between two signs of life of a runner."""
 SILENT_SECONDS = 60.0
 """A runner of another machine that is silent for so long has stalled or died."""
 STALL_SECONDS = 120.0
 """A job without progress for so long, and for ten times its usual step, has stalled."""
-
-
-class Pulse:
-    """A runner's sign of life; a disk that refuses it does not stop the run."""
-
-    def __init__(self, path: Path, stages: list[tuple[str, str, str]]) -> None:
-        """Prepare the file.
-
-        Args:
-            path: of the sign of life; its folder is there.
-            stages: (name, directory's name, key) of each, in order.
-        """
-        self.path = path
-        self.stages = [{"name": name, "directory": place, "key": key} for name, place, key in stages]
-        self.current: list[str] = []
-        self.since = time.time()
-
-    def __enter__(self) -> Self:
-        self.write("running")
-        return self
-
-    def __exit__(self, cls: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None:
-            self.write("ended")
-        else:
-            failed = isinstance(error, Exception) and str(error)
-            self.write("failed" if failed else "stopped", str(error) or None)
-
-    def now(self, stages: list[str]) -> None:
-        """These stages are running."""
-        self.current, self.since = stages, time.time()
-        self.write("running")
-
-    @contextlib.contextmanager
-    def beating(self) -> Iterator[None]:
-        """Say every few seconds that the runner lives, for as long as the block takes."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(PULSE_SECONDS):
-                self.write("running")
-
-        thread = threading.Thread(target=beat, name="pulse", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    def write(self, state: str, message: str | None = None) -> None:
-        """Write at once.
-
-        Args:
-            state: `running`, `ended`, `stopped` or `failed`.
-            message: why it failed.
-        """
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "since": self.since}
-        document = {"schema": 1, "state": state, "message": message, **who}
-        document |= {"current": self.current, "stages": self.stages}
-        with contextlib.suppress(OSError), replacing(self.path, durable=False) as temporary:
-            temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
 def show(root: Path, *, as_json: bool) -> str:

@@ -9,26 +9,20 @@ from benchmark.clusters.slurm import queue as slurm_queue
 from benchmark.clusters.slurm.site import SlurmSite, site_path
 from benchmark.clusters.slurm.submit import cluster_of, show, submit_slurm
 from benchmark.clusters.slurm.submitted import load_submitted
-from benchmark.commands.run import prepare
+from benchmark.plan.prepare import check_inputs, prepare
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
-from benchmark.run.runner import check_inputs
 from sra.common.errors import UserError
 
 
-def submit(
-    manifest: Path,
-    out: Path | None,
-    overrides: list[str] | None,
-    variants: list[str] | None,
-    command: str,
-    *,
-    executor: str,
-    site: Path | None,
-    smoke: bool = False,
-    processes: int | None = None,
-    dry_run: bool = False,
-) -> str:
+def submit(request: RunRequest, *, executor: str, site: Path | None, dry_run: bool = False) -> str:
     """Submit every stage that is not done; the same command again continues. Returns what to print.
+
+    Args:
+        request: from the command line; its processes are those over all nodes.
+        executor: kind of cluster.
+        site: the cluster's settings; None: $SRA_BENCH_SITE, or ./site.yaml.
+        dry_run: only show the jobs.
 
     Raises:
         UserError: bad input, in one line.
@@ -36,13 +30,12 @@ def submit(
     path = site_path(site)
     if executor != "slurm":
         raise UserError(f"--executor {executor}: `sra-bench render {executor}` writes its jobs, for kubectl to apply")
-    settings = section(path, "slurm", SlurmSite)
-    cluster = cluster_of(settings, path, processes)
-    plan, directory, _ = prepare(manifest, out, overrides, variants, smoke=smoke, elsewhere=cluster.processes)
+    cluster = cluster_of(section(path, "slurm", SlurmSite), path, request.processes)
+    plan, directory, _ = prepare(request, remote_processes=cluster.processes)
     check_inputs(plan)
     if dry_run:
         return show(plan, directory, cluster)
-    return submit_slurm(plan, directory, cluster, command)
+    return submit_slurm(plan, directory, cluster, request.command)
 
 
 def cancel(root: Path, *, now: bool = False) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json
 from benchmark.plan.saved_plan import record_session, require_plan
 from benchmark.plan.stages import REPORT, Stage, label_of
-from benchmark.run.command import command_of
-from benchmark.run.local import ALONE, Local, Node
-from benchmark.run.runner import STOP_SIGNALS, STOPPED, Session, StageError, StoppedError, run_plan, stream
-from sra.common.errors import UserError, did_you_mean
+from benchmark.run.executor import SINGLE_NODE, Local, Node, command_of
+from benchmark.run.process import STOP_SIGNALS, StoppedError, how_it_ended, signal_handlers, stream
+from benchmark.run.runner import Session, StageError, run_plan
+from sra.common.errors import STOPPED, UserError, did_you_mean
 
 FOLLOW_SECONDS = 600.0
 """How long a node of rank 1 or more waits for rank 0 to prepare the stage."""
@@ -27,7 +26,9 @@ POLL_SECONDS = 5.0
 """Between two looks at a stage that is awaited."""
 
 
-def work(root: Path, names: Sequence[str], node: Node = ALONE, processes: int = 1, grace: float = GRACE_SECONDS) -> str:
+def work(
+    root: Path, names: Sequence[str], node: Node = SINGLE_NODE, processes: int = 1, grace: float = GRACE_SECONDS
+) -> str:
     """Run stages of a planned run, or write its report.
 
     Every node calls this; rank 0 writes the stage records.
@@ -54,12 +55,8 @@ def _stoppable() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise StoppedError
 
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
+    with signal_handlers(dict.fromkeys(STOP_SIGNALS, stop)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _work(names: Sequence[str], session: Session, node: Node) -> str:
@@ -77,7 +74,7 @@ def _work(names: Sequence[str], session: Session, node: Node) -> str:
             record_session(plan, directory, stages[0])
         session = dataclasses.replace(session, lock=lock)
         part = dataclasses.replace(plan, stages=tuple(stages))
-        run_plan(part, session, pulse=directory.workers / f"{stages[0].directory.name}.json")
+        run_plan(part, session, heartbeat=directory.workers / f"{stages[0].directory.name}.json")
     return f"done: {', '.join(stage.name for stage in stages)}"
 
 
@@ -95,7 +92,7 @@ def chosen(plan: Plan, names: Sequence[str]) -> list[Stage]:
 
 
 def _follow(stages: list[Stage], session: Session, node: Node) -> str:
-    """Start this node's processes of a job whose stage the first node has prepared; it alone finishes it."""
+    """Start this node's processes of a job whose stage rank 0 has prepared and will finish."""
     pending = [s for s in stages if state_of(s, session.directory)[0] != "done"]
     if not pending:
         return "done before"
@@ -106,12 +103,12 @@ def _follow(stages: list[Stage], session: Session, node: Node) -> str:
     if code == STOPPED:
         raise StoppedError
     if code != 0:
-        raise StageError(f"node {node.rank}: {last_error or f'ended with exit code {code}; see {log}'}")
+        raise StageError(f"node {node.rank}: {last_error or f'{how_it_ended(code)}; see {log}'}")
     return f"node {node.rank}: done"
 
 
 def _await(stages: list[Stage]) -> None:
-    """Until the first node has written each stage's settings.
+    """Wait until rank 0 has written each stage's settings.
 
     Raises:
         StageError: it does not.
@@ -120,7 +117,7 @@ def _await(stages: list[Stage]) -> None:
     for stage in stages:
         while (read_json(stage.directory / "stage.json") or {}).get("key") != stage.key:
             if time.monotonic() > deadline:
-                raise StageError(f"stage {stage.name}: the node of rank 0 has not begun within {FOLLOW_SECONDS:.0f} s")
+                raise StageError(f"stage {stage.name}: rank 0 has not begun within {FOLLOW_SECONDS:.0f} s")
             time.sleep(0.5)
 
 

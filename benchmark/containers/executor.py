@@ -22,10 +22,8 @@ from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, REVISION
 from benchmark.machine.gpus import visible_gpus
 from benchmark.plan.plan import is_hub_id
 from benchmark.plan.run_directory import key_of
-from benchmark.run.command import Command
-from benchmark.run.executor import Executor
-from benchmark.run.local import ALONE, Local
-from benchmark.run.runner import SPOKEN
+from benchmark.run.executor import SINGLE_NODE, Command, Executor, Local
+from benchmark.run.process import JOB_ENV
 from sra.common.errors import UserError
 
 APPTAINER = "apptainer"
@@ -33,7 +31,7 @@ PASSED_ON = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_
 """Environment variables that a job in a container gets from outside."""
 NOT_PASSED_ON = (TENSORFLOW_PYTHON, REVISION, ASSETS_FOLDER)
 """Of these, the ones that the image or this executor sets."""
-FIXED_ENV = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **SPOKEN}  # noqa: S108
+FIXED_ENV = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **JOB_ENV}  # noqa: S108
 
 
 def choose_executor(name: str, containers: list[str] | None) -> Executor:
@@ -80,7 +78,7 @@ class Container:
 
     def argv(self, command: Command) -> list[str]:
         """The engine's command line with the job's within it."""
-        job = Local(ALONE, self.settings.python(command.module)).argv(command)
+        job = Local(SINGLE_NODE, self.settings.python(command.module)).argv(command)
         return [*self.start(command, name_of(command.writes)), *job]
 
     def ready(self, command: Command) -> None:

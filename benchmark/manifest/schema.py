@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -168,7 +169,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 SECTIONS = ("data", "codec", "model", "train", "sample", "score")
 
 
-def load(path: Path, overrides: list[str] | None = None, variants: list[str] | None = None) -> Loaded:
+def load(path: Path, overrides: Sequence[str] = (), variants: Sequence[str] = ()) -> Loaded:
     """Read, override, complete and check a manifest.
 
     Args:
@@ -180,7 +181,7 @@ def load(path: Path, overrides: list[str] | None = None, variants: list[str] | N
         ManifestError: anything a user must mend, in one line.
     """
     document = read(path)
-    for item in overrides or []:
+    for item in overrides:
         override(document, item)
     manifest = _validated(Manifest, normalised(document), path)
     for name in (manifest.name, *manifest.variants):

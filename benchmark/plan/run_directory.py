@@ -3,7 +3,7 @@
 OUT/manifest.resolved.yaml, provenance.json
 OUT/stages/<name>-<key>/   stage.json, log.txt, outputs, done.json (written last)
 OUT/report/                report.json, report.md, report.html
-OUT/workers/               signs of life of those that run single stages (on a cluster)
+OUT/workers/               heartbeat files of runners of single stages (on a cluster)
 OUT/cluster/               jobs.json, and each job's batch script and log
 """
 
@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from sra.common.files import read_json, write_json
 from sra.config import UserError
@@ -93,13 +95,13 @@ class RunDirectory:
             raise StoreError(f"--out {self.root}: not writable by uid {os.getuid()}")
 
     @property
-    def pulse(self) -> Path:
-        """Sign of life of the runner that walks the whole plan."""
+    def heartbeat(self) -> Path:
+        """Heartbeat file of the runner of the whole plan."""
         return self.root / "run.json"
 
     @property
     def workers(self) -> Path:
-        """Folder of the signs of life of those that run single stages."""
+        """Folder of the heartbeat files of runners of single stages."""
         return self.root / "workers"
 
     @property
@@ -171,14 +173,13 @@ class RunDirectory:
 
 
 def is_alive(process: int, host: str) -> bool:
-    """Whether a process may be there: one of another host cannot be asked."""
+    """Whether a process may be running: one of another host cannot be checked."""
     if host != socket.gethostname():
         return True
     try:
-        status = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
+        return psutil.Process(process).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
         return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def outputs_of(directory: Path, names: tuple[str, ...]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from benchmark.published.verdict import TOOL
 from benchmark.report.collect import collect_report
 from benchmark.report.model import Record
 from benchmark.report.render import write_report
-from benchmark.run.runner import evaluator_job
+from benchmark.run.process import evaluator_job
 from sra.common.errors import UserError, expected
 from sra.common.files import replacing, sha256_file
 

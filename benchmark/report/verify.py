@@ -20,7 +20,7 @@ from benchmark.report.bundle import CONTENTS, SCHEMA, Contents, classifier_name,
 from benchmark.report.collect import collect_report
 from benchmark.report.model import SCHEMA as REPORT_SCHEMA
 from benchmark.report.model import Report, Row, read_report
-from benchmark.run.runner import evaluator_job
+from benchmark.run.process import evaluator_job
 from sra.common.errors import UserError
 from sra.common.files import sha256_file
 

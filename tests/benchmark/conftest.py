@@ -139,7 +139,7 @@ def finished(tmp_path: Path, registry: Registry) -> Callable[..., tuple[Path, Pl
         name: str = "run",
     ) -> tuple[Path, Plan]:
         variants = {variant: settings_of(registry, registry.row(row)) for variant, row in rows.items()}
-        loaded = load(write_manifest(tmp_path, variants), overrides)
+        loaded = load(write_manifest(tmp_path, variants), overrides or ())
         directory = RunDirectory(tmp_path / name)
         directory.create()
         plan = make_plan(loaded, directory)

@@ -117,7 +117,7 @@ def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     plan = make_plan(load(ROOT / SMOKE), directory)
     usage = type("usage", (), {"free": 10_000_000})
     monkeypatch.setattr(runner.shutil, "disk_usage", lambda _path: usage)
-    with pytest.raises(runner.StageError, match="GB free, about"):
+    with pytest.raises(runner.StageError, match=r"--out .*GB free"):
         runner.run_plan(plan, runner.Session(directory=directory))
 
 
@@ -132,16 +132,18 @@ def test_check_and_friends_refuse_a_folder_without_a_run(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("key", "place", "said"),
+    ("key", "place", "allowed"),
     [
-        ("graph", "embedded:digitz", "not embedded; allowed: embedded:digits"),
-        ("graph", "README.md", "a file of .pb, .safetensors is needed"),
-        ("reference", "README.md", "a file of .npz, .zip is needed"),
+        ("graph", "embedded:digitz", "embedded:digits"),
+        ("graph", "README.md", ".pb or .safetensors"),
+        ("reference", "README.md", ".npz or .zip"),
     ],
 )
-def test_what_scoring_reads_is_refused_before_anything_runs(key: str, place: str, said: str, tmp_path: Path) -> None:
+def test_what_scoring_reads_is_refused_before_anything_runs(key: str, place: str, allowed: str, tmp_path: Path) -> None:
     line = refused("run", SMOKE, "--out", str(tmp_path / "out"), "--set", f"score.{key}={place}")
-    assert f"score.{key} {place}: {said}" in line
+    assert f"score.{key}: expected" in line
+    assert allowed in line
+    assert place in line
     assert not (tmp_path / "out").exists()
 
 
@@ -223,7 +225,7 @@ def test_a_read_only_file_system_is_one_line() -> None:
         (["run", SMOKE, "--ot", "x"], "error: sra-bench run: No such option: --ot (Possible options: --out, --set)"),
         (["rn"], "error: sra-bench: No such command 'rn'. Did you mean 'run'?"),
         (["report", "x", "--format", "pdf"], "'pdf' is not one of 'md', 'html', 'json', 'latex'."),
-        (["run", SMOKE, "--out", ""], "error: sra-bench run: Invalid value for '--out': empty, a folder is needed"),
+        (["run", SMOKE, "--out", ""], "error: sra-bench run: Invalid value for '--out': expected a folder, got ''"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(arguments: list[str], line: str) -> None:

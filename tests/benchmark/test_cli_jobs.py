@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmark.cli import jobs
+from benchmark.cli.main import main
 from sra.common.files import write_json
+from sra.parity.tolerance import ROUNDING
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,3 +84,51 @@ def test_from_sra_prints_a_manifest_or_the_tables(call):
     document = yaml.safe_load(done.stdout)
     assert (document["name"], document["seed"], document["train"]["global_batch"]) == ("x", 3, 64)
     assert call("from-sra", "--tables").stdout.strip() in (ROOT / "docs" / "from-sra.md").read_text()
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Calls a command and returns the jobs that it starts; `sra.perf` ends with exit code `code`."""
+
+    def call(*arguments, code=0):
+        commands = []
+
+        def run(command, **_):
+            commands.append(command[2:])
+            return subprocess.CompletedProcess(command, code)
+
+        def become(_, command, environment):
+            assert environment["PYTHONUNBUFFERED"] == "1"
+            commands.append(command[2:])
+            raise SystemExit(0)
+
+        monkeypatch.setattr(jobs.subprocess, "run", run)
+        monkeypatch.setattr(jobs.os, "execve", become)
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        return commands, ended.value.code
+
+    return call
+
+
+def test_perf_starts_the_jobs_that_measure(started):
+    train = ["train", "--compare", "--model", "B/2"]
+    assert started("perf", *train) == ([["sra.perf", *train]], 0)
+    assert started("perf", "evaluate", "--json", "x.json") == ([["evaluator.dev.perf", "--json", "x.json"]], 0)
+    assert started("perf", "all") == ([["sra.perf", "all"], ["evaluator.dev.perf"]], 0)
+    assert started("perf", "all", "--json", code=2) == ([["sra.perf", "all", "--json"]], 2)
+
+
+def test_parity_passes_its_options_on(started):
+    arguments = ["golden", "--precision", "bf16", "--json", "--compile"]
+    assert started("parity", *arguments) == ([["sra.parity", *arguments]], 0)
+    assert [precision.value for precision in jobs.Precision] == list(ROUNDING)
+
+
+def test_parity_refuses_a_folder_that_is_not_golden(tmp_path):
+    command = [sys.executable, "-m", "benchmark.cli.main", "parity", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}: ")
+    assert "config.json" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from benchmark.commands.run import prepare, show_plan
+from benchmark.commands.plan import show_plan
 from benchmark.containers import preflight
 from benchmark.containers.build import installed_version
 from benchmark.containers.engine import CUDA_LABEL
 from benchmark.containers.executor import Container, choose_executor, name_of
 from benchmark.containers.settings import EVALUATOR_PYTHON, ContainerSettings, parse_settings
 from benchmark.machine.environment import GRACE_SECONDS
+from benchmark.plan.prepare import prepare
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import is_done
-from benchmark.run.command import Command, command_of
-from benchmark.run.runner import STOPPED
-from sra.common.errors import UserError
+from benchmark.run.executor import Command, command_of
+from sra.common.errors import STOPPED, UserError
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2", "sample.images=8"]
@@ -73,7 +74,7 @@ def options(argv: list[str], name: str) -> list[str]:
 
 
 def test_each_stage_runs_in_its_image(tmp_path: Path, assets: Path) -> None:
-    plan, directory, _ = prepare(ROOT / "manifests" / "smoke.yaml", tmp_path / "run", None, None, smoke=False)
+    plan, directory, _ = prepare(RunRequest(manifest=ROOT / "manifests" / "smoke.yaml", out=tmp_path / "run"))
     first = {stage.tool or stage.kind.name: command_of([stage], directory) for stage in plan.stages}
     apart, one = Container(ContainerSettings(), "docker"), Container(ContainerSettings(one=True), "docker")
     images = {kind: apart.image(command) for kind, command in first.items()}
@@ -277,12 +278,13 @@ def test_a_container_that_outlived_its_run_is_stopped_first(tmp_path: Path, engi
 
 def test_the_plan_shows_the_command_lines(tmp_path: Path, engine: Path) -> None:
     executor = choose_executor("container", ["engine=podman", "tag=v1"])
-    arguments = (ROOT / "manifests" / "smoke.yaml", tmp_path / "run", SETTINGS, ["baseline"])
-    text = show_plan(*arguments, as_json=False, executor=executor)
+    manifest = ROOT / "manifests" / "smoke.yaml"
+    request = RunRequest(manifest=manifest, out=tmp_path / "run", overrides=tuple(SETTINGS), variants=("baseline",))
+    text = show_plan(request, executor, as_json=False)
     assert "[train-baseline] podman run --rm" in text
-    shown = json.loads(show_plan(*arguments, as_json=True, executor=executor))["commands"]
+    shown = json.loads(show_plan(request, executor, as_json=True))["commands"]
     assert [c["batch"] for c in shown][:3] == ["images", "latents", "train-baseline"]
-    assert "commands" not in json.loads(show_plan(*arguments, as_json=True))
+    assert "commands" not in json.loads(show_plan(request, as_json=True))
     assert {tuple(call) for call in calls(engine)} == {("version",)}
 
 
@@ -302,7 +304,11 @@ def test_a_run_in_containers_stops_continues_and_ends(tmp_path: Path, engine: Pa
     process.communicate(timeout=120)
     assert process.returncode == STOPPED
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
-    plan, _, _ = prepare(ROOT / "manifests" / "smoke.yaml", out, settings, ["baseline"], smoke=False)
+    plan, _, _ = prepare(
+        RunRequest(
+            manifest=ROOT / "manifests" / "smoke.yaml", out=out, overrides=tuple(settings), variants=("baseline",)
+        )
+    )
     train = next(stage for stage in plan.stages if stage.kind.name == "train")
     assert is_done(train.directory, train.key)
     assert json.loads((train.directory / "stage.json").read_text())["argv"][:2] == ["docker", "run"]

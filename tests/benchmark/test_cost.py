@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.commands import run
+from benchmark.commands.plan import show_plan
 from benchmark.manifest.schema import load
 from benchmark.plan.cost import Estimate, load_table
 from benchmark.plan.counts import evaluations, parameters
 from benchmark.plan.plan import Plan, make_plan
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
 from sra.config import CodecConfig, ModelConfig, SampleConfig, Size, UserError
 
@@ -152,7 +153,7 @@ def test_checkpoints_that_are_kept_for_good_take_disk_whatever_the_length_is_giv
 
 def test_plan_shows_it(tmp_path: Path) -> None:
     manifest = ROOT / "manifests" / "sit_xl_256.yaml"
-    document = json.loads(run.show_plan(manifest, tmp_path, None, None, as_json=True))
+    document = json.loads(show_plan(RunRequest(manifest=manifest, out=tmp_path), as_json=True))
     stages = {stage["stage"]: stage for stage in document["stages"]}
     assert stages["latents"]["disk_bytes"] == 1_281_167 * 8 * 32 * 32 * 4
     weights = parameters(ModelConfig(convention="sra"), VAE) * 4
@@ -162,6 +163,6 @@ def test_plan_shows_it(tmp_path: Path) -> None:
     unknown = [s for s in document["stages"] if s["gpu_hours"] is None]
     assert document["cost"]["stages_of_unknown_hours"] == len(unknown) > 0
     assert set(document["absent"]) == set(document["remedies"])
-    text = run.show_plan(manifest, tmp_path, None, None, as_json=False)
+    text = show_plan(RunRequest(manifest=manifest, out=tmp_path), as_json=False)
     assert "hours of one A100-80G" in text
     assert "`sra-bench fetch sit-xl2-sra-256-ep800`" in text

@@ -20,12 +20,12 @@ from benchmark.clusters.kubernetes.site import Claim, Kubernetes
 from benchmark.clusters.site_file import section
 from benchmark.commands import work
 from benchmark.commands.render import pending_jobs, render_kubernetes
-from benchmark.commands.run import prepare, register
 from benchmark.machine.environment import GRACE_SECONDS
+from benchmark.plan.prepare import prepare, register
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, is_done, write_json
 from benchmark.plan.stages import ScoreJob, Stage
-from benchmark.run.runner import STOPPED
-from sra.common.errors import UserError
+from sra.common.errors import STOPPED, UserError
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "manifests" / "smoke.yaml"
@@ -55,9 +55,13 @@ def site(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def requested(out: Path, settings: list[str] = SETTINGS) -> RunRequest:
+    return RunRequest(manifest=MANIFEST, out=out, overrides=tuple(settings), variants=("sra",))
+
+
 def rendered(folder: Path, **changes: Any) -> list[dict[str, Any]]:
     place = site(folder, **changes)
-    text = render_kubernetes(MANIFEST, folder / "run", SETTINGS, ["sra"], "render", site=place, to=None)
+    text = render_kubernetes(requested(folder / "run"), site=place, to=None)
     return list(yaml.safe_load_all(text))
 
 
@@ -183,13 +187,13 @@ def test_each_job_waits_for_what_it_reads(tmp_path: Path) -> None:
     assert awaited("train") == {"latents"}
     assert awaited("sample") == {"train-sra"}
     assert awaited("score") == {"images", "sample-sra"}
-    plan, _, _ = prepare(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], smoke=False)
+    plan, _, _ = prepare(requested(tmp_path / "run"))
     assert awaited("report") == {stage.name for stage in plan.stages}
 
 
 def test_jobs_keep_their_names_while_others_end(tmp_path: Path) -> None:
     before = {d["metadata"]["name"]: d for d in rendered(tmp_path)}
-    plan, _, _ = prepare(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], smoke=False)
+    plan, _, _ = prepare(requested(tmp_path / "run"))
     first = plan.stages[0]
     for name in first.outputs:
         (first.directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +263,7 @@ def test_inputs_must_lie_in_volumes() -> None:
 def test_inputs_must_be_there(tmp_path: Path) -> None:
     settings = [*SETTINGS, f"data.images={tmp_path}/none"]
     with pytest.raises(UserError, match=r"input not found: .*render where the volumes are mounted"):
-        render_kubernetes(MANIFEST, tmp_path / "run", settings, ["sra"], "x", site=site(tmp_path), to=None)
+        render_kubernetes(requested(tmp_path / "run", settings), site=site(tmp_path), to=None)
 
 
 KUBECTL = """#!/bin/sh
@@ -278,7 +282,7 @@ esac
 
 def test_files_are_applied_level_by_level(tmp_path: Path) -> None:
     to, calls = tmp_path / "jobs", tmp_path / "calls"
-    render_kubernetes(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], "x", site=site(tmp_path), to=to)
+    render_kubernetes(requested(tmp_path / "run"), site=site(tmp_path), to=to)
     (tmp_path / "kubectl").write_text(KUBECTL)
     (tmp_path / "kubectl").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "FAILING": "none"}
@@ -304,11 +308,11 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     to.mkdir()
     (to / "04-standin.yaml").touch()
     with pytest.raises(UserError, match=r"holds 04-standin\.yaml of another run"):
-        render_kubernetes(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], "x", site=site(tmp_path), to=to)
+        render_kubernetes(requested(tmp_path / "run"), site=site(tmp_path), to=to)
 
 
 def test_waiting_ends_with_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, directory, _ = prepare(MANIFEST, tmp_path, SETTINGS, ["sra"], smoke=False)
+    plan, directory, _ = prepare(requested(tmp_path))
     directory.create()
     with pytest.raises(UserError, match=r"plan\.json"):
         work.await_stages(tmp_path, ["x"], 0)
@@ -331,7 +335,7 @@ def test_waiting_ends_with_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_tool_that_could_not_run_is_not_waited_for(tmp_path: Path) -> None:
     """The table says so; its stage is never done, and its job has ended."""
-    plan, directory, _ = prepare(MANIFEST, tmp_path, SETTINGS, ["sra"], smoke=False)
+    plan, directory, _ = prepare(requested(tmp_path))
     directory.create()
     register(plan, directory, "x")
     score = next(stage for stage in plan.stages if stage.kind.name == "score")
@@ -354,7 +358,7 @@ def test_what_the_pods_run(tmp_path: Path) -> None:
     running = [start(found[kind]) for kind in ("latents", "images")]
     texts = [process.communicate(timeout=180)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], texts
-    plan, directory, _ = prepare(MANIFEST, tmp_path / "run", SETTINGS, ["sra"], smoke=False)
+    plan, directory, _ = prepare(requested(tmp_path / "run"))
     assert [job.kind for job in pending_jobs(plan, directory)] == [
         "train",
         "sample",

@@ -9,7 +9,7 @@ from benchmark.manifest.schema import load
 from benchmark.plan.plan import Plan, make_plan, state_of
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json, write_json
 from benchmark.plan.saved_plan import load_plan, save_plan
-from benchmark.run.command import command_of
+from benchmark.run.executor import command_of
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from benchmark.commands.run import execute
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import read_json, write_json
 from benchmark.published.schema import METRICS, Registry
 from benchmark.published.verdict import half_unit
@@ -99,13 +100,13 @@ def test_an_unfinished_run_says_what_is_missing(finished: Finished) -> None:
 
 
 def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark.run import runner
+    from benchmark.run import executor, runner
 
     job = "import sys; print('error: no'); sys.exit(2)"
-    monkeypatch.setattr(runner.Local, "argv", lambda *_: ["python", "-c", job])
+    monkeypatch.setattr(executor.Local, "argv", lambda *_: ["python", "-c", job])
     manifest = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
     with pytest.raises(runner.StageError):
-        execute(manifest, tmp_path / "out", None, None, "report", "sra-bench run smoke.yaml")
+        execute(RunRequest(manifest=manifest, out=tmp_path / "out"))
     report = read_report(tmp_path / "out" / "report" / "report.json")
     assert report is not None
     assert [row.verdict.status for row in report.rows] == ["failed", "failed"]

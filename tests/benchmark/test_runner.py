@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.plan import prepare
 from benchmark.plan.plan import Plan
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, StoreError, is_done, read_json, write_json
 from benchmark.plan.stages import Stage
+from benchmark.run import process as job_process
 from benchmark.run import runner
-from benchmark.run.command import Command
-from sra.config import CodecConfig, ModelConfig, StandInJob
+from benchmark.run.executor import Command
+from sra.config import CodecConfig, ModelConfig, StandInJob, UserError
 
 WORK = "import sys, pathlib; print('working'); pathlib.Path(sys.argv[1], 'samples.npz').write_text('x')"
 
@@ -46,7 +49,7 @@ class Script:
 
 
 def run_with(code: str, stage: Stage, tmp_path: Path) -> None:
-    runner._run_batch([stage], runner.Session(directory=RunDirectory(tmp_path), executor=Script(code, stage)))
+    runner.run_batch([stage], runner.Session(directory=RunDirectory(tmp_path), executor=Script(code, stage)))
 
 
 def test_finished_stage_has_a_log_and_done(stage: Stage, tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_a_crash_names_the_log(stage: Stage, tmp_path: Path) -> None:
 
 
 def test_exit_75_means_stopped(stage: Stage, tmp_path: Path) -> None:
-    with pytest.raises(runner.StoppedError):
+    with pytest.raises(job_process.StoppedError):
         run_with("import sys; sys.exit(75)", stage, tmp_path)
 
 
@@ -91,10 +94,10 @@ def test_a_signal_to_stop_reaches_the_job_and_no_process_is_left(tmp_path: Path,
     code = f"""
 import sys
 from pathlib import Path
-from benchmark.run import runner
+from benchmark.run import process
 try:
-    runner.stream([sys.executable, "-u", "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
-except runner.StoppedError:
+    process.stream([sys.executable, "-u", "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
+except process.StoppedError:
     sys.exit(75)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
@@ -112,8 +115,8 @@ def test_jobs_die_with_a_killed_runner(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from benchmark.run import runner
-runner.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
+from benchmark.run import process
+process.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert process.stdout is not None
@@ -167,10 +170,10 @@ def test_a_new_run_waits_for_the_jobs_of_one_that_was_killed(tmp_path: Path, cap
     code = f"""
 import sys
 from pathlib import Path
-from benchmark.run import runner
+from benchmark.run import process
 from benchmark.plan.run_directory import RunDirectory
 with RunDirectory(Path({str(tmp_path)!r})).locked() as lock:
-    runner.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job", lock)
+    process.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job", lock)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert process.stdout is not None
@@ -188,14 +191,14 @@ with RunDirectory(Path({str(tmp_path)!r})).locked() as lock:
 
 
 def test_processes_are_one_a_gpu_or_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "visible_gpus", lambda: 0)
-    assert [runner.processes_for(asked) for asked in (None, 1, 3)] == [1, 1, 3]
-    with pytest.raises(runner.StageError, match="--processes 0: allowed: 1 or more"):
-        runner.processes_for(0)
-    monkeypatch.setattr(runner, "visible_gpus", lambda: 2)
-    assert [runner.processes_for(asked) for asked in (None, 1)] == [2, 1]
-    with pytest.raises(runner.StageError, match="--processes 3: allowed: 1 to 2, one a GPU"):
-        runner.processes_for(3)
+    monkeypatch.setattr(prepare, "visible_gpus", lambda: 0)
+    assert [prepare.processes_for(asked) for asked in (None, 1, 3)] == [1, 1, 3]
+    with pytest.raises(UserError, match=r"--processes.*1 or more"):
+        prepare.processes_for(0)
+    monkeypatch.setattr(prepare, "visible_gpus", lambda: 2)
+    assert [prepare.processes_for(asked) for asked in (None, 1)] == [2, 1]
+    with pytest.raises(UserError, match=r"--processes.*1 to 2"):
+        prepare.processes_for(3)
 
 
 def test_a_disk_too_full_for_a_report_does_not_hide_the_stages_line(
@@ -213,4 +216,4 @@ def test_a_disk_too_full_for_a_report_does_not_hide_the_stages_line(
     monkeypatch.setattr(run, "run_plan", fail)
     monkeypatch.setattr(run, "write_reports", full)
     with pytest.raises(runner.StageError, match="stage score-adm: no space left"):
-        run.execute(Path("manifests/smoke.yaml"), tmp_path / "out", None, None, "report", "sra-bench run")
+        run.execute(RunRequest(manifest=Path("manifests/smoke.yaml"), out=tmp_path / "out"))

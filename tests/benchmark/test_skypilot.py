@@ -9,8 +9,8 @@ import yaml
 
 from benchmark.clusters.skypilot import MANIFEST
 from benchmark.commands.render import render_skypilot
-from benchmark.run.runner import STOPPED
-from sra.common.errors import UserError
+from benchmark.plan.request import RunRequest
+from sra.common.errors import STOPPED, UserError
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 
@@ -18,7 +18,9 @@ SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 def rendered(folder: Path, overrides: list[str] | None = None, **changes: Any) -> dict[str, Any]:
     path = folder / "site.yaml"
     path.write_text(yaml.safe_dump({"skypilot": {"bucket": "runs-of-mine", **changes}}))
-    document: dict[str, Any] = yaml.safe_load(render_skypilot(SMOKE, overrides, ["sra"], site=path))
+    document: dict[str, Any] = yaml.safe_load(
+        render_skypilot(RunRequest(manifest=SMOKE, overrides=tuple(overrides), variants=("sra",)), site=path)
+    )
     return document
 
 

@@ -16,8 +16,9 @@ from benchmark.clusters.jobs import REPORT_JOB, Job, jobs_of
 from benchmark.clusters.slurm.grace_period import grace_period
 from benchmark.clusters.slurm.script import Batch, Cluster, options, script
 from benchmark.clusters.slurm.site import Container, Group, SlurmSite
-from benchmark.commands.run import prepare
 from benchmark.plan.plan import Plan
+from benchmark.plan.prepare import prepare
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, write_json
 from sra.config import UserError
 
@@ -28,7 +29,7 @@ SITE = SlurmSite(gpu=GPU, cpu=Group(time="30"), command="/opt/sra bench/sra-benc
 
 @pytest.fixture
 def planned(tmp_path: Path) -> tuple[Plan, RunDirectory]:
-    plan, directory, _ = prepare(ROOT / "manifests" / "smoke.yaml", tmp_path / "a run", None, None, smoke=False)
+    plan, directory, _ = prepare(RunRequest(manifest=ROOT / "manifests" / "smoke.yaml", out=tmp_path / "a run"))
     directory.create()
     directory.cluster.mkdir()
     return plan, directory

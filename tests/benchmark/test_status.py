@@ -9,22 +9,30 @@ import pytest
 
 from benchmark.commands import status
 from benchmark.plan.run_directory import write_json
+from benchmark.plan.stages import ScoreJob, Stage
+from benchmark.run.heartbeat import RunnerHeartbeat
 from benchmark.run.runner import StageError
 from sra.common.heartbeat import Heartbeat
 from sra.config import UserError
 
 STAGES = [("images", "images-1", "k1"), ("train-sra", "train-2", "k2"), ("sample-sra", "sample-3", "k3")]
+JOB = ScoreJob(tool="adm", reference="x", graph="x")
+TRAIN = Stage(name="train-sra", directory=Path("train-2"), key="k2", job=JOB)
+
+
+def runner_of(path: Path) -> RunnerHeartbeat:
+    return RunnerHeartbeat(path, [Stage(name=n, directory=Path(place), key=key, job=JOB) for n, place, key in STAGES])
 
 
 @pytest.fixture
-def pulse(tmp_path: Path) -> status.Pulse:
+def pulse(tmp_path: Path) -> RunnerHeartbeat:
     """A run whose first stage is done and whose second has begun."""
     for _, place, key in STAGES[:2]:
         write_json(tmp_path / "stages" / place / "stage.json", {})
         if key == "k1":
             write_json(tmp_path / "stages" / place / "done.json", {"key": key, "outputs": {}})
-    pulse = status.Pulse(tmp_path / "run.json", STAGES)
-    pulse.now(["train-sra"])
+    pulse = runner_of(tmp_path / "run.json")
+    pulse.start([TRAIN])
     return pulse
 
 
@@ -49,11 +57,11 @@ def test_no_run(tmp_path: Path) -> None:
     for damaged in (None, "{", "{}"):
         if damaged:
             (tmp_path / "run.json").write_text(damaged)
-        with pytest.raises(UserError, match=r"no run\.json, or a damaged one; start it with"):
+        with pytest.raises(UserError, match=r"run\.json"):
             status.examine(tmp_path, 0.0)
 
 
-def test_running_with_progress(pulse: status.Pulse, tmp_path: Path) -> None:
+def test_running_with_progress(pulse: RunnerHeartbeat, tmp_path: Path) -> None:
     assert states(tmp_path) == ["running", "done", "running", "waiting"]
     beat(tmp_path, 320)
     assert states(tmp_path) == ["running", "done", "running", "waiting"]
@@ -64,15 +72,15 @@ def test_running_with_progress(pulse: status.Pulse, tmp_path: Path) -> None:
     assert (row["step"], row["total"], row["eta_seconds"], row["pid"]) == (320, 600, 70.0, os.getpid())
 
 
-def test_a_job_without_progress_has_stalled(pulse: status.Pulse, tmp_path: Path) -> None:
+def test_a_job_without_progress_has_stalled(pulse: RunnerHeartbeat, tmp_path: Path) -> None:
     beat(tmp_path, 320)
     assert states(tmp_path, after=status.STALL_SECONDS + 5) == ["running", "done", "stalled", "waiting"]
     # A heartbeat of the attempt before says nothing about this one, which still imports its libraries.
-    pulse.now(["train-sra"])
+    pulse.start([TRAIN])
     assert states(tmp_path, after=status.STALL_SECONDS + 5) == ["running", "done", "running", "waiting"]
 
 
-def test_a_runner_that_was_killed(pulse: status.Pulse, tmp_path: Path) -> None:
+def test_a_runner_that_was_killed(pulse: RunnerHeartbeat, tmp_path: Path) -> None:
     beat(tmp_path, 320)
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -80,13 +88,13 @@ def test_a_runner_that_was_killed(pulse: status.Pulse, tmp_path: Path) -> None:
     assert states(tmp_path) == ["died", "done", "stopped", "waiting"]
 
 
-def test_a_silent_runner_elsewhere(pulse: status.Pulse, tmp_path: Path) -> None:
+def test_a_silent_runner_elsewhere(pulse: RunnerHeartbeat, tmp_path: Path) -> None:
     change(tmp_path, host="another")
     assert states(tmp_path) == ["running", "done", "running", "waiting"]
     assert states(tmp_path, after=status.SILENT_SECONDS + 1) == ["silent", "done", "stalled", "waiting"]
 
 
-def test_stopped_failed_and_done(pulse: status.Pulse, tmp_path: Path) -> None:
+def test_stopped_failed_and_done(pulse: RunnerHeartbeat, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), pulse:
         raise KeyboardInterrupt
     assert states(tmp_path) == ["stopped", "done", "stopped", "waiting"]
@@ -103,6 +111,6 @@ def test_stopped_failed_and_done(pulse: status.Pulse, tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_the_sign_of_life_does_not_stop_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with status.Pulse(tmp_path / "file" / "run.json", STAGES) as pulse:
-        pulse.now(["images"])
+    with runner_of(tmp_path / "file" / "run.json") as pulse:
+        pulse.start([])
     Heartbeat(tmp_path / "file", 1, " steps").beat(1, None)

@@ -9,10 +9,12 @@ import pytest
 
 from benchmark.clusters.slurm.submitted import load_submitted
 from benchmark.commands import status
-from benchmark.commands.run import prepare
 from benchmark.commands.submit import cancel, submit
+from benchmark.plan.prepare import prepare
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.stages import Stage
+from benchmark.run.heartbeat import RunnerHeartbeat
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +31,17 @@ class Submission:
         self.site.write_text(SITE)
 
     def submit(self, *settings: str, variants: tuple[str, ...] = ("sra",), **options: Any) -> str:
-        overrides = ["score.tools=[adm]", *settings]
-        options = {"executor": "slurm", "site": self.site, **options}
-        return submit(ROOT / "manifests" / "smoke.yaml", self.out, overrides, list(variants), "sra-bench", **options)
+        request = self.request(*settings, variants=variants, processes=options.pop("processes", None))
+        return submit(request, **{"executor": "slurm", "site": self.site, **options})
+
+    def request(self, *settings: str, **options: Any) -> RunRequest:
+        manifest, overrides = ROOT / "manifests" / "smoke.yaml", ("score.tools=[adm]", *settings)
+        return RunRequest(
+            **{"manifest": manifest, "out": self.out, "overrides": overrides, "variants": ("sra",), **options}
+        )
 
     def stages(self) -> list[Stage]:
-        manifest = ROOT / "manifests" / "smoke.yaml"
-        plan, _, _ = prepare(manifest, self.out, ["score.tools=[adm]"], ["sra"], smoke=False)
-        return list(plan.stages)
+        return list(prepare(self.request()).plan.stages)
 
     def finish(self, *kinds: str) -> None:
         for stage in self.stages():
@@ -184,7 +189,7 @@ def test_processes_come_from_the_site(run: Submission) -> None:
     with pytest.raises(UserError, match=r"--processes 3: .*multiple of 2 .*gpu\.nodes"):
         run.submit(processes=3)
     run.site.write_text(SITE.replace("nodes: 2", "nodes: 2, gpus_per_node: 3"))
-    with pytest.raises(UserError, match="global_batch 32 is not divisible by 6 processes"):
+    with pytest.raises(UserError, match=r"train\.global_batch: .*6 processes"):
         run.submit()
 
 
@@ -240,8 +245,8 @@ def test_status_tells_queue_and_workers(run: Submission, fake_slurm: Any, monkey
     run.submit()
     run.finish("images")
     latents = next(s for s in run.stages() if s.kind.name == "latents")
-    pulse = status.Pulse(run.out / "workers" / "x.json", [(latents.name, latents.directory.name, latents.key)])
-    pulse.now(["latents"])
+    pulse = RunnerHeartbeat(run.out / "workers" / "x.json", [latents])
+    pulse.start([latents])
     rows = [entry("latents", "RUNNING"), entry("train-sra", "PENDING", "Priority"), entry("sample-sra", "CANCELLED")]
     fake_slurm.queue(*rows)
     document = status.examine(run.out, pulse.since)
@@ -261,9 +266,9 @@ def test_status_tells_queue_and_workers(run: Submission, fake_slurm: Any, monkey
 def test_status_says_why_a_worker_failed(run: Submission, fake_slurm: Any) -> None:
     run.submit()
     images = run.stages()[0]
-    sign = status.Pulse(run.out / "workers" / "x.json", [(images.name, images.directory.name, images.key)])
-    sign.now(["images"])
-    sign.write("failed", "stage images: no such folder")
+    pulse = RunnerHeartbeat(run.out / "workers" / "x.json", [images])
+    pulse.start([images])
+    pulse.write("failed", "stage images: no such folder")
     fake_slurm.queue(entry("images", "FAILED", "NonZeroExitCode"))
     text = status.show(run.out, as_json=False)
     assert "failed, 0 of 7 stages done\n  stage images: no such folder" in text

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from benchmark.commands import work as worker
-from benchmark.commands.run import prepare, register
 from benchmark.machine.environment import TENSORFLOW_PYTHON
 from benchmark.plan.plan import Plan
+from benchmark.plan.prepare import prepare, register
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, StoreError, is_done, write_json
 from benchmark.plan.saved_plan import sessions_of
-from benchmark.run.command import command_of
-from benchmark.run.local import Local, Node
+from benchmark.run.executor import Local, Node, command_of
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,11 @@ SETTINGS += ["sample.steps=2", "sample.batch=4", "sample.shard=4", "train.global
 
 @pytest.fixture
 def planned(tmp_path: Path) -> tuple[Plan, RunDirectory]:
-    plan, directory, _ = prepare(ROOT / "manifests" / "smoke.yaml", tmp_path, SETTINGS, ["baseline"], smoke=False)
+    plan, directory, _ = prepare(
+        RunRequest(
+            manifest=ROOT / "manifests" / "smoke.yaml", out=tmp_path, overrides=tuple(SETTINGS), variants=("baseline",)
+        )
+    )
     directory.create()
     register(plan, directory, "sra-bench submit")
     return plan, directory

@@ -13,7 +13,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from benchmark.run.runner import kill_tree
+from benchmark.run.process import kill_tree
 
 KINDS = ("images", "latents", "train", "sample", "score")
 KILLS = int(os.environ.get("SRA_BENCH_KILLS", "6"))

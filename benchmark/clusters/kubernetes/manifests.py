@@ -17,9 +17,8 @@ from benchmark.clusters.kubernetes.site import Claim, Kubernetes
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, MASTER_PORT
 from benchmark.plan.plan import is_hub_id
 from benchmark.plan.run_directory import RunDirectory, key_of
-from benchmark.run.command import command_of
-from benchmark.run.runner import STOPPED
-from sra.common.errors import UserError
+from benchmark.run.executor import command_of
+from sra.common.errors import STOPPED, UserError
 
 RUN_LABEL, SET_LABEL, LEVEL_LABEL, JOB_LABEL = (f"sra-bench/{name}" for name in ("run", "set", "level", "job"))
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

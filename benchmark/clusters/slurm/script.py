@@ -14,8 +14,8 @@ from benchmark.clusters.slurm.site import JOB_ENV, Group, SiteError, SlurmSite, 
 from benchmark.containers.executor import read_only_mounts
 from benchmark.machine.environment import TENSORFLOW_PYTHON
 from benchmark.plan.run_directory import RunDirectory
-from benchmark.run.command import command_of
-from benchmark.run.runner import STOPPED
+from benchmark.run.executor import command_of
+from sra.common.errors import STOPPED
 from sra.common.errors import expected
 
 PORTS = 1000

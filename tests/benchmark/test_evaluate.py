@@ -1,8 +1,27 @@
-"""Options of `sra-bench evaluate` reach the tools that have them."""
+"""`sra-bench evaluate`: options of the tools, and how a short job ends when it is stopped."""
 
+import os
+import signal
+import sys
+import threading
 from pathlib import Path
 
-from benchmark.commands.tool_options import ToolOptions
+import pytest
+
+from benchmark.commands.evaluate import ToolOptions
+from benchmark.run.process import StoppedError, run_job
+from sra.common.errors import STOPPED
+
+
+def test_an_interrupt_is_a_stop_and_ends_the_job():
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(StoppedError):
+        run_job("evaluate", [sys.executable, "-c", "import time; time.sleep(600)"])
+
+
+def test_a_job_that_was_stopped_is_no_failure():
+    with pytest.raises(StoppedError):
+        run_job("evaluate", [sys.executable, "-c", f"raise SystemExit({STOPPED})"])
 
 
 def test_defaults_leave_the_tools_alone():

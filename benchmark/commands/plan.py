@@ -1,0 +1,195 @@
+"""`sra-bench plan`: the stages of a manifest, which are done, and what the rest costs. Nothing is run."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.assets.catalogue import remedy
+from benchmark.commands.tables import aligned
+from benchmark.plan.cost import Table, load_table
+from benchmark.plan.plan import state_of
+from benchmark.plan.prepare import Prepared, prepare
+from benchmark.plan.request import RunRequest
+from benchmark.plan.run_directory import RunDirectory
+from benchmark.plan.stages import IMAGES, Stage, label_of
+from benchmark.run.executor import Executor, command_of
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PlanRow(_Record):
+    """One stage: whether it is to run and why, and its estimated cost; None: not known."""
+
+    stage: str
+    kind: str
+    variants: tuple[str, ...]
+    key: str
+    state: str
+    """`done` or `to run`."""
+    why: str
+    directory: str
+    outputs: tuple[str, ...]
+    disk_bytes: int | None
+    disk_at_most: bool
+    gpu_hours: float | None
+    gpu_memory_bytes: float | None
+    cost_source: str
+
+    @classmethod
+    def of(cls, stage: Stage, directory: RunDirectory, table: Table, processes: int) -> PlanRow:
+        """The row of a stage."""
+        state, why = state_of(stage, directory)
+        cost = stage.kind.cost(stage.job, stage.step, table, processes)
+        return cls(
+            stage=stage.name,
+            kind=stage.kind.name,
+            variants=stage.variants,
+            key=stage.key,
+            state=state,
+            why=why,
+            directory=str(stage.directory),
+            outputs=stage.outputs,
+            disk_bytes=stage.disk.bytes,
+            disk_at_most=stage.disk.is_upper_bound,
+            gpu_hours=cost.gpu_hours,
+            gpu_memory_bytes=cost.memory_bytes,
+            cost_source=cost.how,
+        )
+
+    @property
+    def cost(self) -> str:
+        """Disk, hours and memory, for people."""
+        if self.disk_bytes is None:
+            parts = ["disk unknown"]
+        else:
+            parts = [f"{'at most ' if self.disk_at_most else ''}{self.disk_bytes / 1e6:,.0f} MB"]
+        if self.gpu_hours is None:
+            parts.append("hours unknown")
+        elif self.gpu_hours:
+            parts.append(f"{self.gpu_hours:,.2f} h")
+        if self.gpu_memory_bytes:
+            parts.append(f"{self.gpu_memory_bytes / 1e9:,.1f} GB a GPU")
+        return ", ".join(parts)
+
+
+class PlanCost(_Record):
+    """Sums over the stages that are to run."""
+
+    source: str
+    """Where the rates come from."""
+    device: str
+    gpu_hours: float
+    stages_of_unknown_hours: int
+    disk_bytes: int
+    gpu_memory_bytes: float | None
+
+    @classmethod
+    def of(cls, rows: list[PlanRow], table: Table) -> PlanCost:
+        """The sums; unknown hours are counted, not guessed."""
+        pending = [row for row in rows if row.state != "done"]
+        hours = [row.gpu_hours for row in pending]
+        return cls(
+            source=table.source,
+            device=table.device,
+            gpu_hours=sum(h for h in hours if h is not None),
+            stages_of_unknown_hours=hours.count(None),
+            disk_bytes=sum(row.disk_bytes or 0 for row in pending),
+            gpu_memory_bytes=max((row.gpu_memory_bytes for row in pending if row.gpu_memory_bytes), default=None),
+        )
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        unknown = self.stages_of_unknown_hours
+        return (
+            f"to run: {self.gpu_hours:,.2f} hours of one {self.device}"
+            + (f" and {unknown} stages of unknown hours" if unknown else "")
+            + f", at most {self.disk_bytes / 1e9:,.1f} GB of disk; hours {self.source}"
+        )
+
+
+class BatchCommand(_Record):
+    """Command line of a batch of stages."""
+
+    batch: str
+    argv: tuple[str, ...]
+
+
+class PlanReport(_Record):
+    """What `plan` shows; `--json` is its dump."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str
+    processes: int
+    absent: tuple[str, ...]
+    """Inputs that are missing."""
+    remedies: dict[str, str]
+    """How to get those that can be fetched."""
+    cost: PlanCost
+    stages: tuple[PlanRow, ...]
+    commands: tuple[BatchCommand, ...] | None = None
+    """Of the stages that are to run; None: not asked for."""
+
+
+def show_plan(request: RunRequest, executor: Executor | None = None, *, as_json: bool) -> str:
+    """The stages of a manifest and their cost, as a table or JSON; missing inputs are listed, not refused.
+
+    Args:
+        request: from the command line.
+        executor: whose command lines to show, too.
+        as_json: as JSON.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
+    prepared = prepare(request)
+    report = plan_report(prepared, executor)
+    if as_json:
+        return report.model_dump_json(by_alias=True, indent=2, exclude=None if executor else {"commands"})
+    shared = f"training and sampling on {report.processes} process{'es' if report.processes > 1 else ''}"
+    hows = dict.fromkeys(row.cost_source for row in report.stages if row.kind != IMAGES.name)
+    missing = [f"  absent  {place}" + (f"  ({how})" if (how := remedy(place)) else "") for place in report.absent]
+    return "\n".join(
+        [
+            f"{report.name}: {len(report.stages)} stages in {prepared.directory.root}, {shared}",
+            aligned([(row.state, row.stage, row.why, row.cost) for row in report.stages]),
+            report.cost.text,
+            *(f"    {how}" for how in hows),
+            *missing,
+            *(f"[{command.batch}] {shlex.join(command.argv)}" for command in report.commands or ()),
+        ]
+    )
+
+
+def plan_report(prepared: Prepared, executor: Executor | None = None) -> PlanReport:
+    """States, costs and missing inputs of a plan; with an executor, the command lines of what is to run."""
+    plan, directory, processes = prepared
+    table = load_table()
+    rows = [PlanRow.of(stage, directory, table, processes) for stage in plan.stages]
+    return PlanReport(
+        schema=1,
+        name=plan.loaded.name,
+        processes=processes,
+        absent=plan.absent,
+        remedies={place: how for place in plan.absent if (how := remedy(place))},
+        cost=PlanCost.of(rows, table),
+        stages=tuple(rows),
+        commands=tuple(_commands(prepared, executor)) if executor else None,
+    )
+
+
+def _commands(prepared: Prepared, executor: Executor) -> list[BatchCommand]:
+    plan, directory, processes = prepared
+    found = []
+    for _, group in itertools.groupby(plan.stages, key=lambda stage: stage.batch):
+        pending = [stage for stage in group if state_of(stage, directory)[0] != "done"]
+        if pending:
+            argv = executor.argv(command_of(pending, directory, processes))
+            found.append(BatchCommand(batch=label_of(pending), argv=tuple(argv)))
+    return found

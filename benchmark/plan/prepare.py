@@ -1,0 +1,149 @@
+"""From a request to a plan: load the manifest, check it against this machine, and list the stages."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmark.assets.catalogue import Pins, folder, located, remedy, used_by, verify
+from benchmark.machine.gpus import visible_gpus
+from benchmark.manifest.schema import Loaded, ManifestError, load
+from benchmark.manifest.smoke_form import DIGITS, scaled
+from benchmark.plan.plan import Plan, make_plan
+from benchmark.plan.request import RunRequest
+from benchmark.plan.run_directory import RunDirectory
+from benchmark.plan.saved_plan import resolved_manifest, save_plan
+from benchmark.published.registry import load_registry
+from sra.common.errors import DataError, UserError, expected
+from sra.common.files import write_bytes
+from sra.model.vae_files import check_codec_folder
+
+
+def load_request(request: RunRequest) -> Loaded:
+    """The requested manifest with its overrides, or its smoke form.
+
+    Raises:
+        ManifestError: bad input, in one line.
+    """
+    loaded = load(request.manifest, request.overrides, request.variants)
+    return scaled(loaded) if request.smoke else loaded
+
+
+class Prepared(NamedTuple):
+    """A plan that may run."""
+
+    plan: Plan
+    directory: RunDirectory
+    processes: int
+    """Of training and sampling."""
+
+
+def prepare(request: RunRequest, remote_processes: int | None = None) -> Prepared:
+    """Load and check a manifest, and list its stages.
+
+    Args:
+        request: from the command line.
+        remote_processes: processes of training and sampling on other machines, whose GPUs cannot be counted here.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
+    loaded = load_request(request)
+    directory = RunDirectory((request.out or Path("runs") / loaded.name).absolute())
+    default = 1 if request.smoke and request.processes is None else request.processes
+    processes = remote_processes or processes_for(default)
+    for run in loaded.runs:
+        if run.published:
+            load_registry().row(run.published)
+    check_batch_split(loaded, processes)
+    _check_codecs(loaded)
+    _check_references_and_graphs(loaded)
+    return Prepared(make_plan(loaded, directory), directory, processes)
+
+
+def processes_for(requested: int | None) -> int:
+    """Number of processes of training and sampling: as requested, or one per GPU.
+
+    Raises:
+        UserError: more than there are GPUs, or less than one.
+    """
+    gpus = visible_gpus()
+    if requested is None:
+        return max(1, gpus)
+    if requested < 1 or (gpus and requested > gpus):
+        allowed = f"1 to {gpus} (one per GPU)" if gpus else "1 or more"
+        raise UserError(expected("--processes", allowed, requested))
+    return requested
+
+
+def check_batch_split(loaded: Loaded, processes: int) -> None:
+    """Refuse a global batch that the processes cannot share evenly.
+
+    Raises:
+        ManifestError: in one line.
+    """
+    for run in loaded.runs:
+        if run.train and run.train.global_batch % (processes * run.train.accumulate):
+            divisor = f"a multiple of {processes} processes x accumulate {run.train.accumulate}"
+            raise ManifestError(expected(f"{loaded.path}: train.global_batch", divisor, run.train.global_batch))
+
+
+def _check_codecs(loaded: Loaded) -> None:
+    """Refuse a folder that is no codec before hours are spent on what comes before decoding."""
+    for place in dict.fromkeys(located(run.codec.path) for run in loaded.runs if run.samples is None):
+        try:
+            check_codec_folder(Path(place))
+        except DataError as error:
+            how = remedy(place)
+            raise ManifestError(f"{loaded.path}: {error}{f' ({how})' if how else ''}") from error
+
+
+def _check_references_and_graphs(loaded: Loaded) -> None:
+    """Look at the first bytes of what scoring reads: it runs last, and must not fail only then."""
+    named = [(key, located(getattr(run.score, key))) for run in loaded.runs for key in ("graph", "reference")]
+    for key, place in dict.fromkeys(named):
+        where = f"{loaded.path}: score.{key}"
+        if place.startswith("embedded:") and place != DIGITS:
+            raise ManifestError(expected(where, DIGITS, place))
+        has_format, formats = (_is_graph, ".pb or .safetensors") if key == "graph" else (_is_zip, ".npz or .zip")
+        if Path(place).is_file() and not has_format(place):
+            raise ManifestError(expected(where, f"a {formats} file", place))
+
+
+def _is_zip(place: str) -> bool:
+    return zipfile.is_zipfile(place)
+
+
+def _is_graph(place: str) -> bool:
+    """A frozen graph begins with the tag of its first node, safetensors with a length and a JSON object."""
+    with Path(place).open("rb") as handle:
+        start = handle.read(9)
+    return start[:1] == b"\n" or start[8:] == b"{"
+
+
+def check_inputs(plan: Plan) -> None:
+    """Refuse a plan with missing inputs.
+
+    Raises:
+        UserError: which, and where they come from.
+    """
+    if plan.absent:
+        absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
+        raise UserError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
+
+
+def register(plan: Plan, directory: RunDirectory, command: str) -> None:
+    """Save the plan in the run directory, and check the assets that it names.
+
+    Assets that are used for the first time are recorded with their hashes.
+
+    Raises:
+        AssetError: a file is not the one that was recorded.
+    """
+    write_bytes(directory.root / "manifest.resolved.yaml", resolved_manifest(plan.loaded).encode())
+    save_plan(plan, directory, command)
+    if not plan.loaded.smoke and not plan.absent:
+        pins = Pins(folder())
+        for asset in used_by([place for run in plan.loaded.runs for place in run.places], []):
+            verify(asset, pins)

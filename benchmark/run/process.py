@@ -1,0 +1,206 @@
+"""Start, watch and kill the processes of jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import psutil
+
+from benchmark.machine.environment import GRACE_SECONDS
+from benchmark.machine.gpus import missing_framework
+from benchmark.run.heartbeat import RunnerHeartbeat
+from sra.common.errors import BAD_INPUT, STOPPED, UserError
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, `kill`, and what Slurm sends before a time limit."""
+JOB_ENV = {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+"""Jobs print at once. TensorFlow's log is off: it reports a machine without a GPU as an error; real ones it raises."""
+HINTS = {
+    signal.SIGKILL: " (out of memory?)",
+    signal.SIGBUS: " (the disk or /dev/shm is full, or a file was cut short while it was read)",
+}
+ERROR_PREFIX = "error: "
+
+
+class StoppedError(Exception):
+    """The run was asked to stop (Ctrl-C, SIGTERM, SIGUSR1); everything finished is saved."""
+
+
+def job_environment() -> dict[str, str]:
+    """The environment of a job."""
+    return {**os.environ, **JOB_ENV}
+
+
+def run_job(name: str, argv: Sequence[str], *, capture: bool = False) -> str:
+    """Run a short job without a stage.
+
+    Args:
+        name: for messages.
+        argv: its command line.
+        capture: return what it prints; else that goes to the terminal.
+
+    Raises:
+        UserError: it refused its input, or died.
+        StoppedError: it was asked to stop, or this process was.
+    """
+    output = subprocess.PIPE if capture else None
+    try:
+        done = subprocess.run(
+            argv, stdout=output, stderr=subprocess.PIPE, text=True, env=job_environment(), check=False
+        )
+    except KeyboardInterrupt:
+        raise StoppedError from None
+    if done.returncode == STOPPED:
+        raise StoppedError
+    errors = [line for line in done.stderr.splitlines() if line.startswith(ERROR_PREFIX)]
+    if done.returncode == BAD_INPUT and errors:
+        raise UserError(errors[-1].removeprefix(ERROR_PREFIX))
+    if done.returncode != 0 and (problem := missing_framework(done.stderr)):
+        raise UserError(f"{name}: {problem}")
+    if done.returncode != 0:
+        sys.stderr.write(done.stderr)
+        raise UserError(f"{name}: {how_it_ended(done.returncode)}")
+    return done.stdout or ""
+
+
+def evaluator_job(module: str, *arguments: str) -> str:
+    """What a short job of `evaluator.features` prints.
+
+    Raises:
+        UserError: it refused its input, or died.
+    """
+    return run_job(module, [sys.executable, "-m", f"evaluator.features.{module}", *arguments], capture=True)
+
+
+def how_it_ended(code: int) -> str:
+    """Exit code or signal of a job, in words; engines and shells report a signal as 128 and its number."""
+    killed = -code if code < 0 else code - 128
+    if killed in set(signal.Signals):
+        number = signal.Signals(killed)
+        return f"was killed by {number.name}{HINTS.get(number, '')}; the same command continues"
+    return f"ended with exit code {code}"
+
+
+def stream(
+    argv: Sequence[str],
+    logs: Sequence[Path],
+    label: str,
+    lock: IO[str] | None = None,
+    heartbeat: RunnerHeartbeat | None = None,
+    grace: float = GRACE_SECONDS,
+) -> tuple[int, str | None]:
+    """Run a job; copy its lines to the terminal and the logs.
+
+    Args:
+        argv: its command line.
+        logs: files that get every line.
+        label: before each line on the terminal.
+        lock: open lock file that the job inherits.
+        heartbeat: written while the job runs.
+        grace: seconds that it may take to save when it is asked to stop.
+
+    Returns:
+        Exit code, and its last `error:` line.
+
+    Raises:
+        StoppedError: this process was asked to stop.
+    """
+    last_error = None
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(log.open("a", encoding="utf-8")) for log in logs]
+        process = subprocess.Popen(
+            argv,
+            stdin=lock or subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=job_environment(),
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        stack.callback(_end, process)
+        stop_requested = stack.enter_context(_forward_stop(process, grace))
+        if heartbeat is not None:
+            # After the fork: `preexec_fn` is not safe beside a thread.
+            stack.enter_context(heartbeat.beating())
+        assert process.stdout is not None
+        for line in process.stdout:
+            for handle in handles:
+                handle.write(line)
+                handle.flush()
+            print(f"[{label}] {line.rstrip()}", flush=True)
+            if line.startswith(ERROR_PREFIX):
+                last_error = line.removeprefix(ERROR_PREFIX).strip()
+        code = process.wait()
+    if stop_requested():
+        raise StoppedError
+    return code, last_error
+
+
+def _die_with_parent() -> None:
+    """Linux: let the job get SIGTERM when its runner dies, however that dies."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def signal_handlers(handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """Handle signals by these functions within the block."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _forward_stop(process: subprocess.Popen[str], grace: float) -> Iterator[Callable[[], bool]]:
+    """Pass a stop signal on to the job as SIGTERM, once; a second one kills it, and so does too long a wait."""
+    received = 0
+
+    def forward(_number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        print("stopping: the job saves its work (again: kill it)", file=sys.stderr, flush=True)
+        if received > 1:
+            kill_tree(process.pid)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        signal.setitimer(signal.ITIMER_REAL, grace)
+
+    def expire(_number: int, _frame: FrameType | None) -> None:
+        kill_tree(process.pid)
+
+    with signal_handlers({**dict.fromkeys(STOP_SIGNALS, forward), signal.SIGALRM: expire}):
+        try:
+            yield lambda: received > 0
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Leave no job behind, whatever happened to the loop that reads its output."""
+    if process.poll() is None:
+        kill_tree(process.pid)
+        process.wait()
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL a process and its descendants: torchrun gives its workers sessions of their own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
