@@ -17,7 +17,7 @@ from benchmark.plan.saved_plan import resolved_manifest, save_plan
 from benchmark.published.registry import load_registry
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import write_bytes
-from sra.model.vae_files import check_codec_folder
+from sra.config import check_codec_folder
 
 
 def load_request(request: RunRequest) -> Loaded:

@@ -64,7 +64,7 @@ def calls(engine: Path) -> list[list[str]]:
 
 
 def make(root: Path, **changes: Any) -> Command:
-    facts = {"kind": "train", "module": "sra.training.train", "arguments": ("--out", "x"), "processes": 1, "reads": ()}
+    facts = {"module": "sra.training.train", "arguments": ("--out", "x"), "processes": 1, "reads": ()}
     (root / "run").mkdir(exist_ok=True)
     return Command(**{**facts, "writes": root / "run", **changes})
 

@@ -216,7 +216,7 @@ def test_jobs_keep_their_names_while_others_end(tmp_path: Path) -> None:
         ({"runs": {"claim": "runs", "mount": "/elsewhere"}}, "kubernetes.runs.mount /elsewhere"),
         ({"memory": "lots"}, "'lots'"),
         ({"nodes": 0}, "nodes: expected greater than or equal to 1, got 0"),
-        ({"nodes": 3}, "train.global_batch 8 is not divisible by 3 processes"),
+        ({"nodes": 3}, "train.global_batch: expected a multiple of 3 processes"),
     ],
 )
 def test_bad_settings_are_one_line(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:

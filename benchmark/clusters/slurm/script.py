@@ -15,8 +15,7 @@ from benchmark.containers.executor import read_only_mounts
 from benchmark.machine.environment import TENSORFLOW_PYTHON
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.run.executor import command_of
-from sra.common.errors import STOPPED
-from sra.common.errors import expected
+from sra.common.errors import STOPPED, expected
 
 PORTS = 1000
 """A job on several nodes uses one of so many ports: the first node of two jobs may be the same."""

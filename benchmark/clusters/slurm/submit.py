@@ -14,8 +14,8 @@ from benchmark.clusters.slurm.queue import QueuedJob, SlurmError
 from benchmark.clusters.slurm.script import Batch, Cluster, options, script
 from benchmark.clusters.slurm.site import SiteError, SlurmSite
 from benchmark.clusters.slurm.submitted import SubmittedJob, load_submitted, save_submitted
-from benchmark.plan.prepare import register
 from benchmark.plan.plan import Plan
+from benchmark.plan.prepare import register
 from benchmark.plan.run_directory import RunDirectory, is_done, is_reported, key_of
 from benchmark.plan.stages import STAGE_KINDS, Stage
 from sra.common.errors import UserError, one_of
