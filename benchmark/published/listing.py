@@ -1,20 +1,22 @@
-"""`sra-bench published`: the registry as text or JSON, every number with where it stands."""
+"""`sra-bench published`: the published rows as text, Markdown or JSON, every number with its source."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from benchmark.published.comparability import show
 from benchmark.published.registry import load_registry
-from benchmark.published.schema import METRICS, NO_ADDRESS, Registry, RegistryError, Row, Spread
-from sra.common.errors import did_you_mean
+from benchmark.published.schema import METRICS, NO_ADDRESS, Registry, RegistryError, Row
+from sra.common.errors import one_of
+from sra.common.tables import text_table
 from sra.config import ConfigError, settings_class
 
 Form = Literal["text", "json", "markdown"]
-TITLES = {"fid": "FID", "sfid": "sFID", "is": "IS", "precision": "Prec.", "recall": "Rec."}
+COLUMNS = ["row", "model", "align", "length", "px", "images", "FID", "sFID", "IS", "Prec.", "Rec.", "kind", "protocol"]
 
 
 def list_published(model: str | None, form: Form = "text") -> str:
@@ -22,7 +24,7 @@ def list_published(model: str | None, form: Form = "text") -> str:
 
     Args:
         model: only rows of this model, such as `SiT-XL/2`; None: all.
-        form: Markdown is one table in which every number's source is a link.
+        form: Markdown is one table in which the source of every number is a link.
 
     Raises:
         RegistryError: no row of that model.
@@ -30,99 +32,57 @@ def list_published(model: str | None, form: Form = "text") -> str:
     registry = load_registry()
     models = list(dict.fromkeys(row.model for row in registry.rows))
     if model is not None and model.lower() not in map(str.lower, models):
-        raise RegistryError(
-            f"--model {model!r}: no published row; allowed: {', '.join(models)}{did_you_mean(model, models)}"
-        )
+        raise RegistryError(one_of("--model", model, models))
     rows = [row for row in registry.rows if model is None or row.model.lower() == model.lower()]
     if form == "json":
         return json.dumps(_document(registry, rows), indent=2)
-    return "\n".join(_markdown(registry, rows) if form == "markdown" else _lines(registry, rows))
+    return _markdown(registry, rows) if form == "markdown" else _text(registry, rows)
 
 
-def _document(registry: Registry, rows: list[Row]) -> dict[str, Any]:
+def reasons_against(registry: Registry, row: Row) -> list[str]:
+    """Why no run can be compared with a row."""
+    protocol = registry.protocols[row.protocol]
+    reasons = [f"{', '.join(protocol.unknown)} of the sampler: {protocol.note}"] if protocol.unknown else []
+    reasons += [reason for reason in (row.unsettled, registry.unsettled_alignments.get(row.align_kind or "")) if reason]
+    try:
+        if row.align_kind:
+            settings_class(row.align_kind)
+    except ConfigError as error:
+        reasons.append(str(error))
+    return reasons
+
+
+def _document(registry: Registry, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "schema": 1,
         "rows": [_plain_row(registry, row) for row in rows],
         "papers": {
-            key: {**_plain(asdict(paper)), "url": paper.url, "bibtex": paper.bibtex(key)}
+            key: {**_plain(paper), "url": paper.url, "bibtex": paper.bibtex(key)}
             for key, paper in registry.papers.items()
         },
-        "spread": [{**_plain(asdict(s)), "width": str(s.width)} for s in registry.spread],
-        "unprinted": [_plain(asdict(u)) for u in registry.unprinted],
-        "cost": {"rows": registry.cost, **_plain(asdict(registry.cost_source))},
+        "spread": [{**_plain(spread), "width": str(spread.width)} for spread in registry.spread],
+        "unprinted": [_plain(unprinted) for unprinted in registry.unprinted],
+        "cost": {"rows": registry.cost, **_plain(registry.cost_source)},
     }
 
 
 def _plain_row(registry: Registry, row: Row) -> dict[str, Any]:
-    training = registry.training[row.training] if row.training else None
     return {
-        **_plain(asdict(row)),
+        **_plain(row),
         "metrics": {name: float(value) for name, value in row.printed.items()},
         "printed": {name: str(value) for name, value in row.printed.items()},
         "optimizer_steps": registry.steps(row),
         "images": registry.images(row),
-        "settings": _plain(asdict(registry.protocols[row.protocol])),
-        "training_settings": _plain(asdict(training)) if training else None,
+        "settings": _plain(registry.protocols[row.protocol]),
+        "training_settings": _plain(registry.training[row.training]) if row.training else None,
         "urls": [url for key in row.papers if (url := registry.papers[key].url)],
         "not_comparable": reasons_against(registry, row),
     }
 
 
-def reasons_against(registry: Registry, row: Row) -> list[str]:
-    """Why nothing can be compared with a row, whatever the run."""
-    protocol = registry.protocols[row.protocol]
-    reasons = [f"{', '.join(protocol.unknown)} of the sampler: {protocol.note}"] if protocol.unknown else []
-    unsettled = registry.unsettled_alignments.get(row.align_kind or "")
-    return reasons + [reason for reason in (row.unsettled, unsettled, _unknown(row.align_kind)) if reason]
-
-
-def _unknown(kind: str | None) -> str | None:
-    """Why an alignment cannot be run here."""
-    try:
-        _ = settings_class(kind) if kind else None
-    except ConfigError as error:
-        return str(error)
-    return None
-
-
-def _plain(value: Any) -> Any:
-    """Decimals as the text that was printed."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Decimal) else value
-
-
-def _lines(registry: Registry, rows: list[Row]) -> list[str]:
-    header = ["row", "model", "align", "length", "px", "images", *TITLES.values(), "kind", "protocol", "source"]
-    table = [header, *(_cells(registry, row) for row in rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table]
-    lines += _section("protocols", _protocols(registry, rows))
-    lines += _section(
-        "also printed", [f"{r.id}: {o.metric} {o.value} ({o.source})" for r in rows for o in r.also_printed]
-    )
-    against = [f"{row.id}: {reason}" for row in rows for reason in reasons_against(registry, row)]
-    lines += _section("never comparable", against)
-    models = {row.model for row in rows}
-    spread = [s for s in registry.spread if s.model in models]
-    lines += _section("spread", [_spread(s) for s in spread])
-    return lines + _section("papers", _papers(registry, rows))
-
-
-def _markdown(registry: Registry, rows: list[Row]) -> list[str]:
-    titles = ["row", "model", "alignment", "length", "px", "images", *TITLES.values(), "kind", "protocol", "printed in"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for row in rows:
-        name, *cells, _ = _cells(registry, row)
-        lines.append(f"| `{name}` | {' | '.join([*cells, _linked(registry, row)])} |")
-    return lines
-
-
-def _linked(registry: Registry, row: Row) -> str:
-    address = registry.address(row)
-    return f"[{row.source}]({address})" if address else f"{row.source} ({NO_ADDRESS})"
+def _plain(record: BaseModel) -> dict[str, Any]:
+    """JSON-ready; decimals as the text that was printed."""
+    return record.model_dump(mode="json")
 
 
 def _cells(registry: Registry, row: Row) -> list[str]:
@@ -132,33 +92,49 @@ def _cells(registry: Registry, row: Row) -> list[str]:
     length = f"{row.epochs} epochs" if row.epochs else f"{row.steps:,}" if row.steps else "-"
     printed = [str(row.printed.get(name, "-")) for name in METRICS]
     size = [str(row.resolution), f"{registry.images(row):,}"]
-    return [row.id, row.model, align, length, *size, *printed, row.kind, row.protocol, row.source]
+    return [row.id, row.model, align, length, *size, *printed, row.kind, row.protocol]
 
 
-def _protocols(registry: Registry, rows: list[Row]) -> list[str]:
-    lines = []
-    for name in dict.fromkeys(row.protocol for row in rows):
-        settings = {k: v for k, v in asdict(registry.protocols[name]).items() if k not in ("note", "arithmetic")}
-        shown = ", ".join(f"{k} {show(v)}" for k, v in settings.items())
-        note = registry.protocols[name].note
-        lines.append(f"{name}: {shown}" + (f" ({note})" if note else ""))
-    return lines
+def _markdown(registry: Registry, rows: Sequence[Row]) -> str:
+    titles = ["alignment" if title == "align" else title for title in [*COLUMNS, "printed in"]]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        address = registry.address(row)
+        source = f"[{row.source}]({address})" if address else f"{row.source} ({NO_ADDRESS})"
+        name, *cells = _cells(registry, row)
+        lines.append(f"| {' | '.join([f'`{name}`', *cells, source])} |")
+    return "\n".join(lines)
 
 
-def _spread(spread: Spread) -> str:
-    values = ", ".join(map(str, spread.values))
-    aligned = f" + {spread.align}" if spread.align else ""
-    return f"{spread.what}, {spread.model}{aligned}, {spread.metric}: {values} ({spread.source}; {spread.url})"
+def _text(registry: Registry, rows: Sequence[Row]) -> str:
+    header = [*COLUMNS, "source"]
+    table = text_table(header, [[*_cells(registry, row), row.source] for row in rows], left=range(len(header)))
+    models = {row.model for row in rows}
+    sections = {
+        "protocols": [_protocol(registry, name) for name in dict.fromkeys(row.protocol for row in rows)],
+        "also printed": [f"{r.id}: {o.metric} {o.value} ({o.source})" for r in rows for o in r.also_printed],
+        "never comparable": [f"{row.id}: {reason}" for row in rows for reason in reasons_against(registry, row)],
+        "spread": [
+            f"{s.what}, {s.model}{f' + {s.align}' if s.align else ''}, {s.metric}: {', '.join(map(str, s.values))} "
+            f"({s.source}; {s.url})"
+            for s in registry.spread
+            if s.model in models
+        ],
+        "papers": [_paper(registry, key) for key in dict.fromkeys(key for row in rows for key in row.papers)],
+    }
+    shown = [
+        "\n".join(["", f"{title}:", *(f"  {line}" for line in lines)]) for title, lines in sections.items() if lines
+    ]
+    return "\n".join([table, *shown])
 
 
-def _papers(registry: Registry, rows: list[Row]) -> list[str]:
-    lines = []
-    for key in dict.fromkeys(key for row in rows for key in row.papers):
-        paper = registry.papers[key]
-        places = [place for place in (paper.url, paper.code) if place] or [NO_ADDRESS]
-        lines.append(f"{key}: {paper.title}: {', '.join(places)}")
-    return lines
+def _protocol(registry: Registry, name: str) -> str:
+    protocol = registry.protocols[name]
+    settings = protocol.model_dump(exclude={"note", "arithmetic"})
+    shown = ", ".join(f"{key} {show(value)}" for key, value in settings.items())
+    return f"{name}: {shown}" + (f" ({protocol.note})" if protocol.note else "")
 
 
-def _section(title: str, lines: list[str]) -> list[str]:
-    return ["", f"{title}:", *(f"  {line}" for line in lines)] if lines else []
+def _paper(registry: Registry, key: str) -> str:
+    paper = registry.papers[key]
+    return f"{key}: {paper.title}: {', '.join(filter(None, (paper.url, paper.code))) or NO_ADDRESS}"

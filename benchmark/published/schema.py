@@ -1,38 +1,40 @@
-"""What the registry of published numbers holds: rows, protocols, papers, and what is known of their noise."""
+"""The published results: rows, protocols, papers, and the known spread between repeated trainings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from sra.common.errors import UserError, did_you_mean
-from sra.config import STRICT, parse_model_name
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from sra.common.errors import UserError, expected, one_of
+from sra.config import parse_model_name
 
 METRICS = ("fid", "sfid", "is", "precision", "recall")
 LOWER_IS_BETTER = ("fid", "sfid")
 NO_ADDRESS = "no address could be confirmed"
-"""Of a source that is known by its name only."""
+"""Said of a source that is known by name only."""
 
 
 class RegistryError(UserError):
-    """A registry that cannot be trusted: which line and row, what is wrong."""
+    """An invalid registry: which line and row, what is wrong."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Paper:
-    """Where a number can be looked up. Only what was confirmed is filled in."""
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    __pydantic_config__ = STRICT
+
+class Paper(_Entry):
+    """A paper; only confirmed fields are filled in."""
 
     title: str
     authors: tuple[str, ...] = ()
     year: int | None = None
     arxiv: str | None = None
     booktitle: str | None = None
-    """Conference; none: the preprint is cited."""
+    """Conference; None: the preprint is cited."""
     code: str | None = None
-    """Repository that its authors publish."""
+    """Repository of the authors."""
 
     @property
     def url(self) -> str | None:
@@ -40,7 +42,7 @@ class Paper:
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
 
     def bibtex(self, key: str) -> str | None:
-        """A BibTeX entry; None for a paper of which no more than the name is known."""
+        """The BibTeX entry; None if only the title is known."""
         if not self.arxiv:
             return None
         fields = {"title": f"{{{self.title}}}", "author": " and ".join(self.authors), "year": str(self.year)}
@@ -50,11 +52,8 @@ class Paper:
         return "\n".join([f"@{'inproceedings' if self.booktitle else 'article'}{{{key},", *lines, "}"])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arithmetic:
-    """What another device or library may change in the scores of one and the same file."""
-
-    __pydantic_config__ = STRICT
+class Arithmetic(_Entry):
+    """How much another device or library may change the scores of the same file."""
 
     relative: float
     """Of FID, sFID and IS."""
@@ -62,11 +61,8 @@ class Arithmetic:
     """Of precision and recall, absolute."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """How images were made and counted. None for a setting of the sampler: nobody has established it."""
-
-    __pydantic_config__ = STRICT
+class Protocol(_Entry):
+    """How images were sampled and scored; None: the setting is not known."""
 
     family: Literal["sit", "dit"] | None = None
     sampler: str | None = None
@@ -88,16 +84,13 @@ class Protocol:
 
     @property
     def unknown(self) -> list[str]:
-        """Settings that would have to be known before anything can be compared."""
+        """Settings that must be known before anything can be compared."""
         names = () if self.scores_only else ("family", "sampler", "steps", "vae")
         return [name for name in names if getattr(self, name) is None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How networks were trained; None: the source does not say."""
-
-    __pydantic_config__ = STRICT
+class Training(_Entry):
+    """How networks were trained; None: the source does not state it."""
 
     global_batch: int | None = None
     lr: float | None = None
@@ -115,22 +108,16 @@ class Training:
     flip: bool | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class AlsoPrinted:
+class AlsoPrinted(_Entry):
     """Another value of the same result, printed elsewhere."""
-
-    __pydantic_config__ = STRICT
 
     metric: str
     value: Decimal
     source: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(_Entry):
     """One published result."""
-
-    __pydantic_config__ = STRICT
 
     id: str
     model: str
@@ -157,18 +144,21 @@ class Row:
     """File name of the samples, where the row scores a given file."""
     also_printed: tuple[AlsoPrinted, ...] = ()
     unsettled: str | None = None
-    """What is assumed rather than known: reason enough not to compare."""
+    """An assumption behind the row that is not confirmed: nothing is compared with it."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if len(self.metrics) != len(METRICS):
-            raise ValueError(
-                f"metrics: found {len(self.metrics)} values, needed are {', '.join(METRICS)}; null if absent"
-            )
+            what = f"{len(METRICS)} values ({', '.join(METRICS)}; null if absent)"
+            raise ValueError(expected("metrics", what, len(self.metrics)))
         if not self.source.strip() or not self.papers:
-            raise ValueError("source and papers must say where the numbers are printed")
+            raise ValueError(expected("source, papers", "where the numbers are printed", ""))
         for other in self.also_printed:
             if other.metric not in METRICS:
-                raise ValueError(f"also_printed: unknown metric {other.metric!r}{did_you_mean(other.metric, METRICS)}")
+                raise ValueError(one_of("also_printed", other.metric, METRICS))
+        if bool(self.checkpoint) != bool(self.convention):
+            raise ValueError(expected("checkpoint, convention", "both or neither", self.checkpoint or self.convention))
+        return self
 
     @property
     def printed(self) -> dict[str, Decimal]:
@@ -187,11 +177,8 @@ class Row:
         return name.family or "", str(name.size), name.patch
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Values that honest repetitions of one thing gave."""
-
-    __pydantic_config__ = STRICT
+class Spread(_Entry):
+    """Values from repetitions of the same experiment."""
 
     what: Literal["sampling", "training", "framework"]
     model: str
@@ -208,11 +195,8 @@ class Spread:
         return max(self.values) - min(self.values)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unprinted:
-    """Results of which only a curve is published."""
-
-    __pydantic_config__ = STRICT
+class Unprinted(_Entry):
+    """Results that are published as a curve only."""
 
     family: str
     size: str | None = None
@@ -221,11 +205,8 @@ class Unprinted:
     papers: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CostSource:
-    """Where the printed costs stand, and on what they were measured."""
-
-    __pydantic_config__ = STRICT
+class CostSource(_Entry):
+    """Where the published costs are printed, and the machine they were measured on."""
 
     source: str
     papers: tuple[str, ...]
@@ -234,55 +215,40 @@ class CostSource:
     global_batch: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluator:
-    """What an ImageNet evaluation uses: file names, reference by resolution."""
-
-    __pydantic_config__ = STRICT
+class Evaluator(_Entry):
+    """Files of an ImageNet evaluation: the graph, and the reference by resolution."""
 
     graph: str
     references: dict[int, str]
     stored_statistics: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(_Entry):
     """The training set behind the rows."""
-
-    __pydantic_config__ = STRICT
 
     images: int
     classes: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """What every published network has in common."""
-
-    __pydantic_config__ = STRICT
+class Network(_Entry):
+    """Settings that all published networks share."""
 
     label_init_std: float
     time_scale: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishedCodec:
-    """The autoencoder of Stable Diffusion, in either of its two fine-tuned forms."""
-
-    __pydantic_config__ = STRICT
+class PublishedCodec(_Entry):
+    """The Stable Diffusion autoencoder, in either of its two fine-tuned versions."""
 
     hub: str
-    """Owner of the hub ids."""
+    """Owner on the Hugging Face Hub."""
     scale: float
     factor: int
     channels: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Registry:
+class Registry(_Entry):
     """Everything in `published.yaml`."""
-
-    __pydantic_config__ = STRICT
 
     metrics: tuple[str, ...]
     evaluator: Evaluator
@@ -293,7 +259,7 @@ class Registry:
     protocols: dict[str, Protocol]
     training: dict[str, Training]
     rows: tuple[Row, ...]
-    unsettled_alignments: dict[str, str] = field(default_factory=dict)
+    unsettled_alignments: dict[str, str] = {}
     unprinted: tuple[Unprinted, ...] = ()
     spread: tuple[Spread, ...] = ()
     cost_source: CostSource
@@ -308,9 +274,8 @@ class Registry:
         """
         known = {row.id: row for row in self.rows}
         if name not in known:
-            raise RegistryError(
-                f"published row {name!r}: not in the registry{did_you_mean(name, known)}; see sra-bench published"
-            )
+            what = "the id of a published row (see sra-bench published)"
+            raise RegistryError(expected("published", what, name, known))
         return known[name]
 
     def address(self, row: Row) -> str | None:

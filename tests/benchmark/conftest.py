@@ -60,7 +60,7 @@ def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
     }
     if row.checkpoint:
         return {**variant, "checkpoint": f"/assets/{row.checkpoint}"}
-    plain = {k: v for k, v in to_plain(registry.training[row.training or ""]).items() if v is not None}
+    plain = {k: v for k, v in registry.training[row.training or ""].model_dump().items() if v is not None}
     ema = {"decay": plain.pop("ema_decay"), "schedule": plain.pop("ema_schedule")}
     plain.pop("interpolant", None)
     length = {"steps": registry.steps(row)}

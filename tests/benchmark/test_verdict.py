@@ -107,7 +107,7 @@ def test_two_perfect_reproductions_agree_in_95_of_100(registry: Registry) -> Non
     row, truth, sigma, repetitions = registry.row("sit-xl2-sra-256-800ep-cfg"), 100.0, 1.0, 2000
     reproduced = 0
     for published, measured_ in random.normal(truth, sigma, (repetitions, 2)):
-        other = dataclasses.replace(row, metrics=(Decimal(f"{published:.6f}"), None, None, None, None))
+        other = row.model_copy(update={"metrics": (Decimal(f"{published:.6f}"), None, None, None, None)})
         interval = {"fid": [measured_ - 1.96 * sigma, measured_ + 1.96 * sigma]}
         fid = judge_metrics(registry, other, {"fid": [measured_]}, [interval], trained=False, comparable=True)[0]
         reproduced += fid.status == "reproduced"
