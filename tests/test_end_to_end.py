@@ -67,8 +67,8 @@ def test_the_report_holds_every_tools_numbers(finished: Path) -> None:
         assert row["errors"] == {}
         assert set(row["metrics"]["adm"]) >= {"fid", "sfid", "is", "precision", "recall"}
         assert row["verdict"]["status"] == "not comparable"
-        assert row["metrics"]["clean_fid"]["fid"] == pytest.approx(row["metrics"]["adm"]["fid"], rel=1e-3)
-        assert row["metrics"]["torch_fidelity"]["fid"] == pytest.approx(row["metrics"]["adm"]["fid"], rel=1e-3)
+        assert row["metrics"]["clean-fid"]["fid"] == pytest.approx(row["metrics"]["adm"]["fid"], rel=1e-3)
+        assert row["metrics"]["torch-fidelity"]["fid"] == pytest.approx(row["metrics"]["adm"]["fid"], rel=1e-3)
         assert [point["step"] for point in row["curve"]] == [6, 12]
         assert len(row["losses"]) == 12
         assert (finished / "report" / row["grid"]).is_file()

@@ -15,7 +15,7 @@ from benchmark.plan.stages import EXTRACTOR_TOOLS, PROTOCOL_TOOLS
 from benchmark.report.crosscheck import disagreements
 from benchmark.run.executor import interpreter_of
 from benchmark.run.process import run_job
-from evaluator.tools import TOOL_MODULES
+from evaluator.tools import TOOL_MODULES, score_record
 from sra.config import UserError
 
 
@@ -71,7 +71,7 @@ def score_samples(
             raise UserError(f"{name} {place}: not found; a .npz file, a folder or a zip of images is needed")
     where, own = _graph(graph), options or ToolOptions()
     records = {tool: _score(tool, samples, reference, where, own.argv(tool)) for tool in tools or TOOLS}
-    warnings = disagreements(records)
+    warnings = disagreements({tool: score_record.parse(record, tool) for tool, record in records.items()})
     document = {
         "schema": 1,
         "metrics": {tool.replace("-", "_"): r["metrics"] for tool, r in records.items()},

@@ -1,7 +1,7 @@
-"""Whether a run may be held against a published row: every setting beside the row's, with what a difference does.
+"""Whether a run can be compared with a published row: every setting of both, and what a difference does.
 
-Settings come from the resolved manifest; what was really scored, and with which graph and reference, comes from the
-evaluator's record. A difference that can move FID makes a row not comparable; a harmless one is a note.
+Settings come from the resolved manifest; what was scored, with which graph and reference, comes from the score record.
+A difference that can move FID makes the row not comparable; a harmless one is only reported.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from benchmark.assets.catalogue import located
 from benchmark.manifest.schema import Run
 from benchmark.published.schema import Protocol, Registry, Row
+from evaluator.tools.score_record import AdmSettings, ScoreRecord
 from sra.config import (
     CODEC_FILES,
     SIZES,
@@ -27,12 +28,12 @@ from sra.config import (
 )
 
 Effect = Literal["none", "harmless", "moves FID", "not stated"]
-# From exact to coarse: a run at least as exact as the published one differs from it by rounding only.
-EXACTNESS = ("fp32", "tf32", "fp16", "bf16")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+"""From exact to coarse: a run at least as exact as the published one differs from it by rounding only."""
 UNSETTLED = "not settled"
-"""Stands for a published setting that nobody has established."""
-ROUNDED_LENGTH = 1e-3
-"""Papers round lengths: 800 epochs, 4,003,200 steps, are printed as 4M."""
+"""Stands for a published setting that is not known."""
+LENGTH_TOLERANCE = 1e-3
+"""Relative: papers round lengths and print 800 epochs (4,003,200 steps) as 4M."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,33 +49,33 @@ class Compared:
     def text(self) -> str:
         """As a reason: `sample.steps: published 250, ours 50`."""
         if self.published == UNSETTLED:
-            return f"{self.field} is not settled: {self.why}"
+            return f"{self.field} of the published row is not known: {self.why}"
         shown = f"{self.field}: published {show(self.published)}, ours {show(self.ours)}"
         return f"{shown} ({self.why})" if self.why else shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a run left behind, read from its files."""
+    """What the files of a run say about it."""
 
-    record: Mapping[str, Any] = field(default_factory=dict)
-    """The ADM score record of the final samples."""
+    record: ScoreRecord
+    """ADM scores of the final samples."""
     codec: str | None = None
-    """Place of the autoencoder that decoded them; None: the manifest's."""
+    """Path of the autoencoder that decoded them; None: the manifest's."""
     checkpoint: str | None = None
-    """Place of the weights that were sampled; None: the manifest's."""
+    """Path of the weights that were sampled; None: the manifest's."""
     images: int | None = None
-    """Images that the training set holds."""
+    """Number of images in the training set."""
     classes: int | None = None
-    """Classes among them."""
+    """Number of its classes."""
     pins: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of the published files whose hash is known, by file name or folder/name."""
+    """SHA-256 of the published files, where known, by file name or folder/name."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the files that the run used, likewise."""
 
 
 def compare(registry: Registry, row: Row, run: Run, evidence: Evidence) -> list[Compared]:
-    """Every setting that both sides have.
+    """Compare every setting that the row and the run have.
 
     Args:
         registry: the published rows.
@@ -85,9 +86,9 @@ def compare(registry: Registry, row: Row, run: Run, evidence: Evidence) -> list[
     protocol = registry.protocols[row.protocol]
     items = [*_unsettled(registry, row, protocol, run)]
     if protocol.scores_only:
-        items += _named_file("samples", row.samples, evidence.record.get("samples", {}), evidence)
+        items += _named_file("samples", row.samples, evidence.record.samples.path, evidence)
     elif run.samples is not None:
-        made, why = "made under the row's protocol", "how a given file was made is not known"
+        made, why = "made under the row's protocol", "it is not known how a given file was made"
         items.append(_item("samples", made, run.samples, why=why))
     else:
         items += [*_sampling(registry, row, protocol, run), *_codec(registry, protocol, run, evidence)]
@@ -117,7 +118,7 @@ def show(value: Any) -> str:
 
 
 def _item(name: str, published: Any, ours: Any, effect: Effect = "moves FID", why: str = "") -> Compared:
-    """`effect` and `why` hold where the two differ."""
+    """One setting; `effect` and `why` apply if the two differ."""
     if isinstance(published, tuple) and isinstance(ours, (list, tuple)):
         published, ours = list(published), list(ours)
     if published == ours:
@@ -126,7 +127,7 @@ def _item(name: str, published: Any, ours: Any, effect: Effect = "moves FID", wh
 
 
 def _stated(name: str, published: Any, ours: Any) -> Compared:
-    """As `_item`, for a setting that the source may leave out."""
+    """As `_item`, for a setting that the source may not state."""
     if published is None:
         return Compared(field=name, published="not stated", ours=ours, effect="not stated")
     return _item(name, published, ours)
@@ -136,13 +137,13 @@ def _precision(name: str, published: str | None, ours: str) -> Compared:
     """At least as exact as published: rounding only."""
     if published is None or published == ours:
         return _stated(name, published, ours)
-    if EXACTNESS.index(ours) < EXACTNESS.index(published):
+    if PRECISIONS.index(ours) < PRECISIONS.index(published):
         return _item(name, published, ours, "harmless", "more exact than published")
     return _item(name, published, ours, why="coarser than published")
 
 
 def _unsettled(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Iterator[Compared]:
-    """What nobody can match, because it is not known."""
+    """Published settings that no run can match, because they are not known."""
     kind = row.align_kind or ""
     reasons = [(f"sample.{name}", getattr(run.sample, name, None), protocol.note) for name in protocol.unknown]
     reasons += [("published row", row.id, row.unsettled), ("align", kind, registry.unsettled_alignments.get(kind))]
@@ -166,9 +167,8 @@ def _sampling(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Ite
     yield _item("sample.images", registry.images(row), ours.images)
     yield _item("sample.weights", protocol.weights, ours.weights)
     yield _precision("sample.precision", protocol.precision, ours.precision)
-    yield _item(
-        "sample.seeding", protocol.seeding, ours.seeding, "harmless", "other noise and labels, within sampling noise"
-    )
+    why = "other noise and labels, within sampling noise"
+    yield _item("sample.seeding", protocol.seeding, ours.seeding, "harmless", why)
 
 
 def _scale(cfg: float) -> float | str:
@@ -207,12 +207,12 @@ def _size_name(run: Run) -> str:
 
 
 def _checkpoint(row: Row, run: Run, evidence: Evidence) -> Iterator[Compared]:
-    """Published weights stand for the row's training; any other file says nothing about how it was trained."""
+    """Published weights stand for the row's training; how any other file was trained is not known."""
     name = PurePosixPath(located(evidence.checkpoint or run.checkpoint or "")).name
     if row.checkpoint is None:
-        yield _item("checkpoint", "none published for this row", name, why="its training is not known")
+        yield _item("checkpoint", "none published for this row", name, why="how it was trained is not known")
         return
-    yield _item("checkpoint", row.checkpoint, name, why="its training is not known")
+    yield _item("checkpoint", row.checkpoint, name, why="how it was trained is not known")
     yield from _hash("checkpoint", row.checkpoint, evidence)
     yield _item("model.convention", row.convention, run.model.convention)
 
@@ -241,7 +241,7 @@ def _length(registry: Registry, row: Row, run: Run, evidence: Evidence) -> Compa
     assert train is not None
     per_epoch = (evidence.images or registry.data.images) // train.global_batch
     ours = train.steps if train.steps is not None else (train.epochs or 0) * per_epoch
-    if published != ours and abs(published - ours) <= ROUNDED_LENGTH * published:
+    if published != ours and abs(published - ours) <= LENGTH_TOLERANCE * published:
         return _item("train.steps", published, ours, "harmless", "lengths are printed rounded")
     return _item("train.steps", published, ours)
 
@@ -267,7 +267,7 @@ def _alignment(row: Row, run: Run) -> Iterator[Compared]:
 
 
 def published_alignment(row: Row) -> AlignSettings:
-    """The alignment's settings behind a row: what it names, else the defaults for its model size.
+    """The alignment settings of a row: those it names, otherwise the defaults for its model size.
 
     Raises:
         ConfigError: this suite has no such alignment or setting.
@@ -284,40 +284,34 @@ def published_alignment(row: Row) -> AlignSettings:
 
 def _evaluation(registry: Registry, row: Row, evidence: Evidence) -> Iterator[Compared]:
     record, published = evidence.record, registry.evaluator
-    samples, reference, graph = (record.get(name, {}) for name in ("samples", "reference", "graph"))
-    yield _item("scored images", registry.images(row), samples.get("count"))
-    yield _item("scored resolution", row.resolution, _edge(samples))
-    if samples.get("duplicates"):
-        yield _item("repeated images", 0, samples["duplicates"])
-    graph_name = str(graph.get("name"))
-    yield _item("evaluator graph", published.graph, PurePosixPath(graph_name).name)
-    if PurePosixPath(graph_name).name == published.graph:
-        yield from _hash("evaluator graph", published.graph, evidence, graph.get("sha256"))
-    yield from _named_file("reference batch", published.references.get(row.resolution), reference, evidence)
-    settings = record.get("settings", {})
-    stored = settings.get("stored_statistics")
+    yield _item("scored images", registry.images(row), record.samples.count)
+    yield _item("scored resolution", row.resolution, record.samples.shape[0])
+    if record.samples.duplicates:
+        yield _item("repeated images", 0, record.samples.duplicates)
+    graph = PurePosixPath(record.graph.name).name
+    yield _item("evaluator graph", published.graph, graph)
+    if graph == published.graph:
+        yield from _hash("evaluator graph", published.graph, evidence, record.graph.sha256)
+    yield from _named_file("reference batch", published.references.get(row.resolution), record.reference.path, evidence)
+    settings = record.settings if isinstance(record.settings, AdmSettings) else None
+    stored = settings.stored_statistics if settings else None
     yield _item("reference statistics stored in the file", published.stored_statistics, stored)
-    if settings.get("trusted_sample_statistics"):
-        yield _item("sample statistics", "of the images", "brought by the file", why="they need not be the images'")
+    if settings and settings.trusted_sample_statistics:
+        yield _item("sample statistics", "of the images", "brought by the file", why="they may not be the images'")
 
 
-def _edge(samples: Mapping[str, Any]) -> int | None:
-    shape = samples.get("shape")
-    return shape[0] if shape else None
-
-
-def _named_file(name: str, published: str | None, found: Mapping[str, Any], evidence: Evidence) -> Iterator[Compared]:
-    ours = PurePosixPath(str(found.get("path"))).name
+def _named_file(name: str, published: str | None, path: str, evidence: Evidence) -> Iterator[Compared]:
+    ours = PurePosixPath(path).name
     yield _item(name, published, ours)
     if published and ours == published:
         yield from _hash(name, published, evidence)
 
 
 def _hash(name: str, published: str, evidence: Evidence, seen: str | None = None) -> Iterator[Compared]:
-    """Content beside the pinned hash; where either is unknown, the name has to do, and the report says so."""
+    """The hash of a file beside the pinned one; if either is unknown, the name must do, and the report says so."""
     pinned, found = evidence.pins.get(published), seen or evidence.files.get(published)
     if pinned and found:
         yield _item(f"{name} sha256", pinned, found)
         return
-    why = "known by name only: no hash is pinned" if not pinned else "known by name only: its hash was not recorded"
+    why = f"compared by name only: {'its hash was not recorded' if pinned else 'no hash is pinned'}"
     yield Compared(field=f"{name} sha256", published=pinned or "not pinned", ours=found, effect="harmless", why=why)

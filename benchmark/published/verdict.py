@@ -1,20 +1,22 @@
-"""What a run says about a published row: reproduced, worse, better, not comparable, no published value, failed.
+"""The verdict of a run on a published row: reproduced, better, worse, not comparable, no published value or failed.
 
-A metric is reproduced when zero lies within the interval of the difference, measured minus published. That interval is
-made of what each side leaves open, added up:
+A metric is reproduced if the interval of its difference (measured minus published) contains zero. The interval is the
+sum of three parts:
 
 - half a unit of the last printed digit;
-- sampling noise: the run's own 95 % interval, widened by sqrt(1 + 1/k) for the mean of k runs, because the published
-  number is one draw of the same noise;
-- for rows that were trained here, the largest difference known between honest trainings of the same row (the
-  registry's `spread`); where none is known, nothing is allowed, and the verdict says so.
+- sampling noise: the run's own 95 % interval times sqrt(1 + 1/k) for the mean of k runs, because the published number
+  is one draw with the same noise;
+- for rows that were trained here, the largest known difference between repeated trainings of the same row (`spread` in
+  the registry).
+
+A part that is not known counts as zero, and the verdict says so.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -22,6 +24,7 @@ from benchmark.manifest.schema import Run
 from benchmark.published.comparability import Compared, Evidence, blocking, compare
 from benchmark.published.schema import LOWER_IS_BETTER, METRICS, NO_ADDRESS, Registry, Row, Spread
 
+Interval = tuple[float, float]
 Status = Literal["reproduced", "better", "worse", "not comparable", "no published value", "failed"]
 COMPARED: tuple[Status, ...] = ("reproduced", "better", "worse")
 TOOL = "adm"
@@ -38,20 +41,20 @@ class MetricVerdict:
     """As printed."""
     difference: float | None = None
     """Measured minus published."""
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     """Of the difference."""
     rounding: float | None = None
     """Half a unit of the last printed digit."""
     sampling: tuple[float, float] | None = None
-    """How far sampling noise reaches below and above; None: not estimated."""
+    """Sampling noise below and above; None: not estimated."""
     allowance: float | None = None
-    """For training noise, or another device's arithmetic; None: nothing is known."""
+    """For training noise, or the arithmetic of another device; None: not known."""
     status: Status
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowVerdict:
-    """One row: its status, why, and every metric and setting behind it."""
+    """Status of one row, the reasons for it, and every metric and setting behind it."""
 
     status: Status
     reasons: list[str]
@@ -61,36 +64,26 @@ class RowVerdict:
     settings: list[Compared] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
 
-
-def judge(
-    registry: Registry, run: Run, evidence: Evidence, metrics: Mapping[str, float | None], failure: str | None = None
-) -> RowVerdict:
-    """The verdict of one run.
+def judge(registry: Registry, run: Run, evidence: Evidence) -> RowVerdict:
+    """The verdict of one run that was scored.
 
     Args:
         registry: the published rows.
-        run: the run, naming its row.
+        run: the run, which names its row.
         evidence: what its files say.
-        metrics: the ADM metrics of its final samples.
-        failure: where it failed, if it did.
 
     Raises:
         RegistryError: the run names a row that does not exist.
     """
-    row = registry.row(run.published) if run.published else None
-    if failure:
-        return RowVerdict(status="failed", reasons=[failure], row=run.published)
-    if row is None:
-        return _without_row(registry, run, evidence)
+    if run.published is None:
+        return _without_row(registry, run, evidence.record.graph.name)
+    row = registry.row(run.published)
     settings = compare(registry, row, run, evidence)
     blocks = blocking(settings)
     trained = run.train is not None and not registry.protocols[row.protocol].scores_only
-    one = {name: [metrics.get(name)] for name in METRICS}
-    intervals = [dict(evidence.record.get("intervals", {}))]
+    one = {name: [evidence.record.metrics.get(name)] for name in METRICS}
+    intervals = [evidence.record.intervals]
     judged = judge_metrics(registry, row, one, intervals, trained=trained, comparable=not blocks)
     return RowVerdict(
         status=overall(judged, comparable=not blocks),
@@ -98,7 +91,7 @@ def judge(
         row=row.id,
         metrics=judged,
         settings=settings,
-        notes=[*_notes(registry, row, judged, trained=trained)],
+        notes=_notes(registry, row, judged, trained=trained),
     )
 
 
@@ -106,20 +99,20 @@ def judge_metrics(
     registry: Registry,
     row: Row,
     measured: Mapping[str, Sequence[float | None]],
-    intervals: Sequence[Mapping[str, Sequence[float]]],
+    intervals: Sequence[Mapping[str, Interval]],
     *,
     trained: bool,
     comparable: bool,
 ) -> list[MetricVerdict]:
-    """Every metric of a row.
+    """Verdict on every metric of a row.
 
     Args:
         registry: the published rows.
         row: the row.
-        measured: a value per run and metric.
-        intervals: the 95 % intervals of each run's metrics.
+        measured: by metric, one value a run.
+        intervals: of each run, the 95 % intervals by metric.
         trained: whether the networks were trained here.
-        comparable: whether the protocol is the row's.
+        comparable: whether the settings match those of the row.
     """
     verdicts = []
     for metric in METRICS:
@@ -150,8 +143,8 @@ def _judged(
     difference = measured - float(published)
     rounding = half_unit(published)
     below, above = sampling or (0.0, 0.0)
-    open_ = rounding + (allowance or 0.0)
-    low, high = difference - below - open_, difference + above + open_
+    room = rounding + (allowance or 0.0)
+    low, high = difference - below - room, difference + above + room
     status: Status = "reproduced"
     if not comparable:
         status = "not comparable"
@@ -178,18 +171,17 @@ def half_unit(printed: Decimal) -> float:
 
 
 def _sampling(
-    registry: Registry, row: Row, metric: str, values: Sequence[float], intervals: Sequence[Mapping[str, Any]]
+    registry: Registry, row: Row, metric: str, values: Sequence[float], intervals: Sequence[Mapping[str, Interval]]
 ) -> tuple[float, float] | None:
-    """Reach of sampling noise below and above the mean of `values`, the published draw's own included."""
+    """Sampling noise below and above the mean of `values`, including that of the published number."""
     if registry.protocols[row.protocol].scores_only:
         return (0.0, 0.0)
-    found = [interval.get(metric) for interval in intervals]
-    if not found or any(pair is None for pair in found):
+    ends = [interval[metric] for interval in intervals if interval.get(metric)]
+    if not ends or len(ends) < len(intervals):
         return None
-    count = len(values)
-    below = [max(0.0, value - pair[0]) for value, pair in zip(values, found, strict=True) if pair is not None]
-    above = [max(0.0, pair[1] - value) for value, pair in zip(values, found, strict=True) if pair is not None]
-    factor = math.sqrt(1 + 1 / count)
+    below = [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)]
+    above = [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]
+    factor = math.sqrt(1 + 1 / len(values))
     return factor * _rms(below), factor * _rms(above)
 
 
@@ -198,7 +190,7 @@ def _rms(values: Sequence[float]) -> float:
 
 
 def allowance_of(registry: Registry, row: Row, metric: str, *, trained: bool) -> float | None:
-    """What is allowed for training noise (or, for a given file, for another device's arithmetic); None: not known."""
+    """Allowance for training noise (for a given file: for the arithmetic of another device); None: not known."""
     arithmetic = registry.protocols[row.protocol].arithmetic
     if arithmetic is not None:
         published = row.printed.get(metric)
@@ -210,7 +202,7 @@ def allowance_of(registry: Registry, row: Row, metric: str, *, trained: bool) ->
 
 
 def allowances_of(registry: Registry, run: Run) -> dict[str, dict[str, Any]]:
-    """By metric: what the verdict on a run allows for training noise, and where that comes from."""
+    """By metric: the allowance for training noise in the verdict on a run, and its source."""
     if run.published is None or run.train is None:
         return {}
     row = registry.row(run.published)
@@ -221,7 +213,7 @@ def allowances_of(registry: Registry, run: Run) -> dict[str, dict[str, Any]]:
 
 
 def spreads_of(registry: Registry, row: Row, *, trained: bool) -> list[Spread]:
-    """Entries of the registry's `spread` that allow this row something."""
+    """Entries of `spread` in the registry that apply to a row."""
     if not trained:
         return []
     return [
@@ -233,7 +225,7 @@ def spreads_of(registry: Registry, row: Row, *, trained: bool) -> list[Spread]:
 
 
 def overall(metrics: Sequence[MetricVerdict], *, comparable: bool) -> Status:
-    """A row's status: failed before not comparable before worse before better before reproduced."""
+    """Status of a row; in order of precedence: failed, not comparable, worse, better, reproduced."""
     statuses = {m.status for m in metrics}
     if "failed" in statuses:
         return "failed"
@@ -244,7 +236,7 @@ def overall(metrics: Sequence[MetricVerdict], *, comparable: bool) -> Status:
 
 
 def _reasons(metrics: Sequence[MetricVerdict]) -> list[str]:
-    """What decided the status."""
+    """Why a row that is compared is worse, better or failed."""
     failed = [m.metric for m in metrics if m.status == "failed"]
     if failed:
         return [f"{', '.join(failed)}: not measured"]
@@ -252,53 +244,48 @@ def _reasons(metrics: Sequence[MetricVerdict]) -> list[str]:
 
 
 def sentence(verdict: MetricVerdict) -> str:
-    """One metric in words."""
+    """A metric that is worse or better, in words."""
     assert verdict.difference is not None
     assert verdict.interval is not None
     low, high = verdict.interval
     return (
-        f"{verdict.metric}: {verdict.measured:.4g} against {verdict.published}: {verdict.difference:+.3g}, "
-        f"interval of the difference [{low:+.3g}, {high:+.3g}]"
+        f"{verdict.metric}: {verdict.measured:.4g} measured, {verdict.published} published: "
+        f"difference {verdict.difference:+.3g}, interval [{low:+.3g}, {high:+.3g}]"
     )
 
 
 def _notes(registry: Registry, row: Row, metrics: Sequence[MetricVerdict], *, trained: bool) -> list[str]:
-    """What a reader must know of a row that is no reason against it."""
+    """What a reader must know of a row besides the reasons for its status."""
     notes = [note] if (note := registry.protocols[row.protocol].note) else []
     if not registry.address(row):
         notes.append(f"published numbers from {row.source}: {NO_ADDRESS}")
     compared = [m for m in metrics if m.difference is not None]
     without = [m.metric for m in compared if m.sampling is None]
     if without:
-        notes.append(f"no sampling interval was estimated for {', '.join(without)}: none is allowed for")
+        notes.append(f"no sampling interval was estimated for {', '.join(without)}: sampling noise counts as zero")
     if trained:
         spread = spreads_of(registry, row, trained=True)
-        notes += [f"allowed for training noise, {s.metric}: {s.width} ({s.source})" for s in spread]
+        notes += [f"allowance for training noise of {s.metric}: {s.width} ({s.source})" for s in spread]
         unknown = [m.metric for m in compared if m.allowance is None]
         if unknown:
-            notes.append(f"no spread between trainings is known for {', '.join(unknown)}: none is allowed for")
-    notes += [f"also printed, {o.metric}: {o.value} ({o.source})" for o in row.also_printed]
+            notes.append(f"no spread between repeated trainings is known for {', '.join(unknown)}: it counts as zero")
+    notes += [f"also printed for {o.metric}: {o.value} ({o.source})" for o in row.also_printed]
     seen = [s for s in registry.spread if s.what == "sampling" and s.model == row.model]
-    return notes + [f"seen elsewhere, {s.metric}: {' and '.join(map(str, s.values))} ({s.source})" for s in seen]
+    return notes + [f"{s.metric} of other samplings: {' and '.join(map(str, s.values))} ({s.source})" for s in seen]
 
 
-def _without_row(registry: Registry, run: Run, evidence: Evidence) -> RowVerdict:
-    """A run that names no row: not comparable where it is no ImageNet evaluation, else there is no number for it."""
-    graph = str(evidence.record.get("graph", {}).get("name") or run.score.graph)
+def _without_row(registry: Registry, run: Run, graph: str) -> RowVerdict:
+    """A run that names no row: not comparable if it is not an ImageNet evaluation, otherwise without a value."""
     reasons = []
     if graph.startswith("embedded:"):
         reasons.append(f"{graph.removeprefix('embedded:')} features: not comparable with ImageNet numbers")
     counts = sorted({registry.images(row) for row in registry.rows}, reverse=True)
     if run.sample.images not in counts:
         used = " or ".join(f"{count:,}" for count in counts)
-        reasons.append(f"{run.sample.images:,} images were scored, published rows use {used}")
+        reasons.append(f"{run.sample.images:,} images were scored; published rows use {used}")
     status: Status = "not comparable" if reasons else "no published value"
-    return RowVerdict(status=status, reasons=[*reasons, _unnamed(registry, run)])
-
-
-def _unnamed(registry: Registry, run: Run) -> str:
-    kind = run.align.kind if run.align else None
+    kind, why = run.align.kind if run.align else None, "the manifest names no published row for this variant"
     for known in registry.unprinted:
         if (known.family, known.align) == (run.model.family, kind) and known.size in (None, run.model.size):
-            return f"no number is published for this row ({known.source})"
-    return "the manifest names no published row for this variant"
+            why = f"no number is published for this row ({known.source})"
+    return RowVerdict(status=status, reasons=[*reasons, why])

@@ -15,15 +15,17 @@ from pathlib import Path
 from pydantic import Field
 
 from benchmark.plan.plan import Plan
-from benchmark.plan.run_directory import RunDirectory, read_json
+from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import PLAN, PROVENANCE, require_plan
 from benchmark.plan.stages import ScoreJob
 from benchmark.published.registry import REGISTRY
 from benchmark.published.verdict import TOOL
 from benchmark.report.collect import collect_report
+from benchmark.report.costs import read_scores
 from benchmark.report.model import Record
 from benchmark.report.render import write_report
 from benchmark.run.process import evaluator_job
+from evaluator.tools.score_record import AdmSettings
 from sra.common.errors import UserError, expected
 from sra.common.files import replacing, sha256_file
 
@@ -179,14 +181,13 @@ def _statistics(
     """Feature statistics, and features, of every scored set and its reference; and what is missing, in words."""
     graphs: dict[tuple[str, ...], _Scored] = {}
     for stage in plan.stages:
-        job, record = stage.job, read_json(stage.directory / "scores.json")
-        if record is not None and isinstance(job, ScoreJob) and job.tool == TOOL and not record.get("error"):
-            widths = record.get("settings", {}).get("widths", {})
-            sizes = [str(widths.get(name, 0)) for name in ("pool", "spatial")]
-            path, digest = job.graph, record["graph"]["sha256"]
-            scored = graphs.setdefault((path, digest, *sizes), _Scored(path, digest, sizes))
-            scored.images[record["samples"]["sha256"]] = Path(str(stage.inputs.samples))
-            scored.images[record["reference"]["sha256"]] = Path(job.reference)
+        job, record = stage.job, read_scores(stage)
+        if record and isinstance(job, ScoreJob) and job.tool == TOOL and isinstance(record.settings, AdmSettings):
+            widths = [str(record.settings.widths.pool), str(record.settings.widths.spatial)]
+            graph = record.graph.sha256
+            scored = graphs.setdefault((job.graph, graph, *widths), _Scored(job.graph, graph, widths))
+            scored.images[record.samples.sha256] = Path(str(stage.inputs.samples))
+            scored.images[record.reference.sha256] = Path(job.reference)
     files: dict[str, Path] = {}
     for scored in graphs.values():
         files |= scored.export(directory, folder, features=features)

@@ -19,14 +19,12 @@ from benchmark.plan.stages import IMAGES, LATENTS, SAMPLE, SCORE, Stage, StageKi
 from benchmark.published.comparability import Evidence
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry
-from benchmark.published.verdict import TOOL, judge
+from benchmark.published.verdict import TOOL, RowVerdict, judge
 from benchmark.report.comparisons import base_name, comparisons_of, groups_of, variants_of
-from benchmark.report.costs import cost_of, curve_of, losses_of, probe_of, read_log
+from benchmark.report.costs import cost_of, curve_of, losses_of, probe_of, read_log, read_scores
 from benchmark.report.crosscheck import disagreements
 from benchmark.report.model import (
     Dataset,
-    Graph,
-    ImageSet,
     Paper,
     PublishedRow,
     Report,
@@ -36,6 +34,7 @@ from benchmark.report.model import (
     StageState,
     read_report,
 )
+from evaluator.tools.score_record import ScoreRecord
 from sra.common.errors import UserError
 from sra.config import SampleJob, to_plain
 
@@ -115,23 +114,19 @@ class _Results:
     stages: Sequence[Stage]
     last: int | None
     """Optimizer step of the weights that are compared; None: a checkpoint's."""
-    scores: dict[str, dict[str, Any]]
-    """Score records of these weights, by tool (`adm`, `clean_fid`, ...)."""
+    scores: dict[str, ScoreRecord]
+    """Of these weights, by tool."""
 
     @classmethod
     def read(cls, plan: Plan, directory: RunDirectory, run: Run) -> _Results:
         stages = [stage for stage in plan.stages if run.variant in stage.variants]
         last = max((s.step for s in stages if s.kind is SAMPLE and s.step is not None), default=None)
         scores = {
-            stage.tool.replace("-", "_"): record
+            stage.tool: record
             for stage in stages
-            if stage.tool and stage.step == last and (record := read_json(stage.directory / "scores.json"))
+            if stage.tool and stage.step == last and (record := read_scores(stage))
         }
         return cls(run, directory, stages, last, scores)
-
-    @property
-    def adm(self) -> dict[str, Any]:
-        return self.scores.get(TOOL, {})
 
     @property
     def sample(self) -> Stage | None:
@@ -146,8 +141,8 @@ class _Results:
     @property
     def failure(self) -> str | None:
         """Where the run failed; None if the ADM scores are there."""
-        if self.adm:
-            return f"score-{TOOL}: {self.adm['error']}" if self.adm.get("error") else None
+        if adm := self.scores.get(TOOL):
+            return f"score-{TOOL}: {adm.error}" if adm.error else None
         for stage in self.stages:
             failed = read_json(stage.directory / "failed.json")
             if failed is not None and failed.get("key") == stage.key:
@@ -164,11 +159,14 @@ class _Results:
         found = [read_json(stage.directory / "stage.json") or {} for stage in self.stages]
         return list(dict.fromkeys(shlex.join(document["argv"]) for document in found if "argv" in document))
 
-    def evidence(self, assets: dict[str, str]) -> Evidence:
+    def verdict(self, registry: Registry, assets: dict[str, str]) -> RowVerdict:
+        """The verdict; `assets`: SHA-256 of the downloaded files that were used."""
+        if self.failure:
+            return RowVerdict(status="failed", reasons=[self.failure], row=self.run.published)
         data = self.dataset(LATENTS) or self.dataset(IMAGES) or Dataset()
         sample = self.sample.job if self.sample and isinstance(self.sample.job, SampleJob) else None
-        return Evidence(
-            record=self.adm,
+        evidence = Evidence(
+            record=self.scores[TOOL],
             codec=sample.codec.path if sample else None,
             checkpoint=sample.checkpoint if sample and self.last is None else None,
             images=data.count,
@@ -176,51 +174,50 @@ class _Results:
             pins=known_hashes(),
             files=assets,
         )
+        return judge(registry, self.run, evidence)
 
     def provenance(self) -> RowProvenance:
-        record = self.adm or next(iter(self.scores.values()), {})
-        samples, reference, graph = (record.get(name) for name in ("samples", "reference", "graph"))
+        record = self.scores.get(TOOL) or next(iter(self.scores.values()), None)
         return RowProvenance(
             settings=to_plain(self.run),
             stages={s.name: StageState(key=s.key, state=state_of(s, self.directory)[0]) for s in self.stages},
             images=self.dataset(IMAGES),
             latents=self.dataset(LATENTS),
-            samples=ImageSet.model_validate(samples) if samples else None,
-            reference=ImageSet.model_validate(reference) if reference else None,
-            graph=Graph.model_validate(graph) if graph else None,
-            tools={tool: found.get("version") for tool, found in self.scores.items()},
+            samples=record.samples if record else None,
+            reference=record.reference if record else None,
+            graph=record.graph if record else None,
+            tools={tool: found.version for tool, found in self.scores.items()},
         )
 
 
 def _row(registry: Registry, results: _Results, session: Session) -> Row:
     run, scores, log = results.run, results.scores, read_log(results.stages)
-    metrics = {tool: record.get("metrics", {}) for tool, record in scores.items()}
     grid = results.sample.directory / "grid.png" if results.sample else None
-    views = [record.get("views", {}).get("nearest") for record in scores.values()]
+    views = [record.views.nearest for record in scores.values() if record.views]
     return Row(
         variant=run.variant,
         group=base_name(run),
-        metrics=metrics,
-        errors={tool: record["error"] for tool, record in scores.items() if record.get("error")},
-        intervals={tool: record["intervals"] for tool, record in scores.items() if record.get("intervals")},
+        metrics={tool: dict(record.metrics) for tool, record in scores.items()},
+        errors={tool: record.error for tool, record in scores.items() if record.error},
+        intervals={tool: record.intervals for tool, record in scores.items() if record.intervals},
         warnings=_warnings(scores),
-        verdict=judge(registry, run, results.evidence(session.assets), metrics.get(TOOL, {}), results.failure),
+        verdict=results.verdict(registry, session.assets),
         cost=cost_of(results.stages, results.last, log),
         provenance=results.provenance(),
         curve=curve_of(results.stages, log),
         losses=losses_of(log),
         probe=probe_of(results.directory.root, run.variant),
         grid=str(grid) if grid and grid.is_file() else None,
-        nearest=next((path for path in views if path and Path(path).is_file()), None),
+        nearest=next((path for path in views if Path(path).is_file()), None),
         published=_published(registry, run),
         commands=results.commands,
     )
 
 
-def _warnings(scores: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+def _warnings(scores: dict[str, ScoreRecord]) -> dict[str, list[str]]:
     """By tool, and of all of them together."""
-    found = {tool: record["warnings"] for tool, record in scores.items() if record.get("warnings")}
-    between = disagreements({tool.replace("_", "-"): record for tool, record in scores.items()})
+    found = {tool: list(record.warnings) for tool, record in scores.items() if record.warnings}
+    between = disagreements(scores)
     return {**found, "cross-check": between} if between else found
 
 

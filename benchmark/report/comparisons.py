@@ -16,12 +16,12 @@ from benchmark.report.model import (
     CostRatio,
     Difference,
     Group,
-    Interval,
     Mean,
     PublishedCost,
     Row,
     SettingChange,
 )
+from evaluator.tools.score_record import Interval
 from sra.config import FAMILIES, to_plain
 
 COSTS = ("seconds_per_step", "memory_gib", "device_hours")

@@ -14,6 +14,8 @@ from benchmark.plan.run_directory import read_json
 from benchmark.plan.stages import SAMPLE, TRAIN, Stage
 from benchmark.published.verdict import TOOL
 from benchmark.report.model import Cost, CurvePoint, LossPoint, ProbePoint, Record
+from evaluator.tools import score_record
+from evaluator.tools.score_record import ScoreRecord
 
 HOUR_SECONDS = 3600.0
 GIB_BYTES = 2**30
@@ -33,6 +35,13 @@ class ProbeFile(Record):
     """`probe.json`, as the linear probes of `sra.analysis` write it."""
 
     rows: tuple[ProbePoint, ...] = ()
+
+
+def read_scores(stage: Stage) -> ScoreRecord | None:
+    """The score record of a stage; None if it has not scored."""
+    path = stage.directory / "scores.json"
+    document = read_json(path)
+    return score_record.parse(document, str(path)) if document is not None else None
 
 
 def read_log(stages: Sequence[Stage]) -> list[LogLine]:
@@ -99,17 +108,16 @@ def curve_of(stages: Sequence[Stage], log: Sequence[LogLine]) -> tuple[CurvePoin
     for stage in stages:
         if stage.tool != TOOL or stage.step is None:
             continue
-        record = read_json(stage.directory / "scores.json") or {}
-        metrics = record.get("metrics", {})
-        if "fid" in metrics:
+        record = read_scores(stage)
+        if record is not None and "fid" in record.metrics:
             points.append(
                 CurvePoint(
                     step=stage.step,
                     hours=hours_at(log, stage.step),
-                    images=record.get("samples", {}).get("count"),
-                    fid=metrics["fid"],
-                    inception_score=metrics.get("is"),
-                    fid_interval=record.get("intervals", {}).get("fid"),
+                    images=record.samples.count,
+                    fid=record.metrics["fid"],
+                    inception_score=record.metrics.get("is"),
+                    fid_interval=record.intervals.get("fid"),
                 )
             )
     return tuple(sorted(points, key=lambda point: point.step))

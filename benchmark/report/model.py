@@ -6,44 +6,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from benchmark.plan.run_directory import read_json
 from benchmark.published.schema import METRICS
 from benchmark.published.verdict import TOOL, RowVerdict
+from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile
 from sra.common.errors import UserError
 from sra.common.files import write_bytes
 
 SCHEMA = 3
 READABLE = (2, 3)
-Interval = tuple[float, float]
-"""Low and high end."""
+T = TypeVar("T")
+
+
+def _hyphenated(value: Any) -> Any:
+    """Schema 2 had `adm_torch` for `adm-torch`."""
+    return {str(name).replace("_", "-"): item for name, item in value.items()} if isinstance(value, dict) else value
+
+
+ByTool: TypeAlias = Annotated[dict[str, T], BeforeValidator(_hyphenated)]
+"""By name of a scoring tool: `adm`, `clean-fid`, ..."""
 
 
 class Record(BaseModel):
     """A frozen part of the report; keys that this version does not know are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True)
-
-
-class ImageSet(Record):
-    """A set of images that was scored or served as the reference."""
-
-    path: str | None = None
-    sha256: str | None = None
-    """Of the pixels."""
-    count: int | None = None
-    shape: tuple[int, ...] | None = None
-    """(height, width, channels)."""
-
-
-class Graph(Record):
-    """The Inception graph whose features were used."""
-
-    name: str | None = None
-    sha256: str | None = None
 
 
 class Dataset(Record):
@@ -71,10 +62,11 @@ class RowProvenance(Record):
     stages: dict[str, StageState]
     images: Dataset | None = None
     latents: Dataset | None = None
-    samples: ImageSet | None = None
-    reference: ImageSet | None = None
-    graph: Graph | None = None
-    tools: dict[str, str | None] = {}
+    samples: ImageSetFacts | None = None
+    reference: ImageSetFacts | None = None
+    graph: NamedFile | None = None
+    """The Inception graph whose features were used."""
+    tools: ByTool[str | None] = {}
     """Version of each scoring tool."""
 
 
@@ -151,14 +143,14 @@ class Row(Record):
     variant: str
     group: str
     """Name of the variant in the manifest, whatever its seeds."""
-    metrics: dict[str, dict[str, float | None]]
-    """By tool (`adm`, `clean_fid`, ...) and metric."""
-    errors: dict[str, str] = {}
-    """By tool: why it could not run."""
-    intervals: dict[str, dict[str, Interval]] = {}
-    """95 % intervals by tool and metric."""
-    warnings: dict[str, list[str]] = {}
-    """By tool, and `cross-check` for disagreements between tools."""
+    metrics: ByTool[dict[str, float | None]]
+    """By metric."""
+    errors: ByTool[str] = {}
+    """Why it could not run."""
+    intervals: ByTool[dict[str, Interval]] = {}
+    """95 % intervals by metric."""
+    warnings: ByTool[list[str]] = {}
+    """Of each tool, and `cross-check` for disagreements between tools."""
     verdict: RowVerdict
     cost: Cost
     provenance: RowProvenance
@@ -195,7 +187,7 @@ class Row(Record):
 
     @property
     def adm(self) -> dict[str, float | None]:
-        """The metrics that papers print, by the tool that computes them as they do."""
+        """The metrics that papers print."""
         return {metric: self.value(TOOL, metric) for metric in METRICS}
 
 

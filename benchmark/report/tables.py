@@ -9,7 +9,8 @@ from decimal import Decimal
 
 from benchmark.published.comparability import show
 from benchmark.published.verdict import MetricVerdict, RowVerdict
-from benchmark.report.model import Comparison, Group, Interval, Report, Row
+from benchmark.report.model import Comparison, Group, Report, Row
+from evaluator.tools.score_record import Interval
 from sra.common.tables import text_table
 
 METHOD = (
@@ -44,11 +45,11 @@ PRINTED_METRICS = (
 BY_METRIC = {column.metric: column for column in PRINTED_METRICS}
 COLUMNS = (
     *PRINTED_METRICS,
-    Column("clean_fid", "fid", "clean-fid FID", 2),
-    Column("torch_fidelity", "fid", "torch-fidelity FID", 2),
-    Column("torch_fidelity", "is", "torch-fidelity IS", 2),
+    Column("clean-fid", "fid", "clean-fid FID", 2),
+    Column("torch-fidelity", "fid", "torch-fidelity FID", 2),
+    Column("torch-fidelity", "is", "torch-fidelity IS", 2),
 )
-OPTIONAL_COLUMNS = (Column("adm_torch", "fid", "adm-torch FID", 2), Column("adm_torch", "is", "adm-torch IS", 2))
+OPTIONAL_COLUMNS = (Column("adm-torch", "fid", "adm-torch FID", 2), Column("adm-torch", "is", "adm-torch IS", 2))
 """Of a tool that scores only on request."""
 EFFECTS = ("moves FID", "harmless", "not stated", "none")
 """In the order in which settings are listed."""
@@ -234,7 +235,7 @@ def all_numbers(report: Report) -> Table:
     tools = list(dict.fromkeys(tool for tool, _ in found))
     known = [(column.tool, column.metric) for column in COLUMNS]
     ordered = sorted(found, key=lambda n: (tools.index(n[0]), known.index(n) if n in known else len(known)))
-    lines = [[tool.replace("_", "-"), m, *(_with_interval(row, tool, m) for row in report.rows)] for tool, m in ordered]
+    lines = [[tool, m, *(_with_interval(row, tool, m) for row in report.rows)] for tool, m in ordered]
     return Table(["tool", "metric", *(row.variant for row in report.rows)], lines)
 
 
@@ -319,8 +320,8 @@ def notes(row: Row) -> list[str]:
         rest = f"{len(reasons) - MAX_REASONS} more settings differ: see the report"
         reasons = [*reasons[:MAX_REASONS], rest]
     lines = [*reasons, *row.verdict.notes]
-    lines += [f"{tool.replace('_', '-')} could not run: {text}" for tool, text in row.errors.items()]
-    return lines + [f"{tool.replace('_', '-')}: {text}" for tool, found in row.warnings.items() for text in found]
+    lines += [f"{tool} could not run: {text}" for tool, text in row.errors.items()]
+    return lines + [f"{tool}: {text}" for tool, found in row.warnings.items() for text in found]
 
 
 def terminal_summary(report: Report) -> str:

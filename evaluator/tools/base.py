@@ -127,7 +127,13 @@ def _score(
 
 
 def _facts(images: ImageSet) -> ImageSetFacts:
-    return ImageSetFacts(path=str(images.path), sha256=images.sha256(), count=images.count, shape=(*images.shape, 3))
+    return ImageSetFacts(
+        path=str(images.path),
+        sha256=images.sha256(),
+        count=images.count,
+        shape=(*images.shape, 3),
+        duplicates=images.findings.duplicates,
+    )
 
 
 def _check(images: ImageSet, reference: ImageSet, expected: int | None, *, allow_other_size: bool) -> None:

@@ -30,6 +30,8 @@ class ImageSetFacts(_Record):
     count: int
     shape: tuple[int, int, int]
     """Height, width and 3."""
+    duplicates: int = 0
+    """Images that equal an earlier one."""
 
 
 class NamedFile(_Record):

@@ -17,6 +17,8 @@ from benchmark.plan.saved_plan import record_session, save_plan
 from benchmark.published.comparability import Evidence, published_alignment
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry, Row
+from evaluator.tools import score_record
+from evaluator.tools.score_record import AdmSettings, FeatureWidths, ImageSetFacts, NamedFile, ScoreRecord
 from sra.config import ALIGNMENTS, to_plain
 
 
@@ -74,19 +76,23 @@ def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
 
 def evidence_of(registry: Registry, row: Row) -> Evidence:
     """What a run of a row leaves behind when everything is as published."""
-    record = {
-        "metrics": {name: float(value) for name, value in row.printed.items()},
-        "intervals": {},
-        "samples": {
-            "path": f"/run/{row.samples or 'samples.npz'}",
-            "sha256": hashlib.sha256(row.id.encode()).hexdigest(),
-            "count": registry.images(row),
-            "shape": [row.resolution, row.resolution, 3],
-        },
-        "reference": {"path": f"/assets/{registry.evaluator.references[row.resolution]}", "sha256": "1" * 64},
-        "graph": {"name": registry.evaluator.graph, "sha256": "0" * 64},
-        "settings": {"stored_statistics": registry.evaluator.stored_statistics},
-    }
+    shape = (row.resolution, row.resolution, 3)
+    samples = f"/run/{row.samples or 'samples.npz'}"
+    reference = f"/assets/{registry.evaluator.references[row.resolution]}"
+    digest = hashlib.sha256(row.id.encode()).hexdigest()
+    record = ScoreRecord(
+        tool="adm",
+        version="1",
+        metrics={name: float(value) for name, value in row.printed.items()},
+        samples=ImageSetFacts(path=samples, sha256=digest, count=registry.images(row), shape=shape),
+        reference=ImageSetFacts(path=reference, sha256="1" * 64, count=10_000, shape=shape),
+        graph=NamedFile(name=registry.evaluator.graph, sha256="0" * 64),
+        settings=AdmSettings(
+            stored_statistics=registry.evaluator.stored_statistics,
+            trusted_sample_statistics=False,
+            widths=FeatureWidths(pool=2048, spatial=2023, classes=1008),
+        ),
+    )
     return Evidence(record=record, images=registry.data.images, classes=registry.data.classes)
 
 
@@ -168,10 +174,12 @@ def _finish(registry: Registry, plan: Plan, stage: Any, metrics: dict[str, Any],
         variant = stage.variants[0]
         run = next(run for run in plan.loaded.runs if run.variant == variant)
         row = registry.row(run.published or "")
-        record = dict(evidence_of(registry, row).record)
-        record["metrics"] = {**record["metrics"], **metrics.get(variant, {})}
-        record["intervals"] = intervals.get(variant, {})
-        write_json(stage.directory / "scores.json", {"schema": 1, "tool": stage.tool, "version": "1", **record})
+        record = evidence_of(registry, row).record
+        values = {**record.metrics, **metrics.get(variant, {})}
+        changes = {"tool": stage.tool, "metrics": values, "intervals": intervals.get(variant, {})}
+        score_record.write(
+            ScoreRecord.model_validate({**record.model_dump(), **changes}), stage.directory / "scores.json"
+        )
     write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}})
 
 

@@ -288,7 +288,7 @@ def with_features(run: Path, folder: Path, wrong: str = "") -> Path:
         record = read_json(path) or {}
         record["metrics"] |= metrics
         record["graph"]["sha256"] = hashlib.sha256(b"a graph").hexdigest()
-        record["settings"]["widths"] = dict(zip(("pool", "spatial"), WIDTHS, strict=True))
+        record["settings"]["widths"] |= dict(zip(("pool", "spatial"), WIDTHS, strict=True))
         for side, found in images.items():
             record[side]["sha256"] = found.sha256()
         write_json(path, record)
