@@ -1,8 +1,7 @@
-"""How far a run is, for whoever looks from elsewhere: the runner's sign of life, and `sra-bench status`.
+"""`sra-bench status`: the state of a run and of its stages, read from files.
 
-OUT/run.json                              stages, those that are running, the runner's process and last sign of life
-OUT/workers/<name>-<key>.json             the same of a runner of single stages (on a cluster)
-OUT/stages/<name>-<key>/heartbeat.json    written by the job: step, total, rate, time left
+OUT/run.json, OUT/workers/*.json          heartbeats of the runners, see `benchmark.run.heartbeat`
+OUT/stages/<name>-<key>/heartbeat.json    of the jobs, see `sra.common.heartbeat`: step, total, rate, time left
 """
 
 from __future__ import annotations
@@ -10,18 +9,94 @@ from __future__ import annotations
 import json
 import socket
 import time
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from benchmark.clusters.slurm.submitted import add_queue
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.clusters.slurm.submitted import queue_states
 from benchmark.plan.run_directory import RunDirectory, is_alive, is_done, read_json
+from benchmark.plan.stages import REPORT
+from benchmark.run.heartbeat import RunnerRecord, RunnerStage, read_runner
 from sra.common.errors import UserError
 
 SILENT_SECONDS = 60.0
-"""A runner of another machine that is silent for so long has stalled or died."""
+"""A runner on another machine that has not written for so long has stalled or died."""
 STALL_SECONDS = 120.0
 """A job without progress for so long, and for ten times its usual step, has stalled."""
+STATES = ("failed", "stalled", "cancelled", "running", "queued", "stopped", "waiting")
+"""The first of these that any stage has is the state of a run on a cluster."""
+NO_RUNNER = RunnerRecord(state="stopped")
+"""For a stage that no runner has begun."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a job wrote last into its heartbeat file."""
+
+    step: int | None = None
+    total: int | None = None
+    unit: str | None = None
+    rate: float | None = None
+    """Units per second."""
+    eta_seconds: float | None = None
+    pid: int | None = None
+    host: str | None = None
+    message: str | None = None
+    state: str | None = None
+    time: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStatus:
+    """State and progress of one stage."""
+
+    stage: str
+    directory: str
+    since: str | None = None
+    """Time of the last sign of a stalled stage."""
+    job: str | None = None
+    """What a cluster's queue says of it."""
+    step: int | None = None
+    total: int | None = None
+    unit: str | None = None
+    rate: float | None = None
+    eta_seconds: float | None = None
+    pid: int | None = None
+    host: str | None = None
+    message: str | None = None
+    state: str
+
+    def __str__(self) -> str:
+        parts = [f"since {self.since}"] if self.since else []
+        if self.step is not None and self.state != "done":
+            parts.append(f"{self.step:,} of {self.total:,} {self.unit}")
+        if self.state == "running" and self.rate and self.eta_seconds is not None:
+            parts += [f"{self.rate:.3g} a second", f"{self.eta_seconds:,.0f} s left"]
+        if self.state == "failed" and self.message:
+            parts.append(self.message)
+        parts += [self.job] if self.job else []
+        return f"  {self.state:11} {self.stage:36} {', '.join(parts)}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """State of a run; schema 1 of `status --json`."""
+
+    schema: int = 1
+    state: str
+    message: str | None
+    process: int | None
+    host: str | None
+    seen: str
+    """Time of the runner's last heartbeat."""
+    done: int
+    planned: int
+    stages: tuple[StageStatus, ...]
+
+
+_PROGRESS = TypeAdapter(Progress)
 
 
 def show(root: Path, *, as_json: bool) -> str:
@@ -30,126 +105,110 @@ def show(root: Path, *, as_json: bool) -> str:
     Raises:
         UserError: no run was ever started there.
     """
-    document = examine(root, time.time())
+    status = examine(root, time.time())
     if as_json:
-        return json.dumps(document, indent=2)
-    lines = [f"{root}: {document['state']}, {document['done']} of {document['planned']} stages done"]
-    if document["message"]:
-        lines.append(f"  {document['message']}")
-    lines += [f"  {row['state']:11} {row['stage']:36} {_progress(row)}".rstrip() for row in document["stages"]]
-    return "\n".join(lines)
+        return json.dumps(asdict(status), indent=2)
+    lines = [f"{root}: {status.state}, {status.done} of {status.planned} stages done"]
+    lines += [f"  {status.message}"] if status.message else []
+    return "\n".join([*lines, *map(str, status.stages)])
 
 
-def examine(root: Path, now: float) -> dict[str, Any]:
-    """The state of a run at a time (seconds of the epoch), JSON-ready (schema 1).
+def examine(root: Path, now: float) -> RunStatus:
+    """The state of a run at a time (seconds since 1970).
 
     Raises:
         UserError: no run was ever started there.
     """
-    run, workers = read_json(root / "run.json"), _workers(root)
-    on_cluster = bool(workers) or (root / "cluster" / "jobs.json").is_file()
-    if (run is None or "stages" not in run) and not on_cluster:
+    directory = RunDirectory(root)
+    run = read_runner(root / "run.json")
+    workers = [worker for path in sorted(directory.workers.glob("*.json")) if (worker := read_runner(path))]
+    runners = [run, *workers] if run else workers
+    on_cluster = bool(workers) or (directory.cluster / "jobs.json").is_file()
+    if run is None and not on_cluster:
         raise UserError(f"{root}: no run.json, or a damaged one; start it with `sra-bench run MANIFEST --out {root}`")
-    signs = [sign for sign in (run, *workers) if sign is not None]
-    stages = _planned(root) if on_cluster else signs[0]["stages"]
-    last = {stage["directory"]: _newest(stage, signs) for stage in stages}
-    rows = [_stage(RunDirectory(root).stages / s["directory"], s, last[s["directory"]], now) for s in stages]
-    newest = max(signs, key=lambda sign: float(sign["time"]), default=NOBODY)
-    document = {
-        "schema": 1,
-        "state": _run_state(newest, now),
-        "message": newest["message"],
-        "process": newest["pid"],
-        "host": newest["host"],
-        "seen": _clock(newest["time"]),
-        "done": sum(row["state"] == "done" for row in rows),
-        "planned": len(rows),
-        "stages": rows,
-    }
+    stages = _planned(root) if on_cluster or run is None else run.stages
+    last = {stage.name: _newest(stage, runners) for stage in stages}
+    rows = [_stage(directory.stages / stage.directory, stage, last[stage.name], now) for stage in stages]
+    newest = max(runners, key=lambda runner: runner.time, default=NO_RUNNER)
+    state, message = _run_state(newest, now), newest.message
     if on_cluster:
-        add_queue(root, rows)
-        unfinished = [
-            last[stage["directory"]] for stage, row in zip(stages, rows, strict=False) if row["state"] == "failed"
-        ]
-        messages = (sign["message"] for sign in unfinished)
-        document |= {"state": _joint_state(rows), "message": next((m for m in messages if m), None)}
-    return document
+        rows = _with_queue(directory, rows)
+        state = next((state for state in STATES if any(row.state == state for row in rows)), "done")
+        failed = [last[row.stage].message for row in rows if row.state == "failed" and row.stage in last]
+        message = next((text for text in failed if text), None)
+    return RunStatus(
+        state=state,
+        message=message,
+        process=newest.pid,
+        host=newest.host,
+        seen=_clock(newest.time),
+        done=sum(row.state == "done" and row.stage != REPORT for row in rows),
+        planned=len(stages),
+        stages=tuple(rows),
+    )
 
 
-NOBODY: dict[str, Any] = {"state": "stopped", "message": None, "current": [], "pid": None, "host": None, "time": 0.0}
-"""The sign of life of a stage that nobody has begun."""
-JOINT = ("failed", "stalled", "cancelled", "running", "queued", "stopped", "waiting")
-"""States of which the first that any stage has is that of a run on a cluster."""
-
-
-def _workers(root: Path) -> list[dict[str, Any]]:
-    documents = [read_json(path) for path in sorted(RunDirectory(root).workers.glob("*.json"))]
-    return [document for document in documents if document is not None and "current" in document]
-
-
-def _planned(root: Path) -> list[dict[str, str]]:
+def _planned(root: Path) -> tuple[RunnerStage, ...]:
     """The stages of the saved plan."""
-    return list((read_json(root / "plan.json") or {}).get("stages", []))
+    stages = (read_json(root / "plan.json") or {}).get("stages", [])
+    return tuple(RunnerStage(name=s["name"], directory=s["directory"], key=s["key"]) for s in stages)
 
 
-def _newest(stage: dict[str, str], signs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last sign of life of whoever works on a stage."""
-    own = [sign for sign in signs if any(other["key"] == stage["key"] for other in sign["stages"])]
-    return max(own, key=lambda sign: float(sign["time"]), default=NOBODY)
+def _with_queue(directory: RunDirectory, rows: list[StageStatus]) -> list[StageStatus]:
+    """Add what a cluster's queue says, and the report if it was submitted."""
+    names = [Path(row.directory).name for row in rows]
+    found = queue_states(directory, {name: row.state for name, row in zip(names, rows, strict=True)})
+    changes = [found[name]._asdict() if name in found else {} for name in names]
+    rows = [replace(row, **change) for row, change in zip(rows, changes, strict=True)]
+    if REPORT in found:
+        rows.append(StageStatus(stage=REPORT, directory=str(directory.report), **found[REPORT]._asdict()))
+    return rows
 
 
-def _joint_state(rows: list[dict[str, Any]]) -> str:
-    states = {row["state"] for row in rows}
-    return next((state for state in JOINT if state in states), "done")
+def _newest(stage: RunnerStage, runners: list[RunnerRecord]) -> RunnerRecord:
+    """The last heartbeat of a runner that works on a stage."""
+    own = [runner for runner in runners if any(other.key == stage.key for other in runner.stages)]
+    return max(own, key=lambda runner: runner.time, default=NO_RUNNER)
 
 
-def _run_state(run: dict[str, Any], now: float) -> str:
-    """`done`, `running`, `stopped`, `failed`, `died`, or `silent` where only silence is known."""
-    if run["state"] != "running":
-        return "done" if run["state"] == "ended" else str(run["state"])
-    if run["host"] == socket.gethostname():
-        return "running" if is_alive(run["pid"], run["host"]) else "died"
-    return "running" if now - run["time"] < SILENT_SECONDS else "silent"
+def _run_state(runner: RunnerRecord, now: float) -> str:
+    """`done`, `running`, `stopped`, `failed`, `died`, or `silent` if it runs on another machine and stopped writing."""
+    if runner.state != "running":
+        return "done" if runner.state == "ended" else runner.state
+    if runner.pid is not None and runner.host == socket.gethostname():
+        return "running" if is_alive(runner.pid, runner.host) else "died"
+    return "running" if now - runner.time < SILENT_SECONDS else "silent"
 
 
-def _stage(directory: Path, stage: dict[str, str], run: dict[str, Any], now: float) -> dict[str, Any]:
-    state = _run_state(run, now)
-    heart = read_json(directory / "heartbeat.json") or {}
-    row = {"stage": stage["name"], "directory": str(directory), "since": None, "job": None}
-    row |= {
-        name: heart.get(name) for name in ("step", "total", "unit", "rate", "eta_seconds", "pid", "host", "message")
-    }
-    if is_done(directory, stage["key"]):
-        return row | {"state": "done"}
-    current = stage["name"] in run["current"]
+def _stage(directory: Path, stage: RunnerStage, runner: RunnerRecord, now: float) -> StageStatus:
+    try:
+        progress = _PROGRESS.validate_json((directory / "heartbeat.json").read_bytes())
+    except (OSError, ValidationError):
+        progress = Progress()
+    shown = {name: value for name, value in asdict(progress).items() if name not in ("state", "time")}
+    state, since = _stage_state(directory, stage, runner, progress, now)
+    since_text = None if since is None else _clock(since)
+    return StageStatus(stage=stage.name, directory=str(directory), since=since_text, state=state, **shown)
+
+
+def _stage_state(
+    directory: Path, stage: RunnerStage, runner: RunnerRecord, progress: Progress, now: float
+) -> tuple[str, float | None]:
+    """State of a stage, and since when it has stalled."""
+    if is_done(directory, stage.key):
+        return "done", None
+    current, state = stage.name in runner.current, _run_state(runner, now)
     if current and state == "running":
-        fresh = heart.get("time", 0.0) >= run["since"]
-        limit = max(STALL_SECONDS, 10 / heart["rate"] if heart.get("rate") else 0.0)
-        if fresh and heart["state"] == "running" and now - heart["time"] > limit:
-            return row | {"state": "stalled", "since": _clock(heart["time"])}
-        return row | {"state": "running"}
+        limit = max(STALL_SECONDS, 10 / progress.rate if progress.rate else 0.0)
+        fresh = progress.time >= runner.since
+        stalled = fresh and progress.state == "running" and now - progress.time > limit
+        return ("stalled", progress.time) if stalled else ("running", None)
     if current and state == "silent":
-        return row | {"state": "stalled", "since": _clock(run["time"])}
-    if heart or (directory / "stage.json").is_file():
-        failed = heart.get("state") == "failed" or (current and state == "failed")
-        return row | {"state": "failed" if failed else "stopped"}
-    return row | {"state": "waiting"}
-
-
-def _progress(row: dict[str, Any]) -> str:
-    parts = []
-    if row["since"]:
-        parts.append(f"since {row['since']}")
-    if row["step"] is not None and row["state"] != "done":
-        parts.append(f"{row['step']:,} of {row['total']:,} {row['unit']}")
-    if row["state"] == "running" and row["rate"]:
-        parts.append(f"{row['rate']:.3g} a second")
-        parts.append(f"{row['eta_seconds']:,.0f} s left")
-    if row["state"] == "failed" and row["message"]:
-        parts.append(row["message"])
-    if row["job"]:
-        parts.append(row["job"])
-    return ", ".join(parts)
+        return "stalled", runner.time
+    if progress.state is not None or (directory / "stage.json").is_file():
+        failed = progress.state == "failed" or (current and state == "failed")
+        return "failed" if failed else "stopped", None
+    return "waiting", None
 
 
 def _clock(seconds: float) -> str:

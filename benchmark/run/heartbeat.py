@@ -15,9 +15,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from benchmark.plan.stages import Stage
 from sra.common.files import replacing
@@ -26,13 +29,54 @@ HEARTBEAT_SECONDS = 5.0
 """Between two writes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunnerStage:
+    """A stage as a runner names it."""
+
+    name: str
+    directory: str
+    """Name of its directory."""
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerRecord:
+    """The document of the heartbeat file."""
+
+    schema: int = 1
+    state: str
+    """`running`, `ended`, `stopped` or `failed`."""
+    message: str | None = None
+    """Why it failed."""
+    pid: int | None = None
+    host: str | None = None
+    time: float = 0.0
+    """Of this record, in seconds since 1970."""
+    since: float = 0.0
+    """Start of the current stages."""
+    current: tuple[str, ...] = ()
+    """Names of the stages that run now."""
+    stages: tuple[RunnerStage, ...] = ()
+
+
+def read_runner(path: Path) -> RunnerRecord | None:
+    """Read a heartbeat file; None if it is absent or damaged."""
+    try:
+        return _RECORD.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+_RECORD = TypeAdapter(RunnerRecord)
+
+
 class RunnerHeartbeat:
     """Writes what the runner is doing; a disk that refuses the file does not stop the run."""
 
     def __init__(self, path: Path, stages: Sequence[Stage]) -> None:
         self.path = path
-        self.stages = [{"name": s.name, "directory": s.directory.name, "key": s.key} for s in stages]
-        self.current: list[str] = []
+        self.stages = tuple(RunnerStage(name=s.name, directory=s.directory.name, key=s.key) for s in stages)
+        self.current: tuple[str, ...] = ()
         self.since = time.time()
 
     def __enter__(self) -> Self:
@@ -48,7 +92,7 @@ class RunnerHeartbeat:
 
     def start(self, stages: Sequence[Stage]) -> None:
         """Record that these stages are running now."""
-        self.current, self.since = [stage.name for stage in stages], time.time()
+        self.current, self.since = tuple(stage.name for stage in stages), time.time()
         self.write("running")
 
     @contextlib.contextmanager
@@ -75,8 +119,15 @@ class RunnerHeartbeat:
             state: `running`, `ended`, `stopped` or `failed`.
             message: why it failed.
         """
-        runner = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "since": self.since}
-        document = {"schema": 1, "state": state, "message": message, **runner}
-        document |= {"current": self.current, "stages": self.stages}
+        record = RunnerRecord(
+            state=state,
+            message=message,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            time=time.time(),
+            since=self.since,
+            current=self.current,
+            stages=self.stages,
+        )
         with contextlib.suppress(OSError), replacing(self.path, durable=False) as temporary:
-            temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8")

@@ -46,7 +46,7 @@ def change(root: Path, **values: object) -> None:
 
 def states(root: Path, after: float = 0.0) -> list[str]:
     document = status.examine(root, run_of(root)["time"] + after)
-    return [document["state"], *(row["state"] for row in document["stages"])]
+    return [document.state, *(stage.state for stage in document.stages)]
 
 
 def beat(root: Path, step: int) -> None:

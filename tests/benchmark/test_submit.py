@@ -224,7 +224,7 @@ def test_cancel_asks_those_that_run_to_save(run: Submission, fake_slurm: Any) ->
         run.submit()
     assert fake_slurm.asked("sbatch")[6:] == []
     fake_slurm.queue(entry("latents", "FAILED", "NonZeroExitCode"))
-    rows = {row["stage"]: row["state"] for row in status.examine(run.out, 0.0)["stages"]}
+    rows = {stage.stage: stage.state for stage in status.examine(run.out, 0.0).stages}
     assert rows["latents"] == "cancelled"
     assert "6 jobs submitted" in run.submit()
     assert not (run.out / "cluster" / "latents.cancel").exists()
@@ -250,14 +250,14 @@ def test_status_tells_queue_and_workers(run: Submission, fake_slurm: Any, monkey
     rows = [entry("latents", "RUNNING"), entry("train-sra", "PENDING", "Priority"), entry("sample-sra", "CANCELLED")]
     fake_slurm.queue(*rows)
     document = status.examine(run.out, pulse.since)
-    found = {row["stage"]: (row["state"], row["job"]) for row in document["stages"]}
+    found = {stage.stage: (stage.state, stage.job) for stage in document.stages}
     assert found["images"] == ("done", None)
     assert found["latents"] == ("running", "job 102 RUNNING on n0")
     assert found["train-sra"] == ("queued", "job 103 PENDING (Priority)")
     assert found["sample-sra"] == ("cancelled", "job 104 CANCELLED")
     assert found["score-adm-sra"] == ("waiting", "job 105 has left the queue")
     assert found["report"] == ("waiting", "job 106 has left the queue")
-    assert document["state"] == "cancelled"
+    assert document.state == "cancelled"
     monkeypatch.setenv("PATH", str(run.out))
     row = json.loads(status.show(run.out, as_json=True))["stages"][2]
     assert (row["state"], row["job"]) == ("waiting", "job 103, no squeue on this machine")

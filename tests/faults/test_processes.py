@@ -26,8 +26,8 @@ def moves_on(suite, out: Path):
 
 
 def state(out: Path) -> list[str]:
-    document = status.examine(out, time.time())
-    return [document["state"], next(row["state"] for row in document["stages"] if row["stage"] == "train-sra")]
+    found = status.examine(out, time.time())
+    return [found.state, next(stage.state for stage in found.stages if stage.stage == "train-sra")]
 
 
 def test_two_processes_survive_signals_and_deaths(suite, uninterrupted: Path, tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -70,49 +69,50 @@ def save_submitted(directory: RunDirectory, jobs: Sequence[SubmittedJob]) -> Non
     write_json(directory.cluster / "jobs.json", document)
 
 
-def add_queue(root: Path, rows: list[dict[str, Any]]) -> None:
-    """Add to each row, in place, its job and the state that follows; append a row for a submitted report.
+class JobState(NamedTuple):
+    """State of a stage, and what the queue says of its job."""
+
+    state: str
+    job: str | None
+
+
+def queue_states(directory: RunDirectory, states: dict[str, str]) -> dict[str, JobState]:
+    """States of the submitted stages, and of a submitted report, with what the queue knows.
 
     Args:
-        root: the run directory.
-        rows: of the stages, with `directory` and `state`; those without a job stay as they are.
+        directory: of the run.
+        states: of its stages, by the name of their directory.
     """
-    directory = RunDirectory(root)
     submitted = load_submitted(directory)
     if not submitted:
-        return
+        return {}
     try:
         queue: dict[int, QueuedJob] | None = slurm_queue.list_jobs()
     except SlurmError:
         queue = None
     jobs = {name: job for job in submitted for name in job.directories}
-    if REPORT in jobs:
-        state = "done" if is_reported(directory, [Path(row["directory"]) for row in rows]) else "waiting"
-        nothing = dict.fromkeys(
-            ("since", "job", "step", "total", "unit", "rate", "eta_seconds", "pid", "host", "message")
-        )
-        rows.append({"stage": REPORT, "directory": str(directory.report), **nothing, "state": state})
-    for row in rows:
-        job = jobs.get(Path(row["directory"]).name)
-        if job is not None and row["state"] != "done":
-            row["state"], row["job"] = _state(row["state"], job, queue, directory)
+    reported = is_reported(directory, [directory.stages / name for name in states])
+    states = {**states, REPORT: "done" if reported else "waiting"}
+    return {
+        name: JobState(state, None) if state == "done" else _state(state, jobs[name], queue, directory)
+        for name, state in states.items()
+        if name in jobs
+    }
 
 
-def _state(
-    state: str, job: SubmittedJob, queue: dict[int, QueuedJob] | None, directory: RunDirectory
-) -> tuple[str, str]:
-    """State of a stage that is not done, and its job in words."""
+def _state(state: str, job: SubmittedJob, queue: dict[int, QueuedJob] | None, directory: RunDirectory) -> JobState:
+    """State of a stage that is not done."""
     if queue is None:
-        return state, f"job {job.number}, no squeue on this machine"
+        return JobState(state, f"job {job.number}, no squeue on this machine")
     entry = job.in_queue(queue)
     if entry is None:
-        return "stopped" if state in BUSY_STATES else state, f"job {job.number} has left the queue"
+        return JobState("stopped" if state in BUSY_STATES else state, f"job {job.number} has left the queue")
     reason = "" if entry.reason == "None" else f" ({entry.reason})"
     text = f"job {entry.number} {entry.state}{reason}" + (f" on {entry.nodes}" if entry.nodes else "")
     if entry.waiting:
-        return "queued", text
+        return JobState("queued", text)
     if entry.active:
-        return state if state in BUSY_STATES else "running", text
+        return JobState(state if state in BUSY_STATES else "running", text)
     if entry.state == "CANCELLED" or (directory.cluster / f"{job.name}.cancel").exists():
-        return "cancelled", text
-    return "failed", f"{text}; see {directory.cluster / job.name}.log"
+        return JobState("cancelled", text)
+    return JobState("failed", f"{text}; see {directory.cluster / job.name}.log")
