@@ -33,7 +33,7 @@ NO_RUNNER = RunnerRecord(state="stopped")
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a job wrote last into its heartbeat file."""
+    """How far a job is."""
 
     step: int | None = None
     total: int | None = None
@@ -44,29 +44,27 @@ class Progress:
     pid: int | None = None
     host: str | None = None
     message: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord(Progress):
+    """The heartbeat file of a job, see `sra.common.heartbeat`."""
+
     state: str | None = None
     time: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageStatus:
+class StageStatus(Progress):
     """State and progress of one stage."""
 
     stage: str
     directory: str
+    state: str
     since: str | None = None
-    """Time of the last sign of a stalled stage."""
+    """Time of the last heartbeat of a stalled stage."""
     job: str | None = None
     """What a cluster's queue says of it."""
-    step: int | None = None
-    total: int | None = None
-    unit: str | None = None
-    rate: float | None = None
-    eta_seconds: float | None = None
-    pid: int | None = None
-    host: str | None = None
-    message: str | None = None
-    state: str
 
     def __str__(self) -> str:
         parts = [f"since {self.since}"] if self.since else []
@@ -96,7 +94,7 @@ class RunStatus:
     stages: tuple[StageStatus, ...]
 
 
-_PROGRESS = TypeAdapter(Progress)
+_RECORD = TypeAdapter(JobRecord)
 
 
 def show(root: Path, *, as_json: bool) -> str:
@@ -182,31 +180,31 @@ def _run_state(runner: RunnerRecord, now: float) -> str:
 
 def _stage(directory: Path, stage: RunnerStage, runner: RunnerRecord, now: float) -> StageStatus:
     try:
-        progress = _PROGRESS.validate_json((directory / "heartbeat.json").read_bytes())
+        record = _RECORD.validate_json((directory / "heartbeat.json").read_bytes())
     except (OSError, ValidationError):
-        progress = Progress()
-    shown = {name: value for name, value in asdict(progress).items() if name not in ("state", "time")}
-    state, since = _stage_state(directory, stage, runner, progress, now)
-    since_text = None if since is None else _clock(since)
-    return StageStatus(stage=stage.name, directory=str(directory), since=since_text, state=state, **shown)
+        record = JobRecord()
+    state, since = _stage_state(directory, stage, runner, record, now)
+    values = asdict(record) | {"state": state, "since": None if since is None else _clock(since)}
+    del values["time"]
+    return StageStatus(stage=stage.name, directory=str(directory), **values)
 
 
 def _stage_state(
-    directory: Path, stage: RunnerStage, runner: RunnerRecord, progress: Progress, now: float
+    directory: Path, stage: RunnerStage, runner: RunnerRecord, record: JobRecord, now: float
 ) -> tuple[str, float | None]:
     """State of a stage, and since when it has stalled."""
     if is_done(directory, stage.key):
         return "done", None
     current, state = stage.name in runner.current, _run_state(runner, now)
     if current and state == "running":
-        limit = max(STALL_SECONDS, 10 / progress.rate if progress.rate else 0.0)
-        fresh = progress.time >= runner.since
-        stalled = fresh and progress.state == "running" and now - progress.time > limit
-        return ("stalled", progress.time) if stalled else ("running", None)
+        limit = max(STALL_SECONDS, 10 / record.rate if record.rate else 0.0)
+        fresh = record.time >= runner.since
+        stalled = fresh and record.state == "running" and now - record.time > limit
+        return ("stalled", record.time) if stalled else ("running", None)
     if current and state == "silent":
         return "stalled", runner.time
-    if progress.state is not None or (directory / "stage.json").is_file():
-        failed = progress.state == "failed" or (current and state == "failed")
+    if record.state is not None or (directory / "stage.json").is_file():
+        failed = record.state == "failed" or (current and state == "failed")
         return "failed" if failed else "stopped", None
     return "waiting", None
 

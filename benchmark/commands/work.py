@@ -18,12 +18,12 @@ from benchmark.plan.stages import REPORT, Stage, label_of
 from benchmark.run.executor import SINGLE_NODE, Local, Node, command_of
 from benchmark.run.process import STOP_SIGNALS, StoppedError, how_it_ended, signal_handlers, stream
 from benchmark.run.runner import Session, StageError, run_plan
-from sra.common.errors import STOPPED, UserError, did_you_mean
+from sra.common.errors import STOPPED, UserError, expected
 
 FOLLOW_SECONDS = 600.0
-"""How long a node of rank 1 or more waits for rank 0 to prepare the stage."""
+"""Time for rank 0 to prepare the stage, for which the other ranks wait."""
 POLL_SECONDS = 5.0
-"""Between two looks at a stage that is awaited."""
+"""Between two checks of an awaited stage."""
 
 
 def work(
@@ -38,7 +38,7 @@ def work(
         names: directory names of stages of one batch, or `report`.
         node: rank and address of this machine.
         processes: of training and sampling, over all nodes.
-        grace: seconds that a job may take to save when it is asked to stop.
+        grace: seconds for a job to save a checkpoint and exit when it is asked to stop.
 
     Raises:
         UserError: no plan, no such stage, or what a run raises.
@@ -50,7 +50,7 @@ def work(
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """A signal to stop while no job runs yet, as during the wait for another node: there is nothing to save."""
+    """Raise StoppedError on a stop signal while no job runs yet, as during the wait for another node."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise StoppedError
@@ -64,7 +64,7 @@ def _work(names: Sequence[str], session: Session, node: Node) -> str:
     plan, command = require_plan(directory)
     if list(names) == [REPORT]:
         return write_reports(plan, directory, command)
-    stages = chosen(plan, names)
+    stages = stages_named(plan, names)
     session = dataclasses.replace(session, executor=Local(node))
     if node.rank > 0:
         return _follow(stages, session, node)
@@ -78,8 +78,8 @@ def _work(names: Sequence[str], session: Session, node: Node) -> str:
     return f"done: {', '.join(stage.name for stage in stages)}"
 
 
-def chosen(plan: Plan, names: Sequence[str]) -> list[Stage]:
-    """Stages of a plan by the names of their directories.
+def stages_named(plan: Plan, names: Sequence[str]) -> list[Stage]:
+    """Stages of a plan, by the names of their directories.
 
     Raises:
         UserError: there is none of that name.
@@ -87,7 +87,7 @@ def chosen(plan: Plan, names: Sequence[str]) -> list[Stage]:
     known = {stage.directory.name: stage for stage in plan.stages}
     for name in names:
         if name not in known:
-            raise UserError(f"--stage {name}: not in the plan of this run{did_you_mean(name, [*known, REPORT])}")
+            raise UserError(expected("--stage", "a stage of this run's plan", name, [*known, REPORT]))
     return [known[name] for name in names]
 
 
@@ -134,7 +134,7 @@ def await_stages(root: Path, names: Sequence[str], timeout: float) -> str:
     """
     plan, _ = require_plan(RunDirectory(root.absolute()))
     deadline = time.monotonic() + timeout
-    for stage in chosen(plan, names):
+    for stage in stages_named(plan, names):
         while not _is_over(stage):
             failed = read_json(stage.directory / "failed.json")
             if failed and failed.get("key") == stage.key:
