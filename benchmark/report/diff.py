@@ -21,21 +21,13 @@ class Change(Record):
     name: str
     first: Any
     second: Any
+    difference: float | None = None
+    """Of numbers: second minus first; None if one of them is absent."""
 
     def text(self) -> str:
         """As one line."""
-        return f"{self.name}: {_shown(self.first)} -> {_shown(self.second)}"
-
-
-class NumberChange(Change):
-    """A number that differs."""
-
-    difference: float | None
-    """Second minus first; None if one of them is absent."""
-
-    def text(self) -> str:
-        """As one line, with the difference."""
-        return super().text() + (f" ({self.difference:+.4g})" if self.difference is not None else "")
+        shown = f"{self.name}: {_shown(self.first)} -> {_shown(self.second)}"
+        return shown if self.difference is None else f"{shown} ({self.difference:+.4g})"
 
 
 class RowDiff(Record):
@@ -44,14 +36,14 @@ class RowDiff(Record):
     settings: list[Change]
     inputs: list[Change]
     """By content: paths differ between machines and say nothing."""
-    numbers: list[NumberChange]
+    numbers: list[Change]
     verdict: list[Change]
 
 
 class Diff(Record):
     """The differences of two runs."""
 
-    schema_: int = Field(default=SCHEMA, serialization_alias="schema")
+    schema_: int = Field(serialization_alias="schema")
     first: str
     second: str
     only_first: list[str]
@@ -64,11 +56,10 @@ class Diff(Record):
         """Everything that differs, a line each."""
         lines = [f"only in {self.first}: {name}" for name in self.only_first]
         lines += [f"only in {self.second}: {name}" for name in self.only_second]
-        sections: dict[str, list[Change] | list[NumberChange]] = {"provenance": self.provenance}
-        for name, row in self.variants.items():
-            sections |= {f"{name}, settings": row.settings, f"{name}, inputs": row.inputs}
-            sections |= {f"{name}, numbers": row.numbers, f"{name}, verdict": row.verdict}
-        for title, changes in sections.items():
+        sections = [("provenance", self.provenance)]
+        for variant, row in self.variants.items():
+            sections += [(f"{variant}, {part}", changes) for part, changes in row]
+        for title, changes in sections:
             if changes:
                 lines += [f"{title}:", *(f"  {change.text()}" for change in changes)]
         return "\n".join(lines) or "no difference"
@@ -81,13 +72,14 @@ def compare_runs(first: Path, second: Path, *, as_json: bool) -> str:
         UserError: one of them holds no run.
     """
     found = differences(load_report(first), load_report(second), str(first), str(second))
-    return found.model_dump_json(indent=2, by_alias=True) if as_json else found.text()
+    return found.model_dump_json(indent=2, by_alias=True, exclude_unset=True) if as_json else found.text()
 
 
 def differences(a: Report, b: Report, first: str, second: str) -> Diff:
     """The differences of two reports, which are called `first` and `second`."""
     rows_a, rows_b = ({row.variant: row for row in report.rows} for report in (a, b))
     return Diff(
+        schema_=SCHEMA,
         first=first,
         second=second,
         only_first=[name for name in rows_a if name not in rows_b],
@@ -101,12 +93,13 @@ def _row(a: Row, b: Row) -> RowDiff:
     return RowDiff(
         settings=_changes(a.provenance.settings, b.provenance.settings),
         inputs=_changes(_inputs(a.provenance), _inputs(b.provenance)),
-        numbers=[
-            NumberChange(**vars(change), difference=_difference(change))
-            for change in _changes(*(_plain(row, include={"metrics", "cost"}) for row in (a, b)), absent=None)
-        ],
+        numbers=[_with_difference(change) for change in _changes(*map(_numbers, (a, b)), absent=None)],
         verdict=_changes({"status": a.verdict.status}, {"status": b.verdict.status}),
     )
+
+
+def _numbers(row: Row) -> dict[str, Any]:
+    return _plain(row, include={"metrics", "cost"})
 
 
 def _inputs(provenance: RowProvenance) -> dict[str, Any]:
@@ -114,10 +107,9 @@ def _inputs(provenance: RowProvenance) -> dict[str, Any]:
     return {name: {k: v for k, v in facts.items() if k != "path"} for name, facts in found.items() if facts}
 
 
-def _difference(change: Change) -> float | None:
-    if isinstance(change.first, (int, float)) and isinstance(change.second, (int, float)):
-        return change.second - change.first
-    return None
+def _with_difference(change: Change) -> Change:
+    numbers = isinstance(change.first, (int, float)) and isinstance(change.second, (int, float))
+    return change.model_copy(update={"difference": change.second - change.first if numbers else None})
 
 
 def _plain(record: BaseModel, **options: Any) -> dict[str, Any]:

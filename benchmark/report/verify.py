@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -62,8 +62,7 @@ def verify_bundle(bundle: Path) -> tuple[str, bool]:
         _unpack(bundle, contents, Path(folder), findings)
         report = _collected_again(Path(folder), contents, findings)
         if report is not None:
-            _check_distances(Path(folder), report, findings)
-            _check_features(Path(folder), report, findings)
+            _check_scores(Path(folder), report, findings)
             _check_samples(Path(folder), report, findings)
     findings.unknown.append("training and sampling are not repeated; to redo them, see the commands in the report")
     head = f"{bundle}: {contents.name}, SHA-256 of its contents {contents.digest}"
@@ -148,48 +147,56 @@ def _hashes(row: Row) -> tuple[str, str, str] | None:
     return (samples, reference, graph) if scored and samples and reference and graph else None
 
 
-def _check_distances(folder: Path, report: Report, findings: Findings) -> None:
-    """FID and sFID of every row from feature statistics."""
-    rows, pairs = [], []
-    for row in report.rows:
-        if (hashes := _hashes(row)) is None:
-            findings.unknown.append(f"{row.variant}: has no scores")
-            continue
-        files = [folder / statistics_name(images, hashes[2]) for images in hashes[:2]]
-        if all(file.is_file() for file in files):
-            rows.append(row)
-            pairs.append(files)
-        else:
-            findings.unknown.append(f"{row.variant}: FID and sFID: no feature statistics inside")
-    if not rows:
-        return
-    arguments = ["--samples", *(str(pair[0]) for pair in pairs), "--reference", *(str(pair[1]) for pair in pairs)]
-    for row, metrics in zip(rows, json.loads(evaluator_job("feature_files", "frechet", *arguments)), strict=True):
+def _check_scores(folder: Path, report: Report, findings: Findings) -> None:
+    """FID and sFID of every row from feature statistics; IS, precision and recall from pooled features."""
+    unscored = [row.variant for row in report.rows if _hashes(row) is None]
+    findings.unknown += [f"{variant}: has no scores" for variant in unscored]
+    missing = "FID and sFID: no feature statistics inside"
+    for row, metrics in _computed_again("frechet", _statistics_files, folder, report, findings, missing):
         rooms = {metric: DISTANCE_TOLERANCE * abs(value) for metric, value in metrics.items()}
         _check_metrics(row, metrics, rooms, "feature statistics", findings)
-
-
-def _check_features(folder: Path, report: Report, findings: Findings) -> None:
-    """IS, precision and recall of every row from pooled features."""
-    rows, files = [], []
-    for row in report.rows:
-        if (hashes := _hashes(row)) is None:
-            continue
-        samples, reference, graph = hashes
-        names = features_name(samples, graph), features_name(reference, graph), classifier_name(graph)
-        if all((folder / name).is_file() for name in names):
-            rows.append(row)
-            files.append([str(folder / name) for name in names])
-        else:
-            findings.unknown.append(f"{row.variant}: IS, precision, recall: no features inside")
-    if not rows:
-        return
-    options = zip(("--samples", "--reference", "--classifier"), zip(*files, strict=True), strict=True)
-    arguments = [part for option, paths in options for part in (option, *paths)]
-    for row, metrics in zip(rows, json.loads(evaluator_job("feature_files", "pool-metrics", *arguments)), strict=True):
+    missing = "IS, precision, recall: no features inside"
+    for row, metrics in _computed_again("pool-metrics", _feature_files, folder, report, findings, missing):
         share = max(SHARE_TOLERANCE, IMAGES_TOLERANCE / min(metrics.pop("samples"), metrics.pop("reference")))
         rooms = {m: INCEPTION_SCORE_TOLERANCE * abs(value) if m == "is" else share for m, value in metrics.items()}
         _check_metrics(row, metrics, rooms, "features", findings)
+
+
+def _statistics_files(samples: str, reference: str, graph: str) -> dict[str, str]:
+    return {"--samples": statistics_name(samples, graph), "--reference": statistics_name(reference, graph)}
+
+
+def _feature_files(samples: str, reference: str, graph: str) -> dict[str, str]:
+    files = {"--samples": features_name(samples, graph), "--reference": features_name(reference, graph)}
+    return {**files, "--classifier": classifier_name(graph)}
+
+
+def _computed_again(
+    command: str,
+    files_of: Callable[[str, str, str], dict[str, str]],
+    folder: Path,
+    report: Report,
+    findings: Findings,
+    missing: str,
+) -> Iterator[tuple[Row, dict[str, float]]]:
+    """Rows and their metrics, computed in one job; a row whose files are not inside is `missing`.
+
+    Args:
+        command: of `evaluator.features.feature_files`.
+        files_of: its options and their paths in the archive, from the hashes of samples, reference and graph.
+        folder: of the unpacked archive.
+        report: the rows.
+        findings: gets what is missing.
+        missing: in words.
+    """
+    found = [(row, files_of(*hashes)) for row in report.rows if (hashes := _hashes(row))]
+    complete = [(row, files) for row, files in found if all((folder / name).is_file() for name in files.values())]
+    findings.unknown += [f"{row.variant}: {missing}" for row, files in found if (row, files) not in complete]
+    if complete:
+        options = list(complete[0][1])
+        arguments = [part for o in options for part in (o, *(str(folder / files[o]) for _, files in complete))]
+        results = json.loads(evaluator_job("feature_files", command, *arguments))
+        yield from zip([row for row, _ in complete], results, strict=True)
 
 
 def _check_metrics(
