@@ -53,7 +53,7 @@ def test_a_planned_stage_is_run_and_recorded(planned: tuple[Plan, RunDirectory])
 def test_an_unknown_stage_and_a_folder_without_a_plan(planned: tuple[Plan, RunDirectory], tmp_path: Path) -> None:
     plan, directory = planned
     wrong = name_of(plan, "images")[:-1]
-    with pytest.raises(UserError, match=rf"--stage {wrong}: .*did you mean"):
+    with pytest.raises(UserError, match=rf"--stage: .*'{wrong}' .did you mean"):
         worker.work(directory.root, [wrong])
     with pytest.raises(UserError, match=r"plan\.json"):
         worker.work(tmp_path / "none", ["report"])
@@ -105,7 +105,7 @@ def test_tensorflow_may_have_an_environment_of_its_own(
 
 @pytest.mark.slow
 def test_two_nodes_train_one_stage(planned: tuple[Plan, RunDirectory]) -> None:
-    """Two runners on this machine, as on two: the second starts first and waits; only the first keeps the books."""
+    """Two runners on this machine, as on two: the second starts first and waits; only rank 0 writes the records."""
     plan, directory = planned
     for kind in ("images", "latents"):
         worker.work(directory.root, [name_of(plan, kind)])
