@@ -4,3 +4,10 @@ From the ground up: `machine` (GPUs, provenance), `assets` (downloads), `manifes
 (published numbers, verdicts), `plan` (stages), `run`, `containers`, `report`, `clusters`, `commands` (one file per
 command), `cli`.
 """
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("sra-bench")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "unknown"

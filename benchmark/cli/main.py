@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn, cast
 import typer
 from typer.exceptions import TyperException
 
+from benchmark import __version__
 from benchmark.cli.cluster import cluster_app, render_app
 from benchmark.cli.images import images_app
 from benchmark.cli.jobs import jobs_app, latents_app
@@ -20,7 +21,6 @@ from sra.common.errors import BAD_INPUT, STOPPED, UserError, disk_trouble
 
 app = typer.Typer(
     name="sra-bench",
-    help="Reproducibility benchmark of Self-Representation Alignment (SRA) on SiT and DiT.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,9 +32,23 @@ app.add_typer(latents_app, name="latents")
 app.add_typer(images_app, name="images")
 app.add_typer(render_app, name="render")
 
-
 INTERRUPTED = 130
-"""What typer makes of Ctrl-C."""
+"""Typer's exit code after Ctrl-C."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Reproducibility benchmark of Self-Representation Alignment (SRA) on SiT and DiT."""
 
 
 class Backend(StrEnum):

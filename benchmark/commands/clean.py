@@ -1,4 +1,4 @@
-"""`sra-bench clean`: checkpoints and shards of a run that nothing needs any more, sizes first."""
+"""`sra-bench clean`: list or delete checkpoints and shards that nothing needs any more, largest first."""
 
 from __future__ import annotations
 
@@ -7,36 +7,41 @@ from pathlib import Path
 
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json
 from sra.common.errors import UserError
+from sra.common.tables import text_table
 
-KEPT = 2
-"""Newest checkpoints of an unfinished training that stay: one may be damaged."""
+RECENT_CHECKPOINTS = 2
+"""Newest checkpoints of an unfinished training that are not removed: the last may be damaged."""
 
 
 def clean(run_directory: Path, *, delete: bool) -> str:
-    """List what can go, largest first; delete it where asked. Returns what to print.
+    """List what can be removed, largest first; returns what to print.
+
+    Args:
+        run_directory: of the run.
+        delete: remove it, too.
+
 
     Raises:
         UserError: not a run directory, or one in use.
     """
     directory = RunDirectory(run_directory)
     if not directory.stages.is_dir():
-        raise UserError(f"{run_directory}: no folder stages/; a run directory is needed")
+        raise UserError(f"{run_directory}: expected a run directory, got no folder stages/ in it")
     with directory.locked():
         places = [place for stage in sorted(directory.stages.iterdir()) for place in removable(stage)]
         sizes = sorted(((_size(place), place) for place in places), key=lambda pair: -pair[0])
-        lines = [f"{size / 1e6:12,.1f} MB  {place.relative_to(run_directory)}" for size, place in sizes]
-        total = sum(size for size, _ in sizes) / 1e6
         if not sizes:
             return f"{run_directory}: nothing to remove"
-        if not delete:
-            return "\n".join([*lines, f"{total:12,.1f} MB  in all; remove: `sra-bench clean {run_directory} --yes`"])
-        for _, place in sizes:
+        for _, place in sizes if delete else ():
             _remove(place)
-        return "\n".join([*lines, f"{total:12,.1f} MB  removed"])
+    what = "removed" if delete else f"in all; remove: `sra-bench clean {run_directory} --yes`"
+    rows = [(size, str(place.relative_to(run_directory))) for size, place in sizes]
+    rows.append((sum(size for size, _ in sizes), what))
+    return text_table((), [(f"{size / 1e6:,.1f} MB", text) for size, text in rows], left=(1,))
 
 
 def removable(stage: Path) -> list[Path]:
-    """What nothing needs in one stage's folder: never an output, a log, or what an unfinished stage continues from."""
+    """Files and folders of a stage that nothing needs: no outputs, no logs, nothing to resume from."""
     if not stage.is_dir() or stage.is_symlink():
         return []
     done = read_json(stage / "done.json") or {}
@@ -44,7 +49,7 @@ def removable(stage: Path) -> list[Path]:
     outputs = {stage / name for name in done.get("outputs", {})}
     checkpoints = sorted(p for p in (stage / "checkpoints").glob("step-????????") if not p.is_symlink())
     shards = stage / "shards"
-    found = checkpoints if finished else checkpoints[:-KEPT]
+    found = checkpoints if finished else checkpoints[:-RECENT_CHECKPOINTS]
     if finished and shards.is_dir():
         found = [*found, shards]
     folders = [stage, stage / "checkpoints", stage / "weights", *([] if finished else [shards])]

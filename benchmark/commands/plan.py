@@ -9,7 +9,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.assets.catalogue import remedy
-from benchmark.commands.tables import aligned
 from benchmark.plan.cost import Table, load_table
 from benchmark.plan.plan import state_of
 from benchmark.plan.prepare import Prepared, prepare
@@ -17,6 +16,7 @@ from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import IMAGES, Stage, label_of
 from benchmark.run.executor import Executor, command_of
+from sra.common.tables import text_table
 
 
 class _Record(BaseModel):
@@ -158,7 +158,7 @@ def show_plan(request: RunRequest, executor: Executor | None = None, *, as_json:
     return "\n".join(
         [
             f"{report.name}: {len(report.stages)} stages in {prepared.directory.root}, {shared}",
-            aligned([(row.state, row.stage, row.why, row.cost) for row in report.stages]),
+            text_table((), [(row.state, row.stage, row.why, row.cost) for row in report.stages], left=range(4)),
             report.cost.text,
             *(f"    {how}" for how in hows),
             *missing,

@@ -20,6 +20,7 @@ from benchmark.plan.run_directory import RunDirectory, is_alive, is_done, read_j
 from benchmark.plan.stages import REPORT
 from benchmark.run.heartbeat import RunnerRecord, RunnerStage, read_runner
 from sra.common.errors import UserError
+from sra.common.tables import text_table
 
 SILENT_SECONDS = 60.0
 """A runner on another machine that has not written for so long has stalled or died."""
@@ -66,7 +67,8 @@ class StageStatus(Progress):
     job: str | None = None
     """What a cluster's queue says of it."""
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
+        """Progress, failure and job in words."""
         parts = [f"since {self.since}"] if self.since else []
         if self.step is not None and self.state != "done":
             parts.append(f"{self.step:,} of {self.total:,} {self.unit}")
@@ -75,7 +77,7 @@ class StageStatus(Progress):
         if self.state == "failed" and self.message:
             parts.append(self.message)
         parts += [self.job] if self.job else []
-        return f"  {self.state:11} {self.stage:36} {', '.join(parts)}".rstrip()
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,8 @@ def show(root: Path, *, as_json: bool) -> str:
         return json.dumps(asdict(status), indent=2)
     lines = [f"{root}: {status.state}, {status.done} of {status.planned} stages done"]
     lines += [f"  {status.message}"] if status.message else []
-    return "\n".join([*lines, *map(str, status.stages)])
+    rows = [(stage.state, stage.stage, stage.describe()) for stage in status.stages]
+    return "\n".join([*lines, text_table((), rows, left=range(3))])
 
 
 def examine(root: Path, now: float) -> RunStatus:

@@ -13,16 +13,16 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Se
     """Aligned columns, two spaces apart.
 
     Args:
-        header: title of each column.
+        header: title of each column; empty: no line of titles.
         rows: cells of each line.
         left: numbers of the columns that are aligned to the left; the others are to the right.
     """
     from rich.console import Console  # rich takes 50 ms to import
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="")
-    for number, title in enumerate(header):
-        table.add_column(title, justify="left" if number in left else "right", no_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="", show_header=bool(header))
+    for number in range(len(rows[0]) if rows else len(header)):
+        table.add_column(header[number] if header else "", justify="left" if number in left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     text = io.StringIO()

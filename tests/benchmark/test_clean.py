@@ -90,7 +90,7 @@ def test_links_are_not_followed(run: Path, tmp_path: Path) -> None:
 
 
 def test_refuses_another_folder_and_a_run_at_work(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a run directory is needed"):
+    with pytest.raises(UserError, match="expected a run directory"):
         clean(tmp_path / "nothing", delete=True)
     with RunDirectory(run).locked(), pytest.raises(UserError, match="in use by another run"):
         clean(run, delete=True)

@@ -1,18 +1,21 @@
 """The command line as its user sees it: exit codes, one line for bad input, nothing half-written."""
 
+import contextlib
 import errno
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 
-from benchmark.cli.main import app
+from benchmark.cli.main import app, main
 
 ROOT = Path(__file__).parents[2]
 SMOKE = "manifests/smoke.yaml"
@@ -20,9 +23,16 @@ GRAPH = "tests/golden/adm/classify_image_graph_def.pb"
 
 
 def call(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmark.cli.main", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+    """The command line, in this process."""
+    output, errors = io.StringIO(), io.StringIO()
+    streams = contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors)
+    with contextlib.chdir(cwd), streams[0], streams[1], pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", ["sra-bench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+    code = int(ended.value.code or 0)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
 
 def refused(*arguments: str) -> str:
@@ -201,7 +211,7 @@ def test_smoke_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_clean_refuses_what_is_no_run(tmp_path: Path) -> None:
-    assert "a run directory is needed" in refused("clean", str(tmp_path), "--yes")
+    assert "expected a run directory" in refused("clean", str(tmp_path), "--yes")
 
 
 def test_evaluate_without_a_graph_says_how_to_get_it(tmp_path: Path) -> None:
@@ -229,10 +239,15 @@ def test_a_read_only_file_system_is_one_line() -> None:
     ],
 )
 def test_a_wrong_command_line_is_one_line(arguments: list[str], line: str) -> None:
-    assert refused(*arguments).replace("python -m benchmark.cli.main", "sra-bench").endswith(line)
+    assert refused(*arguments).endswith(line)
 
 
 def test_no_command_shows_the_help() -> None:
     done = call("images")
     assert (done.returncode, done.stderr) == (2, "")
     assert "build" in done.stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = call("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, metadata.version("sra-bench"))
