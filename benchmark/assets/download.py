@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 60
+SHOW_SECONDS = 2
+"""Between two updates of the progress bar."""
 
 
 def fetch(assets: list[Asset], root: Path) -> None:
@@ -121,7 +124,8 @@ def _receive(response: requests.Response, part: Path, start: int, total: int | N
     """Append the body to the first `start` bytes of the part; requests raises if the connection breaks off."""
     from tqdm import tqdm
 
-    with part.open("ab") as handle, tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=name) as bar:
+    progress = {"total": total, "initial": start, "unit": "B", "unit_scale": True, "desc": name}
+    with part.open("ab") as handle, tqdm(**progress, mininterval=SHOW_SECONDS, file=sys.stdout) as bar:
         handle.truncate(start)
         for block in response.iter_content(CHUNK_BYTES):
             handle.write(block)
