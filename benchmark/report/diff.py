@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from benchmark.published.comparability import show
 from benchmark.report.collect import load_report
-from benchmark.report.model import Record, Report, Row, RowProvenance
+from benchmark.report.model import Record, Report, Row
 
 ABSENT = "absent"
 SCHEMA = 1
@@ -26,18 +26,8 @@ class Change(Record):
 
     def text(self) -> str:
         """As one line."""
-        shown = f"{self.name}: {_shown(self.first)} -> {_shown(self.second)}"
-        return shown if self.difference is None else f"{shown} ({self.difference:+.4g})"
-
-
-class RowDiff(Record):
-    """The differences of one variant."""
-
-    settings: list[Change]
-    inputs: list[Change]
-    """By content: paths differ between machines and say nothing."""
-    numbers: list[Change]
-    verdict: list[Change]
+        values = (f"{value:.6g}" if isinstance(value, float) else show(value) for value in (self.first, self.second))
+        return f"{self.name}: {' -> '.join(values)}" + (f" ({self.difference:+.4g})" if self.difference else "")
 
 
 class Diff(Record):
@@ -47,19 +37,18 @@ class Diff(Record):
     first: str
     second: str
     only_first: list[str]
-    """Variants of one run alone."""
+    """Variants that one run alone has."""
     only_second: list[str]
     provenance: list[Change]
-    variants: dict[str, RowDiff]
+    variants: dict[str, dict[str, list[Change]]]
+    """By variant, and by `settings`, `inputs`, `numbers` and `verdict`."""
 
     def text(self) -> str:
         """Everything that differs, a line each."""
         lines = [f"only in {self.first}: {name}" for name in self.only_first]
         lines += [f"only in {self.second}: {name}" for name in self.only_second]
-        sections = [("provenance", self.provenance)]
-        for variant, row in self.variants.items():
-            sections += [(f"{variant}, {part}", changes) for part, changes in row]
-        for title, changes in sections:
+        sections = {f"{name}, {part}": changes for name, row in self.variants.items() for part, changes in row.items()}
+        for title, changes in {"provenance": self.provenance, **sections}.items():
             if changes:
                 lines += [f"{title}:", *(f"  {change.text()}" for change in changes)]
         return "\n".join(lines) or "no difference"
@@ -78,42 +67,37 @@ def compare_runs(first: Path, second: Path, *, as_json: bool) -> str:
 def differences(a: Report, b: Report, first: str, second: str) -> Diff:
     """The differences of two reports, which are called `first` and `second`."""
     rows_a, rows_b = ({row.variant: row for row in report.rows} for report in (a, b))
+    sessions = (report.provenance.model_dump(mode="json", exclude={"created"}) for report in (a, b))
     return Diff(
         schema_=SCHEMA,
         first=first,
         second=second,
         only_first=[name for name in rows_a if name not in rows_b],
         only_second=[name for name in rows_b if name not in rows_a],
-        provenance=_changes(_plain(a.provenance, exclude={"created"}), _plain(b.provenance, exclude={"created"})),
+        provenance=_changes(*sessions),
         variants={name: _row(row, rows_b[name]) for name, row in rows_a.items() if name in rows_b},
     )
 
 
-def _row(a: Row, b: Row) -> RowDiff:
-    return RowDiff(
-        settings=_changes(a.provenance.settings, b.provenance.settings),
-        inputs=_changes(_inputs(a.provenance), _inputs(b.provenance)),
-        numbers=[_with_difference(change) for change in _changes(*map(_numbers, (a, b)), absent=None)],
-        verdict=_changes({"status": a.verdict.status}, {"status": b.verdict.status}),
-    )
+def _row(a: Row, b: Row) -> dict[str, list[Change]]:
+    numbers = _changes(*(row.model_dump(mode="json", include={"metrics", "cost"}) for row in (a, b)), absent=None)
+    return {
+        "settings": _changes(a.provenance.settings, b.provenance.settings),
+        "inputs": _changes(_inputs(a), _inputs(b)),
+        "numbers": [change.model_copy(update={"difference": _difference(change)}) for change in numbers],
+        "verdict": _changes({"status": a.verdict.status}, {"status": b.verdict.status}),
+    }
 
 
-def _numbers(row: Row) -> dict[str, Any]:
-    return _plain(row, include={"metrics", "cost"})
-
-
-def _inputs(provenance: RowProvenance) -> dict[str, Any]:
-    found = _plain(provenance, exclude={"settings", "stages"}, exclude_none=True)
+def _inputs(row: Row) -> dict[str, Any]:
+    """What went in, by content: paths differ between machines and say nothing."""
+    found = row.provenance.model_dump(mode="json", exclude={"settings", "stages"}, exclude_none=True)
     return {name: {k: v for k, v in facts.items() if k != "path"} for name, facts in found.items() if facts}
 
 
-def _with_difference(change: Change) -> Change:
+def _difference(change: Change) -> float | None:
     numbers = isinstance(change.first, (int, float)) and isinstance(change.second, (int, float))
-    return change.model_copy(update={"difference": change.second - change.first if numbers else None})
-
-
-def _plain(record: BaseModel, **options: Any) -> dict[str, Any]:
-    return record.model_dump(mode="json", **options)
+    return change.second - change.first if numbers else None
 
 
 def _changes(a: dict[str, Any], b: dict[str, Any], *, absent: Any = ABSENT) -> list[Change]:
@@ -127,7 +111,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()}
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else show(value)
