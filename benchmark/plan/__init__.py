@@ -1,4 +1,4 @@
-"""The plan of a run: `plan` turns a manifest into the `stages`.
+"""The plan of a run: `request` is what is asked for, `prepare` checks it, `plan` turns it into `stages`.
 
-`run_directory` and `saved_plan` are its files; `cost` and `counts` estimate hours, memory and disk space.
+`run_directory` and `saved_plan` are the files of a run; `cost` and `counts` estimate hours, memory and disk space.
 """

@@ -1,1 +1,1 @@
-"""Running a plan: `runner` runs its stages, `command` makes a job's command line, `executor` and `local` start it."""
+"""Running a plan: `runner` runs the stages, `executor` makes command lines, `process` starts and kills; `heartbeat`."""
