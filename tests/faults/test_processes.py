@@ -8,7 +8,8 @@ import pytest
 
 from benchmark.commands import status
 
-EXTRA = ("--processes", "2", "--until", "train")
+# More steps than the uninterrupted run has: on a fast machine those would end before all the signals.
+EXTRA = ("--processes", "2", "--until", "train", "--set", "train.steps=160")
 
 
 def changed_at(out: Path) -> int:
@@ -53,7 +54,8 @@ def test_two_processes_survive_signals_and_deaths(suite, uninterrupted: Path, tm
     last = suite.Attempt(out, *EXTRA)
     last.succeeds()
     assert state(out) == ["done", "done"]
-    mine, theirs = suite.rows(out), suite.rows(uninterrupted)
+    theirs = suite.rows(uninterrupted)
+    mine = suite.rows(out)[: len(theirs)]
     assert [row["step"] for row in mine] == [row["step"] for row in theirs]
     for name in ("loss", "generation", "alignment"):
         assert [row[name] for row in mine] == pytest.approx([row[name] for row in theirs], rel=1e-2)
