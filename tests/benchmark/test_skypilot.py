@@ -19,7 +19,7 @@ def rendered(folder: Path, overrides: list[str] | None = None, **changes: Any) -
     path = folder / "site.yaml"
     path.write_text(yaml.safe_dump({"skypilot": {"bucket": "runs-of-mine", **changes}}))
     document: dict[str, Any] = yaml.safe_load(
-        render_skypilot(RunRequest(manifest=SMOKE, overrides=tuple(overrides), variants=("sra",)), site=path)
+        render_skypilot(RunRequest(manifest=SMOKE, overrides=tuple(overrides or ()), variants=("sra",)), site=path)
     )
     return document
 
