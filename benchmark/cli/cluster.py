@@ -18,7 +18,7 @@ Site = Annotated[Path, typer.Option("--site", help="Settings of the cluster, see
 
 
 class Cluster(StrEnum):
-    """Where `submit` hands jobs to."""
+    """Clusters that `submit` supports."""
 
     slurm = "slurm"
     kubernetes = "kubernetes"
@@ -30,16 +30,16 @@ def work(
     stage: Annotated[list[str], typer.Option(metavar="DIRECTORY", help="A stage's directory name, or report.")],
     nodes: Annotated[int, typer.Option(min=1, help="Machines that share the job.")] = 1,
     node_rank: Annotated[
-        int, typer.Option(min=0, envvar=["SLURM_NODEID", "JOB_COMPLETION_INDEX"], help="Of this machine.")
+        int, typer.Option(min=0, envvar=["SLURM_NODEID", "JOB_COMPLETION_INDEX"], help="Rank of this machine.")
     ] = 0,
-    address: Annotated[str, typer.Option("--master-addr", help="Of the machine of rank 0.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--master-port", help="Free on that machine.")] = MASTER_PORT,
-    processes: Annotated[int, typer.Option(min=1, help="Of training and sampling, over all machines.")] = 1,
-    grace: Annotated[
-        float, typer.Option(min=1, help="Seconds that a job may take to save when asked to stop.")
-    ] = GRACE_SECONDS,
+    address: Annotated[str, typer.Option("--master-addr", help="Address of the machine of rank 0.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--master-port", help="A free port on that machine.")] = MASTER_PORT,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Training and sampling processes on all machines together.")
+    ] = 1,
+    grace: Annotated[float, typer.Option(min=1, help="Seconds for a job to save when it is stopped.")] = GRACE_SECONDS,
 ) -> None:
-    """Run one batch of stages of a planned run on this machine; called by the jobs of a cluster."""
+    """Run one batch of stages of a planned run on this machine; called by cluster jobs."""
     from benchmark.commands.work import work as work_on
     from benchmark.run.executor import Node
 
@@ -52,7 +52,7 @@ def submit(
     manifest: ManifestPath,
     executor: Annotated[Cluster, typer.Option(help="Kind of cluster.")] = Cluster.slurm,
     site: Annotated[
-        Path | None, typer.Option(help="The cluster's settings; default: $SRA_BENCH_SITE, or ./site.yaml.")
+        Path | None, typer.Option(help="Cluster settings; default: $SRA_BENCH_SITE, or ./site.yaml.")
     ] = None,
     out: Out = None,
     overrides: Set = None,
@@ -60,13 +60,16 @@ def submit(
     processes: Annotated[
         int | None,
         typer.Option(
-            "--processes", min=1, metavar="N", help="Of training and sampling, over all nodes; default: the site's."
+            "--processes",
+            min=1,
+            metavar="N",
+            help="Training and sampling processes on all nodes; default: from the site file.",
         ),
     ] = None,
     smoke: Smoke = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the jobs and their scripts, and stop.")] = False,
 ) -> None:
-    """Hand every stage that is not done to a cluster's queue; the same command again continues."""
+    """Submit every stage that is not done to a cluster; the same command again continues."""
     from benchmark.commands.submit import submit as submit_jobs
 
     asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes)
@@ -78,7 +81,7 @@ def cancel(
     run_directory: RunDir,
     now: Annotated[bool, typer.Option("--now", help="Do not wait for running jobs to save.")] = False,
 ) -> None:
-    """Take a submitted run out of the queue; running jobs save their work first."""
+    """Cancel a submitted run; running jobs save their work first."""
     from benchmark.commands.submit import cancel as cancel_jobs
 
     typer.echo(cancel_jobs(run_directory, now=now))
@@ -88,9 +91,9 @@ def cancel(
 def await_stages(
     run_directory: RunDir,
     stage: Annotated[list[str], typer.Option(metavar="DIRECTORY", help="A stage's directory name (repeatable).")],
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds.")] = PATIENCE_SECONDS,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = PATIENCE_SECONDS,
 ) -> None:
-    """Wait until stages of a planned run are done; called first by the jobs of a cluster that does not order them."""
+    """Wait until stages of a planned run are done; called by jobs of a cluster that does not order them."""
     from benchmark.commands.work import await_stages as wait
 
     typer.echo(wait(run_directory, stage, timeout))
@@ -105,10 +108,10 @@ def kubernetes(
     ] = None,
     overrides: Set = None,
     variant: Only = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder for a file a level; default: print all.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for one file per level; default: print all.")] = None,
     smoke: Smoke = False,
 ) -> None:
-    """One Indexed Job for each batch of stages; run it where the volumes are mounted: it saves the plan there."""
+    """Render one Indexed Job per batch of stages; run this where the volumes are mounted: it saves the plan there."""
     from benchmark.commands.render import render_kubernetes
 
     asked = request(manifest, out, overrides, variant, smoke=smoke)
@@ -119,7 +122,7 @@ def kubernetes(
 def skypilot(
     manifest: ManifestPath, site: Site, overrides: Set = None, variant: Only = None, smoke: Smoke = False
 ) -> None:
-    """A task that runs the manifest on one machine of a cloud."""
+    """Render a task that runs the manifest on one cloud machine."""
     from benchmark.commands.render import render_skypilot
 
     typer.echo(render_skypilot(request(manifest, None, overrides, variant, smoke=smoke), site=site), nl=False)

@@ -1,4 +1,4 @@
-"""`sra-bench images`: parse, call, print, exit code."""
+"""`sra-bench images`: build, list and verify container images."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from benchmark.containers.build import REPOSITORY, Build
 images_app = typer.Typer(help="Container images of the suite, with docker or podman.", no_args_is_help=True)
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME...]", help="trainer, evaluator, all; none: all three.")
+    list[str] | None, typer.Argument(metavar="[NAME...]", help="trainer, evaluator, all; default: all three.")
 ]
 Engine = Annotated[
     str | None, typer.Option("--engine", metavar="NAME", help="docker or podman; default: whichever answers.")
 ]
-Tag = Annotated[str | None, typer.Option("--tag", help="Of the images; default: the suite's version.")]
-Repository = Annotated[str, typer.Option("--repository", help="What stands before their names.")]
+Tag = Annotated[str | None, typer.Option("--tag", help="Tag of the images; default: the version of the suite.")]
+Repository = Annotated[str, typer.Option("--repository", help="Prefix of the image names.")]
 
 
 @images_app.command()
 def build(
     names: Names = None,
     engine: Engine = None,
-    base: Annotated[str | None, typer.Option(help="Base image; default: the one that is pinned.")] = None,
-    cuda: Annotated[str, typer.Option(help="Generation: containers/requirements/torch-NAME.txt.")] = "cu130",
-    uid: Annotated[int, typer.Option(min=1, help="Of the user that they run as.")] = 1000,
+    base: Annotated[str | None, typer.Option(help="Base image; default: the pinned one.")] = None,
+    cuda: Annotated[
+        str, typer.Option(help="CUDA build of torch, from containers/requirements/torch-NAME.txt.")
+    ] = "cu130",
+    uid: Annotated[int, typer.Option(min=1, help="User id that the images run as.")] = 1000,
     tag: Tag = None,
     repository: Repository = REPOSITORY,
     option: Annotated[
@@ -43,7 +45,7 @@ def build(
 
 @images_app.command("list")
 def list_(engine: Engine = None, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show the suite's images that are there: sizes and labels."""
+    """List the images of the suite with their sizes and labels."""
     from benchmark.containers.build import list_images
 
     typer.echo(list_images(engine, as_json=as_json))
@@ -51,7 +53,7 @@ def list_(engine: Engine = None, as_json: Annotated[bool, typer.Option("--json",
 
 @images_app.command()
 def verify(names: Names = None, engine: Engine = None, tag: Tag = None, repository: Repository = REPOSITORY) -> None:
-    """Check images from inside: user, tools, versions, doctor, revision; exit code 1 when one falls short."""
+    """Check images from inside: user, tools, versions, doctor, revision; exit code 1 if a check fails."""
     from benchmark.containers.checks import verify_images
 
     text, sound = verify_images(names or [], engine, tag, repository)

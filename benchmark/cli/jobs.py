@@ -1,4 +1,4 @@
-"""Commands that are jobs of `sra` and `evaluator`: this process becomes the job."""
+"""Commands that are jobs of `sra` or `evaluator`: this process is replaced by the job."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def perf(context: typer.Context) -> None:
 def parity(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Golden folder, such as tests/golden.")],
     as_json: Json = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="Networks through torch.compile.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile networks with torch.compile.")] = False,
     precision: Annotated[Precision, typer.Option(help="Precision of the networks.")] = Precision.fp32,
 ) -> None:
-    """Compare every golden number with this machine's; exit code 1 when any falls short."""
+    """Compare every golden number with this machine; exit code 1 if any is outside its tolerance."""
     options = ["--json"] * as_json + ["--compile"] * compiled
     become("sra.parity", [str(folder), "--precision", precision.value, *options])
 
@@ -79,14 +79,14 @@ def convert(context: typer.Context) -> None:
 
 
 def become(module: str, arguments: list[str]) -> NoReturn:
-    """Turn this process into a job: it gets the signals, and its exit code is this command's."""
+    """Replace this process by a job, so that signals and exit code are the job's."""
     from benchmark.run.process import job_environment
 
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], job_environment())  # noqa: S606 - no shell
 
 
 def _run(module: str, arguments: list[str]) -> None:
-    """Run a job first; its failure is this command's."""
+    """Run a job and exit if it fails."""
     from benchmark.run.process import job_environment
 
     command = [sys.executable, "-m", module, *arguments]

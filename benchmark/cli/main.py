@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, exit code; nothing else. Heavy modules are imported by the stages' jobs."""
+"""The `sra-bench` command: parse options, call the command, print, set the exit code. Imports no framework."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ On = Annotated[Backend, typer.Option("--executor", help="Start stages as local p
 InContainer = Annotated[
     list[str] | None,
     typer.Option(
-        "--container", metavar="K=V", help="Of containers: engine, repository, tag, one, shared_memory, other_revision."
+        "--container",
+        metavar="K=V",
+        help="Container settings: engine, repository, tag, one, shared_memory, other_revision.",
     ),
 ]
 
@@ -88,7 +90,7 @@ class Tool(StrEnum):
 
 
 class Extractor(StrEnum):
-    """Networks that clean-fid and torch-fidelity see."""
+    """Inception networks for clean-fid and torch-fidelity."""
 
     own = "own"
     graph = "graph"
@@ -139,7 +141,7 @@ def plan(
     executor: On = Backend.local,
     containers: InContainer = None,
 ) -> None:
-    """Show the stages: done or to run and why, outputs, GPU hours, memory and disk; runs nothing."""
+    """Show which stages are done or will run and why, outputs, GPU hours, memory and disk space; runs nothing."""
     asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes)
     _show_plan(asked, executor, containers, as_json=as_json)
 
@@ -157,7 +159,7 @@ def status(
     run_directory: RunDir,
     as_json: Json = False,
 ) -> None:
-    """Show how far a run is: done, running, stalled, stopped; reads files only."""
+    """Show the progress of a run: done, running, stalled, stopped; reads files only."""
     from benchmark.commands.status import show
 
     typer.echo(show(run_directory, as_json=as_json))
@@ -172,18 +174,20 @@ def evaluate(
     ] = "asset:inception-graph",
     tool: Annotated[list[Tool] | None, typer.Option(help="Tool (repeatable); default: all but adm-torch.")] = None,
     extractor: Annotated[
-        Extractor, typer.Option(help="Network of clean-fid and torch-fidelity: their own, or the graph's, converted.")
+        Extractor, typer.Option(help="Inception of clean-fid and torch-fidelity: their own, or the graph's.")
     ] = Extractor.own,
     assets: Annotated[Path | None, typer.Option(help="Folder of their weights; default: $SRA_BENCH_ASSETS.")] = None,
     views: Annotated[Path | None, typer.Option(help="Write class histograms and nearest references here.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Keep features here: a stopped run continues.")] = None,
-    expect_images: Annotated[int | None, typer.Option(help="Refuse samples of another number.")] = None,
-    trust_statistics: Annotated[bool, typer.Option("--trust-statistics", help="Use mu, sigma of the samples.")] = False,
-    allow_other_size: Annotated[bool, typer.Option("--allow-other-size", help="Reference of another size.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Cache features here: a stopped run continues.")] = None,
+    expect_images: Annotated[int | None, typer.Option(help="Reject samples with another number of images.")] = None,
+    trust_statistics: Annotated[
+        bool, typer.Option("--trust-statistics", help="Use mu, sigma of the sample file.")
+    ] = False,
+    allow_other_size: Annotated[bool, typer.Option("--allow-other-size", help="Allow another image size.")] = False,
     intervals: Annotated[bool, typer.Option(help="Estimate 95 % intervals.")] = True,
 ) -> None:
-    """Score samples against a reference, each tool in a process of its own."""
+    """Score samples against a reference, each tool in a separate process."""
     from benchmark.commands.evaluate import ToolOptions, score_samples
 
     if json_path and json_path.is_dir():
@@ -214,9 +218,9 @@ def convert_inception(
     graph: Annotated[
         str, typer.Argument(metavar="GRAPH", help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The network, .safetensors.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.")],
 ) -> None:
-    """Take the Inception network out of a frozen TensorFlow graph, for --tool adm-torch."""
+    """Convert the Inception network of a frozen TensorFlow graph for --tool adm-torch."""
     from benchmark.commands.evaluate import convert_inception as convert_graph
 
     typer.echo(convert_graph(graph, out))
@@ -275,10 +279,10 @@ def diff(
 def bundle(
     run_directory: RunDir,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Archive; default: RUN_DIR.zip.")] = None,
-    samples: Annotated[bool, typer.Option("--samples", help="Put the samples in, too.")] = False,
-    features: Annotated[bool, typer.Option("--features", help="Put Inception features in, 8 KB an image.")] = False,
+    samples: Annotated[bool, typer.Option("--samples", help="Include the samples.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="Include Inception features, 8 KB per image.")] = False,
 ) -> None:
-    """Pack what proves a result: manifest, scores, statistics, provenance, hashes, grids."""
+    """Pack the evidence of a result: manifest, scores, statistics, provenance, hashes, grids."""
     from benchmark.report.bundle import make_bundle
 
     typer.echo(make_bundle(run_directory, out, samples=samples, features=features))
@@ -286,7 +290,7 @@ def bundle(
 
 @app.command()
 def verify(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An archive made by bundle.")]) -> None:
-    """Re-derive what a bundle holds; exit code 1 where it does not agree with itself."""
+    """Recompute what a bundle contains; exit code 1 if it contradicts itself."""
     from benchmark.report.verify import verify_bundle
 
     text, sound = verify_bundle(bundle)
@@ -305,7 +309,7 @@ def schema() -> None:
 @app.command()
 def doctor(
     manifest: Annotated[
-        Path | None, typer.Option(help="Check what this manifest needs; exit code 1 if it lacks.")
+        Path | None, typer.Option(help="Check what this manifest needs; exit code 1 if something is missing.")
     ] = None,
 ) -> None:
     """Show devices, versions, which assets are present, and how to place missing ones by hand."""
@@ -319,7 +323,7 @@ def doctor(
 
 @app.command()
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Assets; none: list them.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Assets; default: list them.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Everything that this manifest needs.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder; default: $SRA_BENCH_ASSETS.")] = None,
 ) -> None:
@@ -332,9 +336,9 @@ def fetch(
 @app.command()
 def clean(
     run_directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it they are only listed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; by default files are only listed.")] = False,
 ) -> None:
-    """List checkpoints and shards that nothing needs any more, sizes first; delete them with --yes."""
+    """List checkpoints and shards that are no longer needed, with sizes; delete them with --yes."""
     from benchmark.commands.clean import clean as clean_run
 
     typer.echo(clean_run(run_directory, delete=yes))
@@ -343,10 +347,10 @@ def clean(
 @app.command("from-sra", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def from_sra(
     context: typer.Context,
-    processes: Annotated[int | None, typer.Option(help="GPUs of the command; default: what its launcher says.")] = None,
+    processes: Annotated[int | None, typer.Option(help="GPUs of the command; default: from its launcher.")] = None,
     tables: Annotated[bool, typer.Option("--tables", help="Print the tables of all flags instead.")] = False,
 ) -> None:
-    """Print the manifest of one of the authors' command lines: sra-bench from-sra -- COMMAND."""
+    """Convert a command line of the authors' code to a manifest: sra-bench from-sra -- COMMAND."""
     from benchmark.manifest.from_sra import from_command
     from benchmark.manifest.sra_flags import tables as all_tables
 
@@ -354,7 +358,7 @@ def from_sra(
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Entry point: a user's error is one line and exit code 2; a bug is a traceback."""
+    """Entry point: bad input is one line and exit code 2; a bug is a traceback."""
     from benchmark.run.process import StoppedError
 
     try:
@@ -381,7 +385,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def _usage_error(error: TyperException) -> str:
-    """What is wrong with the command line; nothing where its help has been shown instead."""
+    """The error in the command line; empty if help has been shown instead."""
     # Typer's own classes between this one and BadParameter have no public name.
     usage = cast("typer.BadParameter", error)
     message = " ".join(usage.format_message().split()).replace(": Value error, ", ": ")

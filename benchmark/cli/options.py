@@ -24,12 +24,12 @@ Out = Annotated[
     Path | None, typer.Option("--out", parser=folder, metavar="DIR", help="Run directory; default: runs/NAME.")
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key, e.g. train.lr=2e-4.")]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Scaled down to digits on a CPU; default out: runs/NAME-smoke.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Scale down to digits on a CPU; default --out: runs/NAME-smoke.")]
 Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
 Processes = Annotated[
-    int | None, typer.Option("--processes", metavar="N", help="Of training and sampling; default: one a GPU, or 1.")
+    int | None, typer.Option("--processes", metavar="N", help="For training and sampling; default: one per GPU, or 1.")
 ]
 
 
