@@ -1,4 +1,4 @@
-"""`sra-bench doctor`: what this machine has and lacks. Torch and TensorFlow are asked in processes of their own."""
+"""`sra-bench doctor`: what this machine has and what is missing. Queries torch and TensorFlow in separate processes."""
 
 from __future__ import annotations
 

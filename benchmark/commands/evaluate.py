@@ -1,4 +1,4 @@
-"""`sra-bench evaluate`: each tool in a process of its own, their records side by side."""
+"""`sra-bench evaluate`: score samples with each tool in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sra-bench fetch`: list the assets, or download those that are named or that a manifest needs."""
+"""`sra-bench fetch`: list assets, or download those that are named or that a manifest needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every manifest's smoke form to a report, in as few processes as it takes: `python -m benchmark.commands.rehearsal`.
+"""Run the smoke forms of all manifests in few processes: `python -m benchmark.commands.rehearsal`.
 
 One after another, each manifest would import torch and TensorFlow four times; here all their stages stand in one run
 directory, equal ones are run once, and each kind of stage has one process.

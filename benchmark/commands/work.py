@@ -1,4 +1,4 @@
-"""`sra-bench work` and `await`: run, or wait for, single stages of a planned run; called by the jobs of a cluster."""
+"""`sra-bench work` and `await`: run stages of a planned run, or wait for them; called by cluster jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan will cost before anything runs: hours on one GPU, and its memory.
+"""Estimate the cost of a plan before it runs: hours on one GPU, and GPU memory.
 
 Rates come from the table that `sra-bench perf` measured on this machine, where there is one, else from the hours per
 epoch that the SRA paper prints (Table 7). A network that the table does not hold is priced by the ratio of counted

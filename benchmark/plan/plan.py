@@ -1,4 +1,4 @@
-"""From a manifest to stages, purely: each with its key, settings, inputs and outputs. Nothing is run here."""
+"""Turn a manifest into a plan: stages with their keys, settings, inputs and outputs. Runs nothing."""
 
 from __future__ import annotations
 

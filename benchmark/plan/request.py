@@ -1,4 +1,4 @@
-"""What the commands that take a manifest are asked to do."""
+"""The request of a command that takes a manifest: one object, built on the command line."""
 
 from __future__ import annotations
 

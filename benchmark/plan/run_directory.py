@@ -1,4 +1,4 @@
-"""The run directory: names, keys, what is done, and the lock that keeps two runners apart.
+"""The run directory: paths, stage keys, which stages are done, and the lock against a second runner.
 
 OUT/manifest.resolved.yaml, provenance.json
 OUT/stages/<name>-<key>/   stage.json, log.txt, outputs, done.json (written last)

@@ -1,4 +1,4 @@
-"""A run's plan and provenance, kept in its directory, so that a report can be made from files on any machine."""
+"""Save and load a run's plan and provenance, so that a report can be made from files on any machine."""
 
 from __future__ import annotations
 

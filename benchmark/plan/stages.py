@@ -1,4 +1,4 @@
-"""Stages, and everything that differs from one kind of stage to another."""
+"""Stages, and one `StageKind` per kind: module, arguments, outputs, disk space, cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sra-bench bundle`: one archive of what proves a result, small enough to publish."""
+"""`sra-bench bundle`: pack the evidence for a result into one archive, small enough to publish."""
 
 from __future__ import annotations
 

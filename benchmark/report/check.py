@@ -1,4 +1,4 @@
-"""`sra-bench check`: one line a row, and an exit code for CI."""
+"""`sra-bench check`: one line per row, and an exit code for CI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the files of a run directory to its report. Every number is read, none is typed in."""
+"""Collect the report of a run from the files of its directory."""
 
 from __future__ import annotations
 

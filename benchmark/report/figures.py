@@ -1,4 +1,4 @@
-"""Curves as SVG that follows the reader's light or dark setting, alone or in a page."""
+"""Draw curves as SVG that adapts to light and dark mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as one tree of records: what `collect` writes and every reader, renderer and check takes.
+"""The report as one tree of records: `collect` fills it; renderers and commands read it.
 
 `report.json` is its dump. Schema 3 is written; schema 2, whose comparisons had other key names, is read as well.
 """

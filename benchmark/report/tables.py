@@ -1,4 +1,4 @@
-"""What every format of the report shows, as plain tables of text; the look is up to the templates."""
+"""The tables of a report as plain text, shared by all formats; templates decide the layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sra-bench verify`: does a bundle agree with itself? Re-derives what can be, and says what cannot."""
+"""`sra-bench verify`: recompute a bundle from its files, compare with its report, list what cannot be checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a job is started: a Protocol of two methods, and processes of this machine as its first backend."""
+"""Executors: make the command line of a job. The protocol, and `Local`, which uses processes of this machine."""
 
 from __future__ import annotations
 
