@@ -1,4 +1,4 @@
-"""The text of a manifest as a plain document: YAML, overrides, shorthands spelled out, places expanded."""
+"""A manifest before validation: YAML, overrides, shorthands and paths expanded."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from benchmark.assets import catalogue
 from sra.common.errors import UserError, did_you_mean
 from sra.common.validation import parse_yaml, plain_copy
 
-# Fields that name places: environment variables in them are expanded, `~` too.
-PATHS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "reference"), ("score", "graph")}
+# Environment variables and `~` are expanded in these.
+PATH_FIELDS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "reference"), ("score", "graph")}
 
 
 class ManifestError(UserError):
-    """A manifest that cannot be run: which file and key, what was found, what is allowed."""
+    """A mistake in a manifest: file, key, what is allowed, what was found."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
         ManifestError: no such file, not YAML, or not a mapping.
     """
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ManifestError(f"{path}: no such manifest{did_you_mean(path.name, siblings)}")
+        raise ManifestError(f"{path}: expected a manifest, got no such file{did_you_mean(path.name, siblings)}")
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ManifestError(f"{path}: not YAML:{where} {problem}") from error
+        raise ManifestError(f"{path}:{where} expected YAML: {problem}") from error
     if not isinstance(document, dict):
-        raise ManifestError(f"{path}: found {type(document).__name__}, a manifest is a mapping of keys")
+        raise ManifestError(f"{path}: expected a mapping of keys, got {type(document).__name__}")
     return document
 
 
@@ -54,7 +54,7 @@ def override(document: dict[str, Any], item: str) -> None:
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ManifestError(f"--set {item!r}: the value is not YAML") from error
+        raise ManifestError(f"--set {item!r}: expected a value in YAML") from error
     *parents, last = key.split(".")
     node = document
     for parent in parents:
@@ -66,8 +66,8 @@ def override(document: dict[str, Any], item: str) -> None:
     node[last] = value
 
 
-def normalised(document: dict[str, Any]) -> dict[str, Any]:
-    """A copy with shorthands spelled out (`ema: 0.99`) and environment variables in paths expanded."""
+def expand(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy with shorthands (`ema: 0.99`) and environment variables in paths expanded."""
     copy: dict[str, Any] = plain_copy(document)
     variants = copy.get("variants")
     parts = [copy]
@@ -80,7 +80,7 @@ def normalised(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expand(part: dict[str, Any]) -> None:
-    for section, key in PATHS:
+    for section, key in PATH_FIELDS:
         node = part.get(section)
         if isinstance(node, dict) and isinstance(node.get(key), str):
             node[key] = _place(node[key])
@@ -93,7 +93,7 @@ def _expand(part: dict[str, Any]) -> None:
 
 
 def _place(text: str) -> str:
-    """Expanded; a variable that is not set stays, and so does `asset:NAME`: absent inputs, which a plan shows."""
+    """Expand a path; an unset variable and `asset:NAME` stay, and a plan lists them if they are missing."""
     if text.startswith(catalogue.PREFIX):
         catalogue.find(text.removeprefix(catalogue.PREFIX))
     expanded = os.path.expandvars(text)

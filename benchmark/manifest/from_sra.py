@@ -10,33 +10,34 @@ from typing import Any, NoReturn
 import yaml
 
 from benchmark.manifest.sra_flags import SCRIPTS, Flag
+from sra.common.errors import expected, one_of
 from sra.config import PUBLIC_DISTANCES, SPLITS, ConfigError
 
 Values = dict[str, Any]
 IMAGENET = SPLITS["imagenet-train"][0]
 PROCESSES = 8
-"""GPUs of the authors' commands where the launcher does not say: accelerate's configuration file has 8."""
-# Whether the teacher keeps the grouping, and its times.
+"""Default number of GPUs: that of the authors' accelerate configuration."""
+# By (--teacher-mask, --teacher-t).
 TEACHERS = {(True, "sra"): "own-times", (True, "self_flow"): "min-and-clean", (False, "self_flow"): "all-at-min"}
 DUAL = ("--dual-time-scheduling", "--attention-separation", "--mask-ratio", "--teacher-t", "--use-alignment-loss")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reads a command line as the script's own parser does, abbreviations included; its refusals are one line."""
+    """Parses a command line like the script's own parser, abbreviations included; errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{self.prog}: {message}")
 
 
 def from_command(command: list[str], processes: int | None = None) -> str:
-    """The manifest of an authors' command line, as YAML, with comments on what has no key.
+    """Convert an authors' command line to a manifest (YAML), with comments on flags without a key.
 
     Args:
         command: words of the whole command, launcher included.
         processes: GPUs; default: what the launcher says, else 8.
 
     Raises:
-        ConfigError: not one of their scripts, a flag that it does not have, a setting that the suite does not.
+        ConfigError: not one of their scripts, an unknown flag, or a value that the suite does not support.
     """
     script, launcher, arguments = _split(command)
     flags = SCRIPTS[script]
@@ -49,16 +50,16 @@ def from_command(command: list[str], processes: int | None = None) -> str:
 
 
 def _split(command: list[str]) -> tuple[str, list[str], list[str]]:
-    """The script, the words before it, and its arguments."""
+    """Split a command into the script, the words before it, and its arguments."""
     places = [i for i, word in enumerate(command) if Path(word).name in ("train.py", "generate.py")]
     if not places:
-        raise ConfigError("from-sra: found neither train.py nor generate.py in the command")
+        raise ConfigError("from-sra: expected train.py or generate.py in the command, got neither")
     launcher, script, arguments = command[: places[0]], command[places[0]], command[places[0] + 1 :]
     model = _value_of("--model", arguments)
     if any(word.startswith(DUAL) for word in arguments):
         folder = "SiT-SRA_DTS_AS"
     elif model is None:
-        raise ConfigError("from-sra: --model: missing; it says which of the scripts is meant, SiT's or DiT's")
+        raise ConfigError("from-sra: --model: missing; it tells the scripts of SiT and DiT apart")
     else:
         folder = "DiT-SRA" if model.startswith("DiT") else "SiT-SRA"
     return f"{folder}/{Path(script).name}", launcher, arguments
@@ -77,7 +78,7 @@ def _processes(launcher: list[str]) -> int:
     names = ("--num_processes", "--num-processes", "--nproc_per_node", "--nproc-per-node")
     found = [value for name in names if (value := _value_of(name, launcher)) is not None]
     if found and not found[0].isdigit():
-        raise ConfigError(f"from-sra: found {found[0]!r} processes, a number is needed")
+        raise ConfigError(expected("from-sra: number of processes", "an integer", found[0]))
     return int(found[0]) if found else PROCESSES
 
 
@@ -103,15 +104,15 @@ def _refuse_others(values: Values, allowed: dict[str, Any]) -> None:
     for name, value in allowed.items():
         if name in values and values[name] != value:
             flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"from-sra: {flag} {values[name]}: the suite has no such setting; allowed: {value}")
+            raise ConfigError(
+                expected(f"from-sra: {flag}", f"{value} (the suite supports no other value)", values[name])
+            )
 
 
 def _model(values: Values) -> Values:
     found = re.fullmatch(r"(SiT|DiT)-(S|B|L|XL)/([248])", values["model"])
     if found is None:
-        raise ConfigError(
-            f"from-sra: --model: found {values['model']!r}; allowed: SiT or DiT, -S, B, L or XL, /2, 4, 8"
-        )
+        raise ConfigError(expected("from-sra: --model", "SiT or DiT, -S, -B, -L or -XL, /2, /4 or /8", values["model"]))
     model = {"family": found[1].lower(), "size": found[2], "patch": int(found[3]), "resolution": values["resolution"]}
     model |= {"convention": "sra", "classes": values["num_classes"]}
     # Their newest training parser says `cos` where its loss and all else say `cosine`.
@@ -148,7 +149,7 @@ def _training(script: str, values: Values, processes: int) -> Values:
 
 
 def _length(values: Values, batch: int) -> Values:
-    """Their loop ends at the last epoch or the last step, whichever comes first."""
+    """Length of training: their loop ends at the last epoch or the last step, whichever comes first."""
     steps = values["epochs"] * (IMAGENET // batch)
     return {"epochs": values["epochs"]} if steps <= values["max_train_steps"] else {"steps": values["max_train_steps"]}
 
@@ -198,7 +199,8 @@ def _dual(values: Values) -> Values:
     teacher = TEACHERS.get((values["teacher_mask"], values["teacher_t"]))
     if teacher is None:
         mask = "with" if values["teacher_mask"] else "without"
-        raise ConfigError(f"from-sra: --teacher-t {values['teacher_t']} {mask} --teacher-mask: the suite has none such")
+        allowed = " or ".join(value for given, value in TEACHERS if given == values["teacher_mask"])
+        raise ConfigError(expected("from-sra: --teacher-t", f"{allowed} {mask} --teacher-mask", values["teacher_t"]))
     return {
         "kind": "self-flow" if teacher == "all-at-min" else "dts-as",
         "blocks": [values["block_out_s"], values["block_out_t"]],
@@ -240,7 +242,7 @@ def _sampler(script: str, values: Values) -> Values:
     if script.startswith("DiT"):
         return {"sampler": "ddpm", "cfg_channels": 3 if values["cfg_scale"] > 1 else "all"}
     if values["mode"] not in ("sde", "ode"):
-        raise ConfigError(f"from-sra: --mode: found {values['mode']!r}; allowed: sde, ode")
+        raise ConfigError(one_of("from-sra: --mode", values["mode"], ("sde", "ode")))
     ode = "heun" if values["heun"] else "euler"
     return {
         "sampler": "euler-maruyama" if values["mode"] == "sde" else ode,

@@ -1,4 +1,4 @@
-"""Manifests: YAML with every default made explicit, one frozen `Run` a variant, bad input refused in one line."""
+"""Manifests: the schema, every default filled in, one frozen `Run` for each variant and seed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
-from benchmark.manifest.document import ManifestError, normalised, override, read
+from benchmark.manifest.document import ManifestError, expand, override, read
 from evaluator.tools import Tool
-from sra.common.errors import did_you_mean
+from sra.common.errors import expected, one_of
 from sra.common.validation import adapter, one_line
 from sra.config import (
     STRICT,
@@ -35,7 +35,7 @@ from sra.config import (
 
 __all__ = ["TOOLS", "Loaded", "Manifest", "ManifestError", "Run", "ScoreConfig", "Tool", "Variant", "load", "schema"]
 
-# adm-torch scores what adm scores, by another route: only where it is asked for.
+# adm-torch computes the scores of adm without TensorFlow: it runs only if it is named.
 TOOLS: tuple[Tool, ...] = typing.get_args(Tool)[:3]
 
 
@@ -48,7 +48,7 @@ class ScoreConfig:
     tools: tuple[Tool, ...] = TOOLS
     """Tools that score the samples."""
     reference: str
-    """Reference batch (`.npz`), folder or zip of real images, or `images`: those this manifest prepares."""
+    """Reference batch (`.npz`), folder or zip of real images, or `images`: those that this manifest prepares."""
     graph: str
     """Frozen Inception graph (`.pb`), or `embedded:digits` (the small classifier shipped with the suite)."""
     extractor: Literal["own", "graph"] = "own"
@@ -66,11 +66,11 @@ class Variant:
     checkpoint: str | None = None
     """Weights to sample from instead of training: `.safetensors` or a published `.pt`."""
     samples: str | None = None
-    """Images to score as they are (`.npz`, folder or zip): nothing is trained or sampled."""
+    """Images to score (`.npz`, folder or zip); nothing is trained or sampled."""
     published: str | None = None
-    """Id of the published row that this variant is to be checked against."""
+    """Id of the published row to compare with."""
     seed: int | None = None
-    """Another seed."""
+    """Overrides the manifest's seed."""
     data: dict[str, Any] = field(default_factory=dict)
     """Overrides of `data`."""
     codec: dict[str, Any] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class Manifest:
     model: ModelConfig
     """The network and its convention."""
     train: TrainConfig | None = None
-    """Training; not needed where every variant has a checkpoint."""
+    """Training; may be missing if every variant has a checkpoint or samples."""
     sample: SampleConfig = field(default_factory=SampleConfig)
     """Sampling."""
     score: ScoreConfig
@@ -130,17 +130,17 @@ class Run:
 
     @property
     def needs_data(self) -> bool:
-        """Whether images or latents are read: to train, or as the reference."""
+        """Whether images or latents are read, to train or as the reference."""
         return self.train is not None or self.score.reference == "images"
 
     @property
     def network(self) -> str:
-        """The variant without the seed of its samples: what was trained."""
+        """Name of the trained network: the variant without the seed of its samples."""
         return self.variant.removesuffix(f"-sample{self.sample.seed}")
 
     @property
     def places(self) -> list[str]:
-        """Every place that is read for it, as the manifest writes it."""
+        """Everything that it reads (paths, `asset:NAME`, hub ids), as the manifest writes it."""
         data = (self.data.images, self.data.latents) if self.needs_data else ()
         codec = () if self.samples else (self.codec.path,)
         named = (*data, *codec, self.score.reference, self.score.graph, self.checkpoint, self.samples)
@@ -155,9 +155,9 @@ class Loaded:
     name: str
     runs: tuple[Run, ...]
     smoke: bool = False
-    """Whether it was scaled down to digits: checkpoints and sample files are stand-ins."""
+    """Whether it is the smoke form, with stand-ins for checkpoints and sample files."""
     notes: tuple[str, ...] = ()
-    """What a reader of the report must know."""
+    """Notes for the reader of the report."""
 
     def resolved_yaml(self) -> str:
         """Every setting of every run, defaults included."""
@@ -178,26 +178,23 @@ def load(path: Path, overrides: Sequence[str] = (), variants: Sequence[str] = ()
         variants: names to keep; none keeps all.
 
     Raises:
-        ManifestError: anything a user must mend, in one line.
+        ManifestError: any mistake in the manifest, in one line.
     """
     document = read(path)
     for item in overrides:
         override(document, item)
-    manifest = _validated(Manifest, normalised(document), path)
+    manifest = _validated(Manifest, expand(document), path)
     for name in (manifest.name, *manifest.variants):
         if not re.fullmatch(NAME, name):
-            raise ManifestError(
-                f"{path}: name {name!r}: letters, digits, '.', '_' and '-' are allowed, with a letter or digit first: "
-                "folders are called so"
-            )
+            allowed = "letters, digits, '.', '_' and '-', a letter or digit first (it names a folder)"
+            raise ManifestError(expected(f"{path}: name", allowed, name))
     names = variants or list(manifest.variants)
     for name in names:
         if name not in manifest.variants:
-            known = ", ".join(manifest.variants)
-            raise ManifestError(f"{path}: no variant {name!r}; allowed: {known}{did_you_mean(name, manifest.variants)}")
-    runs = [run for name in names for run in _runs(path, manifest, normalised(document), name)]
+            raise ManifestError(one_of(f"{path}: variants", name, manifest.variants))
+    runs = [run for name in names for run in _runs(path, manifest, expand(document), name)]
     if not runs:
-        raise ManifestError(f"{path}: variants: found none, at least one is needed")
+        raise ManifestError(f"{path}: variants: expected at least one, got none")
     return Loaded(path=path, name=manifest.name, runs=tuple(runs))
 
 
@@ -258,7 +255,7 @@ def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -
 
 
 def _samples(sample: SampleConfig, seed: int) -> list[SampleConfig]:
-    """One a sample seed; `seed` where none is given."""
+    """One for each sample seed; by default `seed`."""
     found = sample.seeds or (seed if sample.seed is None else sample.seed,)
     return [dataclasses.replace(sample, seed=s, seeds=None) for s in found]
 
@@ -281,35 +278,39 @@ def _align(value: str | dict[str, Any] | None, model: ModelConfig, codec: CodecC
 
 
 def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant) -> None:
-    """What no section can see alone."""
+    """Check settings that must fit settings of other sections."""
     model, sample = full.model, full.sample
     cell = full.codec.factor * model.patch
     if model.resolution % cell:
-        raise ConfigError(f"model.resolution {model.resolution} is not divisible by codec.factor x patch = {cell}")
+        raise ConfigError(
+            expected("model.resolution", f"a multiple of codec.factor x patch = {cell}", model.resolution)
+        )
     check_sampler(sample, model)
     if sample.cfg_channels != "all" and sample.cfg_channels > full.codec.channels:
-        raise ConfigError(f"sample.cfg_channels 3 exceeds codec.channels {full.codec.channels}")
+        raise ConfigError(expected("sample.cfg_channels", f"at most codec.channels = {full.codec.channels}", 3))
     if full.score.reference == "images" and full.data.images is None:
-        raise ConfigError("score.reference 'images' needs data.images")
+        raise ConfigError("data.images: expected a place, because score.reference is 'images', got none")
     given = {"align": align, "checkpoint": variant.checkpoint, "samples": variant.samples}
     several = [name for name, value in given.items() if value is not None]
     if len(several) > 1:
-        raise ConfigError(f"{' and '.join(several)} exclude each other: what is given is not made")
+        raise ConfigError(f"expected one of {', '.join(given)}, got {' and '.join(several)}")
     if several and align is None:
         return
     if full.train is None:
-        raise ConfigError("train: missing, it is needed where no checkpoint is given")
+        raise ConfigError("train: missing; only a variant with a checkpoint or samples can do without")
     _check_training(full, full.train)
 
 
 def _check_training(full: Manifest, train: TrainConfig) -> None:
-    """What a variant that is trained needs besides."""
+    """Check what only training requires."""
     model = full.model
     if model.convention == "vanilla-sit":
-        raise ConfigError("model.convention 'vanilla-sit' is for checkpoints; train with convention 'sra'")
+        raise ConfigError("model.convention: expected 'sra' for training, got 'vanilla-sit' (for checkpoints only)")
     if model.family == "dit" and train.times != "uniform":
-        raise ConfigError(f"train.times {train.times!r} is SiT's; family 'dit' draws its steps uniformly")
+        raise ConfigError(expected("train.times", "'uniform' for family 'dit'", train.times))
     if full.data.images is None and full.data.latents is None:
-        raise ConfigError("data: one of images and latents is needed for training")
+        raise ConfigError("data: expected images or latents for training, got neither")
     if train.global_batch % train.accumulate:
-        raise ConfigError(f"train.global_batch {train.global_batch} is not divisible by accumulate {train.accumulate}")
+        raise ConfigError(
+            expected("train.global_batch", f"a multiple of accumulate {train.accumulate}", train.global_batch)
+        )

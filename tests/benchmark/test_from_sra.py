@@ -137,19 +137,19 @@ def test_dual_timesteps(arguments, kind, teacher, tmp_path):
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
-        ("python eval.py", "found neither train.py nor generate.py"),
+        ("python eval.py", "expected train.py or generate.py"),
         ("train.py --seed 0", "--model: missing"),
         (f"{TRAIN} --learning_rat 1", "unrecognized arguments: --learning_rat"),
         (f"{TRAIN} --batch-size many", "argument --batch-size: invalid int value"),
         (f"{TRAIN} --loss-type huber", "invalid choice: 'huber'"),
-        (f"{TRAIN} --model SiT-H/2", "--model: found 'SiT-H/2'"),
-        (f"{TRAIN} --qk-norm", "--qk-norm True: the suite has no such setting"),
-        (f"{DUAL} --mask-ratio 0.5", r"--mask-ratio \[0.5\]"),
-        (f"{DUAL} --teacher-t same", "--teacher-t same with --teacher-mask"),
-        (f"{DUAL} --no-use-alignment-loss", "--use-alignment-loss False"),
+        (f"{TRAIN} --model SiT-H/2", "--model: .*'SiT-H/2'"),
+        (f"{TRAIN} --qk-norm", "--qk-norm: expected False"),
+        (f"{DUAL} --mask-ratio 0.5", r"--mask-ratio: .*\[0.5\]"),
+        (f"{DUAL} --teacher-t same", "--teacher-t: expected sra or self_flow with --teacher-mask, got 'same'"),
+        (f"{DUAL} --no-use-alignment-loss", "--use-alignment-loss: expected True"),
         (SAMPLE.replace("--ckpt exps/sitxl/checkpoints/epoch-799.pt", ""), "--ckpt: missing"),
-        (f"{SAMPLE} --mode both", "--mode: found 'both'"),
-        (SAMPLE.replace("=8", "=x"), "found 'x' processes"),
+        (f"{SAMPLE} --mode both", "--mode: .*'both'"),
+        (SAMPLE.replace("=8", "=x"), "processes: .*'x'"),
     ],
 )
 def test_refusals_are_one_line(command, problem):
@@ -237,7 +237,7 @@ def test_a_flag_without_a_key_changes_nothing_or_is_refused(script, flag):
     switch = flag.name.replace("--", "--no-" if flag.default or "must be set" in flag.note else "--", 1)
     arguments = [switch] if flag.kind == "switch" else [flag.name, values[flag.kind]]
     if "rejected" in flag.note or "must be" in flag.note:
-        with pytest.raises(ConfigError, match="the suite has no such setting"):
+        with pytest.raises(ConfigError, match="the suite supports no other value"):
             manifest(COMMANDS[script], *arguments)
     else:
         assert manifest(COMMANDS[script], *arguments) == manifest(COMMANDS[script])

@@ -53,7 +53,7 @@ def test_dit_is_trained_and_sampled() -> None:
         ([*DIT, "sample.steps=1001"], ["sample.steps: ", "1000", "1001"]),
         ([*DIT, "sample.guidance_interval=[0.0, 0.7]"], ["guidance_interval", "ddpm"]),
         (["model.family=dit", "model.convention=vanilla-dit"], ["sample.sampler: ", "'euler-maruyama'", "ddpm"]),
-        (["model.convention=vanilla-sit"], ["vanilla-sit", "convention 'sra'"]),
+        (["model.convention=vanilla-sit"], ["vanilla-sit", "model.convention: expected 'sra'"]),
         (["codec.channels=2", "sample.cfg_channels=3"], ["cfg_channels", "2"]),
     ],
 )
