@@ -308,7 +308,7 @@ def _named_file(name: str, published: str | None, path: str, evidence: Evidence)
 
 
 def _hash(name: str, published: str, evidence: Evidence, seen: str | None = None) -> Iterator[Compared]:
-    """The hash of a file beside the pinned one; if either is unknown, the name must do, and the report says so."""
+    """Compare the hash of a file with the pinned one; if either is unknown, only the name is compared."""
     pinned, found = evidence.pins.get(published), seen or evidence.files.get(published)
     if pinned and found:
         yield _item(f"{name} sha256", pinned, found)

@@ -144,7 +144,7 @@ class Row(_Entry):
     """File name of the samples, where the row scores a given file."""
     also_printed: tuple[AlsoPrinted, ...] = ()
     unsettled: str | None = None
-    """An assumption behind the row that is not confirmed: nothing is compared with it."""
+    """An unconfirmed assumption of the row: nothing is compared with it."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -224,7 +224,7 @@ class Evaluator(_Entry):
 
 
 class Data(_Entry):
-    """The training set behind the rows."""
+    """The training set of the rows."""
 
     images: int
     classes: int
@@ -284,11 +284,11 @@ class Registry(_Entry):
         return paper.code if row.kind == "readme" else paper.url
 
     def images(self, row: Row) -> int:
-        """Number of images behind a row's scores."""
+        """Number of images that a row was scored on."""
         return row.images or self.protocols[row.protocol].images
 
     def steps(self, row: Row) -> int | None:
-        """Optimizer steps behind a row; an epoch drops its incomplete batch."""
+        """Optimizer steps of a row; an epoch drops its incomplete batch."""
         if row.epochs is None:
             return row.steps
         batch = self.training[row.training].global_batch if row.training else None

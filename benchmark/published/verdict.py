@@ -54,7 +54,7 @@ class MetricVerdict:
 
 @dataclass(frozen=True, kw_only=True)
 class RowVerdict:
-    """Status of one row, the reasons for it, and every metric and setting behind it."""
+    """Status of one row, the reasons for it, and all metrics and settings that were compared."""
 
     status: Status
     reasons: list[str]

@@ -57,7 +57,7 @@ class Contents(Record):
 
     @property
     def digest(self) -> str:
-        """One hash of all files: published beside the archive, it shows any change."""
+        """One hash of all files: published next to the archive, it reveals any change."""
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
 
 
@@ -66,7 +66,7 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, feature
 
     Args:
         run_directory: a finished or failed run.
-        out: the archive; None: beside the run directory.
+        out: the archive; None: next to the run directory.
         samples: include the samples.
         features: include pooled features, from which IS, precision and recall can be computed again.
 
@@ -80,7 +80,7 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, feature
         raise UserError(expected(f"--out {place}", "a file", "a folder"))
     with tempfile.TemporaryDirectory() as folder:
         files = _run_files(directory, plan, samples=samples)
-        # The report is made again, so that it fits the files beside it.
+        # The report is made again, so that it matches the files in the archive.
         write_report(collect_report(plan, directory, command), Path(folder) / "report")
         files |= {f"run/report/{path.name}": path for path in sorted((Path(folder) / "report").iterdir())}
         statistics, left_out = _statistics(directory, plan, Path(folder), features=features)

@@ -96,7 +96,7 @@ def _headline(rows: Sequence[Row]) -> str | None:
 
 
 def _papers(registry: Registry, rows: Sequence[Row]) -> dict[str, Paper]:
-    """Every paper behind the published rows that are named."""
+    """The papers of the published rows that are named."""
     used = dict.fromkeys(key for row in rows if row.published for key in row.published.papers)
     papers = {key: registry.papers[key] for key in used}
     return {
@@ -107,7 +107,7 @@ def _papers(registry: Registry, rows: Sequence[Row]) -> dict[str, Paper]:
 
 @dataclass(frozen=True)
 class _Results:
-    """What the stages of one run left behind."""
+    """Outputs of the stages of one run."""
 
     run: Run
     directory: RunDirectory

@@ -184,7 +184,7 @@ def _changes(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[Set
 def _difference(baseline: Variant, variant: Variant, metric: str) -> Difference | None:
     """Variant minus baseline over the training seeds that both have; None where there is none.
 
-    Sets of samples from the same weights differ by sampling noise alone: their mean stands for the seed.
+    Sets of samples from the same weights differ by sampling noise alone, so their mean is the value of the seed.
     """
     first, second = baseline.by_training_seed(), variant.by_training_seed()
     seeds = [(seed, seed) for seed in second if seed in first]
@@ -215,7 +215,7 @@ def _difference(baseline: Variant, variant: Variant, metric: str) -> Difference 
 def _interval(
     differences: Sequence[float], before: tuple[float, float] | None, after: tuple[float, float] | None
 ) -> tuple[Interval | None, str]:
-    """95 % interval of the mean difference, and the noise that it stands for.
+    """95 % interval of the mean difference, and the noise that it includes.
 
     Args:
         differences: one a training seed.

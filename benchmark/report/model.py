@@ -158,9 +158,9 @@ class Row(Record):
     losses: tuple[LossPoint, ...] = ()
     probe: tuple[ProbePoint, ...] = ()
     grid: str | None = None
-    """Picture of the first samples: a path before the report is written, then a file name beside report.json."""
+    """Picture of the first samples: a path before the report is written, then a file name next to report.json."""
     nearest: str | None = None
-    """Picture of the worst and best samples beside their nearest references, likewise."""
+    """Picture of the worst and best samples with their nearest references, likewise."""
     loss_figure: str | None = None
     probe_figure: str | None = None
     published: PublishedRow | None = None
@@ -171,7 +171,7 @@ class Row(Record):
         """(file name, title) of each picture that there is."""
         named = [
             (self.grid, f"First samples of {self.variant}"),
-            (self.nearest, f"Worst and best samples of {self.variant} beside their nearest references"),
+            (self.nearest, f"Worst and best samples of {self.variant} with their nearest references"),
             (self.loss_figure, f"Losses of {self.variant}"),
             (self.probe_figure, f"Linear probes of {self.variant}"),
         ]
@@ -234,7 +234,7 @@ class Difference(Record):
     interval: Interval | None = None
     """95 %, of the difference."""
     noise: str = Field(validation_alias=AliasChoices("noise", "of"))
-    """Which noise the interval stands for, in words."""
+    """Which noise the interval includes, in words."""
 
 
 class CostRatio(Record):
@@ -254,7 +254,7 @@ class PublishedCost(Record):
 
 
 class Comparison(Record):
-    """A variant beside the baseline of the same network."""
+    """A variant compared with the baseline of the same network."""
 
     baseline: str = Field(validation_alias=AliasChoices("baseline", "without"))
     variant: str = Field(validation_alias=AliasChoices("variant", "with"))
@@ -294,7 +294,7 @@ class Session(Record):
 
 
 class Figures(Record):
-    """Curves over all variants: file names beside report.json."""
+    """Curves over all variants: file names next to report.json."""
 
     curve_step: str | None = None
     curve_hours: str | None = None

@@ -1,4 +1,4 @@
-"""The report as HTML, Markdown, LaTeX and JSON, from the templates beside this file; reads files only."""
+"""The report as HTML, Markdown, LaTeX and JSON, from the files in templates/; reads files only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LATEX = str.maketrans(ESCAPED | NAMED | {"–": "--", "±": r"$\pm$", "−": "$-
 
 
 def write_report(report: Report, out: Path) -> Report:
-    """Write report.json, report.md, report.html and the pictures beside them; returns what report.json holds.
+    """Write report.json, report.md, report.html and the pictures next to them; return what report.json holds.
 
     Args:
         report: as collected, its pictures given as paths of PNG files.
@@ -116,7 +116,7 @@ def _data_uri(name: str, folder: Path) -> str:
 
 
 def _with_pictures(row: Row, out: Path) -> Row:
-    """The row with its pictures copied or drawn beside the report, and their file names."""
+    """The row with its pictures copied or drawn next to the report, and their file names."""
     names: dict[str, Any] = {
         "grid": _copy(out, f"grid-{row.variant}.png", row.grid),
         "nearest": _copy(out, f"nearest-{row.variant}.png", row.nearest),

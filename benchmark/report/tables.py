@@ -220,7 +220,7 @@ def interval_parts(row: Row) -> Table:
 
 
 def settings(row: Row) -> Table:
-    """The settings of a row beside those of its published row; differences first."""
+    """The settings of a row and of its published row; differences first."""
     found = sorted(row.verdict.settings, key=lambda item: EFFECTS.index(item.effect))
     lines = [[s.field, show(s.published), show(s.ours), s.effect, s.why] for s in found]
     return Table(["setting", "published", "here", "effect", "why"], lines)
@@ -267,7 +267,7 @@ def cost_ratios(comparison: Comparison) -> Table:
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """The settings that differ, what the intervals stand for, and the cost that a paper prints."""
+    """The settings that differ, the noise that the intervals include, and the cost that a paper prints."""
     changed = [f"{s.field}: {show(s.baseline)} → {show(s.variant)}" for s in comparison.settings]
     notes = [f"settings that differ: {'; '.join(changed)}"] if changed else ["no setting differs"]
     notes += [f"interval: {noise}" for noise in dict.fromkeys(m.noise for m in comparison.metrics)]

@@ -31,7 +31,7 @@ INCEPTION_SCORE_TOLERANCE = 1e-5
 SHARE_TOLERANCE, IMAGES_TOLERANCE = 5e-4, 2.5
 """Of precision and recall, the larger of: this share, or this many images that rounding moves over a border."""
 SAME = ("metrics", "intervals", "errors", "verdict", "curve", "published")
-"""Fields of a row that must be the same when it is collected again from the files beside the report."""
+"""Fields of a row that must be the same when it is collected again from the files in the archive."""
 PROSE: dict[str, Any] = {"reasons": True, "notes": True, "settings": {"__all__": {"why"}}}
 """Fields of a verdict in words, which another version says differently."""
 
@@ -130,11 +130,11 @@ def _collected_again(folder: Path, contents: Contents, findings: Findings) -> Re
 
 
 def _compare(row: Row, written: Row | None, findings: Findings, *, prose: bool) -> None:
-    """A row collected again beside the written one; `prose`: the words of its verdict, too."""
+    """Compare a row that was collected again with the written one; `prose`: including the words of its verdict."""
     options: dict[str, Any] = {"mode": "json", "include": set(SAME), "exclude": None if prose else {"verdict": PROSE}}
     again, before = row.model_dump(**options), written.model_dump(**options) if written else {}
     if differing := [name for name in SAME if again.get(name) != before.get(name)]:
-        findings.bad.append(f"{row.variant}: {', '.join(differing)} of the report do not match the files beside it")
+        findings.bad.append(f"{row.variant}: {', '.join(differing)} of the report do not match the other files")
     else:
         findings.good.append(f"{row.variant}: {row.verdict.status}, from its scores and settings")
 
@@ -202,7 +202,7 @@ def _computed_again(
 def _check_metrics(
     row: Row, metrics: Mapping[str, float], rooms: Mapping[str, float], source: str, findings: Findings
 ) -> None:
-    """Metrics computed again beside those of the score record; `rooms`: the differences that are allowed."""
+    """Compare metrics computed again with those of the score record; `rooms`: allowed differences."""
     for metric, value in metrics.items():
         scored, line = row.value(TOOL, metric), f"{row.variant}: {metric} {value:.8g} from {source}"
         if scored is not None and abs(value - scored) <= rooms[metric]:
