@@ -18,7 +18,7 @@ from evaluator.tools import TOOL_MODULES, Tool
 from sra.common.errors import EvaluatorError, one_of
 
 if TYPE_CHECKING:
-    from evaluator.metrics.frechet import Rows
+    from evaluator.metrics.rows import Rows
     from evaluator.tools.score_record import ScoreRecord
 
 __all__ = ["EvaluatorError", "evaluate", "fid", "inception_score", "precision_recall"]
@@ -59,33 +59,36 @@ def fid(samples: Rows, reference: Rows) -> float:
     """Frechet distance of features (N, D) and (M, D).
 
     Raises:
-        EvaluatorError: another shape, or values that are no finite numbers.
+        EvaluatorError: another shape, or values that are not finite.
     """
-    from evaluator.metrics.frechet import check_features, frechet_distance, gaussians
+    from evaluator.metrics.frechet import frechet_distance, gaussian
+    from evaluator.metrics.rows import check_features
 
     check_features(2, samples=samples, reference=reference)
-    return frechet_distance(*gaussians(samples, reference))
+    return frechet_distance(gaussian(samples), gaussian(reference))
 
 
 def inception_score(logits: Any) -> float:
-    """Of a classifier's logits (N, classes) without bias, in splits of 5,000.
+    """Inception score of a classifier's logits (N, classes) without bias, in splits of 5,000.
 
     Raises:
         EvaluatorError: see `fid`.
     """
-    from evaluator.metrics import frechet
+    from evaluator.metrics import inception_score
+    from evaluator.metrics.rows import check_features
 
-    frechet.check_features(1, logits=logits)
-    return frechet.inception_score(logits)
+    check_features(1, logits=logits)
+    return inception_score.inception_score(logits)
 
 
 def precision_recall(samples: Rows, reference: Rows, *, half: bool = False) -> tuple[float, float]:
-    """Of features (N, D) and (M, D), k = 3; exact, or (half) in the public evaluator's float16.
+    """Precision and recall of features (N, D) and (M, D), k = 3; exact, or (half) in the public evaluator's float16.
 
     Raises:
         EvaluatorError: see `fid`; more than three of each are needed.
     """
-    from evaluator.metrics import frechet
+    from evaluator.metrics import precision_recall
+    from evaluator.metrics.rows import check_features
 
-    frechet.check_features(frechet.NEIGHBOURS + 1, samples=samples, reference=reference)
-    return frechet.precision_recall(reference, samples, half=half)
+    check_features(precision_recall.NEIGHBOURS + 1, samples=samples, reference=reference)
+    return precision_recall.precision_recall(reference, samples, half=half)

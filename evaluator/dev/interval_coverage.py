@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluator.metrics import coverage, frechet, intervals
+from evaluator.metrics import intervals
+from evaluator.metrics.frechet import frechet_distance, gaussian
+from evaluator.metrics.inception_score import score_of_pool
+from evaluator.metrics.precision_recall import exact_precision_recall
 
 Array = np.ndarray[Any, Any]
 METRICS = ("fid", "is", "precision", "recall")
@@ -57,15 +60,15 @@ def repeat(case: Case, repetitions: int) -> dict[str, Array]:
 
 
 def _measure(samples: Array, reference: Array, weights: Array) -> list[list[float]]:
-    own, other = frechet.gaussians(samples, reference)
-    fid = frechet.frechet_distance(own, other)
-    score = frechet.score_of_pool(samples, weights)
-    precision, recall, covered = coverage.exact(reference, samples)
+    own, other = gaussian(samples), gaussian(reference)
+    fid = frechet_distance(own, other)
+    score = score_of_pool(samples, weights)
+    precision, recall, coverage = exact_precision_recall(reference, samples)
     return [
-        [fid, *intervals.frechet_intervals((fid, samples, own, other))[0]],
+        [fid, *intervals.frechet_interval(fid, samples, own, other)],
         [score.value, *intervals.inception_interval(score)],
         [precision, *intervals.precision_interval(precision, len(samples))],
-        [recall, *intervals.recall_interval(recall, covered)],
+        [recall, *intervals.recall_interval(recall, coverage)],
     ]
 
 

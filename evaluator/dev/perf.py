@@ -26,7 +26,10 @@ from evaluator.dev import plain_numerics
 from evaluator.features.cache import CHUNK, FeatureCache, Rows
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
-from evaluator.metrics import coverage, frechet, intervals
+from evaluator.metrics.frechet import frechet_distance, gaussian
+from evaluator.metrics.inception_score import score_of_pool
+from evaluator.metrics.intervals import frechet_interval, recall_interval
+from evaluator.metrics.precision_recall import REACH, exact_precision_recall, precision_recall
 from sra.common.errors import exit_on_user_error
 from sra.common.files import replacing
 
@@ -94,20 +97,15 @@ def measure_ours(folder: Path, counts: Pair, widths: Pair, watch: Stopwatch) -> 
     """Stages of the `adm` set, then the exact precision and recall and the intervals."""
     sides = _rows(folder, counts, widths)
     (pool_r, _), (pool, spatial) = sides
-    statistics = watch.time("statistics", lambda: frechet.gaussians(*sides[0], *sides[1]))
-    reference, samples = statistics[:2], statistics[2:]
-    fids = watch.time("fid_sfid", lambda: frechet.frechet_distances(*zip(samples, reference, strict=True)))
-    inception = watch.time("inception_score", lambda: frechet.score_of_pool(pool, _weights(widths[0])))
-    shares = watch.time("precision_recall", lambda: frechet.precision_recall(pool_r, pool, half=True))
+    reference, samples = watch.time("statistics", lambda: [[gaussian(rows) for rows in side] for side in sides])
+    pairs = list(zip(samples, reference, strict=True))
+    fids = watch.time("fid_sfid", lambda: [frechet_distance(*pair) for pair in pairs])
+    inception = watch.time("inception_score", lambda: score_of_pool(pool, _weights(widths[0])))
+    shares = watch.time("precision_recall", lambda: precision_recall(pool_r, pool, half=True))
     peak = watch.gigabytes()
-    _, recall, covered = watch.time("exact_precision_recall", lambda: coverage.exact(pool_r, pool))
-    watch.time(
-        "intervals",
-        lambda: (
-            intervals.frechet_intervals(*zip(fids, (pool, spatial), samples, reference, strict=True)),
-            intervals.recall_interval(recall, covered),
-        ),
-    )
+    _, recall, coverage = watch.time("exact_precision_recall", lambda: exact_precision_recall(pool_r, pool))
+    cases = list(zip(fids, (pool, spatial), samples, reference, strict=True))
+    watch.time("intervals", lambda: ([frechet_interval(*case) for case in cases], recall_interval(recall, coverage)))
     values = [*fids, inception.value, *shares]
     return {
         "seconds": watch.seconds,
@@ -217,8 +215,8 @@ def _pair(text: str) -> Pair:
         first, second = map(int, text.split("x"))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: two numbers are needed, such as 10000x50000") from None
-    if min(first, second) < coverage.REACH:
-        raise argparse.ArgumentTypeError(f"{text!r}: both must be at least {coverage.REACH}")
+    if min(first, second) < REACH:
+        raise argparse.ArgumentTypeError(f"{text!r}: both must be at least {REACH}")
     return first, second
 
 

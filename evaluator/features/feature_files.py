@@ -19,7 +19,10 @@ from evaluator.features import statistics
 from evaluator.features.cache import FeatureCache, Features, Rows, folder_name
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
-from evaluator.metrics import coverage, frechet
+from evaluator.metrics.frechet import frechet_distance, gaussian
+from evaluator.metrics.inception_score import score_of_pool
+from evaluator.metrics.precision_recall import NEIGHBOURS, exact_precision_recall, precision_recall
+from evaluator.metrics.rows import blocks
 from sra.common.errors import EvaluatorError, exit_on_user_error
 from sra.common.files import replacing
 
@@ -58,8 +61,7 @@ def export(
     if found is None:
         if cached is None:
             return False
-        pool, spatial = frechet.gaussians(cached.pool, cached.spatial)
-        found = statistics.Statistics(pool, spatial, stored=False)
+        found = statistics.Statistics(gaussian(cached.pool), gaussian(cached.spatial), stored=False)
     if cached is not None and features is not None:
         write_pool(cached.pool, features)
     statistics.write(out, found)
@@ -91,7 +93,7 @@ def write_pool(pool: Rows | Array, out: Path) -> None:
         archive.open("pool.npy", "w", force_zip64=True) as handle,
     ):
         np.lib.format.write_array_header_1_0(handle, header)
-        for block in frechet.blocks(pool):
+        for block in blocks(pool):
             handle.write(np.ascontiguousarray(block, "<f4").tobytes())
 
 
@@ -106,8 +108,7 @@ def frechet_metrics(samples: Path, reference: Path) -> dict[str, float]:
         if side is None:
             raise EvaluatorError(f"{path}: expected the arrays {', '.join(statistics.KEYS)}, got none of them")
     a, b = (side for side in sides if side is not None)
-    fid, sfid = frechet.frechet_distances((a.pool, b.pool), (a.spatial, b.spatial))
-    return {"fid": fid, "sfid": sfid}
+    return {"fid": frechet_distance(a.pool, b.pool), "sfid": frechet_distance(a.spatial, b.spatial)}
 
 
 def pool_metrics(samples: Path, reference: Path, classifier: Path) -> dict[str, float]:
@@ -123,10 +124,10 @@ def pool_metrics(samples: Path, reference: Path, classifier: Path) -> dict[str, 
     if not ours.shape[1] == theirs.shape[1] == len(weights):
         shapes = f"{ours.shape}, {theirs.shape} and classifier {weights.shape}"
         raise EvaluatorError(f"{samples}: expected features and classifier of one width, got {shapes}")
-    precision, recall = frechet.precision_recall(theirs, ours, half=True)
-    precision_exact, recall_exact, _ = coverage.exact(theirs, ours)
+    precision, recall = precision_recall(theirs, ours, half=True)
+    precision_exact, recall_exact, _ = exact_precision_recall(theirs, ours)
     return {
-        "is": frechet.score_of_pool(ours, weights).value,
+        "is": score_of_pool(ours, weights).value,
         "precision": precision,
         "recall": recall,
         "precision_exact": precision_exact,
@@ -138,8 +139,8 @@ def pool_metrics(samples: Path, reference: Path, classifier: Path) -> dict[str, 
 
 def _read_pool(path: Path) -> Array:
     found = _read_matrix(path, "pool")
-    if len(found) <= frechet.NEIGHBOURS or not np.isfinite(found).all():
-        raise EvaluatorError(f"{path}: expected finite features of more than {frechet.NEIGHBOURS} images")
+    if len(found) <= NEIGHBOURS or not np.isfinite(found).all():
+        raise EvaluatorError(f"{path}: expected finite features of more than {NEIGHBOURS} images")
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from evaluator.features.cache import Features
 from evaluator.images.image_set import ImageSet
-from evaluator.metrics.frechet import Gaussian, gaussians
+from evaluator.metrics.frechet import Gaussian, gaussian
 from sra.common.errors import EvaluatorError
 from sra.common.files import replacing
 
@@ -61,8 +61,7 @@ def _of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
     path = cache / f"statistics-{images.sha256()[:40]}.npz"
     found = read(path, stored=False)
     if found is None:
-        pool, spatial = gaussians(features.pool, features.spatial)
-        found = Statistics(pool, spatial, stored=False)
+        found = Statistics(gaussian(features.pool), gaussian(features.spatial), stored=False)
         write(path, found)
     return found
 

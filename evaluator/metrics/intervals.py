@@ -8,36 +8,29 @@ that only its spread over sample sets has to be estimated: `docs/intervals.md` d
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from evaluator.metrics.coverage import Coverage
-from evaluator.metrics.frechet import Gaussian, InceptionScore, Rows, blocks, symmetric_factor
-from evaluator.metrics.threads import side_by_side
+from evaluator.metrics.frechet import Gaussian, symmetric_factor
+from evaluator.metrics.inception_score import InceptionScore
+from evaluator.metrics.precision_recall import Coverage
+from evaluator.metrics.rows import Array, Rows, blocks
 
-Array = np.ndarray[Any, Any]
 Interval = tuple[float, float]
 """95 % interval (low, high)."""
 Root = tuple[Array, Array]
-Case = tuple[float, Rows, Gaussian, Gaussian]
-"""A Frechet distance of features (N, D) with their statistics to those of a reference."""
 QUANTILE = 1.959963984540054
 """Of the normal distribution at 97.5 %."""
-CHOSEN, SHIFTS = 512, 4
+SECOND_ORDER_IMAGES, SHIFTS = 512, 4
 """Images that estimate the second order, and how many partners each of them gets."""
-SUBSETS, KEPT = 100, 0.6
-"""Random parts of the samples for recall, and the share that each keeps."""
+SUBSETS, SUBSET_SHARE = 100, 0.6
+"""Random subsets of the samples for recall, and the share of the samples in each."""
 
 
-def frechet_intervals(*cases: Case) -> list[Interval]:
-    """Of each Frechet distance; what is alike in them is computed at the same time."""
-    roots = list(side_by_side(root_of, [(own.covariance, reference.covariance) for _, _, own, reference in cases]))
-    return [_frechet_interval(case, root) for case, root in zip(cases, roots, strict=True)]
-
-
-def _frechet_interval(case: Case, root: Root) -> Interval:
-    value, features, own, reference = case
+def frechet_interval(value: float, features: Rows, own: Gaussian, reference: Gaussian) -> Interval:
+    """Interval of the Frechet distance of features (N, D), with their statistics, to those of a reference."""
+    root = root_of(own.covariance, reference.covariance)
     low, high = _around(value, math.sqrt(frechet_variance(features, own, reference, root)))
     return max(low, 0.0), high
 
@@ -63,13 +56,14 @@ def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian, root: R
 
 def root_of(covariance: Array, reference: Array) -> Root:
     """A (D, r) and w (r,), with A^T S A = diag(w) and A A^T = S_r in the directions that both have."""
-    try:
-        factor = np.linalg.cholesky(reference)
-    except np.linalg.LinAlgError:
-        factor = symmetric_factor(reference)
-    values, vectors = np.linalg.eigh(factor.T @ covariance @ factor)
-    kept = values > len(values) * np.finfo(np.float64).eps * max(float(values[-1]), 0.0)
-    return factor @ vectors[:, kept], values[kept]
+    with threadpool_limits(limits=1, user_api="blas"):
+        try:
+            factor = np.linalg.cholesky(reference)
+        except np.linalg.LinAlgError:
+            factor = symmetric_factor(reference)
+        values, vectors = np.linalg.eigh(factor.T @ covariance @ factor)
+        regular = values > len(values) * np.finfo(np.float64).eps * max(float(values[-1]), 0.0)
+        return factor @ vectors[:, regular], values[regular]
 
 
 def _second_order(features: Rows, mean: Array, axes: Array, values: Array) -> float:
@@ -79,7 +73,7 @@ def _second_order(features: Rows, mean: Array, axes: Array, values: Array) -> fl
     K_kl = 1 / (sqrt(w_k w_l) (sqrt(w_k) + sqrt(w_l))) is the second derivative of -2 tr sqrt(M).
     """
     count = len(features)
-    chosen = np.random.default_rng(0).choice(count, min(CHOSEN, count), replace=False)
+    chosen = np.random.default_rng(0).choice(count, min(SECOND_ORDER_IMAGES, count), replace=False)
     some = np.concatenate([np.asarray(features[int(i) : int(i) + 1]) for i in chosen])
     y, root = (some - mean) @ axes, np.sqrt(values)
     kernel = 1 / (np.outer(root, root) * (root[:, None] + root[None, :]))
@@ -115,14 +109,14 @@ def recall_interval(value: float, coverage: Coverage) -> Interval:
     overstates the variance about twofold, which parts of this size do not.
     """
     count = len(coverage.nearest)
-    kept = round(KEPT * count)
+    size = round(SUBSET_SHARE * count)
     generator = np.random.default_rng(0)
     found = []
     for _ in range(SUBSETS):
         part = np.zeros(count, bool)
-        part[generator.permutation(count)[:kept]] = True
+        part[generator.permutation(count)[:size]] = True
         found.append(coverage.recall(part))
-    variance = float(np.var(found, ddof=1)) * kept / (count - kept)
+    variance = float(np.var(found, ddof=1)) * size / (count - size)
     if variance > 0 and 0 < value < 1:
         return _wilson(value, max(value * (1 - value) / variance, 1.0))
     # At 0 and 1 a share has no spread of its own: the wider of the parts' and of as many trials as there are.

@@ -16,8 +16,10 @@ from evaluator.features.cache import FeatureCache, Features, feature_cache
 from evaluator.features.feature_files import CLASSIFIER, write_weights
 from evaluator.features.statistics import Statistics
 from evaluator.images.image_set import ImageSet
-from evaluator.metrics import coverage, frechet, intervals
-from evaluator.metrics.frechet import NEIGHBOURS, Gaussian, frechet_distance, frechet_distances, gaussian
+from evaluator.metrics import intervals
+from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
+from evaluator.metrics.inception_score import InceptionScore, score_of_pool
+from evaluator.metrics.precision_recall import NEIGHBOURS, Coverage, exact_precision_recall, precision_recall
 from evaluator.tools import realism
 from evaluator.tools.base import Result, Task
 from evaluator.tools.score_record import AdmSettings, FeatureWidths, Interval
@@ -88,13 +90,16 @@ def _score(
     features = cache.features(images, extractor, extractor.widths)
     _say(images, "statistics, FID, sFID and Inception score")
     own = statistics.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
-    inception = frechet.score_of_pool(features.pool, extractor.weights)
-    fid, sfid = frechet_distances((own.pool, against.statistics.pool), (own.spatial, against.statistics.spatial))
-    metrics = {"fid": fid, "sfid": sfid, "is": inception.value}
+    inception = score_of_pool(features.pool, extractor.weights)
+    metrics = {
+        "fid": frechet_distance(own.pool, against.statistics.pool),
+        "sfid": frechet_distance(own.spatial, against.statistics.spatial),
+        "is": inception.value,
+    }
     _say(images, "precision and recall")
     both = against.features.pool, features.pool
-    metrics["precision"], metrics["recall"] = frechet.precision_recall(*both, half=True)
-    metrics["precision_exact"], metrics["recall_exact"], covered = coverage.exact(*both)
+    metrics["precision"], metrics["recall"] = precision_recall(*both, half=True)
+    metrics["precision_exact"], metrics["recall_exact"], coverage = exact_precision_recall(*both)
     if against.statistics.stored:
         # For comparison with the other tools, which see the images of the reference only.
         metrics["fid_images"] = frechet_distance(own.pool, against.of_images)
@@ -112,7 +117,7 @@ def _score(
     found: dict[str, Interval] = {}
     if not task.options.no_intervals:
         _say(images, "intervals")
-        found = _intervals(metrics, features, own, against, inception, covered)
+        found = _intervals(metrics, features, own, against, inception, coverage)
     return Result(metrics=metrics, settings=settings, intervals=found, views=views)
 
 
@@ -127,21 +132,19 @@ def _intervals(
     features: Features,
     own: Statistics,
     against: Against,
-    inception: frechet.InceptionScore,
-    covered: coverage.Coverage,
+    inception: InceptionScore,
+    coverage: Coverage,
 ) -> dict[str, Interval]:
     """By metric; none of FID and sFID for stored statistics of samples, whose spread is unknown."""
     result = {"is": intervals.inception_interval(inception)}
-    kinds = (("fid", "pool"), ("sfid", "spatial")) if not own.stored else ()
-    cases = [
-        (metrics[metric], *(getattr(side, kind) for side in (features, own, against.statistics)))
-        for metric, kind in kinds
-    ]
-    result |= zip((metric for metric, _ in kinds), intervals.frechet_intervals(*cases), strict=True)
+    if not own.stored:
+        for metric, kind in (("fid", "pool"), ("sfid", "spatial")):
+            sides = (getattr(side, kind) for side in (features, own, against.statistics))
+            result[metric] = intervals.frechet_interval(metrics[metric], *sides)
     for metric in ("precision", "precision_exact"):
         result[metric] = intervals.precision_interval(metrics[metric], len(features.pool))
     for metric in ("recall", "recall_exact"):
-        result[metric] = intervals.recall_interval(metrics[metric], covered)
+        result[metric] = intervals.recall_interval(metrics[metric], coverage)
     return {metric: result[metric] for metric in metrics if metric in result}
 
 

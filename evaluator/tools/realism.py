@@ -11,31 +11,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from evaluator.images.image_set import ImageSet
-from evaluator.metrics.frechet import NEIGHBOURS
+from evaluator.metrics.precision_recall import NEIGHBOURS
+from evaluator.metrics.rows import Array, Rows
 from evaluator.tools.score_record import NearestReferences, Views
 from sra.common.files import replacing
 
-Array = np.ndarray[Any, Any]
 CHOSEN = 16
 SHOWN = 3
 """References beside each sample."""
 TILE, GAP, CAPTION, TITLE = 96, 4, 14, 22
 COLUMNS = 2
 BLOCK = 1000
-
-
-class Rows(Protocol):
-    """Features (N, D), in memory or not: slices of rows are all that is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ import pytest
 from scipy.stats import binom
 
 from evaluator.dev import interval_coverage
-from evaluator.metrics import frechet, intervals
-from evaluator.metrics.coverage import exact
+from evaluator.metrics import intervals
+from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
+from evaluator.metrics.inception_score import inception_score, score_of_pool
+from evaluator.metrics.precision_recall import exact_precision_recall
 
 
 @pytest.mark.parametrize(
@@ -42,13 +44,13 @@ def found_of():
 
 def test_fid_interval_is_about_the_value_and_shrinks_with_images():
     generator = np.random.default_rng(0)
-    reference = frechet.gaussian(generator.normal(size=(500, 12)).astype(np.float32))
+    reference = gaussian(generator.normal(size=(500, 12)).astype(np.float32))
     widths = []
     for count in (500, 8000):
         x = (1.2 * generator.normal(size=(count, 12)) + 0.1).astype(np.float32)
-        own = frechet.gaussian(x)
-        value = frechet.frechet_distance(own, reference)
-        [[low, high]] = intervals.frechet_intervals((value, x, own, reference))
+        own = gaussian(x)
+        value = frechet_distance(own, reference)
+        low, high = intervals.frechet_interval(value, x, own, reference)
         assert low < value < high
         widths.append(high - low)
     assert widths[1] == pytest.approx(widths[0] / 4, rel=0.3)
@@ -58,10 +60,10 @@ def test_influence_is_the_derivative_of_the_distance():
     """Leaving out single images moves FID by their influence: the variance is the jackknife's where FID is linear."""
     generator = np.random.default_rng(1)
     x = (generator.normal(size=(150, 4)) * 1.5 + 1).astype(np.float32)
-    reference = frechet.Gaussian(np.zeros(4), np.diag([1.0, 2.0, 0.5, 1.0]))
-    left_out = [frechet.frechet_distance(frechet.gaussian(np.delete(x, i, 0)), reference) for i in range(len(x))]
+    reference = Gaussian(np.zeros(4), np.diag([1.0, 2.0, 0.5, 1.0]))
+    left_out = [frechet_distance(gaussian(np.delete(x, i, 0)), reference) for i in range(len(x))]
     jackknife = (len(x) - 1) ** 2 / len(x) * np.var(left_out, ddof=1)
-    own = frechet.gaussian(x)
+    own = gaussian(x)
     root = intervals.root_of(own.covariance, reference.covariance)
     found = intervals.frechet_variance(x, own, reference, root)
     assert found == pytest.approx(jackknife, rel=0.1)
@@ -70,8 +72,8 @@ def test_influence_is_the_derivative_of_the_distance():
 def test_singular_covariances_have_finite_intervals():
     x = np.random.default_rng(2).normal(size=(20, 40)).astype(np.float32)
     x[:, :5] = 0
-    own, reference = frechet.gaussian(x), frechet.gaussian(x[:10] + 1)
-    [[low, high]] = intervals.frechet_intervals((5.0, x, own, reference))
+    own, reference = gaussian(x), gaussian(x[:10] + 1)
+    low, high = intervals.frechet_interval(5.0, x, own, reference)
     assert 0 <= low < 5 < high < np.inf
 
 
@@ -88,17 +90,17 @@ def test_share_of_trials_is_covered(count, share):
 
 def test_recall_of_a_certain_outcome_has_a_narrow_interval_that_is_not_empty():
     x = np.random.default_rng(3).normal(size=(200, 3)).astype(np.float32)
-    _, recall, covered = exact(x, x)
-    low, high = intervals.recall_interval(recall, covered)
+    _, recall, coverage = exact_precision_recall(x, x)
+    low, high = intervals.recall_interval(recall, coverage)
     assert recall == high == 1.0
     assert 0.8 < low < 1
 
 
 def test_inception_interval_comes_from_the_divergences():
     logits = np.random.default_rng(4).normal(size=(7000, 6)).astype(np.float32) * 2
-    score = frechet.score_of_pool(logits, np.eye(6, dtype=np.float32))
+    score = score_of_pool(logits, np.eye(6, dtype=np.float32))
     assert [len(part) for part in score.divergences] == [5000, 2000]
-    assert score.value == pytest.approx(frechet.inception_score(logits), rel=1e-6)
+    assert score.value == pytest.approx(inception_score(logits), rel=1e-6)
     errors = [s * d.std(ddof=1) / len(d) ** 0.5 for s, d in zip(score.splits, score.divergences, strict=True)]
     low, high = intervals.inception_interval(score)
     assert high - low == pytest.approx(2 * 1.96 * np.hypot(*errors) / 2, rel=1e-3)

@@ -6,17 +6,9 @@ import scipy.linalg
 
 import evaluator
 from evaluator.dev import plain_numerics
-from evaluator.metrics.frechet import (
-    STRIP,
-    Gaussian,
-    frechet_distance,
-    frechet_distances,
-    gaussian,
-    inception_score,
-    precision_recall,
-    score_of_pool,
-    trace_of_root,
-)
+from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian, trace_of_root
+from evaluator.metrics.inception_score import inception_score, score_of_pool
+from evaluator.metrics.precision_recall import precision_recall
 from sra.common.errors import EvaluatorError
 
 GENERATOR = np.random.default_rng(0)
@@ -58,12 +50,6 @@ def test_singular_covariances():
     assert small[0].shape == (4, 4)
 
 
-def test_distances_at_the_same_time_are_the_distances():
-    sets = [gaussian(features(200, width, 0.1 * width)) for width in (5, 5, 9, 9)]
-    pairs = list(zip(sets[::2], sets[1::2], strict=True))
-    assert frechet_distances(*pairs) == [frechet_distance(*pair) for pair in pairs]
-
-
 def test_inception_score_of_one_hot_classes_is_their_number():
     logits = np.full((1000, 10), -1e4, np.float32)
     logits[np.arange(1000), np.arange(1000) % 10] = 1e4
@@ -79,7 +65,7 @@ def test_inception_score_of_no_information_is_one_and_order_matters_in_splits():
     assert inception_score(shuffled) == pytest.approx(2, rel=1e-3)
 
 
-@pytest.mark.parametrize(("count", "width"), [(2500, 7), (9000, 7), (300, 2 * STRIP + 5)])
+@pytest.mark.parametrize(("count", "width"), [(2500, 7), (9000, 7), (300, 261)])
 def test_statistics_are_the_public_evaluators(count, width):
     x = (GENERATOR.normal(size=(count, width)) ** 2 + 100).astype(np.float32)
     found = gaussian(x)
@@ -139,17 +125,17 @@ def test_importable_functions_refuse_what_gives_no_number():
     late = x.copy()
     late[-1, -1] = np.nan
     for wrong, said in (
-        (late, "samples: float32, finite"),
-        (x.astype(int), "samples: int64, finite floating-point"),
-        (x[:, :5], "widths \\[5, 6\\] differ"),
-        (x[:, 0], "samples: shape \\(3000,\\)"),
-        (x[:1], "N of at least 2"),
+        (late, "samples: expected finite .* float32 with NaN"),
+        (x.astype(int), "samples: expected finite .* got int64"),
+        (x[:, :5], "samples, reference: expected features of one width, got \\[5, 6\\]"),
+        (x[:, 0], "samples: expected shape .* got \\(3000,\\)"),
+        (x[:1], "N >= 2"),
     ):
         with pytest.raises(EvaluatorError, match=said):
             evaluator.fid(wrong, x)
-    with pytest.raises(EvaluatorError, match="N of at least 4"):
+    with pytest.raises(EvaluatorError, match=r"samples: .* N >= 4"):
         evaluator.precision_recall(x[:3], x)
-    with pytest.raises(EvaluatorError, match="logits: float32, finite"):
+    with pytest.raises(EvaluatorError, match="logits: expected finite"):
         evaluator.inception_score(late)
     read = Slices(x)
     evaluator.fid(read, x)

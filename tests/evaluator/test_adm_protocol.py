@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from evaluator.features import statistics
-from evaluator.metrics import frechet
+from evaluator.metrics import inception_score
+from evaluator.metrics.frechet import gaussian
 from evaluator.tools import adm_protocol
 from evaluator.tools.score_record import AdmSettings, FeatureWidths
 from sra.common.errors import EvaluatorError
@@ -22,7 +23,7 @@ def one(results):
 def stored(projection, pixels, name, tmp_path, keep=None):
     """A file with images and the statistics of other images."""
     found = projection(pixels)
-    pool, spatial = (frechet.gaussian(part) for part in (found[:, :12], found[:, 12:]))
+    pool, spatial = (gaussian(part) for part in (found[:, :12], found[:, 12:]))
     arrays = {"mu": pool.mean, "sigma": pool.covariance, "mu_s": spatial.mean, "sigma_s": spatial.covariance}
     np.savez(tmp_path / name, arr_0=pixels if keep is None else keep, **arrays)
     return tmp_path / name
@@ -54,7 +55,7 @@ def test_identical_sets(task, projection):
 
 
 def test_order_moves_the_inception_score_by_its_splits_alone(task, projection, monkeypatch):
-    monkeypatch.setattr(frechet, "IS_SPLIT", 150)
+    monkeypatch.setattr(inception_score, "SPLIT_IMAGES", 150)
     by_brightness = SAMPLES[np.argsort(SAMPLES.astype(int).sum(axis=(1, 2, 3)))]
     scored = task([SAMPLES, by_brightness], REFERENCE)
     first, second = (result.metrics for result in adm_protocol.score(scored, projection, "adm"))
@@ -98,7 +99,7 @@ def test_statistics_of_another_graph_are_refused(task, projection, tmp_path):
 def test_statistics_are_computed_once_for_a_cache(task, projection, tmp_path, monkeypatch):
     make = task([SAMPLES], REFERENCE, cache=tmp_path / "cache")
     first = adm_protocol.score(make, projection, "adm")
-    monkeypatch.setattr(statistics, "gaussians", lambda *features: pytest.fail("computed again"))
+    monkeypatch.setattr(statistics, "gaussian", lambda features: pytest.fail("computed again"))
     assert adm_protocol.score(make, projection, "adm") == first
     assert len(list((tmp_path / "cache" / "adm").glob("statistics-*.npz"))) == 2
 

@@ -9,7 +9,7 @@ import pytest
 from evaluator.features import feature_files
 from evaluator.features.cache import folder_name
 from evaluator.features.feature_files import cache_folder, export
-from evaluator.metrics.frechet import BLOCK
+from evaluator.metrics.rows import BLOCK_ROWS
 from evaluator.tools import adm_protocol
 from sra.common.errors import EvaluatorError
 
@@ -56,7 +56,7 @@ def test_what_the_cache_does_not_have_is_not_kept(scored, projection, tmp_path):
 
 
 def test_a_file_of_several_blocks_is_whole(tmp_path):
-    features = GENERATOR.normal(size=(2 * BLOCK + 7, 3)).astype(np.float32)
+    features = GENERATOR.normal(size=(2 * BLOCK_ROWS + 7, 3)).astype(np.float32)
     feature_files.write_pool(features, tmp_path / "pool.npz")
     assert np.array_equal(np.load(tmp_path / "pool.npz", allow_pickle=False)["pool"], features)
 
