@@ -70,7 +70,7 @@ def _from_hub(asset: Asset, path: Path, pins: Pins) -> None:
             f"accept them there, run `hf auth login`, then fetch again"
         ) from error
     except Exception as error:
-        # The hub's client raises the errors of its HTTP library, which changes with its version, besides its own.
+        # The hub's client raises the errors of its HTTP library, which changes with its version, as well as its own.
         raise _unreachable(asset, path, error) from error
     _install(asset, Path(found), path, pins, remote.commit_hash)
     shutil.rmtree(staging)
@@ -133,7 +133,7 @@ def _receive(response: requests.Response, part: Path, start: int, total: int | N
 
 
 def _check_offer(asset: Asset, path: Path, pins: Pins, size: int | None, sha256: str | None) -> None:
-    """Compare what the server says of a file, before the transfer, with what it must be.
+    """Compare what the server says about a file, before the transfer, with what is expected.
 
     Raises:
         AssetError: another size or hash.

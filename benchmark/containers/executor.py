@@ -195,7 +195,7 @@ def hub_cache() -> Path:
 
 
 def environment(command: Command) -> dict[str, str]:
-    """Environment variables that a job gets besides the image's own."""
+    """Environment variables that a job gets in addition to the image's own."""
     passed = {k: v for k, v in sorted(os.environ.items()) if PASSED_ON.fullmatch(k) and k not in NOT_PASSED_ON}
     hub = {"HF_HUB_CACHE": str(hub_cache())} if any(map(is_hub_id, command.reads)) else {}
     return {**FIXED_ENV, ASSETS_FOLDER: str(folder()), **hub, **passed}

@@ -16,7 +16,7 @@ MIN_SHARED_MEMORY_BYTES = 2**30
 """Of /dev/shm, as NCCL's guide advises for several GPUs; docker gives 64 MB."""
 NO_GPU = "no GPU is visible in this container: docker run --gpus all; podman run --device nvidia.com/gpu=all"
 IMAGE_OF_FRAMEWORK = {"torch": "trainer", "tensorflow": "evaluator"}
-"""The image that has each framework, besides `all`."""
+"""The image that has each framework, apart from `all`."""
 MODULE_NOT_FOUND = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
 
 

@@ -53,7 +53,7 @@ FAMILIES: dict[str, Literal["sit", "dit"]] = {"SiT": "sit", "DiT": "dit"}
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """The part of a rate that says what it was measured on."""
+    """The network that a rate was measured on."""
 
     __pydantic_config__ = STRICT
 

@@ -122,7 +122,7 @@ def _plan_run(planner: _Planner, run: Run) -> None:
 
 
 def _given(planner: _Planner, run: Run, place: str) -> tuple[str, Any]:
-    """Path and identity of a file from elsewhere; in a smoke run, of a stand-in for it."""
+    """Path and identity of a given file; in a smoke run, of its stand-in."""
     if not planner.smoke:
         return place, planner.place(place)
     images = run.sample.images if run.samples is not None else None
@@ -241,7 +241,7 @@ def _score(
 
 
 def _network_of(score: ScoreConfig, tool: str) -> list[Any]:
-    """What besides the graph decides the network that a tool sees: its own weights, as far as they are there."""
+    """What else than the graph determines a tool's network: its own weights, if they exist."""
     if tool not in EXTRACTOR_TOOLS:
         return []
     if score.extractor == "graph":

@@ -46,7 +46,7 @@ def key_of(document: Any) -> str:
 
 
 def fingerprint(place: str) -> list[Any]:
-    """A cheap identity of an input: size and time of a file, the entries of a folder; `absent` if it is not there.
+    """A cheap identity of an input: size and time of a file, the entries of a folder; `absent` if it does not exist.
 
     Reading 1.3 million images to plan a run would take longer than the plan is worth; content hashes are taken
     when a stage reads its input anyway.
@@ -153,7 +153,7 @@ class RunDirectory:
             time.sleep(0.1)
 
     def _try(self, handle: IO[str], start: int, length: int) -> bool:
-        """Lock bytes from `start` (`length` 0: to the end) for this open file; whether nobody else held them."""
+        """Lock bytes from `start` (`length` 0: to the end) for this open file; False if another process holds them."""
         request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
         try:
             fcntl.fcntl(handle, fcntl.F_OFD_SETLK, request)
@@ -197,7 +197,7 @@ def is_done(directory: Path, key: str) -> bool:
 
 
 def is_reported(directory: RunDirectory, stages: Iterable[Path]) -> bool:
-    """Whether the report is there and newer than every one of these stage directories that is done."""
+    """Whether the report exists and is newer than all finished ones of these stage directories."""
     ends = [end.stat().st_mtime for stage in stages if (end := stage / "done.json").is_file()]
     report = directory.report / "report.json"
     return report.is_file() and report.stat().st_mtime >= max(ends, default=0.0)

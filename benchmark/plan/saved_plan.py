@@ -54,14 +54,14 @@ class SavedStage(BaseModel):
         return cls(kind=stage.kind.name, directory=stage.directory.name, job=to_plain(stage.job), **own)
 
     def stage(self, directory: RunDirectory) -> Stage:
-        """The stage, where its run directory lies now."""
+        """The stage, with the current path of its run directory."""
         own = {name: getattr(self, name) for name in ("name", "key", "inputs", "variants", "step", "smoke")}
         job = from_plain(STAGE_KINDS[self.kind].job, self.job)
         return Stage(directory=directory.stages / self.directory, job=job, **own)
 
 
 class SavedPlan(BaseModel):
-    """`plan.json`: what a report needs besides the files of the stages."""
+    """`plan.json`: what a report needs in addition to the files of the stages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -115,7 +115,7 @@ def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:
 
 
 def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
-    """The saved plan, its stages where the directory lies now, and its command; None if there is none.
+    """The saved plan, with the directory's current path, and its command; None if there is none.
 
     Raises:
         UserError: it was saved by a version with other settings.

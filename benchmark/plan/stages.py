@@ -46,7 +46,7 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Paths that a stage gets beside its settings, mostly outputs of earlier stages."""
+    """Input paths of a stage, mostly outputs of earlier stages."""
 
     images: str | None = None
     """Directory of an images stage."""
@@ -285,7 +285,7 @@ def kind_of(job: Job) -> StageKind[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One unit of work with a directory of its own."""
+    """One unit of work, with its own directory."""
 
     name: str
     """As shown, and as in the directory's name."""

@@ -31,7 +31,7 @@ Effect = Literal["none", "harmless", "moves FID", "not stated"]
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 """From exact to coarse: a run at least as exact as the published one differs from it by rounding only."""
 UNSETTLED = "not settled"
-"""Stands for a published setting that is not known."""
+"""Placeholder of a published setting that is not known."""
 LENGTH_TOLERANCE = 1e-3
 """Relative: papers round lengths and print 800 epochs (4,003,200 steps) as 4M."""
 
@@ -207,7 +207,7 @@ def _size_name(run: Run) -> str:
 
 
 def _checkpoint(row: Row, run: Run, evidence: Evidence) -> Iterator[Compared]:
-    """Published weights stand for the row's training; how any other file was trained is not known."""
+    """Published weights count as the row's training; how any other file was trained is not known."""
     name = PurePosixPath(located(evidence.checkpoint or run.checkpoint or "")).name
     if row.checkpoint is None:
         yield _item("checkpoint", "none published for this row", name, why="how it was trained is not known")

@@ -61,7 +61,7 @@ def _check_names(path: Path, registry: Registry, lines: list[int]) -> None:
         seen.add(row.id)
 
 
-# libyaml if it is there: a plan waits for it.
+# libyaml if it is installed: `plan` must start fast.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

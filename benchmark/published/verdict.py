@@ -255,7 +255,7 @@ def sentence(verdict: MetricVerdict) -> str:
 
 
 def _notes(registry: Registry, row: Row, metrics: Sequence[MetricVerdict], *, trained: bool) -> list[str]:
-    """What a reader must know of a row besides the reasons for its status."""
+    """Notes on a row in addition to the reasons for its status."""
     notes = [note] if (note := registry.protocols[row.protocol].note) else []
     if not registry.address(row):
         notes.append(f"published numbers from {row.source}: {NO_ADDRESS}")

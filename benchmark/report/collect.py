@@ -40,7 +40,7 @@ from sra.config import SampleJob, to_plain
 
 
 def load_report(run_directory: Path) -> Report:
-    """The report of a run directory: collected from its stages where they are there, else report.json as written.
+    """The report of a run directory: collected from its stages if they exist, otherwise report.json as written.
 
     Raises:
         UserError: neither is there, or this version cannot read them.

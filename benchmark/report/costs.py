@@ -135,6 +135,6 @@ def hours_at(log: Sequence[LogLine], step: int) -> float | None:
 
 
 def probe_of(root: Path, variant: str) -> tuple[ProbePoint, ...]:
-    """Accuracy of linear probes by time and block, if RUN_DIR/probe/VARIANT/probe.json is there."""
+    """Accuracy of linear probes by time and block, if RUN_DIR/probe/VARIANT/probe.json exists."""
     document = read_json(root / "probe" / variant / "probe.json")
     return ProbeFile.model_validate(document or {}).rows

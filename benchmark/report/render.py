@@ -47,7 +47,7 @@ def write_report(report: Report, out: Path) -> Report:
 
 
 def show_report(run_directory: Path, format: str) -> str:
-    """The report of a run as text; collected again where the stages are there, and then also written.
+    """The report of a run as text; collected again and written if the stages exist.
 
     Args:
         run_directory: of a finished or failed run, on any machine.

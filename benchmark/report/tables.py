@@ -70,7 +70,7 @@ KINDS = {
     "rerun": "rerun by others",
 }
 MAX_REASONS = 4
-"""Shown of a row that has many."""
+"""Maximum number shown for one row."""
 
 
 # -- numbers --------------------------------------------------------------------------------------------------------

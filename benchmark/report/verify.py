@@ -179,7 +179,7 @@ def _computed_again(
     findings: Findings,
     missing: str,
 ) -> Iterator[tuple[Row, dict[str, float]]]:
-    """Rows and their metrics, computed in one job; a row whose files are not inside is `missing`.
+    """Rows and their metrics, computed in one job; a row whose files are not in the bundle is `missing`.
 
     Args:
         command: of `evaluator.features.feature_files`.

@@ -256,7 +256,7 @@ def _mount(claim: Claim) -> Document:
 
 
 def apply_script(jobs: list[Job], directory: RunDirectory, site: Kubernetes) -> str:
-    """Shell script that applies the files beside it level by level, each when the one before is complete."""
+    """Shell script that applies the files in its folder level by level, each when the one before is complete."""
     return SCRIPT.format(
         namespace=site.namespace,
         selector=f"{SET_LABEL}={set_label(jobs, directory)},{LEVEL_LABEL}",
@@ -265,7 +265,7 @@ def apply_script(jobs: list[Job], directory: RunDirectory, site: Kubernetes) -> 
 
 
 SCRIPT = """#!/bin/sh
-# Applies the files beside it in order, each when the jobs of the one before are complete. It can be run again.
+# Applies the files in this folder in order, each when the jobs of the one before are complete. It can be run again.
 set -eu
 cd "$(dirname "$0")"
 for file in [0-9][0-9]-*.yaml; do

@@ -20,7 +20,7 @@ from sra.common.errors import STOPPED, expected
 PORTS = 1000
 """A job on several nodes uses one of so many ports: the first node of two jobs may be the same."""
 MAX_STALLED_REQUEUES = 3
-"""Stops in a row at the same step after which a job is not queued again."""
+"""Number of stops in a row at the same step after which a job is not requeued."""
 STRAGGLER_SECONDS = 600
 """Time for the other nodes to end after the first one has ended."""
 
@@ -142,7 +142,7 @@ def _gpus(batch: Batch) -> dict[str, str]:
 
 
 def _words(batch: Batch) -> list[str]:
-    """Quoted words of the command that the script starts; variables of the script stand in double quotes."""
+    """Quoted words of the command that the script starts; variables of the script are in double quotes."""
     command = ["srun", f"--nodes={batch.nodes}", f"--ntasks={batch.nodes}", "--ntasks-per-node=1"]
     command += [f"--cpus-per-task={batch.group.cpus_per_task}", "--export=ALL"]
     if batch.nodes > 1:

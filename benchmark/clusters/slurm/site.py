@@ -102,7 +102,7 @@ class Container:
     image: str | None = None
     """Image or .sqsh file for pyxis, .sif file for Apptainer."""
     mounts: tuple[str, ...] = ()
-    """Besides the run directory and the plan's inputs: SOURCE:TARGET[:ro]."""
+    """In addition to the run directory and the plan's inputs: SOURCE:TARGET[:ro]."""
 
     def __post_init__(self) -> None:
         if (self.image is None) != (self.kind == "none"):

@@ -17,7 +17,7 @@ from sra.common.files import read_json, write_json
 
 SCHEMA = 1
 BUSY_STATES = ("running", "stalled")
-"""States of a stage that its heartbeat knows better than the queue."""
+"""States for which a stage's heartbeat is more reliable than the queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def save_submitted(directory: RunDirectory, jobs: Sequence[SubmittedJob]) -> Non
 
 
 class JobState(NamedTuple):
-    """State of a stage, and what the queue says of its job."""
+    """State of a stage, and that of its job in the queue."""
 
     state: str
     job: str | None
