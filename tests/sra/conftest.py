@@ -99,3 +99,17 @@ def noise_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "labels.npy", random.integers(0, 10, 100))
     (folder / "latents.json").write_text(json.dumps({"count": 100, "classes": 10, "dtype": "float32"}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def train() -> Any:
+    """Train a configuration in a folder; returns the trainer."""
+    from sra.training.train import Trainer
+
+    def run(config: Any, latents: Path, out: Path) -> Trainer:
+        out.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(config, latents, out)
+        trainer.run()
+        return trainer
+
+    return run

@@ -65,13 +65,6 @@ def latents(tmp_path_factory):
     return root / "latents"
 
 
-def train(latents, out, config=JOB):
-    out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, latents, out)
-    trainer.run()
-    return trainer
-
-
 def test_configuration_survives_json():
     assert from_plain(TrainJob, json.loads(json.dumps(to_plain(JOB)))) == JOB
 
@@ -141,13 +134,13 @@ def test_data_order_covers_an_epoch_once():
     assert np.array_equal(DataOrder(0, 100, 30).indices(4), order.indices(4))
 
 
-def test_a_stopped_run_continues_to_the_same_bits(latents, tmp_path, monkeypatch):
-    train(latents, tmp_path / "whole")
+def test_a_stopped_run_continues_to_the_same_bits(train, latents, tmp_path, monkeypatch):
+    train(JOB, latents, tmp_path / "whole")
     calls = iter([False, False, False, True])
     monkeypatch.setattr(job, "stop_requested", lambda: next(calls, False))
     with pytest.raises(job.Stopped):
-        train(latents, tmp_path / "parts")
-    assert train(latents, tmp_path / "parts").step == 6
+        train(JOB, latents, tmp_path / "parts")
+    assert train(JOB, latents, tmp_path / "parts").step == 6
     for name in ("weights/step-00000003.safetensors", "weights/step-00000006.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
     logs = [
@@ -161,43 +154,43 @@ def test_a_stopped_run_continues_to_the_same_bits(latents, tmp_path, monkeypatch
     assert [row["step"] for row in logs[0]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_accumulation_gives_the_same_steps(latents, tmp_path):
+def test_accumulation_gives_the_same_steps(train, latents, tmp_path):
     split = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, accumulate=2))
-    one, two = train(latents, tmp_path / "one"), train(latents, tmp_path / "two", split)
+    one, two = train(JOB, latents, tmp_path / "one"), train(split, latents, tmp_path / "two")
     for a, b in zip(one.state.network.parameters(), two.state.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-5)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(latents, tmp_path, capsys):
-    whole = train(latents, tmp_path / "run")
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(train, latents, tmp_path, capsys):
+    whole = train(JOB, latents, tmp_path / "run")
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1] / "state.pt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(bytes(content))
-    again = train(latents, tmp_path / "run")
+    again = train(JOB, latents, tmp_path / "run")
     assert "checkpoint is damaged" in capsys.readouterr().out
     assert all(
         torch.equal(a, b) for a, b in zip(whole.state.ema.parameters(), again.state.ema.parameters(), strict=True)
     )
 
 
-def test_only_the_last_checkpoints_are_kept(latents, tmp_path):
-    train(latents, tmp_path / "run")
+def test_only_the_last_checkpoints_are_kept(train, latents, tmp_path):
+    train(JOB, latents, tmp_path / "run")
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-00000004", "step-00000006"]
     assert checkpoint.is_whole(tmp_path / "run" / "checkpoints" / names[-1])
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step(latents, tmp_path):
+def test_a_loss_that_is_not_finite_stops_before_the_step(train, latents, tmp_path):
     broken = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, lr=1e25))
     with pytest.raises(
         NonFiniteError, match=r"step 2: generation loss is not finite.*first network.*nothing was changed"
     ):
-        train(latents, tmp_path / "run", broken)
+        train(broken, latents, tmp_path / "run")
 
 
-def test_milestones_hold_the_average_without_the_head(latents, tmp_path):
-    trainer = train(latents, tmp_path / "run")
+def test_milestones_hold_the_average_without_the_head(train, latents, tmp_path):
+    trainer = train(JOB, latents, tmp_path / "run")
     network = load_network(trainer.weights_file(6), MODEL, CODEC)
     assert network.ap_head is None
     averages = dict(trainer.state.ema.named_parameters())
@@ -211,8 +204,8 @@ def test_latents_of_another_shape_are_refused(latents, tmp_path):
 
 
 @pytest.fixture
-def sampler(latents, tmp_path):
-    trainer = train(latents, tmp_path / "run")
+def sampler(train, latents, tmp_path):
+    trainer = train(JOB, latents, tmp_path / "run")
     codec = load_codec(CODEC)
 
     def make(name, **changes):
@@ -271,15 +264,15 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_methods_train_resume_to_the_bit_and_are_sampled(name, latents, tmp_path, monkeypatch):
+def test_other_methods_train_resume_to_the_bit_and_are_sampled(train, name, latents, tmp_path, monkeypatch):
     model, align = OTHERS[name]
     config = dataclasses.replace(JOB, model=model, align=align)
-    whole = train(latents, tmp_path / "whole", config)
+    whole = train(config, latents, tmp_path / "whole")
     stops = iter([False, False, True])
     monkeypatch.setattr(job, "stop_requested", lambda: next(stops, False))
     with pytest.raises(job.Stopped):
-        train(latents, tmp_path / "parts", config)
-    parts = train(latents, tmp_path / "parts", config)
+        train(config, latents, tmp_path / "parts")
+    parts = train(config, latents, tmp_path / "parts")
     for a, b in zip(whole.state.network.parameters(), parts.state.network.parameters(), strict=True):
         assert torch.equal(a, b)
     sampler = "ddpm" if model.family == "dit" else "heun"

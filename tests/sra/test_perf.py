@@ -8,13 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sra import embedded
 from sra.common.errors import ConfigError, UserError
 from sra.config import CodecConfig
+from sra.data.latents import PackedLatents
 from sra.perf import results
 from sra.perf.__main__ import main
 from sra.perf.cases import align_of, mode_of, model_of
+from sra.perf.subjects import TorchEngine
+from sra.runtime.speed import Speed
+from sra.training.batches import Batches
+from sra.training.step import TrainState
 
 SMALL = ["--model", "2x16x2/2", "--resolution", "64", "--batch", "2", "--steps", "2", "--warmup", "1"]
 CODEC = CodecConfig()
@@ -41,6 +47,18 @@ def test_training_compares_two_modes(tmp_path, capsys):
     (ratio,) = found["ratios"]
     assert (ratio["slow"], ratio["fast"]) == ("reference sra", "fast sra")
     assert "fast sra is" in capsys.readouterr().out
+
+
+def test_what_is_measured_takes_the_steps_of_the_job(train, small, digit_latents, tmp_path):
+    trainer = train(small.job, digit_latents, tmp_path)
+    speed = Speed().resolved("cpu")
+    engine = TorchEngine("fp32", torch.device("cpu"), bucket_views=True)
+    state = TrainState(small.job, engine, speed)
+    batches = Batches(small.job, PackedLatents(digit_latents), engine, speed)
+    for step in range(trainer.total):
+        state.update(step, step / trainer.steps_per_epoch, batches.of_step(step))
+    pairs = zip(state.ema.parameters(), trainer.state.ema.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_two_alignments_are_measured_in_turn(tmp_path):

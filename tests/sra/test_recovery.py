@@ -35,13 +35,6 @@ def changed(**changes):
     return dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, **changes))
 
 
-def train(latents, out, config=JOB):
-    out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, latents, out)
-    trainer.run()
-    return trainer
-
-
 def steps(out):
     return [int(p.name[-8:]) for p in sorted((out / "checkpoints").iterdir())]
 
@@ -53,8 +46,8 @@ def rows(out):
 # -- checkpoints ------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_and_every_nth_checkpoint_stay(noise_latents, tmp_path):
-    train(noise_latents, tmp_path, changed(keep_every=2))
+def test_the_newest_and_every_nth_checkpoint_stay(train, noise_latents, tmp_path):
+    train(changed(keep_every=2), noise_latents, tmp_path)
     assert steps(tmp_path) == [2, 4, 5, 6]
     with pytest.raises(ConfigError, match=r"keep_every: expected a multiple of checkpoint_every .* got 6"):
         dataclasses.replace(TRAIN, checkpoint_every=4, keep_every=6)
@@ -108,45 +101,45 @@ def test_a_save_leaves_what_it_took(tmp_path):
     assert took["seconds"] > 0
 
 
-def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(noise_latents, tmp_path):
-    train(noise_latents, tmp_path)
+def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(train, noise_latents, tmp_path):
+    train(JOB, noise_latents, tmp_path)
     with pytest.raises(DataError, match=r"step-00000006: expected .* train\.lr 0\.002, got 0\.001"):
-        train(noise_latents, tmp_path, changed(lr=2e-3))
-    assert train(noise_latents, tmp_path, changed(steps=8, log_every=4, accumulate=2)).step == 8
+        train(changed(lr=2e-3), noise_latents, tmp_path)
+    assert train(changed(steps=8, log_every=4, accumulate=2), noise_latents, tmp_path).step == 8
 
 
-def test_a_checkpoint_of_another_format_is_refused(noise_latents, tmp_path, monkeypatch):
-    train(noise_latents, tmp_path)
+def test_a_checkpoint_of_another_format_is_refused(train, noise_latents, tmp_path, monkeypatch):
+    train(JOB, noise_latents, tmp_path)
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
     with pytest.raises(DataError, match="step-00000006: expected checkpoint format 2, got 1"):
-        train(noise_latents, tmp_path)
+        train(JOB, noise_latents, tmp_path)
 
 
-def test_weights_that_have_gone_are_made_again(noise_latents, tmp_path):
-    one = train(noise_latents, tmp_path, changed(keep_every=1))
+def test_weights_that_have_gone_are_made_again(train, noise_latents, tmp_path):
+    one = train(changed(keep_every=1), noise_latents, tmp_path)
     files = [one.weights_file(step) for step in (3, 6)]
     before = [path.read_bytes() for path in files]
     for path in files:
         path.unlink()
-    again = train(noise_latents, tmp_path, changed(keep_every=1))
+    again = train(changed(keep_every=1), noise_latents, tmp_path)
     assert [path.read_bytes() for path in files] == before
     files[1].unlink()
-    train(noise_latents, tmp_path, changed(keep_every=1))
+    train(changed(keep_every=1), noise_latents, tmp_path)
     assert files[1].read_bytes() == before[1]
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert again.step == 6
 
 
-def test_every_damaged_checkpoint_is_refused(noise_latents, tmp_path):
-    train(noise_latents, tmp_path)
+def test_every_damaged_checkpoint_is_refused(train, noise_latents, tmp_path):
+    train(JOB, noise_latents, tmp_path)
     for place in (tmp_path / "checkpoints").iterdir():
         (place / "state.pt").write_bytes(b"")
     with pytest.raises(DataError, match="every checkpoint is damaged"):
-        train(noise_latents, tmp_path)
+        train(JOB, noise_latents, tmp_path)
 
 
-def test_a_full_disk_ends_in_one_line_and_the_run_continues(noise_latents, tmp_path, monkeypatch):
-    whole = train(noise_latents, tmp_path / "whole")
+def test_a_full_disk_ends_in_one_line_and_the_run_continues(train, noise_latents, tmp_path, monkeypatch):
+    whole = train(JOB, noise_latents, tmp_path / "whole")
     written, write = [], checkpoint.HashingFile.write
 
     def full(self, content):
@@ -159,13 +152,13 @@ def test_a_full_disk_ends_in_one_line_and_the_run_continues(noise_latents, tmp_p
     size = next((tmp_path / "whole" / "checkpoints").rglob("state.pt")).stat().st_size
     monkeypatch.setattr(checkpoint.HashingFile, "write", full)
     with pytest.raises(OSError, match="No space left") as caught:
-        train(noise_latents, tmp_path / "parts")
+        train(JOB, noise_latents, tmp_path / "parts")
     assert "no space left on the disk; nothing finished is lost" in disk_trouble(caught.value, "x")
     # Two whole checkpoints, and nothing of the one that failed.
     assert steps(tmp_path / "parts") == [2, 3]
     assert not list((tmp_path / "parts").rglob(".*"))
     monkeypatch.undo()
-    parts = train(noise_latents, tmp_path / "parts")
+    parts = train(JOB, noise_latents, tmp_path / "parts")
     for a, b in zip(whole.state.network.parameters(), parts.state.network.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -251,9 +244,9 @@ def test_a_collapsed_loss_scale_is_warned_of_with_its_number():
 # -- logs and signs of life -------------------------------------------------------------------------------------
 
 
-def test_the_log_is_the_mean_over_accumulated_parts(noise_latents, tmp_path):
-    train(noise_latents, tmp_path / "one", changed(steps=2, milestones=()))
-    train(noise_latents, tmp_path / "four", changed(steps=2, milestones=(), accumulate=4))
+def test_the_log_is_the_mean_over_accumulated_parts(train, noise_latents, tmp_path):
+    train(changed(steps=2, milestones=()), noise_latents, tmp_path / "one")
+    train(changed(steps=2, milestones=(), accumulate=4), noise_latents, tmp_path / "four")
     for name in ("loss", "generation", "alignment"):
         one, four = ([row[name] for row in rows(tmp_path / place)] for place in ("one", "four"))
         assert one == pytest.approx(four, rel=1e-5)

@@ -21,18 +21,11 @@ from sra.training import checkpoint
 from sra.training.train import Trainer
 
 
-def train(config, latents, out):
-    out.mkdir(parents=True)
-    trainer = Trainer(config, latents, out)
-    trainer.run()
-    return trainer
-
-
 def changed(job, **changes):
     return dataclasses.replace(job, train=dataclasses.replace(job.train, **changes))
 
 
-def test_grids_do_not_disturb_training(small, digit_latents, tmp_path):
+def test_grids_do_not_disturb_training(train, small, digit_latents, tmp_path):
     plain = train(small.job, digit_latents, tmp_path / "plain")
     drawn = train(changed(small.job, grid_every=2), digit_latents, tmp_path / "drawn")
     assert plain.weights_file(4).read_bytes() == drawn.weights_file(4).read_bytes()
@@ -68,7 +61,7 @@ def test_a_short_grid_is_filled_with_white(tmp_path):
     assert (sheet[2:4, :2] == 0).all()
 
 
-def test_reading_ahead_changes_nothing(small, digit_latents, tmp_path):
+def test_reading_ahead_changes_nothing(train, small, digit_latents, tmp_path):
     runs = [train(changed(small.job, workers=n), digit_latents, tmp_path / str(n)) for n in (0, 3)]
     assert runs[0].weights_file(4).read_bytes() == runs[1].weights_file(4).read_bytes()
 
@@ -97,7 +90,7 @@ def test_an_error_while_reading_reaches_the_caller():
 
 
 @pytest.fixture(params=["sra", "baseline"])
-def stage(request, small, digit_latents, tmp_path):
+def stage(train, request, small, digit_latents, tmp_path):
     job = small.job if request.param == "sra" else dataclasses.replace(small.job, align=None)
     trainer = train(changed(job, steps=9), digit_latents, tmp_path / "stage")
     write_json(
