@@ -123,16 +123,15 @@ class StepNoise:
     MAX_NUMBERS: ClassVar[dict[str, int]] = {"cpu": 2**17, "cuda": 2**22}
     """Numbers per draw, by device type."""
 
-    def __init__(self, randoms: Randoms, shape: tuple[int, ...], steps: int, prefix: str = "step.") -> None:
+    def __init__(self, randoms: Randoms, shape: tuple[int, ...], steps: int) -> None:
         """Draw nothing yet.
 
         Args:
             randoms: source for N positions.
             shape: of one position's noise.
             steps: number of steps of the sampler.
-            prefix: of the stream names.
         """
-        self.randoms, self.shape, self.steps, self.prefix = randoms, shape, steps, prefix
+        self.randoms, self.shape, self.steps = randoms, shape, steps
         numbers = len(randoms.positions) * math.prod(shape)
         limit = self.MAX_NUMBERS.get(randoms.positions.device.type, 2**20)
         self.steps_per_draw = max(1, min(32, limit // max(1, numbers)))
@@ -142,6 +141,6 @@ class StepNoise:
         """Noise (N, *shape) of a step."""
         if step not in self._drawn:
             steps = range(step, max(step + 1, min(step + self.steps_per_draw, self.steps)))
-            noises = self.randoms.normals([f"{self.prefix}{k}" for k in steps], self.shape)
+            noises = self.randoms.normals([f"step.{k}" for k in steps], self.shape)
             self._drawn = dict(zip(steps, noises, strict=True))
         return self._drawn[step]
