@@ -1,9 +1,11 @@
-"""How good images are: the ADM protocol, clean-fid and torch-fidelity.
+"""Score images: the ADM protocol, clean-fid and torch-fidelity.
 
     from evaluator import evaluate, fid, inception_score, precision_recall
     evaluate("samples.npz", "reference.npz", "classify_image_graph_def.pb").metrics["fid"]
 
-Importing this loads neither numpy nor a framework; `evaluate` runs a tool in a process of its own.
+From the ground up: `embedded` (digit classifier), `images` (reading), `inception` (networks from graphs), `metrics`,
+`features` (cache), `tools` (programs), `dev`. Importing this loads neither numpy nor a framework; `evaluate` runs a
+tool in a separate process.
 """
 
 from __future__ import annotations

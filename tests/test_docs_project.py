@@ -75,6 +75,17 @@ def test_architecture_names_every_folder():
     assert folders - named == set()
 
 
+@pytest.mark.parametrize("package", ["benchmark", "sra", "evaluator"])
+def test_package_docstrings_name_every_module(package):
+    missing = []
+    for init in ROOT.glob(f"{package}/**/__init__.py"):
+        modules = {path.stem for path in init.parent.glob("*.py")} - {"__init__", "__main__"}
+        modules |= {path.parent.name for path in init.parent.glob("*/__init__.py")}
+        named = set(re.findall(r"`(\w+)`", ast.get_docstring(ast.parse(init.read_text())) or ""))
+        missing += [f"{init.parent.relative_to(ROOT)}/{name}" for name in sorted(modules - named)]
+    assert missing == []
+
+
 def test_pre_commit_runs_what_ci_runs():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     entries = {hook["entry"] for hook in hooks if hook["entry"].startswith("uv run")}

@@ -1,1 +1,1 @@
-"""For developers of the evaluator: plain reference numerics, timings, studies."""
+"""For developers of the evaluator: `plain_numerics` (reference numerics), `perf`, `interval_coverage`."""

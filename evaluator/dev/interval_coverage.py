@@ -1,4 +1,4 @@
-"""How often the 95 % intervals hold the expected metric: `python -m evaluator.dev.interval_coverage`, a Markdown table.
+"""Measure the coverage of the 95 % intervals: `python -m evaluator.dev.interval_coverage` prints a Markdown table.
 
 Sample sets of known Gaussians are drawn again and again against one fixed reference. The truth is the mean of the
 metric over all of them: the expectation at that number of images, with the error of a mean of so many.

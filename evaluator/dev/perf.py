@@ -1,4 +1,4 @@
-"""Time and memory of scoring, beside the public evaluator's numerics: `python -m evaluator.dev.perf --json OUT`.
+"""Measure time and memory of scoring against the public evaluator's numerics: `python -m evaluator.dev.perf`.
 
 Both sides see the same random features of Inception's widths, each in a process of its own, one after the other: the
 ratios are of one machine in one run. Extraction is measured with a graph.

@@ -1,4 +1,4 @@
-"""The public evaluator's numerics as plainly as they can be written: what tests and `evaluator.dev.perf` compare with.
+"""Plain reference implementation of the public evaluator's numerics, for tests and `evaluator.dev.perf`.
 
 Whole arrays in memory, `np.cov`, `scipy.linalg.sqrtm`, every distance in float16 and every row partitioned. Nothing
 that scores uses this module.

@@ -1,4 +1,7 @@
-"""The embedded default: a small digit classifier with the tensor interface of the ADM Inception graph."""
+"""The digit classifier of the smoke run, with the tensor names of the ADM Inception graph.
+
+`train_classifier` trained its weights, `freeze_classifier` wrote them as a graph; `network` is the same in torch.
+"""
 
 from __future__ import annotations
 

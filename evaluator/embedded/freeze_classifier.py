@@ -1,4 +1,4 @@
-"""Writes the classifier as a frozen TensorFlow graph: `python -m evaluator.embedded.freeze_classifier`.
+"""Write the digit classifier as a frozen TensorFlow graph: `python -m evaluator.embedded.freeze_classifier`.
 
 Names and ranks are those of the ADM Inception graph: input `ExpandDims:0` (N, H, W, 3) in [0, 255], resized in the
 graph; outputs `pool_3:0` (N, 1, 1, D) and `mixed_6/conv:0` (N, h, w, C); the classifier's weights (D, classes) are the

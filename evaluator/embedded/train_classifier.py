@@ -1,4 +1,4 @@
-"""Makes the shipped classifier's weights: `python -m evaluator.embedded.train_classifier IMAGES OUT.safetensors`.
+"""Train the digit classifier: `python -m evaluator.embedded.train_classifier IMAGES OUT.safetensors`.
 
 IMAGES is a folder of prepared images with `dataset.json`. `freeze_classifier` then writes the graph.
 """

@@ -1,1 +1,1 @@
-"""Features of image sets: extraction, cache, statistics."""
+"""Features of image sets: `extractor` (torch tools), `cache`, `statistics`, `feature_files` (of bundles)."""

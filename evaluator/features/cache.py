@@ -1,4 +1,4 @@
-"""Features of image sets, computed once for each graph and kept in files of 256 images.
+"""Cache of features: computed once per image set and graph, stored in files of 256 images.
 
 A file is named by the content of its images and of those before them: a stopped extraction continues where it was, and
 a set whose pixels changed finds nothing from there on. Reading is by slices: memory stays bounded.

@@ -1,4 +1,4 @@
-"""What the torch tools share: where their weights lie, the device, features of an image set. Nothing is downloaded."""
+"""Feature extraction of the torch tools: weights, device, features of an image set. Downloads nothing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Image sets: reading and inspection."""
+"""Image sets: `image_set` reads them, `inspection` finds duplicates and blank images."""

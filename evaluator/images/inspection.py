@@ -1,4 +1,4 @@
-"""What a pass over images finds beside their features: hash, copies, black ones. And reading ahead."""
+"""Image-set checks (hash, duplicates, blank images) and prefetching."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Inception networks from frozen TensorFlow graphs, in torch."""
+"""Inception from frozen TensorFlow graphs, in torch.
+
+`graph` finds the file, `graphdef` parses it, `convert` extracts the `network`, `folding` merges batch norms.
+"""

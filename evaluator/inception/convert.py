@@ -1,4 +1,4 @@
-"""The Inception network of a frozen TensorFlow graph, `python -m evaluator.inception.convert GRAPH OUT`.
+"""Convert the Inception network of a frozen TensorFlow graph: `python -m evaluator.inception.convert GRAPH OUT`.
 
 OUT (`.safetensors`) holds the constants as tensors and, in its metadata, the operations between images and features.
 TensorFlow is not needed, neither here nor where the result is used.

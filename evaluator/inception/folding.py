@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: one pass over the images less for each, equal to rounding."""
+"""Fold batch norms into the convolutions before them: faster, and equal up to rounding."""
 
 from __future__ import annotations
 

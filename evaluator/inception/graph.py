@@ -1,4 +1,4 @@
-"""Frozen Inception graphs: where they lie, and what every one of them must have."""
+"""Frozen Inception graphs: their files, and the tensors that each must have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen TensorFlow graphs read without TensorFlow: their nodes, attributes and constants.
+"""Parse frozen TensorFlow graphs without TensorFlow: nodes, attributes and constants.
 
 The few messages that a frozen graph is made of are declared here by field number (TensorFlow's
 `core/framework/{graph,node_def,attr_value,tensor,tensor_shape}.proto`); protobuf itself does the parsing and skips

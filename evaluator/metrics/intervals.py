@@ -1,4 +1,4 @@
-"""95 % intervals of every metric from the features of one sample set.
+"""95 % intervals of all metrics, from the features of one sample set.
 
 The target is the expected metric of that many images of the same generator, against the same reference, which is held
 fixed. A metric is an unbiased estimate of its own expectation (FID's growth at few images is part of the target), so

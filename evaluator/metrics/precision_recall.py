@@ -1,4 +1,4 @@
-"""k-nearest-neighbour precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991), k = 3, all images.
+"""k-nearest-neighbour precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991), k = 3, all images.
 
 The ball of a point reaches to its third neighbour in its own set. Precision is the share of samples inside any ball of
 a reference, recall the share of references inside any ball of a sample.

@@ -1,4 +1,8 @@
-"""Scoring tools: one module each, run as `python -m`, by the names that manifests use."""
+"""Scoring tools, each run with `python -m`, by the names that manifests use.
+
+`adm` (TensorFlow) and `adm_torch` share `adm_protocol`; `clean_fid`, `torch_fidelity`. All use `base` and write a
+`score_record`; `realism` draws the views, `quiet` silences imports.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ADM protocol on its frozen TensorFlow graph: `python -m evaluator.tools.adm`. TensorFlow lives here alone."""
+"""The ADM protocol on the frozen TensorFlow graph: `python -m evaluator.tools.adm`. The only module with TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ADM protocol on whatever computes the features: the TensorFlow graph, or the same network elsewhere."""
+"""The ADM protocol (FID, sFID, IS, precision, recall), given a function that computes features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ADM protocol on the converted Inception in torch: `python -m evaluator.tools.adm_torch`. A tool of its own.
+"""The ADM protocol on the converted Inception in torch: `python -m evaluator.tools.adm_torch`.
 
 The protocol is `adm_protocol`'s, on features that torch computes with the graph's own weights: for machines whose
 GPU TensorFlow does not support. Its record never stands in for the TensorFlow route's.

@@ -1,4 +1,4 @@
-"""What every tool shares: command line, checks of its inputs, one record a sample set, exit codes."""
+"""Shared by all tools: command line, input checks, one record per sample set, exit codes."""
 
 from __future__ import annotations
 

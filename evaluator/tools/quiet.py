@@ -1,4 +1,4 @@
-"""Silence for a library that writes to the terminal while it is imported, before any of its settings count."""
+"""Silence a library that writes to the terminal while it is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What numbers hide: classes that the samples cover, and the nearest references of the worst and the best samples.
+"""Class histogram, and the nearest reference images of the least and most realistic samples.
 
 Samples are ordered by realism (Kynkaanniemi et al. 2019, eq. 3): the largest ratio, over references, of the radius of
 a reference's ball to the sample's distance from its centre. At least 1: inside a ball, as precision counts. Balls of
