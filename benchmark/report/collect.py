@@ -225,11 +225,5 @@ def _published(registry: Registry, run: Run) -> PublishedRow | None:
     if run.published is None:
         return None
     row = registry.row(run.published)
-    return PublishedRow(
-        id=row.id,
-        model=row.model,
-        source=row.source,
-        kind=row.kind,
-        papers=row.papers,
-        metrics={name: str(value) for name, value in row.printed.items()},
-    )
+    same = row.model_dump(include={"id", "model", "source", "kind", "papers"})
+    return PublishedRow(**same, metrics={name: str(value) for name, value in row.printed.items()})

@@ -219,10 +219,7 @@ def test_without_a_row_there_is_no_published_value(registry: Registry, matching:
     run, evidence = matching(registry.row("sit-l2-256-400k"))
     unnamed = dataclasses.replace(run, published=None)
     found = judge(registry, unnamed, evidence)
-    assert (found.status, found.reasons) == (
-        "no published value",
-        ["the manifest names no published row for this variant"],
-    )
+    assert (found.status, len(found.reasons)) == ("no published value", 1)
     aligned = dataclasses.replace(unnamed, align=matching(registry.row("sit-b2-sra-256-400k"))[0].align)
     assert "curves only" in judge(registry, aligned, evidence).reasons[0]
 
