@@ -51,9 +51,7 @@ def load_report(run_directory: Path) -> Report:
         return collect_report(saved[0], directory, saved[1])
     report = read_report(directory.report / "report.json")
     if report is None:
-        raise UserError(
-            f"{run_directory}: no report/report.json; run `sra-bench run MANIFEST --out {run_directory}` first"
-        )
+        raise UserError(f"{run_directory}: expected a run directory with plan.json or report/report.json")
     return report
 
 

@@ -77,7 +77,7 @@ def _contents(bundle: Path) -> Contents:
             raise UserError(f"{bundle}: schema: expected {SCHEMA}, got {document.get('schema')}")
         return Contents.model_validate(document)
     except FileNotFoundError as error:
-        raise UserError(f"{bundle}: no such file") from error
+        raise UserError(f"{bundle}: not found") from error
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError, ValidationError) as error:
         raise UserError(f"{bundle}: expected an archive made by sra-bench bundle") from error
 
@@ -179,15 +179,15 @@ def _computed_again(
     findings: Findings,
     missing: str,
 ) -> Iterator[tuple[Row, dict[str, float]]]:
-    """Rows and their metrics, computed in one job; a row whose files are not in the bundle is `missing`.
+    """Rows and their metrics, computed again in one job.
 
     Args:
         command: of `evaluator.features.feature_files`.
         files_of: its options and their paths in the archive, from the hashes of samples, reference and graph.
         folder: of the unpacked archive.
         report: the rows.
-        findings: gets what is missing.
-        missing: in words.
+        findings: gets a line for every row whose files are not in the archive.
+        missing: that line.
     """
     found = [(row, files_of(*hashes)) for row in report.rows if (hashes := _hashes(row))]
     complete = [(row, files) for row, files in found if all((folder / name).is_file() for name in files.values())]

@@ -67,7 +67,7 @@ def test_one_row_not_comparable_beside_one_that_is(finished: Finished) -> None:
 
 
 def test_check_of_no_run_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no report/report\.json"):
+    with pytest.raises(UserError, match=r"expected a run directory with plan\.json or report/report\.json"):
         check(tmp_path)
 
 
