@@ -41,11 +41,11 @@ from sra.config import (
 from sra.model.flops import count as work_of
 
 FORWARDS_PER_STEP = 3
-"""A backward pass costs two forward passes, so that a training step without alignment is worth three evaluations."""
+"""A backward pass costs two forward passes: a training step without alignment costs three evaluations."""
 STATE_BYTES = 4 * 5
-"""Of one parameter on a training device: weight, gradient, two moments of AdamW, average, each in float32."""
+"""Per parameter on a training device: weight, gradient, two moments of AdamW, average, each in float32."""
 MOMENT_BYTES = 4 * 2
-"""The part of it that `train.shard: optimizer` divides among the processes."""
+"""The part that `train.shard: optimizer` divides among the processes."""
 CODEC = CodecConfig()
 """The published networks' latents."""
 FAMILIES: dict[str, Literal["sit", "dit"]] = {"SiT": "sit", "DiT": "dit"}
@@ -65,7 +65,7 @@ class Network:
 
     @property
     def model(self) -> ModelConfig:
-        """Only of the published sizes: others are matched by name, never scaled."""
+        """Settings; only for published sizes, others are matched by name."""
         size = SIZES[self.size]
         return ModelConfig(
             family=self.family, size=size, patch=self.patch, resolution=self.resolution, convention="sra"
@@ -117,18 +117,18 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one stage costs; None: not known."""
+    """Estimated cost of one stage; None: unknown."""
 
     gpu_hours: float | None = None
     """Hours of one device."""
     memory_bytes: float | None = None
     """Of one device."""
     how: str = ""
-    """Where hours and memory come from, or why there are none."""
+    """Source of the numbers, or why there are none."""
 
 
 def load_table() -> Table:
-    """The measured table where there is one, else the published one.
+    """Load the measured table, or the published one if nothing was measured.
 
     Raises:
         UserError: a measured table that cannot be read.
@@ -141,12 +141,14 @@ def load_table() -> Table:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: not a cost table: {where}: {first['msg']}; remove it or measure anew") from error
+        raise UserError(
+            f"{path}: expected a cost table: {where}: {first['msg']}; remove the file or measure again"
+        ) from error
 
 
 @cache
 def _published() -> Table:
-    """Hours per epoch, the last incomplete batch dropped, at 256 px and patch 2; GB of one device."""
+    """The published table: hours per epoch (incomplete last batch dropped) at 256 px and patch 2; GB of one device."""
     registry = load_registry()
     facts = registry.cost_source
     images = registry.data.images // facts.global_batch * facts.global_batch
@@ -192,14 +194,14 @@ def _closest(
     usable = [r for r in rates if r.size == name or (r.size in SIZES and name in SIZES)]
     if not usable:
         return None
-    wanted, shape = work_of(model, codec).forward, (name, model.patch, model.resolution)
+    flops, shape = work_of(model, codec).forward, (name, model.patch, model.resolution)
     known = [(r, (r.size, r.patch, r.resolution) == shape) for r in usable]
-    ratios = [(r, 1.0 if same else wanted / work_of(r.model, CODEC).forward) for r, same in known]
+    ratios = [(r, 1.0 if same else flops / work_of(r.model, CODEC).forward) for r, same in known]
     return min(ratios, key=lambda pair: (abs(math.log(pair[1])), pair[0].precision != precision))
 
 
 def _how(table: Table, rate: Network, ratio: float, *remarks: str) -> str:
-    """Where a number comes from: the table, the scaling, what else is to be known."""
+    """Source of an estimate: the table, the scaling, remarks."""
     scaled = (
         [] if ratio == 1 else [f"{rate.family}-{rate.size}/{rate.patch} {rate.resolution} px x {ratio:.3g} by FLOPs"]
     )
@@ -236,7 +238,7 @@ def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -
 
 
 def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> float | None:
-    """The training state is counted; the rest of what was measured grows with the work done for one batch."""
+    """Memory of one device: the counted training state, and the measured rest scaled by the work for one batch."""
     if rate.memory_bytes is None:
         return None
     state = parameters(job.model, job.codec, head=job.align is not None) * STATE_BYTES

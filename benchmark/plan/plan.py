@@ -18,16 +18,16 @@ from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, t
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All stages in an order that runs, and the runs they serve."""
+    """The stages of a manifest, in running order."""
 
     loaded: Loaded
     stages: tuple[Stage, ...]
     absent: tuple[str, ...]
-    """Inputs that are not there: `run` refuses, `plan` only says so."""
+    """Missing inputs: `run` refuses them, `plan` lists them."""
 
 
 class _Planner:
-    """Collects stages, one per key: variants share what they can."""
+    """Collects stages, one for each key: variants share those with equal settings and inputs."""
 
     def __init__(self, directory: RunDirectory, smoke: bool) -> None:
         self.directory, self.smoke = directory, smoke
@@ -63,7 +63,7 @@ class _Planner:
         return stage
 
     def place(self, path: str) -> list[Any]:
-        """Identity of an input; remembers it when it is absent."""
+        """Fingerprint of an input; notes it as absent if it is missing."""
         identity = fingerprint(path)
         if identity[-1] == "absent" and path not in self.absent:
             self.absent.append(path)
@@ -71,10 +71,10 @@ class _Planner:
 
 
 def make_plan(loaded: Loaded, directory: RunDirectory) -> Plan:
-    """Every stage that the manifest's runs need.
+    """List every stage that the runs of a manifest need.
 
     Raises:
-        ManifestError: runs that cannot stand in one table.
+        ManifestError: `train.epochs` of a data set of unknown size.
     """
     planner = _Planner(directory, loaded.smoke)
     for run in loaded.runs:
@@ -92,7 +92,7 @@ def in_order(stages: Collection[Stage]) -> tuple[Stage, ...]:
 
 
 def _located(run: Run) -> Run:
-    """The run with `asset:NAME` replaced by paths."""
+    """Return the run with `asset:NAME` replaced by paths."""
     path, score, data = located(run.codec.path), run.score, run.data
     return dataclasses.replace(
         run,
@@ -139,7 +139,7 @@ def _images(planner: _Planner, run: Run) -> Stage:
 
 
 def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[int | None, str, Any]]:
-    """Latents and training; returns (step, weights file, identity) of each set of weights to sample."""
+    """Add latents and training; returns (step, weights file, identity) of each set of weights to sample."""
     assert run.train is not None
     job = LatentsJob(data=run.data, codec=run.codec, resolution=run.model.resolution, flipped=run.train.flip)
     source = images.key if images else planner.place(str(run.data.latents))
@@ -166,27 +166,27 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
 
 
 def _total_steps(run: Run) -> int:
-    """Optimizer steps; `epochs` needs a data set whose size is known before it is read."""
+    """Optimizer steps of a training run."""
     assert run.train is not None
     if run.train.steps is not None:
         return run.train.steps
     count = image_count(run.data)
     if not isinstance(count, int):
         raise ManifestError(
-            f"train.epochs: the number of images of split {run.data.split!r} is not known before they are read; "
-            "give train.steps, or split: imagenet-train"
+            f"train.epochs: expected data of known size, such as split imagenet-train, got split {run.data.split!r}; "
+            "set train.steps instead"
         )
     assert run.train.epochs is not None
     return run.train.epochs * (count // run.train.global_batch)
 
 
 def is_hub_id(place: str) -> bool:
-    """Whether a codec's place names a repository of the hub rather than a file or folder."""
+    """Whether the path of a codec is the id of a hub repository rather than a file or folder."""
     return not place.startswith(("embedded:", "/", ".", "~", "$")) and not Path(place).exists()
 
 
 def _codec_identity(planner: _Planner, run: Run) -> Any:
-    """A hub id names its content by its revision; a folder by what is in it."""
+    """Identity of a codec: id and revision on the hub, or fingerprint of a folder."""
     path = run.codec.path
     return [path, run.codec.revision] if is_hub_id(path) else planner.place(path)
 
@@ -218,7 +218,7 @@ def _score(
     step: int | None = None,
     early: bool = False,
 ) -> None:
-    """Score one sample set, of `count` images where that is known; at a milestone only with the protocol's tool."""
+    """Add the scoring of one sample set of `count` images (None: unknown); at a milestone only with adm."""
     reference, reference_identity = _reference(planner, run, images)
     graph_identity = planner.place(run.score.graph)
     suffix = f"-step{step}" if early else ""
@@ -257,7 +257,7 @@ def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, 
 
 
 def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:
-    """(`done` or `to run`, why)."""
+    """Return (`done` or `to run`, why)."""
     if is_done(stage.directory, stage.key):
         return "done", "finished with these settings"
     if (stage.directory / "done.json").is_file():
@@ -269,7 +269,7 @@ def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:
 
 
 def _changed(stage: Stage, directory: RunDirectory) -> str | None:
-    """What differs from an earlier stage of the same name."""
+    """Settings that differ from the last stage of the same name; None if there is none."""
     earlier = sorted(directory.stages.glob(f"{stage.name}-????????/stage.json"), key=lambda p: p.stat().st_mtime)
     document = read_json(earlier[-1]) if earlier else None
     if document is None:

@@ -31,8 +31,8 @@ from sra.config import UserError
 __all__ = ["RunDirectory", "fingerprint", "key_of", "read_json", "write_json"]
 
 
-DYING_SECONDS = 120.0
-"""How long a run waits for the jobs of a runner that died: they save their work first."""
+LOCK_WAIT_SECONDS = 120.0
+"""How long a run waits for the jobs of a dead runner, which save their work first."""
 
 
 class StoreError(UserError):
@@ -40,7 +40,7 @@ class StoreError(UserError):
 
 
 def key_of(document: Any) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON form."""
+    """First 16 hexadecimal digits of the SHA-256 of the canonical JSON form."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -65,7 +65,7 @@ def fingerprint(place: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths of one run, and what they hold."""
+    """Paths of one run, and its lock."""
 
     root: Path
 
@@ -80,13 +80,13 @@ class RunDirectory:
         return self.root / "report"
 
     def create(self) -> None:
-        """Make the folders.
+        """Create the folders.
 
         Raises:
             StoreError: the place is a file, or cannot be written.
         """
         if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"--out {self.root}: found a file, a folder is needed")
+            raise StoreError(f"--out {self.root}: expected a folder, got a file")
         try:
             self.stages.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,21 +106,21 @@ class RunDirectory:
 
     @property
     def cluster(self) -> Path:
-        """Folder of what a cluster's jobs are submitted from."""
+        """Folder of batch scripts and logs of a cluster's jobs."""
         return self.root / "cluster"
 
     @contextmanager
     def locked(self, keys: Sequence[str] | None = None, *, patient: bool = False) -> Iterator[IO[str]]:
-        """Hold the run directory, or only some of its stages, against other runners; yields the open lock file.
+        """Lock the run directory, or some of its stages, against other runners; yields the open lock file.
 
-        The lock belongs to the open file, not to a process: jobs inherit it as their standard input, whatever launches
-        them, and the kernel drops it when the last of them has ended. A run whose runner was killed is thus waited for
-        while its jobs save, and no two jobs ever write to one directory. A stage's part of the file is the byte at the
-        place that its key gives, so that stages of one run can be worked on side by side.
+        The lock belongs to the open file, not to a process: jobs inherit it as their standard input, and the kernel
+        releases it when the last of them has ended. So a new run waits while the jobs of a killed runner save, and two
+        jobs never write to one directory. The lock of a stage is one byte of the file, at an offset derived from its
+        key, so that stages of one run can run side by side.
 
         Args:
             keys: of the stages; None: the whole run.
-            patient: wait for a living holder, too: a cluster may start a job again while it still ends elsewhere.
+            patient: wait for a living holder, too: a cluster may restart a job while it is still ending elsewhere.
 
         Raises:
             StoreError: another runner holds it, or the file system knows no locks.
@@ -136,7 +136,7 @@ class RunDirectory:
             yield handle
 
     def _lock(self, handle: IO[str], start: int, length: int, patient: bool) -> None:
-        deadline = time.monotonic() + DYING_SECONDS
+        deadline = time.monotonic() + LOCK_WAIT_SECONDS
         said = False
         while not self._try(handle, start, length):
             owners = self._owners(handle)
@@ -164,7 +164,7 @@ class RunDirectory:
         return True
 
     def _owners(self, handle: IO[str]) -> list[tuple[int, str]]:
-        """Processes and hosts that may hold the lock: of the whole run, then of single stages."""
+        """Process id and host of each runner that may hold the lock: of the whole run, then of single stages."""
         handle.seek(0)
         number, _, host = handle.read().strip().partition(" ")
         owners = [(int(number), host)] if number.isdigit() and host else []
@@ -183,12 +183,12 @@ def is_alive(process: int, host: str) -> bool:
 
 
 def outputs_of(directory: Path, names: tuple[str, ...]) -> dict[str, int]:
-    """Sizes in bytes of a stage's declared outputs (files), which must exist."""
+    """Sizes in bytes of the output files of a stage; raises FileNotFoundError."""
     return {name: (directory / name).stat().st_size for name in names}
 
 
 def is_done(directory: Path, key: str) -> bool:
-    """Whether a stage finished with this key and its outputs still have the sizes it left."""
+    """Whether a stage finished with this key and its outputs still have their recorded sizes."""
     done = read_json(directory / "done.json")
     if done is None or done.get("key") != key:
         return False

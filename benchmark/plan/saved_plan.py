@@ -31,8 +31,12 @@ def resolved_manifest(loaded: Loaded) -> str:
     return loaded.resolved_yaml() + (shown if allowances else "")
 
 
+_SHARED_FIELDS = ("name", "key", "inputs", "variants", "step", "smoke")
+"""Fields that a stage and its record have in common."""
+
+
 class SavedStage(BaseModel):
-    """A stage in the file; its directory is relative to the run's folder of stages."""
+    """A stage in `plan.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,6 +44,7 @@ class SavedStage(BaseModel):
     name: str
     key: str
     directory: str
+    """Name of its directory."""
     job: dict[str, Any]
     """Settings, validated by the class of the kind."""
     inputs: Inputs
@@ -50,14 +55,14 @@ class SavedStage(BaseModel):
     @classmethod
     def of(cls, stage: Stage) -> Self:
         """The record of a stage."""
-        own = {name: getattr(stage, name) for name in ("name", "key", "inputs", "variants", "step", "smoke")}
-        return cls(kind=stage.kind.name, directory=stage.directory.name, job=to_plain(stage.job), **own)
+        shared = {name: getattr(stage, name) for name in _SHARED_FIELDS}
+        return cls(kind=stage.kind.name, directory=stage.directory.name, job=to_plain(stage.job), **shared)
 
     def stage(self, directory: RunDirectory) -> Stage:
         """The stage, with the current path of its run directory."""
-        own = {name: getattr(self, name) for name in ("name", "key", "inputs", "variants", "step", "smoke")}
+        shared = {name: getattr(self, name) for name in _SHARED_FIELDS}
         job = from_plain(STAGE_KINDS[self.kind].job, self.job)
-        return Stage(directory=directory.stages / self.directory, job=job, **own)
+        return Stage(directory=directory.stages / self.directory, job=job, **shared)
 
 
 class SavedPlan(BaseModel):
@@ -65,14 +70,13 @@ class SavedPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_: Literal[2] = Field(alias="schema")
+    schema_: Literal[2] = Field(default=2, alias="schema")
     command: str
     """Command line that made it."""
     manifest: str
     """Path of the manifest, as it was given."""
     name: str
-    runs: tuple[dict[str, Any], ...]
-    """Settings of each run, validated by `Run`."""
+    runs: tuple[Run, ...]
     smoke: bool
     notes: tuple[str, ...]
     stages: tuple[SavedStage, ...]
@@ -102,16 +106,17 @@ def _upgraded_stage(old: dict[str, Any]) -> dict[str, Any]:
 def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:
     """Write the runs and stages of a plan, with the command line that made it."""
     saved = SavedPlan(
-        schema=2,
         command=command,
         manifest=str(plan.loaded.path),
         name=plan.loaded.name,
-        runs=tuple(to_plain(run) for run in plan.loaded.runs),
+        runs=plan.loaded.runs,
         smoke=plan.loaded.smoke,
         notes=plan.loaded.notes,
         stages=tuple(SavedStage.of(stage) for stage in plan.stages),
     )
-    write_json(directory.root / PLAN, saved.model_dump(mode="json", by_alias=True))
+    # The dump of a run would leave out what its alignment has beyond the base class.
+    document = saved.model_dump(mode="json", by_alias=True) | {"runs": to_plain(saved.runs)}
+    write_json(directory.root / PLAN, document)
 
 
 def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
@@ -125,12 +130,11 @@ def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
         return None
     try:
         saved = SavedPlan.model_validate(document)
-        runs = tuple(from_plain(Run, run) for run in saved.runs)
         stages = tuple(stage.stage(directory) for stage in saved.stages)
     except (UserError, ValidationError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{directory.root / PLAN}: expected a plan of this version: {reason}") from error
-    loaded = Loaded(path=Path(saved.manifest), name=saved.name, runs=runs, smoke=saved.smoke, notes=saved.notes)
+    loaded = Loaded(path=Path(saved.manifest), name=saved.name, runs=saved.runs, smoke=saved.smoke, notes=saved.notes)
     return Plan(loaded=loaded, stages=stages, absent=()), saved.command
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from benchmark.plan import cost
-from benchmark.plan.counts import checkpoint_bytes, image_bytes, image_count, latent_bytes, parameters, weights_bytes
+from benchmark.plan.counts import (
+    FLOAT32_BYTES,
+    checkpoint_bytes,
+    image_bytes,
+    image_count,
+    latent_bytes,
+    parameters,
+    weights_bytes,
+)
 from benchmark.plan.run_directory import RunDirectory, read_json
 from evaluator.tools import TOOL_MODULES
 from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
@@ -20,7 +28,6 @@ EXTRACTOR_TOOLS = ("clean-fid", "torch-fidelity")
 """Tools with an Inception network of their own, which the graph's can replace."""
 FEATURES_PER_IMAGE = 2048 + 17 * 17 * 7
 """Pooled and spatial features of the ADM graph, as cached by the tools of its protocol."""
-FLOAT32_BYTES = 4
 RECORD_BYTES = 1_000_000
 """A score record and a log."""
 
@@ -74,14 +81,19 @@ class StageKind(ABC, Generic[J]):
     """Raised when the outputs for the same settings change: finished stages of older versions run again."""
     distributed: bool = False
     """Whether several processes can share one job."""
+    batched: bool = False
+    """Whether all stages of the kind run in one process: importing torch or TensorFlow takes seconds."""
+    job_module: str
+    """Python module that is run."""
+    fixed_outputs: tuple[str, ...] = ()
 
-    @abstractmethod
-    def module(self, job: J) -> str:
+    def module(self, job: J) -> str:  # noqa: ARG002
         """Python module that is run."""
+        return self.job_module
 
-    @abstractmethod
-    def outputs(self, job: J, step: int | None) -> tuple[str, ...]:
+    def outputs(self, job: J, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
         """Files that must exist afterwards, relative to the stage's directory."""
+        return self.fixed_outputs
 
     @abstractmethod
     def places(self, job: J) -> tuple[str | None, ...]:
@@ -96,8 +108,8 @@ class StageKind(ABC, Generic[J]):
         return cost.Estimate(gpu_hours=0.0, how="no network is run")
 
     def batch(self, stage: Stage) -> str:
-        """Stages of the same batch run in one process: importing torch or TensorFlow takes seconds."""
-        return stage.key
+        """Stages of the same batch run in one process."""
+        return self.name if self.batched else stage.key
 
     def label(self, job: J) -> str:  # noqa: ARG002
         """Name of a batch of several stages in logs and queues."""
@@ -119,13 +131,8 @@ class StageKind(ABC, Generic[J]):
 
 
 class _Images(StageKind[ImagesJob]):
-    name, job = "images", ImagesJob
-
-    def module(self, job: ImagesJob) -> str:  # noqa: ARG002
-        return "sra.data.images"
-
-    def outputs(self, job: ImagesJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
-        return ("images/dataset.json",)
+    name, job, job_module = "images", ImagesJob, "sra.data.images"
+    fixed_outputs = ("images/dataset.json",)
 
     def places(self, job: ImagesJob) -> tuple[str | None, ...]:
         return (job.data.images, job.data.latents)
@@ -136,10 +143,7 @@ class _Images(StageKind[ImagesJob]):
 
 
 class _Latents(StageKind[LatentsJob]):
-    name, job = "latents", LatentsJob
-
-    def module(self, job: LatentsJob) -> str:  # noqa: ARG002
-        return "sra.data.latents"
+    name, job, job_module = "latents", LatentsJob, "sra.data.latents"
 
     def outputs(self, job: LatentsJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
         return ("moments.npy", *(("flipped.npy",) if job.flipped else ()), "labels.npy", "latents.json")
@@ -155,10 +159,7 @@ class _Latents(StageKind[LatentsJob]):
 
 
 class _Train(StageKind[TrainJob]):
-    name, job, distributed = "train", TrainJob, True
-
-    def module(self, job: TrainJob) -> str:  # noqa: ARG002
-        return "sra.training.train"
+    name, job, job_module, distributed = "train", TrainJob, "sra.training.train", True
 
     def outputs(self, job: TrainJob, step: int | None) -> tuple[str, ...]:
         return tuple(f"weights/step-{step:08d}.safetensors" for step in (*job.train.milestones, step))
@@ -180,10 +181,7 @@ class _Train(StageKind[TrainJob]):
 
 
 class _StandIn(StageKind[StandInJob]):
-    name, job = "standin", StandInJob
-
-    def module(self, job: StandInJob) -> str:  # noqa: ARG002
-        return "sra.interop.standin"
+    name, job, job_module, batched = "standin", StandInJob, "sra.interop.standin", True
 
     def outputs(self, job: StandInJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
         return ("weights.pt" if job.images is None else "samples.npz",)
@@ -196,18 +194,11 @@ class _StandIn(StageKind[StandInJob]):
             return Disk(job.images * image_bytes(job.model.resolution))
         return Disk(parameters(job.model, job.codec, head=True) * FLOAT32_BYTES)
 
-    def batch(self, stage: Stage) -> str:  # noqa: ARG002
-        return self.name
-
 
 class _Sample(StageKind[SampleJob]):
-    name, job, distributed = "sample", SampleJob, True
-
-    def module(self, job: SampleJob) -> str:  # noqa: ARG002
-        return "sra.sampling.sample"
-
-    def outputs(self, job: SampleJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
-        return ("samples.npz", "labels.npy", "grid.png")
+    name, job, job_module = "sample", SampleJob, "sra.sampling.sample"
+    distributed = batched = True
+    fixed_outputs = ("samples.npz", "labels.npy", "grid.png")
 
     def places(self, job: SampleJob) -> tuple[str | None, ...]:
         return (job.codec.path, job.checkpoint)
@@ -218,18 +209,13 @@ class _Sample(StageKind[SampleJob]):
     def cost(self, job: SampleJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
         return cost.estimate_sampling(job, table)
 
-    def batch(self, stage: Stage) -> str:  # noqa: ARG002
-        return self.name
-
 
 class _Score(StageKind[ScoreJob]):
     name, job, version = "score", ScoreJob, 2
+    fixed_outputs = ("scores.json",)
 
     def module(self, job: ScoreJob) -> str:
         return TOOL_MODULES[job.tool]
-
-    def outputs(self, job: ScoreJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
-        return ("scores.json",)
 
     def places(self, job: ScoreJob) -> tuple[str | None, ...]:
         return (job.reference, job.graph)

@@ -135,7 +135,7 @@ def test_a_measured_table_comes_first(no_measured_table: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"train": [{"family": "sit"}]}, {"trian": []}, {"schema": 2}])
 def test_a_damaged_table_is_refused(no_measured_table: Path, wrong: dict[str, object]) -> None:
     no_measured_table.write_text(json.dumps({**MEASURED, **wrong}))
-    with pytest.raises(UserError, match=rf"perf\.json: not a cost table: {next(iter(wrong))}"):
+    with pytest.raises(UserError, match=rf"perf\.json: expected a cost table: {next(iter(wrong))}"):
         load_table()
 
 
