@@ -36,7 +36,7 @@ class Configuration:
     block_out_t: int
     """The teacher's block."""
     t_max: float
-    """How much cleaner the teacher's time is at most."""
+    """Largest difference between the student's and the teacher's time."""
     cfg_scale: float
     guidance_low: float
     guidance_high: float
