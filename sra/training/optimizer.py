@@ -15,7 +15,7 @@ def make_optimizer(module: nn.Module, config: TrainConfig, *, fused: bool = Fals
     """Make AdamW with the manifest's settings, fused or in torch's default implementation.
 
     With `train.shard: optimizer` and several processes, each process updates its part of the parameters and sends it to
-    the others (ZeRO stage 1). AdamW treats every element by itself, so the numbers are the same.
+    the others (ZeRO stage 1). AdamW updates every element independently, so the numbers are the same.
     """
     settings: dict[str, Any] = {
         "lr": config.lr,

@@ -181,7 +181,7 @@ class Trainer:
 
         Raises:
             job.Stopped: on request, with a checkpoint of the last complete step.
-            NonFiniteError: before the step that would have spoiled the weights.
+            NonFiniteError: before the step that would have corrupted the weights.
         """
         self.resume()
         try:
