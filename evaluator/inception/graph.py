@@ -32,6 +32,6 @@ def resolve(name: str) -> Graph:
     """
     path = embedded.GRAPH if name == "embedded:digits" else Path(name)
     if not path.is_file():
-        raise EvaluatorError(f"--graph {name}: not found; a frozen .pb file or embedded:digits is needed")
+        raise EvaluatorError(f"--graph: expected a frozen .pb file or embedded:digits, got {name!r}: not found")
     shown = name if name.startswith("embedded:") else path.name
     return Graph(shown, path, hashlib.sha256(path.read_bytes()).hexdigest())

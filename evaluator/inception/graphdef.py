@@ -77,7 +77,7 @@ def read(path: Path) -> dict[str, Node]:
     try:
         graph.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise EvaluatorError(f"--graph {path}: not a frozen TensorFlow graph") from error
+        raise EvaluatorError(f"--graph {path}: expected a frozen TensorFlow graph") from error
     nodes: dict[str, Node] = {}
     for node in graph.node:
         # Control inputs (^name) order execution and carry no tensor.

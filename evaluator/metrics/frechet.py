@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 from threadpoolctl import threadpool_limits
 
 from evaluator.metrics.rows import Array, Rows, blocks
 
+PARTS = 4
+"""Partial sums of products, which bound the growth of rounding errors."""
 WORK_ROWS = 66
 """Rows of workspace of the eigenvalues: blocks of dsytrd have 64 at most."""
 
@@ -36,16 +38,18 @@ def gaussian(features: Rows) -> Gaussian:
     first = next(blocks(features))
     shift = np.mean(first, axis=0, dtype=np.float64)
     total = np.zeros((1, width), first.dtype)
-    sums, scatter = np.zeros(width), np.zeros((width, width))
-    for block in blocks(features):
+    sums, scatters = np.zeros((PARTS, width)), [np.zeros((width, width), order="F") for _ in range(PARTS)]
+    for number, block in enumerate(blocks(features)):
         total = np.add.reduce(np.concatenate([total, block]), axis=0, keepdims=True)
-        centred = block - shift
-        sums += centred.sum(axis=0)
-        scatter += centred.T @ centred
-    scatter -= np.outer(sums, sums) / count
+        centred, part = block - shift, number % PARTS
+        sums[part] += centred.sum(axis=0)
+        # The lower triangle of x^T x, added in place.
+        scatters[part] = blas.dsyrk(1.0, centred.T, beta=1.0, c=scatters[part], lower=1, overwrite_c=1)
+    sum64, scatter = np.add.reduce(sums), np.add.reduce(scatters)
+    scatter -= np.outer(sum64, sum64) / count
     scatter /= count - 1
     mean = np.asarray(np.true_divide(total[0], np.intp(count))).astype(total.dtype)
-    return Gaussian(mean, scatter)
+    return Gaussian(mean, np.tril(scatter) + np.tril(scatter, -1).T)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

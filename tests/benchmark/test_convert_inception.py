@@ -19,7 +19,8 @@ def call(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("graph", "message"), [("README.md", "not a frozen TensorFlow graph"), ("asset:inception-graph", "sra-bench fetch")]
+    ("graph", "message"),
+    [("README.md", "expected a frozen TensorFlow graph"), ("asset:inception-graph", "sra-bench fetch")],
 )
 def test_what_is_no_graph_is_refused_in_one_line(tmp_path, monkeypatch, graph, message):
     monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path / "assets"))

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import sys
 
 import numpy as np
 import pytest
 
-from evaluator.tools.base import Result
+from evaluator.tools.base import Result, silent_stderr
 from evaluator.tools.score_record import AdmSettings, FeatureWidths
 from sra.common.errors import ToolError
 
@@ -123,3 +124,18 @@ def test_a_tool_that_cannot_run_leaves_its_reason(run_tool, files):
     assert record.error == "no weights"
     assert record.metrics == {}
     assert record.settings is None
+
+
+def lose_and_fail() -> None:
+    with silent_stderr():
+        os.write(2, b"lost")
+        raise ImportError
+
+
+def test_only_what_is_written_to_stderr_within_is_lost(capfd):
+    os.write(2, b"before ")
+    with pytest.raises(ImportError):
+        lose_and_fail()
+    os.write(2, b"after")
+    print(" and", file=sys.stderr)
+    assert capfd.readouterr().err == "before after and\n"

@@ -176,7 +176,7 @@ def test_missing_paths(tmp_path):
         open_images(tmp_path / "no.npz")
     with pytest.raises(DataError, match="found no images"):
         open_images(tmp_path)
-    with pytest.raises(EvaluatorError, match="embedded:digits is needed"):
+    with pytest.raises(EvaluatorError, match=r"--graph: .* got 'no\.pb'"):
         resolve("no.pb")
 
 

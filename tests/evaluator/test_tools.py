@@ -84,7 +84,7 @@ def test_bad_graph_and_bad_samples_give_one_line(tmp_path, digits):
     reference = ["--reference", digits / "b.npz", "--json", tmp_path / "s.json"]
     done = call("evaluator.tools.adm", "--samples", digits / "a.npz", *reference, "--graph", tmp_path / "bad.pb")
     assert done.returncode == 2
-    assert "not a frozen TensorFlow graph" in done.stderr
+    assert "expected a frozen TensorFlow graph" in done.stderr
     done = call("evaluator.tools.clean_fid", "--samples", tmp_path / "no.npz", *reference, "--graph", "embedded:digits")
     assert done.returncode == 2
     assert "no.npz: not found" in done.stderr
