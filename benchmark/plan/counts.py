@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pathlib import Path
 
 from benchmark.plan.run_directory import read_json
@@ -58,7 +60,7 @@ def latent_bytes(job: LatentsJob) -> int | None:
     count = image_count(job.data)
     if count is None:
         return None
-    numbers = 2 * job.codec.channels * (job.resolution // job.codec.factor) ** 2 * (2 if job.flipped else 1)
+    numbers = math.prod(job.codec.moments_shape(job.resolution)) * (2 if job.flipped else 1)
     return count * numbers * (FLOAT32_BYTES // 2 if job.data.latent_dtype == "float16" else FLOAT32_BYTES)
 
 

@@ -15,15 +15,15 @@ STOPPED = 75
 
 
 class UserError(Exception):
-    """Bad input: which file and key, what was found, what is allowed. Ends a job with exit code 2."""
+    """Bad input: which file and key, what is expected, what was given. Ends a job with exit code 2."""
 
 
 class ConfigError(UserError, ValueError):
-    """A setting that does not exist or does not fit the others."""
+    """An unknown setting, or one that does not fit the others."""
 
 
 class DataError(UserError):
-    """A file that is missing, damaged or of another shape than the settings say."""
+    """A file that is missing, damaged or does not match the settings."""
 
 
 class EvaluatorError(UserError):
@@ -35,11 +35,11 @@ class ToolError(Exception):
 
 
 def disk_trouble(error: OSError, place: str) -> str | None:
-    """One line for a disk that takes no more, or nothing at all; None for any other error.
+    """One line for a full, read-only or otherwise unusable disk; None for any other error.
 
     Args:
-        error: what the system said.
-        place: what was being written, where the error names no file.
+        error: of the system call.
+        place: the output, if the error names no file.
     """
     reasons = {
         errno.ENOSPC: "no space left on the disk",
@@ -72,8 +72,8 @@ def expected(where: str, what: str, got: object, near: Iterable[str] = ()) -> st
 
     Args:
         where: file, option or key, as the user wrote it.
-        what: what is allowed there.
-        got: what was found; a string is quoted.
+        what: allowed values, in words.
+        got: the given value; a string is quoted.
         near: allowed names, of which the closest to `got` is suggested.
     """
     return f"{where}: expected {what}, got {got!r}{did_you_mean(str(got), near)}"

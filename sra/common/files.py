@@ -18,11 +18,11 @@ TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it when the block ends well, removed when it does not.
+    """A temporary path beside `path`, moved onto it when the block succeeds, removed when it fails.
 
     Args:
-        path: where the content shall stand.
-        durable: whether to wait for the disk; many small files that can be made again need not.
+        path: of the finished file.
+        durable: whether to fsync; not needed for many small files that can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -55,9 +55,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written in a folder and its subfolders.
+    """Remove unfinished files of a killed process from a folder and its subfolders.
 
-    Only for a folder that nobody writes to: a file of a living `replacing` would go too.
+    Only for a folder that no process writes to: files of a running `replacing` are removed too.
     """
     for place in (folder, *(entry for entry in folder.iterdir() if entry.is_dir())):
         for path in place.glob(".*"):
@@ -93,10 +93,10 @@ def sha256_file(path: Path) -> str:
 
 
 COST_TABLE = ("perf.json", "SRA_BENCH_PERF")
-"""Name and variable of what `sra-bench perf` measures and `plan` uses."""
+"""File name and environment variable of the speeds that `sra-bench perf` measures and `plan` uses."""
 
 
 def cache_file(name: str, variable: str) -> Path:
-    """Where a file of this machine's user stands: $variable, else in `sra-bench` of the user's cache."""
+    """Path of a user's cache file: $variable, else `sra-bench/NAME` in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return Path(os.environ.get(variable) or cache / "sra-bench" / name).expanduser()

@@ -19,12 +19,12 @@ T = TypeVar("T")
 # Read by pydantic from a plain dataclass: unknown keys are errors, docstrings under fields are descriptions.
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True, "allow_inf_nan": False}
 CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
-"""Hints whose parts may be settings."""
+"""Type hints that may contain settings."""
 
 
 @cache
 def adapter(cls: type) -> TypeAdapter[Any]:
-    """Building one costs as much as all the rest of a plan: once a class, not once a variant."""
+    """The adapter of a class, cached: building one takes as long as the rest of a plan."""
     return TypeAdapter(cls)
 
 
@@ -53,7 +53,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as it is meant: of two equal keys one would be lost without a word."""
+    """Safe YAML that refuses a key given twice in a mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()
@@ -65,7 +65,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """A document, without aliases: what is written twice can be changed apart.
+    """Parse a YAML document; aliases become copies that can be changed separately.
 
     Raises:
         yaml.YAMLError: not YAML, a key that stands twice, or an alias that holds itself.
@@ -77,7 +77,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def plain_copy(value: Any) -> Any:
-    """Mappings and lists copied, all else as it is."""
+    """Copy mappings and lists, recursively."""
     if isinstance(value, dict):
         return {k: plain_copy(v) for k, v in value.items()}
     return [plain_copy(v) for v in value] if isinstance(value, list) else value
@@ -88,9 +88,9 @@ def validated(cls: type[T], document: Any, where: str, name: str) -> T:
 
     Args:
         cls: a frozen dataclass that refuses unknown keys.
-        document: as YAML has it.
-        where: the file or option, as its user knows it.
-        name: what its keys stand in.
+        document: plain mappings and lists.
+        where: file or option, for the error.
+        name: of the mapping, for the error.
 
     Raises:
         UserError: bad input, in one line.
@@ -104,7 +104,7 @@ def validated(cls: type[T], document: Any, where: str, name: str) -> T:
 
 
 def one_line(cls: type, error: ValidationError, name: str) -> str:
-    """The first problem: key, what is wrong, what was found, the nearest name of an unknown key."""
+    """Describe the first error: key, what is expected, what was given, the nearest name of an unknown key."""
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"] if re.fullmatch(r"[\w-]+", str(part))]
     owner, keys = _owner(cls, [str(part) for part in problem["loc"]], name)
@@ -129,7 +129,7 @@ def prefixed(section: str, message: str) -> str:
 
 
 def _owner(cls: type, location: list[str], name: str) -> tuple[str, list[str]]:
-    """The settings that a key stands in: their name, and their keys."""
+    """Name and keys of the settings that a key belongs to."""
     current = cls
     for part in location[:-1]:
         hint = typing.get_type_hints(current).get(part) if dataclasses.is_dataclass(current) else None

@@ -26,9 +26,9 @@ from sra.data.source import Reader, Source, open_source
 from sra.runtime import job
 
 PART = 1000
-"""Images per folder and per record."""
+"""Images per folder and per progress record."""
 POOL_FROM = 10_000
-"""From this many images on, starting processes costs less than it saves."""
+"""Images from which on starting processes costs less than it saves."""
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -36,15 +36,15 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), resample=Image.Resampling.BOX)
     scale = size / min(image.size)
-    wanted = (round(image.width * scale), round(image.height * scale))
-    image = image.resize(wanted, resample=Image.Resampling.BICUBIC)
+    resized = (round(image.width * scale), round(image.height * scale))
+    image = image.resize(resized, resample=Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
 
 @dataclass(frozen=True)
 class Part:
-    """Up to 1,000 images that stand in one folder."""
+    """Up to 1,000 images of one output folder."""
 
     number: int
     names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Part:
 
     @property
     def record(self) -> Path:
-        """Written when the part is whole."""
+        """Progress record, written when the part is finished."""
         return self.out / "parts" / f"{self.number:05d}.json"
 
     def place(self, index: int) -> str:
@@ -64,7 +64,7 @@ class Part:
         """Crop and write every image, calling `made` after each; returns how many there are.
 
         Raises:
-            DataError: an image that is not an image, named.
+            DataError: a file that is not a whole image.
             job.Stopped: on request.
         """
         converted: Counter[str] = Counter()
@@ -85,11 +85,11 @@ class Part:
             return image.convert("RGB")
         except ValueError as error:
             where = f"data.images {self.reader.place}: {name}"
-            raise DataError(f"{where}: mode {image.mode} cannot be converted to RGB") from error
+            raise DataError(f"{where}: expected a mode convertible to RGB, got {image.mode}") from error
 
 
 def _oddities(image: Image.Image, name: str) -> Iterator[str]:
-    """What has to be converted: a mode that is not RGB, a format that the name denies."""
+    """Conversions of an image: a mode that is not RGB, a format other than its suffix."""
     if image.mode != "RGB":
         yield image.mode
     suffix = PurePosixPath(name).suffix.lower().lstrip(".")
@@ -98,10 +98,10 @@ def _oddities(image: Image.Image, name: str) -> Iterator[str]:
 
 
 def prepare(config: ImagesJob, out: Path) -> None:
-    """Write every image as a PNG of the wanted size; `dataset.json` comes last.
+    """Write every image as a PNG of the configured size, `dataset.json` last.
 
     Raises:
-        DataError: an image that is not an image, named.
+        DataError: a file that is not a whole image.
     """
     listing = out / "images" / "dataset.json"
     if listing.is_file():

@@ -23,16 +23,16 @@ def parse_labels(text: str | bytes, where: str) -> dict[str, int]:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{where}: not JSON: {error}") from error
+        raise DataError(f"{where}: expected JSON, got: {error}") from error
     entries = document.get("labels") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
         found = "nothing" if not entries else type(entries).__name__
-        raise DataError(f"{where}: key 'labels': found {found}, a list of [name, class index] is needed")
+        raise DataError(f"{where}: labels: expected a list of [name, class index], got {found}")
     table: dict[str, int] = {}
     for entry in entries:
         name, label = _pair(entry, where)
         if name in table:
-            raise DataError(f"{where}: {name} is listed twice")
+            raise DataError(f"{where}: labels: expected each name once, got {name} twice")
         table[name] = label
     return table
 
@@ -41,7 +41,7 @@ def _pair(entry: object, where: str) -> tuple[str, int]:
     match entry:
         case [str(name), int(label)] if not isinstance(label, bool) and label >= 0:
             return name, label
-    raise DataError(f"{where}: found the entry {json.dumps(entry)[:80]}, [name, class index from 0] is needed")
+    raise DataError(f"{where}: labels: expected [name, class index from 0], got {json.dumps(entry)[:80]}")
 
 
 def read_labels(path: Path) -> dict[str, int]:
@@ -69,8 +69,8 @@ def check_names(listed: Collection[str], present: Collection[str], where: str) -
         DataError: one of them, by name, and how many.
     """
     for names, problem in (
-        (set(present) - set(listed), "dataset.json has no label for"),
-        (set(listed) - set(present), "dataset.json lists what is not there:"),
+        (set(present) - set(listed), "expected a label in dataset.json for"),
+        (set(listed) - set(present), "expected the file of dataset.json"),
     ):
         if names:
             raise DataError(f"{where}: {problem} {min(names)} ({len(names)} in all)")
@@ -82,8 +82,8 @@ def check_split(split: str, images: int, classes: int, where: str) -> None:
     Raises:
         DataError: another number of images or classes.
     """
-    wanted = SPLITS.get(split, (images, classes))
-    if (images, classes) != wanted:
+    known = SPLITS.get(split, (images, classes))
+    if (images, classes) != known:
         raise DataError(
-            f"{where}: found {images} images in {classes} classes; split {split} has {wanted[0]} in {wanted[1]}"
+            f"{where}: expected {known[0]} images in {known[1]} classes (split {split}), got {images} in {classes}"
         )

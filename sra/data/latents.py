@@ -19,7 +19,7 @@ from sra.common.errors import DataError
 from sra.common.files import sha256_file
 from sra.config import CODEC_FILES, LatentsJob
 from sra.data.labels import check_split, read_labels
-from sra.data.packed import FACTS, Array, PackedFolder, PackedWriter, adopt, check_shape, is_packed
+from sra.data.packed import FACTS, FLIPPED, Array, PackedFolder, PackedWriter, adopt, check_shape, is_packed
 from sra.data.public_layout import PublicLatents, find_public, pack
 from sra.model.vae import Codec, codec_folder, load_codec
 from sra.runtime import job
@@ -39,7 +39,7 @@ class PackedLatents(PackedFolder):
 
         Args:
             indices: (N,) images.
-            mirrored: (N,) bool, which of them to take from the mirrored images; none: no image is mirrored.
+            mirrored: (N,) bool, which of them to take from the mirrored images; None: no image is mirrored.
         """
         moments = np.ascontiguousarray(self.moments[indices], dtype=np.float32)
         if mirrored is not None:
@@ -62,7 +62,7 @@ def encode(config: LatentsJob, images: Path, out: Path) -> None:
     shape = (len(table), *config.codec.moments_shape(config.resolution))
     with PackedWriter(out, shape, config.data.latent_dtype, flipped=config.flipped) as writer:
         progress = job.Progress("latents", len(table), " images", done=writer.done)
-        for pixels in _loaded(images / "images", list(table)[writer.done :], config.batch):
+        for pixels in _read_batches(images / "images", list(table)[writer.done :], config.batch):
             job.check_stop()
             writer.write(*_moments(config, codec, pixels))
             progress.update(len(pixels))
@@ -71,14 +71,14 @@ def encode(config: LatentsJob, images: Path, out: Path) -> None:
 
 
 def _moments(config: LatentsJob, codec: Codec, pixels: Tensor) -> list[Array]:
-    """Moments of a batch of images (n, H, W, 3), and of its mirrored copy where wanted."""
+    """Moments of a batch of images (n, H, W, 3) and, if asked for, of its mirrored copy."""
     versions = [pixels, pixels.flip(2)] if config.flipped else [pixels]
     found = [codec.moments(version).cpu().numpy() for version in versions]
     check_shape(found[0].shape[1:], config.codec.moments_shape(config.resolution), f"codec.path {config.codec.path}")
     return found
 
 
-def _loaded(folder: Path, names: list[str], batch: int) -> Iterator[Tensor]:
+def _read_batches(folder: Path, names: list[str], batch: int) -> Iterator[Tensor]:
     """Batches (n, H, W, 3) uint8; the next one is read while the codec works on this one."""
     starts = range(0, len(names), batch)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -97,14 +97,14 @@ def _pixels(path: Path) -> Array:
     try:
         return np.asarray(Image.open(path).convert("RGB"))
     except (OSError, SyntaxError) as error:
-        raise DataError(f"{path}: not a whole image: {error}") from error
+        raise DataError(f"{path}: expected a whole image, got: {error}") from error
 
 
-def take_in(config: LatentsJob, out: Path) -> None:
-    """Latents that `data.latents` names: packed ones are linked, those in the public layout packed once.
+def use_existing(config: LatentsJob, out: Path) -> None:
+    """Use the latents of `data.latents`: link packed ones, pack those in the public layout.
 
     Raises:
-        DataError: neither layout, another shape, truncated, without labels, or without the mirrored images wanted.
+        DataError: neither layout, another shape, truncated, without labels, or without the mirrored latents.
     """
     if is_packed(out):
         print("latents are complete", flush=True)
@@ -117,9 +117,9 @@ def take_in(config: LatentsJob, out: Path) -> None:
         check_split(config.data.split, packed.count, packed.classes, where)
         adopt(packed, out, flipped=config.flipped)
     elif public is None:
-        raise DataError(f"{where}: found neither {FACTS} (packed) nor vae-sd/dataset.json (public layout)")
+        raise DataError(f"{where}: expected {FACTS} (packed) or vae-sd/dataset.json (public layout), got neither")
     elif config.flipped:
-        raise DataError(f"{where}: the public layout has no mirrored latents, which train.flip needs")
+        raise DataError(f"{where}: expected packed latents with {FLIPPED} for train.flip, got the public layout")
     else:
         source = PublicLatents(public)
         check_shape(source.shape, config.codec.moments_shape(config.resolution), where)
@@ -136,7 +136,7 @@ def main(arguments: list[str]) -> None:
     options: Any = parser.parse_args(arguments)
     config = job.read_config(options.config, LatentsJob)
     if config.data.latents is not None:
-        take_in(config, options.out)
+        use_existing(config, options.out)
     else:
         encode(config, options.images, options.out)
 

@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 FACTS, MOMENTS, FLIPPED, LABELS = "latents.json", "moments.npy", "flipped.npy", "labels.npy"
 PROGRESS = "progress.json"
 SAVE_SECONDS = 5.0
-"""How much work a writer that is killed may lose."""
+"""Seconds between saves of the progress: the most work that a kill loses."""
 
 
 class PackedFolder:
@@ -47,15 +47,17 @@ class PackedFolder:
             )
             count, classes = int(self.facts["count"]), int(self.facts["classes"])
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise DataError(f"{path}: not a whole folder of packed latents: {error}") from error
+            raise DataError(f"{path}: expected a whole folder of packed latents, got: {error}") from error
         if not 0 < len(self.moments) == len(self.labels) == count:
             raise DataError(
-                f"{path}: {len(self.moments)} latents, {len(self.labels)} labels, {FACTS} says {count}: they must agree"
+                f"{path}: expected {count} latents and labels ({FACTS}), got {len(self.moments)} and {len(self.labels)}"
             )
         if self.flipped is not None and self.flipped.shape != self.moments.shape:
-            raise DataError(f"{path}: {FLIPPED} is {self.flipped.shape}, {MOMENTS} {self.moments.shape}")
+            raise DataError(
+                f"{path}: {FLIPPED}: expected the shape {self.moments.shape} of {MOMENTS}, got {self.flipped.shape}"
+            )
         if self.moments.ndim != 4 or self.labels.dtype.kind != "i" or self.labels.min() < 0:
-            raise DataError(f"{path}: {MOMENTS} must be (N, 2C, h, w) and {LABELS} classes from 0")
+            raise DataError(f"{path}: expected {MOMENTS} of shape (N, 2C, h, w) and classes from 0 in {LABELS}")
         self.count, self.classes = count, classes
         self.shape = tuple(self.moments.shape[1:])
 
@@ -65,28 +67,28 @@ class PackedFolder:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a folder says that it holds packed latents."""
+    """Whether a folder holds packed latents."""
     return (path / FACTS).is_file()
 
 
-def check_shape(found: tuple[int, ...], wanted: tuple[int, ...], where: str) -> None:
+def check_shape(found: tuple[int, ...], expected: tuple[int, ...], where: str) -> None:
     """Refuse latents of another codec or resolution.
 
     Raises:
-        DataError: (2C, h, w) found is not the one wanted.
+        DataError: not the expected (2C, h, w).
     """
-    if found != wanted:
-        raise DataError(f"{where}: latents are {found} (C, H, W), the manifest says {wanted}")
+    if found != expected:
+        raise DataError(f"{where}: expected latents of shape {expected} (2C, h, w), got {found}")
 
 
 class PackedWriter:
     """Fills a folder of packed latents from front to back; a new writer continues where the last one stopped.
 
-    A context manager: leaving it, in whatever way, saves the progress.
+    A context manager; leaving it saves the progress, also after an exception.
     """
 
     def __init__(self, out: Path, shape: tuple[int, ...], dtype: str, *, flipped: bool = False) -> None:
-        """Start, or continue an interrupted one.
+        """Start, or continue an interrupted writer.
 
         Args:
             out: the folder.
@@ -115,7 +117,7 @@ class PackedWriter:
             self._save()
 
     def _found(self) -> int:
-        """Rows that an earlier writer with the same plan has left."""
+        """Rows that an earlier writer with the same plan wrote."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             state = json.loads((self.out / PROGRESS).read_text())
             if state["plan"] == self._plan and all((self.out / name).is_file() for name in self._names):
@@ -139,11 +141,11 @@ class PackedWriter:
         write_json(self.out / PROGRESS, {"plan": self._plan, "done": self.done})
 
     def finish(self, labels: list[int], facts: dict[str, Any]) -> None:
-        """Write the labels, then `latents.json`: without it no reader takes the arrays for whole.
+        """Write the labels, then `latents.json`, which marks the folder as complete.
 
         Args:
             labels: classes of all rows.
-            facts: what else is known of the latents.
+            facts: more keys of `latents.json`.
         """
         assert self.done == self.shape[0] == len(labels), (self.done, self.shape, len(labels))
         for array in self._arrays:
@@ -156,7 +158,7 @@ class PackedWriter:
 
 
 def _reserve(path: Path) -> None:
-    """Take the disk space of a sparse file now: a full disk is an error here, and the end of the process later."""
+    """Allocate the disk space of a sparse file: a full disk is an error now, and would be a SIGBUS later."""
     with path.open("r+b") as handle:
         os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
@@ -166,20 +168,20 @@ def _hashes(out: Path, names: list[str]) -> dict[str, str]:
 
 
 def write_facts(out: Path, shape: tuple[int, ...], dtype: str, classes: int, facts: dict[str, Any]) -> None:
-    """`latents.json` of arrays that stand in place."""
+    """Write `latents.json` of finished arrays."""
     count, channels, height, width = shape
     known = {"count": count, "channels": channels, "height": height, "width": width, "dtype": dtype}
     write_json(out / FACTS, {**known, "classes": classes, **facts, "complete": True})
 
 
 def adopt(source: PackedFolder, out: Path, *, flipped: bool) -> None:
-    """Make `out` a folder of the same latents without copying them: links, hard where the file system allows it.
+    """Link the latents of a folder into `out`, by hard links if the file system allows it.
 
     Raises:
-        DataError: mirrored latents are wanted and there are none.
+        DataError: mirrored latents are asked for and missing.
     """
     if flipped and source.flipped is None:
-        raise DataError(f"{source.path}: has no {FLIPPED}, which train.flip needs")
+        raise DataError(f"{source.path}: expected {FLIPPED} for train.flip, got none")
     out.mkdir(parents=True, exist_ok=True)
     for name in source.names():
         if name != FLIPPED or flipped:

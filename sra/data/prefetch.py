@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Prefetcher(Generic[T]):
-    """Numbered batches, read up to `workers` ahead of their use; what a batch holds does not depend on `workers`."""
+    """Numbered batches, read up to `workers` ahead of their use; their content does not depend on `workers`."""
 
     def __init__(self, choose: Callable[[int], tuple[Any, ...]], read: Callable[..., T], workers: int) -> None:
-        """Nothing is read before the first `get`.
+        """Set up; nothing is read before the first `get`.
 
         Args:
             choose: number of a batch to the arguments of `read`; called in order, by the caller's thread.
@@ -22,13 +22,13 @@ class Prefetcher(Generic[T]):
         """
         self.choose, self.read, self.workers = choose, read, workers
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="loader")
-        self._asked: dict[int, Future[T]] = {}
+        self._futures: dict[int, Future[T]] = {}
 
     def get(self, number: int) -> T:
         """Batch `number`; the following ones are requested, too."""
         if self.workers == 0:
             return self.read(*self.choose(number))
-        for coming in range(number, number + self.workers + 1):
-            if coming not in self._asked:
-                self._asked[coming] = self._pool.submit(self.read, *self.choose(coming))
-        return self._asked.pop(number).result()
+        for later in range(number, number + self.workers + 1):
+            if later not in self._futures:
+                self._futures[later] = self._pool.submit(self.read, *self.choose(later))
+        return self._futures.pop(number).result()

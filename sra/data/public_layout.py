@@ -23,9 +23,9 @@ from sra.runtime import job
 
 FOLDER, LISTING = "vae-sd", "dataset.json"
 BATCH = 256
-"""Files that are read together."""
+"""Files per batch."""
 READERS = 16
-"""Threads that read small files: they wait for the disk, not for a core."""
+"""Threads that read small files; they wait for the disk, not for a core."""
 
 
 def find_public(path: Path) -> Path | None:
@@ -39,7 +39,7 @@ def place_of(index: int) -> str:
 
 
 class PublicLatents:
-    """A folder in the public layout; images stand in the order of their sorted names, as the authors read them."""
+    """A folder in the public layout; images are in the order of their sorted names, as the authors read them."""
 
     def __init__(self, place: Path) -> None:
         """List the folder and its labels.
@@ -65,9 +65,9 @@ class PublicLatents:
             moments: Array = np.load(self.place / name, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"{self.place / name}: not a whole array: {reason}") from error
+            raise DataError(f"{self.place / name}: expected a whole array, got: {reason}") from error
         if moments.ndim != 3 or moments.dtype.kind != "f":
-            raise DataError(f"{self.place / name}: found {moments.dtype} {moments.shape}, (2C, h, w) is needed")
+            raise DataError(f"{self.place / name}: expected floats (2C, h, w), got {moments.dtype} {moments.shape}")
         return moments
 
     def batches(self, start: int) -> Iterator[Array]:
@@ -79,12 +79,12 @@ class PublicLatents:
     def _checked(self, name: str) -> Array:
         moments = self.read(name)
         if moments.shape != self.shape:
-            raise DataError(f"{self.place / name}: is {moments.shape} (C, H, W), the others are {self.shape}")
+            raise DataError(f"{self.place / name}: expected shape {self.shape} as the others, got {moments.shape}")
         return moments
 
 
 def pack(source: PublicLatents, out: Path, dtype: str) -> None:
-    """Public layout to packed; an interrupted call continues.
+    """Convert the public layout to packed latents; an interrupted call continues.
 
     Raises:
         DataError: a file that is truncated or of another shape.
@@ -99,10 +99,10 @@ def pack(source: PublicLatents, out: Path, dtype: str) -> None:
 
 
 def unpack(source: PackedFolder, out: Path) -> None:
-    """Packed to public layout, `dataset.json` last; an interrupted call continues.
+    """Convert packed latents to the public layout, `dataset.json` last; an interrupted call continues.
 
     Args:
-        source: its mirrored latents have no place in this layout.
+        source: mirrored latents are left out, as the layout has no place for them.
         out: the folder that will hold `vae-sd`.
     """
     folder = out / FOLDER
@@ -137,7 +137,7 @@ def convert(source: Path, target: Path, to: str, dtype: str = "float32") -> str:
     if not is_packed(source) and public is None:
         raise DataError(f"{source}: expected {FACTS} (packed) or {FOLDER}/{LISTING} (public layout), got neither")
     if to == ("packed" if is_packed(source) else "public"):
-        raise DataError(f"{source}: is in the layout {to!r} already")
+        raise DataError(f"{source}: expected another layout than {to!r}, got the same")
     if target.is_file():
         raise DataError(f"{target}: expected a folder, got a file")
     if to == "public":

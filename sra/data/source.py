@@ -21,7 +21,7 @@ from sra.data.labels import check_names, check_split, parse_labels
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 KAGGLE_TRAIN = "ILSVRC/Data/CLS-LOC/train"
 """Where Kaggle's `imagenet-object-localization-challenge` keeps the training images."""
-# Every format has errors of its own for a damaged file; all of them mean the same to a user.
+# Each format raises errors of its own for a damaged file.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -35,7 +35,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads members of one place; small enough to be sent to another process."""
+    """Reader of a folder's or zip's members; small enough to be sent to another process."""
 
     place: str
     """Folder, zip file or `embedded:digits`."""
@@ -55,7 +55,7 @@ class Reader:
             image.load()
         except UNREADABLE as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-            raise DataError(f"data.images {self.place}: {name}: not a whole image ({reason})") from error
+            raise DataError(f"data.images {self.place}: {name}: expected a whole image, got {reason}") from error
         return image
 
     def content(self, name: str) -> bytes:
@@ -69,7 +69,7 @@ def _archive(place: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(place)
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"data.images {place}: neither a folder nor a zip file ({error})") from error
+        raise DataError(f"data.images {place}: expected a folder or a zip file, got: {error}") from error
 
 
 @functools.cache
@@ -99,12 +99,12 @@ def open_source(data: DataConfig, resolution: int) -> Source:
         return Source([str(i) for i in range(len(classes))], classes, Reader(data.images, resolution))
     path = Path(data.images)
     if not path.exists():
-        raise DataError(f"data.images {path}: not found; a folder or a zip of images is needed")
+        raise DataError(f"data.images {path}: expected a folder or a zip of images, got no such file")
     reader = Reader(str(path), resolution)
     listed, prefix = _members(path)
     names = sorted(name for name in listed if PurePosixPath(name).suffix.lower() in SUFFIXES)
     if not names:
-        raise DataError(f"data.images {path}: found no images ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"data.images {path}: expected images ({', '.join(sorted(SUFFIXES))}), got none")
     labels = _labels(data, reader, names, prefix, f"{prefix}dataset.json" in listed)
     check_split(data.split, len(names), len(set(labels)), f"data.images {path}")
     return Source(names, labels, reader)
@@ -122,7 +122,7 @@ def _members(path: Path) -> tuple[set[str], str]:
 
 
 def _walk(root: Path, start: Path) -> list[str]:
-    """Files below `start`, relative to `root`; no file is asked for its state (there may be a million)."""
+    """Files below `start`, relative to `root`; without a stat per file (there may be a million)."""
     names = []
     for folder, _, files in os.walk(start, followlinks=True):
         relative = Path(folder).relative_to(root).as_posix()
@@ -131,7 +131,7 @@ def _walk(root: Path, start: Path) -> list[str]:
 
 
 def _hidden(name: str) -> bool:
-    """What macOS and file browsers add to folders and zips."""
+    """Whether macOS or a file browser added the file."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
@@ -141,7 +141,7 @@ def _labels(data: DataConfig, reader: Reader, names: list[str], prefix: str, has
     own = [name.removeprefix(prefix) for name in names]
     if data.labels == "dataset.json" or (data.labels == "auto" and has_json):
         if not has_json:
-            raise DataError(f"{where}: data.labels is dataset.json, and there is none")
+            raise DataError(f"{where}: expected dataset.json (data.labels), got none")
         try:
             text = reader.content(f"{prefix}dataset.json")
         except UNREADABLE as error:
@@ -151,7 +151,7 @@ def _labels(data: DataConfig, reader: Reader, names: list[str], prefix: str, has
         return [table[name] for name in own]
     loose = [name for name in own if "/" not in name]
     if loose:
-        raise DataError(f"{where}: {loose[0]} lies in no class folder, and there is no dataset.json")
+        raise DataError(f"{where}: expected dataset.json or class folders, got {loose[0]} outside of them")
     tops = [name.split("/")[0] for name in own]
     classes = {c: i for i, c in enumerate(sorted(set(tops)))}
     return [classes[top] for top in tops]

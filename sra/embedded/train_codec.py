@@ -52,10 +52,10 @@ def train(codec: Any, images: Tensor) -> None:
 
 @torch.no_grad()
 def normalise(codec: Any, images: Tensor) -> None:
-    """Give every latent channel mean 0 and deviation 1, exactly undone before the decoder.
+    """Give every latent channel mean 0 and standard deviation 1, exactly undone before the decoder.
 
-    z' = (z - m) / s is folded into the two 1x1 convolutions around the latent, so that any reader of the format
-    gets it, with scale 1: rows of the mean, biases of the log variance, and the decoder's input.
+    z' = (z - m) / s is folded into the two 1x1 convolutions around the latent, so that every reader of the format
+    uses it with scale 1: rows of the mean, biases of the log variance, and the decoder's input.
     """
     latents = torch.cat([codec.encode(x).latent_dist.mean for x in torch.split(images, 128)])
     m, s = latents.mean((0, 2, 3)), latents.std((0, 2, 3))

@@ -23,7 +23,7 @@ from sra.model.transformer import DiffusionTransformer, build, initialise
 from sra.runtime import job
 
 STD = 0.02
-"""Of the layers that training would start at zero: a network that predicts nothing would hide a wrong convention."""
+"""Standard deviation of layers that training starts at zero: an all-zero output would hide a wrong convention."""
 
 
 def make_weights(config: StandInJob, out: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sra.config import GROUP_0_DIVISOR, AlignmentWork, AlignSettings, CodecConfig, ModelConfig
 
 SINUSOIDS = 256
-"""Inputs of the timestep's MLP."""
+"""Input size of the timestep's MLP."""
 BACKWARD = 2
 """A backward pass multiplies by the weights and by the inputs: twice the forward pass."""
 

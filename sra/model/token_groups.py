@@ -13,12 +13,12 @@ from torch import Tensor
 class Groups:
     """Two groups of tokens, each with a condition of its own, for dual-timestep training.
 
-    Inside the blocks the tokens stand in the groups' order, cut into equal pieces that lie in one group each; a piece
-    is a row of the batch with one condition, so that adaLN is computed for N x 2 conditions and never for N x T.
+    Inside the blocks the tokens are sorted by group and cut into equal pieces, each within one group. A piece is a row
+    of the batch with one condition, so that adaLN is computed for N x 2 conditions instead of N x T.
     """
 
     order: Tensor
-    """(N, T) positions of the tokens: those of group 0 first."""
+    """(N, T) positions of the tokens, those of group 0 first."""
     sizes: tuple[int, int]
     """Tokens in each group, the same in every sample."""
     separated: bool = False

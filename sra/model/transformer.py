@@ -18,7 +18,7 @@ from sra.model.token_groups import Groups
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Everything that decides the shapes of the weights."""
+    """Settings that determine the shapes of the weights."""
 
     depth: int
     width: int
@@ -202,7 +202,7 @@ class DiffusionTransformer(nn.Module):
         self.x_embedder = PatchEmbedding(shape.channels, shape.width, shape.patch)
         self.t_embedder = TimestepEmbedding(shape.width, shape.time_scale)
         self.y_embedder = LabelEmbedding(shape.classes, shape.width)
-        # A buffer: saved with the weights, outside the optimizer, the gradient norm and the average.
+        # A buffer: saved with the weights, but not part of optimizer, gradient norm and EMA.
         self.register_buffer("pos_embed", position_encoding(shape.width, shape.grid // shape.patch)[None])
         self.blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.depth))
         self.final_layer = FinalLayer(shape.width, shape.patch, shape.outputs)
@@ -215,19 +215,19 @@ class DiffusionTransformer(nn.Module):
 
     @property
     def null_label(self) -> int:
-        """Index of the label that means no class."""
+        """Index of the null label (no class)."""
         return self.shape.classes
 
     def forward(
         self, x: Tensor, t: Tensor, y: Tensor, tap: int | None = None, groups: Groups | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The raw prediction, and the output of block `tap` where asked.
+        """The raw prediction and, if asked for, the output of block `tap`.
 
         Args:
             x: (N, C, H, W) noisy latents.
-            t: (N,) times, as the family means them; (2, N) with groups.
+            t: (N,) times of the family; (2, N) with groups.
             y: (N,) labels.
-            tap: block, counted from 1, whose output (N, T, D) is returned too.
+            tap: block, counted from 1, whose output (N, T, D) is also returned.
             groups: two groups of tokens with a time each.
 
         Returns:
@@ -302,7 +302,7 @@ def shape_of(model: ModelConfig, codec: CodecConfig) -> Shape:
 
 
 def build(model: ModelConfig, codec: CodecConfig, *, head: bool = False) -> DiffusionTransformer:
-    """A network with the weights that torch gives it; see `initialise`."""
+    """A network with torch's default weights; see `initialise`."""
     return DiffusionTransformer(shape_of(model, codec), head=head)
 
 
@@ -315,7 +315,7 @@ def compile_blocks(network: DiffusionTransformer) -> None:
 
 
 def initialise(network: DiffusionTransformer, seed: int) -> None:
-    """DiT's initialisation from one seed. The head has its own: without it all else is equal."""
+    """Initialise as DiT does, from one seed. The head has its own generator: all else is equal without it."""
     generator = torch.Generator().manual_seed(seed)
     body = [(name, module) for name, module in network.named_modules() if not name.startswith("ap_head")]
     for _, module in body:

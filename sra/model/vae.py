@@ -13,7 +13,7 @@ from sra.common.errors import DataError
 from sra.config import CodecConfig, check_codec_folder
 
 PIXELS = 64 * 256 * 256
-"""That are encoded or decoded at a time: 13 GB of a decoder's memory, whatever the resolution."""
+"""Pixels encoded or decoded at a time: 13 GB of a decoder's memory at any resolution."""
 
 
 class Codec:
@@ -46,7 +46,7 @@ class Codec:
 
 
 def _parts(batch: Tensor, pixels: int) -> list[Tensor]:
-    """A batch in parts that go through the module together, each image of so many pixels."""
+    """Split a batch into parts of at most `PIXELS`; `pixels` is the number in one image."""
     size = max(1, PIXELS // pixels)
     return [batch[start : start + size] for start in range(0, len(batch), size)]
 
@@ -62,7 +62,7 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu") -> Codec
     Raises:
         DataError: a folder without its files, or a hub id that is not in the local cache and cannot be fetched.
     """
-    # diffusers costs seconds to import; jobs that need no codec do not pay.
+    # diffusers takes seconds to import: only jobs that need a codec do.
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     folder = codec_folder(config)
@@ -77,7 +77,7 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu") -> Codec
             use_safetensors=True,
         )
     except (OSError, ValueError) as error:
-        reason = None if local else _absence(config)
+        reason = None if local else _why_missing(config)
         raise DataError(
             f"codec.path {config.path}: {reason or f'cannot be loaded: {str(error).splitlines()[0]}'}"
         ) from error
@@ -85,24 +85,24 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu") -> Codec
     codec = Codec(module, config.scale, device)
     if (channels, codec.factor) != (config.channels, config.factor):
         raise DataError(
-            f"codec.path {config.path}: has {channels} channels and factor {codec.factor}, "
-            f"the manifest says {config.channels} and {config.factor}"
+            f"codec.path {config.path}: expected {config.channels} channels and factor {config.factor} "
+            f"(the manifest's), got {channels} and {codec.factor}"
         )
     return codec
 
 
-def _absence(config: CodecConfig) -> str | None:
-    """Why a hub id gave no codec, where it is not in the cache: diffusers' own words are about a file it lacks."""
+def _why_missing(config: CodecConfig) -> str | None:
+    """Why a hub id gave no codec; None if it is in the cache. diffusers' own message names only a missing file."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     try:
         found = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
     except ValueError:
-        return "neither a folder nor an id of the hub"
+        return "expected a folder or a hub id, got neither"
     if isinstance(found, str):
         return None
-    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub did not give it"
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub did not send it"
     return (
-        f"not in the hub's cache {constants.HF_HUB_CACHE}, and {why}; "
-        "name its folder, or an asset that `sra-bench fetch` gets, such as asset:sd-vae-ft-ema"
+        f"expected a file in the hub's cache {constants.HF_HUB_CACHE}, got none, and {why}; "
+        "give its folder, or an asset of `sra-bench fetch` such as asset:sd-vae-ft-ema"
     )

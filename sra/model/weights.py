@@ -40,9 +40,9 @@ def fill(network: DiffusionTransformer, state: dict[str, Tensor], source: str) -
     """Load a state strictly.
 
     Args:
-        network: is filled.
+        network: to load into.
         state: names to tensors.
-        source: where the state comes from, for the error.
+        source: of the state, for the error.
 
     Raises:
         DataError: names are missing or unexpected, or shapes differ.
@@ -58,30 +58,30 @@ def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
         DataError: missing, damaged or unsafe file.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such checkpoint")
+        raise DataError(f"{path}: expected a checkpoint, got no file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Each format has errors of its own for a damaged file; all of them mean the same to a user.
-        raise DataError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
+        # Each format raises errors of its own for a damaged file.
+        raise DataError(f"{path}: expected weights, got: {str(error).splitlines()[0]}") from error
     state = document.get(which, document) if isinstance(document, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{path}: found no state {which!r} of named tensors")
+        raise DataError(f"{path}: expected a state {which!r} of named tensors, got none")
     return state
 
 
-def _check(source: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    missing = sorted(wanted.keys() - found.keys())
-    unexpected = sorted(found.keys() - wanted.keys())
+def _check(source: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
     shapes = [
-        f"{name} {tuple(found[name].shape)} for {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & found.keys())
-        if found[name].shape != wanted[name].shape
+        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name].shape
     ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
+    kinds = (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes))
     problems = [f"{kind}: {', '.join(n[:5])}{' ...' if len(n) > 5 else ''}" for kind, n in kinds if n]
     if problems:
-        raise DataError(f"{source}: does not fit the manifest's network; {'; '.join(problems)}")
+        raise DataError(f"{source}: expected weights of the manifest's network, got {'; '.join(problems)}")

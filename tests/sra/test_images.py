@@ -69,7 +69,7 @@ def test_the_zip_of_a_mac(tmp_path):
 
 def test_counts_of_imagenet_are_checked_before_any_work(tmp_path):
     data = DataConfig(images=str(place(tmp_path / "in", KAGGLE)), split="imagenet-train")
-    with pytest.raises(DataError, match="found 2 images in 2 classes; split imagenet-train has 1281167 in 1000"):
+    with pytest.raises(DataError, match=r"expected 1281167 images in 1000 classes .*imagenet-train.*got 2 images in 2"):
         prepare(ImagesJob(data=data, resolution=16), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -77,18 +77,18 @@ def test_counts_of_imagenet_are_checked_before_any_work(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "not JSON"),
-        ("[1]", "key 'labels': found nothing"),
-        ('{"labels": null}', "key 'labels': found nothing"),
-        ('{"labels": {"a.png": 1}}', "key 'labels': found dict"),
-        ('{"labels": [["a.png"]]}', r'found the entry \["a.png"\]'),
+        ("{", "expected JSON"),
+        ("[1]", "labels: .*got nothing"),
+        ('{"labels": null}', "labels: .*got nothing"),
+        ('{"labels": {"a.png": 1}}', "labels: .*got dict"),
+        ('{"labels": [["a.png"]]}', r'labels: .*got \["a.png"\]'),
         ('{"labels": [["a.png", "cat"]]}', "class index from 0"),
         ('{"labels": [["a.png", 1.5]]}', "class index from 0"),
         ('{"labels": [["a.png", true]]}', "class index from 0"),
         ('{"labels": [["a.png", -1]]}', "class index from 0"),
-        ('{"labels": [["a.png", 1], ["a.png", 2]]}', "a.png is listed twice"),
-        ('{"labels": [["b.png", 1]]}', r"no label for a.png \(1 in all\)"),
-        ('{"labels": [["a.png", 1], ["b.png", 1]]}', r"lists what is not there: b.png \(1 in all\)"),
+        ('{"labels": [["a.png", 1], ["a.png", 2]]}', "labels: .*a.png twice"),
+        ('{"labels": [["b.png", 1]]}', r"a label .* for a.png \(1 in all\)"),
+        ('{"labels": [["a.png", 1], ["b.png", 1]]}', r"expected the file .* b.png \(1 in all\)"),
     ],
 )
 @pytest.mark.parametrize("make", [place, pack])
@@ -107,7 +107,7 @@ def test_labels_keep_the_listing_order():
 @pytest.mark.parametrize("make", [place, pack])
 def test_what_is_not_a_whole_image_is_named(tmp_path, make, content):
     root = make(tmp_path / "set", {"zero/bad.png": content})
-    with pytest.raises(DataError, match=r"zero/bad\.png: not a whole image") as caught:
+    with pytest.raises(DataError, match=r"zero/bad\.png: expected a whole image") as caught:
         prepare(ImagesJob(data=DataConfig(images=str(root)), resolution=16), tmp_path / "out")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -117,13 +117,13 @@ def test_a_mode_without_a_way_to_rgb_is_named(tmp_path):
         def image(self, name):
             return Image.new("La", (20, 20))
 
-    with pytest.raises(DataError, match=r"a\.png: mode La cannot be converted to RGB"):
+    with pytest.raises(DataError, match=r"a\.png: .*La"):
         Part(0, ("a.png",), Odd("here", 16), tmp_path).make()
 
 
 def test_neither_folder_nor_zip(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"no zip")
-    with pytest.raises(DataError, match="neither a folder nor a zip file"):
+    with pytest.raises(DataError, match=r"a\.zip: expected a folder or a zip file"):
         open_source(DataConfig(images=str(tmp_path / "a.zip")), 16)
 
 
@@ -173,7 +173,7 @@ def test_a_fault_in_a_worker_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "POOL_FROM", 1)
     monkeypatch.setattr(images.os, "sched_getaffinity", lambda _: {0, 1})
     root = place(tmp_path / "set", {"zero/bad.png": b"no image"})
-    with pytest.raises(DataError, match=r"zero/bad\.png: not a whole image"):
+    with pytest.raises(DataError, match=r"zero/bad\.png: expected a whole image"):
         prepare(ImagesJob(data=DataConfig(images=str(root)), resolution=16), tmp_path / "out")
 
 

@@ -12,7 +12,7 @@ from sra.common.errors import DataError
 from sra.common.files import write_json
 from sra.config import DataConfig, LatentsJob
 from sra.data import labels, latents, public_layout
-from sra.data.latents import PackedLatents, encode, take_in
+from sra.data.latents import PackedLatents, encode, use_existing
 from sra.data.packed import PackedFolder, PackedWriter
 from sra.model.vae import Codec, load_codec
 from sra.runtime import job
@@ -78,11 +78,11 @@ def test_conversion_refuses_what_makes_no_sense(digit_latents, public, tmp_path)
 
 
 def test_packed_latents_are_linked_not_copied(latents_job, digit_latents, tmp_path):
-    take_in(latents_job(data=named(digit_latents)), tmp_path / "out")
+    use_existing(latents_job(data=named(digit_latents)), tmp_path / "out")
     assert (tmp_path / "out" / "moments.npy").samefile(digit_latents / "moments.npy")
     assert not (tmp_path / "out" / "flipped.npy").exists()
     assert PackedLatents(tmp_path / "out").count == 60
-    take_in(latents_job(data=named(digit_latents), flipped=True), tmp_path / "mirrored")
+    use_existing(latents_job(data=named(digit_latents), flipped=True), tmp_path / "mirrored")
     assert PackedLatents(tmp_path / "mirrored").flipped is not None
 
 
@@ -91,7 +91,7 @@ def test_links_across_file_systems_are_symbolic(latents_job, digit_latents, tmp_
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr("sra.data.packed.os.link", refuse)
-    take_in(latents_job(data=named(digit_latents)), tmp_path / "out")
+    use_existing(latents_job(data=named(digit_latents)), tmp_path / "out")
     assert (tmp_path / "out" / "moments.npy").is_symlink()
     assert PackedLatents(tmp_path / "out").count == 60
 
@@ -126,14 +126,14 @@ def damage(folder, kind):
 @pytest.mark.parametrize(
     ("layout", "kind", "problem"),
     [
-        ("public", "truncated", r"00000003\.npy: not a whole array"),
-        ("public", "other shape", r"00000003\.npy: is \(8, 8, 4\)"),
-        ("public", "missing label", r"no label for 00000/img-mean-std-00000000\.npy \(1 in all\)"),
-        ("public", "missing file", r"lists what is not there: 00000/img-mean-std-00000003\.npy"),
-        ("packed", "truncated", "not a whole folder of packed latents"),
-        ("packed", "other shape", r"latents are \(8, 8, 4\) \(C, H, W\), the manifest says \(8, 8, 8\)"),
-        ("packed", "missing label", "60 latents, 59 labels"),
-        ("packed", "missing file", "not a whole folder of packed latents"),
+        ("public", "truncated", r"00000003\.npy: expected a whole array"),
+        ("public", "other shape", r"00000003\.npy: .*\(8, 8, 4\)"),
+        ("public", "missing label", r"a label .* for 00000/img-mean-std-00000000\.npy \(1 in all\)"),
+        ("public", "missing file", r"expected the file .* 00000/img-mean-std-00000003\.npy"),
+        ("packed", "truncated", "copy: expected a whole folder of packed latents"),
+        ("packed", "other shape", r"expected .*\(8, 8, 8\) .*got \(8, 8, 4\)"),
+        ("packed", "missing label", "60 .*59"),
+        ("packed", "missing file", "copy: expected a whole folder of packed latents"),
     ],
 )
 def test_faults_are_named(latents_job, digit_latents, public, tmp_path, layout, kind, problem):
@@ -141,7 +141,7 @@ def test_faults_are_named(latents_job, digit_latents, public, tmp_path, layout, 
     (tmp_path / "copy" / "flipped.npy").unlink(missing_ok=True)
     config = latents_job(data=named(damage(tmp_path / "copy", kind)))
     with pytest.raises(DataError, match=problem) as caught:
-        take_in(config, tmp_path / "out")
+        use_existing(config, tmp_path / "out")
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "out" / "latents.json").exists()
 
@@ -149,12 +149,12 @@ def test_faults_are_named(latents_job, digit_latents, public, tmp_path, layout, 
 @pytest.mark.parametrize("layout", ["public", "packed"])
 def test_latents_of_another_codec_or_split_are_refused(latents_job, digit_latents, public, tmp_path, layout):
     path = {"public": public, "packed": digit_latents}[layout]
-    with pytest.raises(DataError, match=r"latents are \(8, 8, 8\).*\(8, 16, 16\)"):
-        take_in(dataclasses.replace(latents_job(data=named(path)), resolution=64), tmp_path / "out")
-    with pytest.raises(DataError, match="found 60 images in 10 classes; split imagenet-train"):
-        take_in(latents_job(data={**named(path), "split": "imagenet-train"}), tmp_path / "out")
-    with pytest.raises(DataError, match="found neither"):
-        take_in(latents_job(data=named(tmp_path)), tmp_path / "out")
+    with pytest.raises(DataError, match=r"expected .*\(8, 16, 16\).*\(8, 8, 8\)"):
+        use_existing(dataclasses.replace(latents_job(data=named(path)), resolution=64), tmp_path / "out")
+    with pytest.raises(DataError, match=r"imagenet-train.*60 images in 10"):
+        use_existing(latents_job(data={**named(path), "split": "imagenet-train"}), tmp_path / "out")
+    with pytest.raises(DataError, match=r"expected latents\.json"):
+        use_existing(latents_job(data=named(tmp_path)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -244,11 +244,11 @@ def test_flips_belong_to_positions(small, digit_latents, tmp_path):
 
 
 def test_flips_without_mirrored_latents_are_refused(small, latents_job, digit_latents, public, tmp_path):
-    take_in(latents_job(data=named(digit_latents)), tmp_path / "plain")
+    use_existing(latents_job(data=named(digit_latents)), tmp_path / "plain")
     config = dataclasses.replace(small.job, train=dataclasses.replace(small.train, flip=True))
     with pytest.raises(DataError, match=r"no mirrored latents, which train\.flip needs"):
         Trainer(config, tmp_path / "plain", tmp_path)
-    with pytest.raises(DataError, match=r"has no flipped\.npy, which train\.flip needs"):
-        take_in(latents_job(data=named(tmp_path / "plain"), flipped=True), tmp_path / "out")
-    with pytest.raises(DataError, match=r"no mirrored latents, which train\.flip needs"):
-        take_in(latents_job(data=named(public), flipped=True), tmp_path / "out")
+    with pytest.raises(DataError, match=r"flipped\.npy for train\.flip"):
+        use_existing(latents_job(data=named(tmp_path / "plain"), flipped=True), tmp_path / "out")
+    with pytest.raises(DataError, match=r"flipped\.npy for train\.flip"):
+        use_existing(latents_job(data=named(public), flipped=True), tmp_path / "out")

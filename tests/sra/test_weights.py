@@ -26,7 +26,7 @@ def test_what_does_not_fit_is_named(tmp_path, sit, model, codec, helpers):
     with pytest.raises(DataError, match=r"missing: blocks\.0\.attn\.qkv\.bias; unexpected: stranger"):
         load_network(tmp_path / "odd.pt", model, codec)
     wide = dataclasses.replace(model, classes=20)
-    with pytest.raises(DataError, match=r"misshapen: y_embedder\.embedding_table\.weight \(11, 32\) for \(21, 32\)"):
+    with pytest.raises(DataError, match=r"y_embedder\.embedding_table\.weight \(11, 32\).*\(21, 32\)"):
         load_network(GOLDEN / "published_format.pt", wide, codec, which="model")
 
 
@@ -38,6 +38,6 @@ class Exploit:
 def test_code_in_a_pickle_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"ema": Exploit()}, "bad.pt", pickle_module=pickle)
-    with pytest.raises(DataError, match="cannot be read as weights"):
+    with pytest.raises(DataError, match="expected weights"):
         read_state(Path("bad.pt"))
     assert not Path("exploited").exists()
