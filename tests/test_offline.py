@@ -82,10 +82,9 @@ def test_a_model_that_is_not_in_the_hubs_cache(shut_in, tmp_path: Path) -> None:
     code += "try: load_codec(CodecConfig(path='nobody/nothing'))\nexcept DataError as error: print(error)"
     done, tried = shut_in("-c", code)
     where = tmp_path / "hub" / "hub"
-    assert done.stdout.splitlines() == [
-        f"codec.path nobody/nothing: not in the hub's cache {where}, and HF_HUB_OFFLINE is set; "
-        "name its folder, or an asset that `sra-bench fetch` gets, such as asset:sd-vae-ft-ema"
-    ]
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("codec.path nobody/nothing: ")
+    assert all(part in line for part in (str(where), "HF_HUB_OFFLINE is set", "asset:sd-vae-ft-ema"))
     assert tried == []
 
 

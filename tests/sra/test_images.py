@@ -69,7 +69,7 @@ def test_the_zip_of_a_mac(tmp_path):
 
 def test_counts_of_imagenet_are_checked_before_any_work(tmp_path):
     data = DataConfig(images=str(place(tmp_path / "in", KAGGLE)), split="imagenet-train")
-    with pytest.raises(DataError, match=r"expected 1281167 images in 1000 classes .*imagenet-train.*got 2 images in 2"):
+    with pytest.raises(DataError, match=r"expected 1281167 images in 1000 classes .*imagenet-train.*got 2 in 2"):
         prepare(ImagesJob(data=data, resolution=16), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

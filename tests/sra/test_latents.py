@@ -67,8 +67,8 @@ def test_half_precision_is_an_option(public, tmp_path, digit_latents):
 def test_conversion_refuses_what_makes_no_sense(digit_latents, public, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, problem in (
-        ((digit_latents, tmp_path / "x", "packed"), "is in the layout 'packed' already"),
-        ((public, tmp_path / "x", "public"), "is in the layout 'public' already"),
+        ((digit_latents, tmp_path / "x", "packed"), "packed: expected another layout than 'packed'"),
+        ((public, tmp_path / "x", "public"), "expected another layout than 'public'"),
         ((tmp_path / "empty", tmp_path / "x", "packed"), "empty: expected latents.json"),
         ((digit_latents, public / "vae-sd" / "dataset.json", "public"), "dataset.json: expected a folder"),
     ):
@@ -151,7 +151,7 @@ def test_latents_of_another_codec_or_split_are_refused(latents_job, digit_latent
     path = {"public": public, "packed": digit_latents}[layout]
     with pytest.raises(DataError, match=r"expected .*\(8, 16, 16\).*\(8, 8, 8\)"):
         use_existing(dataclasses.replace(latents_job(data=named(path)), resolution=64), tmp_path / "out")
-    with pytest.raises(DataError, match=r"imagenet-train.*60 images in 10"):
+    with pytest.raises(DataError, match=r"imagenet-train.*60 in 10"):
         use_existing(latents_job(data={**named(path), "split": "imagenet-train"}), tmp_path / "out")
     with pytest.raises(DataError, match=r"expected latents\.json"):
         use_existing(latents_job(data=named(tmp_path)), tmp_path / "out")
@@ -218,7 +218,7 @@ def test_other_settings_start_anew(tmp_path):
 def test_mirrored_latents_are_those_of_the_mirrored_image(small, digit_latents, digit_images):
     packed = PackedLatents(digit_latents)
     codec = load_codec(small.codec)
-    pixels = next(latents._loaded(digit_images / "images", ["00000/img00000005.png"], 1))
+    pixels = next(latents._read_batches(digit_images / "images", ["00000/img00000005.png"], 1))
     assert not torch.equal(pixels, pixels.flip(2))
     torch.testing.assert_close(torch.from_numpy(packed.flipped[5].copy()), codec.moments(pixels.flip(2))[0])
     mirrored = np.array([False, True])
@@ -233,20 +233,20 @@ def test_flips_belong_to_positions(small, digit_latents, tmp_path):
         return Trainer(config, digit_latents, tmp_path)
 
     whole = trainer()
-    flips = np.concatenate([whole._choose(step)[1] for step in range(70)])
+    flips = np.concatenate([whole.batches._choose(step)[1] for step in range(70)])
     assert 0.4 < flips.mean() < 0.6
     halves = trainer(accumulate=2)
-    assert np.array_equal(flips, np.concatenate([halves._choose(part)[1] for part in range(140)]))
+    assert np.array_equal(flips, np.concatenate([halves.batches._choose(part)[1] for part in range(140)]))
     plain = Trainer(small.job, digit_latents, tmp_path)
     for number in range(3):
-        assert plain._choose(number)[1] is None
-        assert np.array_equal(plain._choose(number)[0], whole._choose(number)[0])
+        assert plain.batches._choose(number)[1] is None
+        assert np.array_equal(plain.batches._choose(number)[0], whole.batches._choose(number)[0])
 
 
 def test_flips_without_mirrored_latents_are_refused(small, latents_job, digit_latents, public, tmp_path):
     use_existing(latents_job(data=named(digit_latents)), tmp_path / "plain")
     config = dataclasses.replace(small.job, train=dataclasses.replace(small.train, flip=True))
-    with pytest.raises(DataError, match=r"no mirrored latents, which train\.flip needs"):
+    with pytest.raises(DataError, match=r"expected mirrored latents for train\.flip"):
         Trainer(config, tmp_path / "plain", tmp_path)
     with pytest.raises(DataError, match=r"flipped\.npy for train\.flip"):
         use_existing(latents_job(data=named(tmp_path / "plain"), flipped=True), tmp_path / "out")
