@@ -191,7 +191,7 @@ def evaluate(
     from benchmark.commands.evaluate import ToolOptions, score_samples
 
     if json_path and json_path.is_dir():
-        raise UserError(f"--json {json_path}: is a folder; a file is needed")
+        raise UserError(f"--json {json_path}: expected a file, got a folder")
     names = [t.value for t in tool] if tool else None
     options = ToolOptions(
         cache=cache,
@@ -259,7 +259,7 @@ def published(
     from benchmark.published.schema import RegistryError
 
     if as_json and markdown:
-        raise RegistryError("--json, --markdown: one of the two")
+        raise RegistryError("--json, --markdown: expected one of the two, got both")
     typer.echo(list_published(model, "json" if as_json else "markdown" if markdown else "text"))
 
 

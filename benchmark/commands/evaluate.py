@@ -10,12 +10,13 @@ from typing import Any
 
 from benchmark.assets.catalogue import located, remedy
 from benchmark.manifest.schema import TOOLS
-from benchmark.plan.run_directory import read_json
 from benchmark.plan.stages import EXTRACTOR_TOOLS, PROTOCOL_TOOLS
 from benchmark.report.crosscheck import disagreements
 from benchmark.run.executor import interpreter_of
 from benchmark.run.process import run_job
 from evaluator.tools import TOOL_MODULES, score_record
+from evaluator.tools.score_record import CleanFidSettings, ScoreRecord
+from sra.common.tables import text_table
 from sra.config import UserError
 
 
@@ -68,20 +69,22 @@ def score_samples(
     """
     for name, place in (("--samples", samples), ("--reference", reference)):
         if not place.exists():
-            raise UserError(f"{name} {place}: not found; a .npz file, a folder or a zip of images is needed")
+            raise UserError(f"{name} {place}: expected a .npz file, a folder or a zip of images, got no such file")
     where, own = _graph(graph), options or ToolOptions()
     records = {tool: _score(tool, samples, reference, where, own.argv(tool)) for tool in tools or TOOLS}
-    warnings = disagreements({tool: score_record.parse(record, tool) for tool, record in records.items()})
+    warnings = disagreements(records)
     document = {
         "schema": 1,
-        "metrics": {tool.replace("-", "_"): r["metrics"] for tool, r in records.items()},
-        "intervals": {tool.replace("-", "_"): r.get("intervals", {}) for tool, r in records.items()},
-        "errors": {tool.replace("-", "_"): r["error"] for tool, r in records.items() if r.get("error")},
+        "metrics": {tool.replace("-", "_"): r.metrics for tool, r in records.items()},
+        "intervals": {tool.replace("-", "_"): r.intervals for tool, r in records.items()},
+        "errors": {tool.replace("-", "_"): r.error for tool, r in records.items() if r.error},
         "cross_check": warnings,
-        "records": records,
+        "records": {tool: score_record.dump(r) for tool, r in records.items()},
     }
-    lines = [line for tool, record in records.items() for line in _lines(tool, record)]
-    return document, "\n".join([*lines, *(f"warning: {text}" for text in warnings)])
+    rows = [row for record in records.values() for row in _rows(record)]
+    remarks = [remark for record in records.values() for remark in _remarks(record)]
+    table = [text_table((), rows, left=(0, 1, 3))] if rows else []
+    return document, "\n".join([*table, *remarks, *(f"warning: {text}" for text in warnings)])
 
 
 def convert_inception(graph: str, out: Path) -> str:
@@ -97,46 +100,35 @@ def convert_inception(graph: str, out: Path) -> str:
 def _graph(name: str) -> str:
     where = located(name)
     if not where.startswith("embedded:") and not Path(where).is_file():
-        raise UserError(f"--graph {name}: not found{_remedy(where)}")
+        how = remedy(where)
+        allowed = "a frozen .pb file, asset:inception-graph or embedded:digits"
+        raise UserError(f"--graph {name}: expected {allowed}, got no such file{f' ({how})' if how else ''}")
     return where
 
 
-def _remedy(place: str) -> str:
-    how = remedy(place)
-    return f": {how}" if how else "; a frozen .pb file, asset:inception-graph or embedded:digits is needed"
-
-
-def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[str]) -> dict[str, Any]:
+def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[str]) -> ScoreRecord:
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "scores.json"
-        command = [
-            interpreter_of(TOOL_MODULES[tool]),
-            "-m",
-            TOOL_MODULES[tool],
-            "--samples",
-            str(samples),
-            "--json",
-            str(record),
-        ]
-        command += ["--reference", str(reference), "--graph", graph, *options]
-        run_job(tool, command)
-        found = read_json(record)
-    assert found is not None, f"{tool} left no record"
-    return found
+        module = TOOL_MODULES[tool]
+        command = [interpreter_of(module), "-m", module, "--samples", str(samples), "--json", str(record)]
+        run_job(tool, [*command, "--reference", str(reference), "--graph", graph, *options])
+        return score_record.read(record)
 
 
-def _lines(tool: str, record: dict[str, Any]) -> list[str]:
-    if record.get("error"):
-        return [f"{tool:16} could not run: {record['error']}"]
-    intervals = record.get("intervals", {})
-    lines = [
-        f"{tool:16} {name:22} {value:.6g}{_interval(intervals.get(name))}"
-        for name, value in record["metrics"].items()
-        if value is not None
-    ]
-    lines += [f"{tool:16} warning: {text}" for text in record.get("warnings", [])]
-    return lines + [f"{tool:16} {name:22} {why}" for name, why in record["settings"].get("reasons", {}).items()]
+def _rows(record: ScoreRecord) -> list[tuple[str, str, str, str]]:
+    """Tool, metric, value and interval of each metric."""
+    rows = []
+    for name, value in record.metrics.items():
+        interval = record.intervals.get(name)
+        ends = f"[{interval[0]:.6g}, {interval[1]:.6g}]" if interval else ""
+        rows.append((str(record.tool), name, f"{value:.6g}", ends))
+    return rows
 
 
-def _interval(ends: list[float] | None) -> str:
-    return f"  [{ends[0]:.6g}, {ends[1]:.6g}]" if ends else ""
+def _remarks(record: ScoreRecord) -> list[str]:
+    """Why the tool or one of its metrics could not run, and its warnings."""
+    if record.error:
+        return [f"{record.tool}: could not run: {record.error}"]
+    reasons = record.settings.reasons if isinstance(record.settings, CleanFidSettings) else {}
+    remarks = [f"{record.tool}: {name}: {reason}" for name, reason in reasons.items()]
+    return [*remarks, *(f"{record.tool}: warning: {text}" for text in record.warnings)]

@@ -156,8 +156,12 @@ class ScoreRecord(_Record):
 
 def write(record: ScoreRecord, path: Path) -> None:
     """Write a record as JSON, atomically."""
-    document = {"schema": SCHEMA, **record.model_dump(mode="json", exclude_none=True)}
-    write_bytes(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(dump(record), indent=2, allow_nan=False) + "\n").encode())
+
+
+def dump(record: ScoreRecord) -> dict[str, Any]:
+    """The JSON document of a record."""
+    return {"schema": SCHEMA, **record.model_dump(mode="json", exclude_none=True)}
 
 
 def read(path: Path) -> ScoreRecord:

@@ -169,7 +169,7 @@ def test_scores_without_a_place_or_without_a_tool_that_was_asked_for(tmp_path: P
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", arr_0=images)
     both = ["--samples", str(tmp_path / "x.npz"), "--reference", str(tmp_path / "x.npz"), "--graph", GRAPH]
-    assert "is a folder; a file is needed" in refused("evaluate", *both, "--json", str(tmp_path))
+    assert "expected a file, got a folder" in refused("evaluate", *both, "--json", str(tmp_path))
     done = call("evaluate", *both, "--tool", "clean-fid", "--assets", str(tmp_path), "--json", str(tmp_path / "s.json"))
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == "error: --tool: could not run: clean_fid"
@@ -182,7 +182,7 @@ def test_published_lists_and_refuses() -> None:
     assert "SRA paper, Table 1" in done.stdout
     assert json.loads(call("published", "--json").stdout)["rows"]
     assert "did you mean" in refused("published", "--model", "SiT-B2")
-    assert "--json, --markdown: one of the two" in refused("published", "--json", "--markdown")
+    assert "--json, --markdown: expected one" in refused("published", "--json", "--markdown")
 
 
 def test_an_unknown_published_row_is_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_clean_refuses_what_is_no_run(tmp_path: Path) -> None:
 
 def test_evaluate_without_a_graph_says_how_to_get_it(tmp_path: Path) -> None:
     line = refused("evaluate", "--samples", str(tmp_path), "--reference", str(tmp_path))
-    assert "--graph asset:inception-graph: not found" in line
+    assert "--graph asset:inception-graph: expected" in line
     assert "sra-bench fetch inception-graph" in line
 
 
