@@ -1,4 +1,4 @@
 """Inception from frozen TensorFlow graphs, in torch.
 
-`graph` finds the file, `graphdef` parses it, `convert` extracts the `network`, `folding` merges batch norms.
+`graph` finds the file, `graphdef` parses it, `convert` extracts the `network`.
 """

@@ -1,7 +1,7 @@
 """Scoring tools, each run with `python -m`, by the names that manifests use.
 
 `adm` (TensorFlow) and `adm_torch` share `adm_protocol`; `clean_fid`, `torch_fidelity`. All use `base` and write a
-`score_record`; `realism` draws the views, `quiet` silences imports.
+`score_record`; `realism` draws the views.
 """
 
 from __future__ import annotations
