@@ -81,7 +81,7 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     try:
         found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise ToolError(f"{path}: not a whole file of weights") from error
+        raise ToolError(f"{path}: expected a whole file of tensors") from error
     return found
 
 
@@ -94,7 +94,7 @@ def device() -> torch.device:
 
 
 def extract(images: ImageSet, compute: Compute) -> Array:
-    """Features of every image in memory, float32 (N, D); says how far it is."""
+    """Compute the features of every image, float32 (N, D), with progress lines."""
     progress, parts = Progress(images.path.name, images.count), []
     for batch in images.batches():
         with torch.inference_mode():

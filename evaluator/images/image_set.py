@@ -111,7 +111,7 @@ def open_images(path: Path) -> ImageSet:
         arrays = sorted(path.glob("*.npz"), key=lambda p: natural(p.name))
         return _open_shards(path, arrays) if arrays else _open_files(path)
     if not path.exists():
-        raise DataError(f"{path}: not found; a .npz file, a folder or a zip of images is needed")
+        raise DataError(f"{path}: expected a .npz file, a folder or a zip of images: not found")
     if path.suffix.lower() == ".zip":
         return _open_files(path)
     found = open_npz(path)
@@ -122,13 +122,15 @@ def _open_shards(path: Path, files: list[Path]) -> ImageSet:
     """Files named by the number of their first image, without a gap."""
     unnumbered = [file.name for file in files if not file.stem.isdigit()]
     if unnumbered:
-        raise DataError(f"{path}: {unnumbered[0]} is not a shard (<number of its first image>.npz); name one file")
+        raise DataError(f"{path}: expected shards (<number of first image>.npz) or one file, got {unnumbered[0]}")
     shards, count = [open_npz(file) for file in files], 0
     for shard in shards:
         if int(shard.path.stem) != count:
-            raise DataError(f"{path}: {shard.path.name} found where image {count} is next; a shard is missing")
+            raise DataError(f"{path}: expected a shard that starts at image {count}, got {shard.path.name}")
         if shard.shape != shards[0].shape:
-            raise DataError(f"{shard.path}: images are {shard.shape}, those of {files[0].name} {shards[0].shape}")
+            raise DataError(
+                f"{shard.path}: expected images of {shards[0].shape} as in {files[0].name}, got {shard.shape}"
+            )
         count += shard.count
     return ImageSet(path, count, shards[0].shape, lambda: _joined(shards))
 
@@ -160,11 +162,11 @@ def _open_files(path: Path) -> ImageSet:
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: not a whole zip file") from error
+            raise DataError(f"{path}: expected a whole zip file") from error
         names, load = archive.namelist(), archive.read
     names = sorted((n for n in names if n.lower().endswith(SUFFIXES)), key=natural)
     if not names:
-        raise DataError(f"{path}: found no images ({', '.join(SUFFIXES)})")
+        raise DataError(f"{path}: expected images ({', '.join(SUFFIXES)}), found no images")
     first = _decode(path, names[0], load)
 
     def read() -> Iterator[Array]:
@@ -174,7 +176,9 @@ def _open_files(path: Path) -> ImageSet:
                 images = list(pool.map(lambda name: _decode(path, name, load), part))
                 for name, image in zip(part, images, strict=True):
                     if image.shape != first.shape:
-                        raise DataError(f"{path}: {name} is {image.shape[:2]}, the first image {first.shape[:2]}")
+                        raise DataError(
+                            f"{path}: {name}: expected {first.shape[:2]} as the first image, got {image.shape[:2]}"
+                        )
                 yield np.stack(images)
 
     return ImageSet(path, len(names), (first.shape[0], first.shape[1]), read, names)
@@ -185,7 +189,7 @@ def _decode(path: Path, name: str, load: Callable[[str], bytes]) -> Array:
         image = Image.open(io.BytesIO(load(name)))
         image.load()
     except (UnidentifiedImageError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: {name}: not a whole image") from error
+        raise DataError(f"{path}: {name}: expected a whole image") from error
     if image.mode != "RGB":
-        raise DataError(f"{path}: {name} is {image.mode}, RGB is needed")
+        raise DataError(f"{path}: {name}: expected RGB, got {image.mode}")
     return np.asarray(image)

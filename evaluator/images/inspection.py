@@ -33,7 +33,7 @@ class Findings:
 
 
 class Examination:
-    """Grows with every batch of (n, H, W, 3) uint8."""
+    """Checks of the batches (n, H, W, 3) uint8 added so far."""
 
     def __init__(self) -> None:
         self._total = hashlib.sha256()
@@ -67,14 +67,14 @@ class Examination:
         """
         if self._largest <= 1:
             raise DataError(
-                f"{path}: no value above {self._largest}, uint8 in [0, 255] is needed: black, or scaled to [0, 1]?"
+                f"{path}: expected uint8 in [0, 255], got no value above {self._largest} (all black, or in [0, 1])"
             )
         copies = self._count - len(self._seen)
         return Findings(self.digest(), copies, self._black, self._first_black)
 
 
 def prefetched(source: Iterator[T], ahead: int) -> Iterator[T]:
-    """The same items, made by a thread of its own, at most `ahead` of them before they are asked for."""
+    """Items of an iterator, computed by another thread, at most `ahead` of them in advance."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
         pending = deque(thread.submit(next, source, end) for _ in range(ahead))

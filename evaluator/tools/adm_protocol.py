@@ -47,15 +47,15 @@ class Extractor(Protocol):
 
 
 @dataclass(frozen=True)
-class Against:
-    """What every sample set is held against."""
+class Reference:
+    """Features and statistics of the reference."""
 
     features: Features
     statistics: Statistics
 
     @cached_property
     def of_images(self) -> Gaussian:
-        """Of its images' pooled features, whatever statistics the file stores."""
+        """Statistics of the pooled features of its images, whether or not the file stores others."""
         return gaussian(self.features.pool)
 
 
@@ -73,19 +73,21 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
             cache that cannot be written.
     """
     if task.options.views and len(task.options.views) != len(task.samples):
-        raise EvaluatorError(f"--views: {len(task.options.views)} folders, {len(task.samples)} sample sets: one each")
+        raise EvaluatorError(
+            f"--views: expected {len(task.samples)} folders (one a sample set), got {len(task.options.views)}"
+        )
     for images in (task.reference, *task.samples):
         if images.count <= NEIGHBOURS:
-            raise EvaluatorError(f"{images.path}: {images.count} images, more than {NEIGHBOURS} are needed")
+            raise EvaluatorError(f"{images.path}: expected more than {NEIGHBOURS} images, got {images.count}")
     with feature_cache(task.cache, name) as cache:
         write_weights(extractor.weights, cache.folder / CLASSIFIER)
         found = cache.features(task.reference, extractor, extractor.widths)
-        against = Against(found, statistics.of_reference(task.reference, found, cache.folder))
+        against = Reference(found, statistics.of_reference(task.reference, found, cache.folder))
         return [_score(task, images, extractor, cache, against, settings) for images in task.samples]
 
 
 def _score(
-    task: Task, images: ImageSet, extractor: Extractor, cache: FeatureCache, against: Against, make: MakeSettings
+    task: Task, images: ImageSet, extractor: Extractor, cache: FeatureCache, against: Reference, make: MakeSettings
 ) -> Result:
     features = cache.features(images, extractor, extractor.widths)
     _say(images, "statistics, FID, sFID and Inception score")
@@ -122,7 +124,7 @@ def _score(
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Where the views go."""
+    """Add the options of the ADM protocol."""
     help_views = "write views (class histogram, nearest references) into these folders, one a sample set"
     parser.add_argument("--views", type=Path, nargs="+", help=help_views)
 
@@ -131,7 +133,7 @@ def _intervals(
     metrics: dict[str, float],
     features: Features,
     own: Statistics,
-    against: Against,
+    against: Reference,
     inception: InceptionScore,
     coverage: Coverage,
 ) -> dict[str, Interval]:

@@ -105,7 +105,7 @@ def test_statistics_are_computed_once_for_a_cache(task, projection, tmp_path, mo
 
 
 def test_too_few_images(task, projection):
-    with pytest.raises(EvaluatorError, match="3 images, more than 3 are needed"):
+    with pytest.raises(EvaluatorError, match="expected more than 3 images, got 3"):
         adm_protocol.score(task([SAMPLES[:3]], REFERENCE), projection, "adm")
 
 

@@ -96,7 +96,7 @@ def test_an_array_shorter_than_its_header_says(tmp_path):
 @pytest.mark.parametrize("largest", [0, 1])
 def test_images_without_values_above_1_are_refused(tmp_path, largest):
     images = open_images(npz(tmp_path / "a.npz", arr_0=np.minimum(PIXELS, largest)))
-    with pytest.raises(DataError, match=f"no value above {largest}, uint8 in .* black, or scaled"):
+    with pytest.raises(DataError, match=f"got no value above {largest}"):
         images.sha256()
 
 
@@ -119,10 +119,10 @@ def test_shards_are_one_set_in_batches_across_their_borders(tmp_path):
 def test_a_missing_shard_and_a_stray_file_are_refused(tmp_path):
     for start in (0, 100):
         npz(tmp_path / f"{start:08d}.npz", arr_0=PIXELS[start : start + 30])
-    with pytest.raises(DataError, match=r"00000100\.npz found where image 30 is next; a shard is missing"):
+    with pytest.raises(DataError, match=r"starts at image 30, got 00000100\.npz"):
         open_images(tmp_path)
     npz(tmp_path / "samples.npz", arr_0=PIXELS)
-    with pytest.raises(DataError, match=r"samples\.npz is not a shard"):
+    with pytest.raises(DataError, match=r"expected shards .* got samples\.npz"):
         open_images(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_an_error_of_the_reader_reaches_who_asks_for_batches(tmp_path):
     images = open_images(tmp_path)
     batches = images.batches()
     assert len(next(batches)) == 64
-    with pytest.raises(DataError, match=r"66\.png: not a whole image"):
+    with pytest.raises(DataError, match=r"66\.png: expected a whole image"):
         next(batches)
 
 
@@ -160,14 +160,14 @@ def test_pickled_objects_are_not_loaded(tmp_path):
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 def test_other_modes_are_refused_by_name(tmp_path, mode):
     Image.new(mode, (8, 8)).save(tmp_path / "odd.png")
-    with pytest.raises(DataError, match=rf"odd\.png is {mode}, RGB is needed"):
+    with pytest.raises(DataError, match=rf"odd\.png: expected RGB, got {mode}"):
         open_images(tmp_path)
 
 
 def test_mixed_sizes_are_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
     Image.new("RGB", (9, 8)).save(tmp_path / "1.png")
-    with pytest.raises(DataError, match=r"1\.png is \(8, 9\), the first image \(8, 8\)"):
+    with pytest.raises(DataError, match=r"1\.png: expected \(8, 8\) .* got \(8, 9\)"):
         list(open_images(tmp_path).batches())
 
 
