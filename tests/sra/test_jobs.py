@@ -73,7 +73,7 @@ def test_an_image_that_is_none_is_named(tmp_path):
     (tmp_path / "a" / "zero").mkdir(parents=True)
     (tmp_path / "a" / "zero" / "bad.png").write_text("not an image")
     job_config = ImagesJob(data=DataConfig(images=str(tmp_path / "a")), resolution=32)
-    with pytest.raises(DataError, match=r"zero/bad\.png: not a whole image"):
+    with pytest.raises(DataError, match=r"zero/bad\.png: expected a whole image"):
         prepare(job_config, tmp_path / "out")
     assert not (tmp_path / "out" / "images" / "dataset.json").exists()
 
@@ -122,7 +122,7 @@ def test_truncated_latents_are_refused(latents, tmp_path):
     shutil.copytree(latents, copy)
     content = (copy / "moments.npy").read_bytes()
     (copy / "moments.npy").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="not a whole folder of packed latents"):
+    with pytest.raises(DataError, match="expected a whole folder of packed latents"):
         PackedLatents(copy)
 
 
