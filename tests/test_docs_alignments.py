@@ -15,7 +15,7 @@ from sra.config import TrainConfig
 from sra.config import alignment as config
 from sra.model.transformer import initialise
 from sra.runtime.random_streams import Randoms
-from sra.training.module import TrainingModule, needs_teacher
+from sra.training.losses import TrainingModule, needs_teacher
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "alignments.md").read_text()

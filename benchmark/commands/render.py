@@ -10,7 +10,7 @@ import yaml
 
 from benchmark.clusters import skypilot
 from benchmark.clusters.jobs import REPORT_JOB, Job, jobs_of
-from benchmark.clusters.kubernetes import manifests
+from benchmark.clusters.kubernetes import resources
 from benchmark.clusters.kubernetes.site import Kubernetes
 from benchmark.clusters.site_file import section
 from benchmark.plan.plan import Plan, state_of
@@ -39,13 +39,13 @@ def render_kubernetes(request: RunRequest, *, site: Path, to: Path | None) -> st
     except UserError as error:
         raise UserError(f"{error}; render where the volumes are mounted") from error
     jobs = pending_jobs(plan, directory)
-    files = manifests.render(jobs, directory, plan.loaded.name, cluster)
+    files = resources.render(jobs, directory, plan.loaded.name, cluster)
     directory.create()
     with directory.locked():
         register(plan, directory, request.command)
     if to is None:
         return "---\n" + dump([document for documents in files.values() for document in documents])
-    return _write(files, manifests.apply_script(jobs, directory, cluster), to)
+    return _write(files, resources.apply_script(jobs, directory, cluster), to)
 
 
 def pending_jobs(plan: Plan, directory: RunDirectory) -> list[Job]:
@@ -55,7 +55,7 @@ def pending_jobs(plan: Plan, directory: RunDirectory) -> list[Job]:
     return [*jobs, dataclasses.replace(REPORT_JOB, reads=everything)]
 
 
-def _write(files: dict[str, list[manifests.Document]], script: str, to: Path) -> str:
+def _write(files: dict[str, list[resources.Document]], script: str, to: Path) -> str:
     to.mkdir(parents=True, exist_ok=True)
     stale = [path.name for path in sorted(to.glob("[0-9][0-9]-*.yaml")) if path.name not in files]
     if stale:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.containers import inside
+from benchmark.containers import inventory
 from benchmark.containers.build import REPOSITORY, Checkout, checkout, in_building_order, reference_of
 from benchmark.containers.engine import HARDENED, EngineError, call, find_engine, find_image, reason
 from benchmark.machine.environment import REVISION
@@ -33,7 +33,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What the script `inside` prints of one environment of an image."""
+    """What the script `inventory` prints of one environment of an image."""
 
     uid: int
     revision: str | None
@@ -91,7 +91,7 @@ def closed_run(engine: str, reference: str, *command: str) -> list[str]:
 
 def _contents(engine: str, reference: str, part: str) -> Contents:
     """Have the interpreter of one environment list what the image holds."""
-    script = Path(inside.__file__).read_text(encoding="utf-8")
+    script = Path(inventory.__file__).read_text(encoding="utf-8")
     done = call(*closed_run(engine, reference, f"/opt/{part}/bin/python", "-c", script))
     if done.returncode != 0:
         raise EngineError(f"{reference}: its Python does not start: {reason(done)}")

@@ -51,7 +51,7 @@ def public_document(config: TrainJob, state: dict[str, Any], images: int) -> dic
         state: a resumable checkpoint of it.
         images: size of the data set, for the epoch.
     """
-    from sra.training.module import TrainingModule  # torch: see `export`
+    from sra.training.losses import TrainingModule  # torch: see `export`
 
     module = TrainingModule(config.model, config.codec, config.train, config.align)
     settings = argparse.Namespace(

@@ -16,7 +16,7 @@ from sra.model.weights import network_of
 from sra.objectives.ddpm import STEPS
 from sra.parity.compare import exact, gradient, table
 from sra.parity.golden import Scope
-from sra.training.module import StepLosses, TrainingModule
+from sra.training.losses import StepLosses, TrainingModule
 
 Check = Callable[[Scope], None]
 GUIDED: Literal[3] = 3

@@ -41,7 +41,7 @@ from sra.parity.compare import Amplification, exact, guided, table, trained
 from sra.parity.golden import Scope
 from sra.sampling.samplers import SamplerInputs, mixed, sample, velocity_of, with_null
 from sra.training.ema import update_ema
-from sra.training.module import StepLosses
+from sra.training.losses import StepLosses
 from sra.training.optimizer import make_optimizer
 
 V = TypeVar("V")

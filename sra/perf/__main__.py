@@ -25,8 +25,8 @@ from sra.config import ModelConfig, SampleConfig, TrainConfig, TrainJob
 from sra.model import flops
 from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of
 from sra.perf.results import SCHEMA, Document, Result, machine, peak_of, ratio_of, save, summary
-from sra.perf.subjects import Encoding, Loading, NoCodec, Sampling, Training, make_codec, make_latents, world
 from sra.perf.timing import Clock, Subject, free_memory, peak_memory, synchronize, time_in_turn, time_parts
+from sra.perf.workloads import Encoding, Loading, NoCodec, Sampling, Training, make_codec, make_latents, world
 from sra.runtime import job
 from sra.runtime.distributed import leave
 

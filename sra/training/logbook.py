@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from sra.common.errors import ConfigError
 from sra.common.files import write_bytes
 from sra.runtime.job import say
-from sra.training.module import StepLosses
+from sra.training.losses import StepLosses
 
 LOG_FILE = "log.jsonl"
 PROJECT = "sra-bench"

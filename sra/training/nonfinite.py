@@ -18,7 +18,7 @@ from torch import distributed as dist
 from sra.common.errors import UserError
 from sra.config import TrainConfig
 from sra.runtime.speed import Speed
-from sra.training.module import StepLosses
+from sra.training.losses import StepLosses
 
 
 class NonFiniteError(UserError):

@@ -17,7 +17,7 @@ from sra.model.transformer import DiffusionTransformer, compile_blocks, initiali
 from sra.runtime.random_streams import Randoms
 from sra.runtime.speed import Speed
 from sra.training.ema import update_ema
-from sra.training.module import StepLosses, TrainingModule, needs_teacher
+from sra.training.losses import StepLosses, TrainingModule, needs_teacher
 from sra.training.nonfinite import NonFiniteGuard
 from sra.training.optimizer import gather_state, learning_rate, load_optimizer, make_optimizer, unwrap_optimizer
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.clusters.jobs import Job
-from benchmark.clusters.kubernetes import manifests
+from benchmark.clusters.kubernetes import resources
 from benchmark.clusters.kubernetes.site import Claim, Kubernetes
 from benchmark.clusters.site_file import section
 from benchmark.commands import work
@@ -70,7 +70,7 @@ def jobs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for document in documents:
         if document["kind"] == "Job":
-            found.setdefault(document["metadata"]["labels"][manifests.LEVEL_LABEL], document)
+            found.setdefault(document["metadata"]["labels"][resources.LEVEL_LABEL], document)
     names = {"01": "images", "02": "latents", "03": "train", "05": "sample", "06": "score", "07": "report"}
     return {names[level]: job for level, job in found.items()}
 
@@ -109,9 +109,9 @@ def test_the_api_takes_them(tmp_path: Path, changes: dict[str, Any]) -> None:
 def test_names_are_dns_labels(run: str, label: str) -> None:
     site = Kubernetes(runs=Claim(claim="runs", mount="/runs"))
     job, directory = Job(kind="train", name=label), RunDirectory(Path("/runs/x"))
-    manifest = manifests.JobManifest(job=job, run=run, set="x", directory=directory, site=site)
+    manifest = resources.JobManifest(job=job, run=run, set="x", directory=directory, site=site)
     assert LABEL.fullmatch(f"{manifest.name}-1023")
-    assert re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,61})?[A-Za-z0-9]", manifests.run_label(run))
+    assert re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,61})?[A-Za-z0-9]", resources.run_label(run))
 
 
 def test_nodes_meet_at_the_first(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_saved_work_and_preemption_are_no_failures(tmp_path: Path) -> None:
 def test_a_queue_starts_the_jobs(tmp_path: Path) -> None:
     for job in jobs(rendered(tmp_path, queue="team-a")).values():
         assert job["spec"]["suspend"]
-        assert job["metadata"]["labels"][manifests.QUEUE_LABEL] == "team-a"
+        assert job["metadata"]["labels"][resources.QUEUE_LABEL] == "team-a"
     assert not any("suspend" in job["spec"] for job in jobs(rendered(tmp_path)).values())
 
 
@@ -249,7 +249,7 @@ def test_inputs_must_lie_in_volumes() -> None:
         settings = ScoreJob(tool="adm", reference=place, graph="embedded:digits")
         stage = Stage(name="x", key="0" * 16, directory=directory.stages / "x", job=settings)
         job = Job(kind="score", name="x", stages=(stage,))
-        manifests.check_volumes([job], directory, Kubernetes(**{**vars(cluster), "env": env}))
+        resources.check_volumes([job], directory, Kubernetes(**{**vars(cluster), "env": env}))
 
     for place in ("embedded:digits", "/data/imagenet", "/runs/x/stages/y"):
         check(place)

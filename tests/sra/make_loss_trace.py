@@ -14,7 +14,7 @@ from sra.config import CodecConfig, EmaConfig, ModelConfig, Size, SraSettings, T
 from sra.model.transformer import initialise
 from sra.runtime.random_streams import Randoms
 from sra.training.ema import update_ema
-from sra.training.module import TrainingModule
+from sra.training.losses import TrainingModule
 from sra.training.optimizer import learning_rate, make_optimizer
 
 FILE = Path(__file__).with_name("loss_trace.json")

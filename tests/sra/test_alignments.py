@@ -24,7 +24,7 @@ from sra.config import (
 )
 from sra.model.transformer import build, initialise
 from sra.runtime.random_streams import Randoms
-from sra.training.module import TrainingModule, needs_teacher
+from sra.training.losses import TrainingModule, needs_teacher
 
 ALIGNMENTS = {
     "sra": SraSettings(blocks=(1, 2)),

@@ -10,7 +10,7 @@ from sra.objectives.ddpm import STEPS, Diffusion, DiffusionObjective, discretise
 from sra.objectives.ddpm import Gaussian as G
 from sra.runtime.random_streams import Randoms
 from sra.sampling.samplers import SamplerInputs, sample
-from sra.training.module import TrainingModule
+from sra.training.losses import TrainingModule
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from sra.config import CodecConfig, DtsAsSettings, ModelConfig, SelfFlowSettings
 from sra.model.token_groups import Groups
 from sra.model.transformer import build, initialise
 from sra.runtime.random_streams import Randoms
-from sra.training.module import TrainingModule
+from sra.training.losses import TrainingModule
 
 LIMIT = 1e-6
 

@@ -17,7 +17,7 @@ from sra.config import (
 from sra.model.flops import count, training_macs
 from sra.model.transformer import build
 from sra.runtime.random_streams import Randoms
-from sra.training.module import TrainingModule
+from sra.training.losses import TrainingModule
 
 CODEC = CodecConfig()
 # GMACs of one forward pass (DiT paper, Table 4, and the SiT and SRA papers).

@@ -8,7 +8,7 @@ from sra.config import SraSettings, TrainConfig
 from sra.model.transformer import build, initialise
 from sra.model.weights import network_of
 from sra.objectives.flow import coefficients, interpolate, score_from_velocity
-from sra.training.module import TrainingModule
+from sra.training.losses import TrainingModule
 
 
 def test_hidden_is_what_a_tap_sees(sit, model, codec, helpers):

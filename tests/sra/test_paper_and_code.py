@@ -10,7 +10,7 @@ from sra.model.transformer import build, initialise
 from sra.objectives.ddpm import DiffusionObjective
 from sra.objectives.flow import FlowObjective
 from sra.runtime.random_streams import Randoms
-from sra.training.module import TrainingModule
+from sra.training.losses import TrainingModule
 
 PAPER = SraSettings()
 

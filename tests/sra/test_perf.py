@@ -17,7 +17,7 @@ from sra.data.latents import PackedLatents
 from sra.perf import results
 from sra.perf.__main__ import main
 from sra.perf.cases import align_of, mode_of, model_of
-from sra.perf.subjects import TorchEngine
+from sra.perf.workloads import TorchEngine
 from sra.runtime.speed import Speed
 from sra.training.batches import Batches
 from sra.training.step import TrainState
@@ -82,7 +82,7 @@ def test_latents_and_the_table_for_plans(tmp_path, monkeypatch, capsys):
     assert [row["mode"] for row in found["results"]] == ["reference", "fast"]
     codec = ["--codec", str(embedded.CODEC)]
     with monkeypatch.context() as patch:
-        patch.setattr("sra.perf.subjects.CODEC", dataclasses.replace(CODEC, factor=4))
+        patch.setattr("sra.perf.workloads.CODEC", dataclasses.replace(CODEC, factor=4))
         call(tmp_path, "latents", "--count", "20", "--resolution", "32", *few, *codec, "--save")
     for _ in range(2):
         call(tmp_path, "train", *SMALL, "--blocks", "1", "2", "--save")

@@ -145,7 +145,7 @@ from torch import distributed as dist
 from sra.config import TrainConfig
 from sra.runtime.distributed import CpuProcessGroup, make_state
 from sra.runtime.speed import parse_speed
-from sra.training.module import StepLosses
+from sra.training.losses import StepLosses
 from sra.training.nonfinite import NonFiniteError, NonFiniteGuard
 
 make_state(2)

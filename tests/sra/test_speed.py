@@ -22,13 +22,13 @@ from sra.config import (
 )
 from sra.model.transformer import build, initialise
 from sra.perf.cases import mode_of
-from sra.perf.subjects import TorchEngine
+from sra.perf.workloads import TorchEngine
 from sra.runtime.random_streams import Randoms
 from sra.runtime.speed import REFERENCE, Speed, parse_speed
 from sra.sampling.pipeline import Decoder, map_in_background
 from sra.sampling.samplers import SamplerInputs, sample
 from sra.training.ema import update_ema
-from sra.training.module import StepLosses
+from sra.training.losses import StepLosses
 from sra.training.nonfinite import NonFiniteError, NonFiniteGuard
 from sra.training.optimizer import load_optimizer
 from sra.training.step import TrainState

@@ -1,1 +1,1 @@
-"""A plan as Kubernetes `manifests`, with the settings of a cluster in `site`."""
+"""A plan as Kubernetes `resources`, with the settings of a cluster in `site`."""
