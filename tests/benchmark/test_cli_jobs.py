@@ -12,7 +12,7 @@ import yaml
 from benchmark.cli import jobs
 from benchmark.cli.main import main
 from sra.common.files import write_json
-from sra.parity.tolerance import ROUNDING
+from sra.parity.compare import ROUNDING
 
 ROOT = Path(__file__).parents[2]
 
