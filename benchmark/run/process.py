@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,8 @@ HINTS = {
     signal.SIGBUS: " (the disk or /dev/shm is full, or a file was cut short while it was read)",
 }
 ERROR_PREFIX = "error: "
+SAME_REQUEST_SECONDS = 2.0
+"""Stop signals within this time are one request: a wrapper forwards what the whole process group already got."""
 
 
 class StoppedError(Exception):
@@ -166,26 +169,31 @@ def signal_handlers(handlers: dict[signal.Signals, Callable[[int, FrameType | No
 
 @contextlib.contextmanager
 def _forward_stop(process: subprocess.Popen[str], grace: float) -> Iterator[Callable[[], bool]]:
-    """Pass a stop signal on to the job as SIGTERM, once; a second one kills it, and so does too long a wait."""
-    received = 0
+    """Pass a stop signal on to the job as SIGTERM, once; a later one kills it, and so does too long a wait."""
+    requested: float | None = None
 
     def forward(_number: int, _frame: FrameType | None) -> None:
-        nonlocal received
-        received += 1
-        print("stopping: the job saves its work (again: kill it)", file=sys.stderr, flush=True)
-        if received > 1:
-            kill_tree(process.pid)
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        signal.setitimer(signal.ITIMER_REAL, grace)
+        nonlocal requested
+        now = time.monotonic()
+        if requested is None:
+            requested = now
+            print("stopping: the job saves its work (a later signal kills it)", file=sys.stderr, flush=True)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            signal.setitimer(signal.ITIMER_REAL, grace)
+        elif now - requested >= SAME_REQUEST_SECONDS:
+            kill("a second signal")
+
+    def kill(why: str) -> None:
+        print(f"{why}: the job is killed; work since its last save is lost", file=sys.stderr, flush=True)
+        kill_tree(process.pid)
 
     def expire(_number: int, _frame: FrameType | None) -> None:
-        kill_tree(process.pid)
+        kill(f"the job did not stop within {grace:.0f} s")
 
     with signal_handlers({**dict.fromkeys(STOP_SIGNALS, forward), signal.SIGALRM: expire}):
         try:
-            yield lambda: received > 0
+            yield lambda: requested is not None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -110,6 +110,38 @@ except process.StoppedError:
         os.kill(pid, 0)
 
 
+@pytest.mark.parametrize(("pause", "saved"), [(0.0, True), (2.5, False)])
+def test_signals_in_quick_succession_are_one_request(tmp_path: Path, pause: float, saved: bool) -> None:
+    """`timeout` signals `uv run` and its process group: the job must still have the time to save."""
+    seconds = 0.5 if saved else 60
+    job = (
+        "import signal, sys, time; "
+        f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep({seconds}), print('saved'), sys.exit(75))); "
+        "print('ready'); time.sleep(60)"
+    )
+    code = f"""
+import sys
+from pathlib import Path
+from benchmark.run import process
+try:
+    process.stream([sys.executable, "-u", "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
+except process.StoppedError:
+    sys.exit(75)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(pause or 0.1)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert ("saved" in (tmp_path / "log.txt").read_text()) is saved
+    assert ("lost" in messages) is not saved
+
+
 def test_jobs_die_with_a_killed_runner(tmp_path: Path) -> None:
     job = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     code = f"""
