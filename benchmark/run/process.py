@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.machine.gpus import missing_framework
 from benchmark.run.heartbeat import RunnerHeartbeat
 from sra.common.errors import BAD_INPUT, STOPPED, UserError
+from sra.common.processes import die_with_parent
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, `kill`, and what Slurm sends before a time limit."""
@@ -129,7 +129,7 @@ def stream(
             errors="replace",
             env=job_environment(),
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         stack.callback(_end, process)
         stop_requested = stack.enter_context(_forward_stop(process, grace))
@@ -148,12 +148,6 @@ def stream(
     if stop_requested():
         raise StoppedError
     return code, last_error
-
-
-def _die_with_parent() -> None:
-    """Linux: let the job get SIGTERM when its runner dies, however that dies."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 @contextlib.contextmanager

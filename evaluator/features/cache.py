@@ -19,7 +19,7 @@ import numpy as np
 
 from evaluator.images.image_set import Chunk, ImageSet
 from sra.common.errors import EvaluatorError
-from sra.common.files import replacing
+from sra.common.npz import write_array
 
 CHUNK = 256
 """Images of one file: four batches."""
@@ -86,7 +86,7 @@ class FeatureCache:
                     continue
                 found = _compute(images, chunk, extract)
                 _finish(written)
-                written.append(disk.submit(_write, files[-1], found))
+                written.append(disk.submit(write_array, files[-1], found))
                 progress.update(chunk.count)
             _finish(written)
         pool, total = widths[0], sum(widths)
@@ -96,15 +96,8 @@ class FeatureCache:
 def _compute(images: ImageSet, chunk: Chunk, extract: Extract) -> Array:
     found = np.concatenate([extract(batch) for batch in chunk.batches])
     if not np.isfinite(found).all():
-        raise EvaluatorError(f"{images.path}: the graph's features are not finite for some of its images")
+        raise EvaluatorError(f"{images.path}: expected finite features, got NaN or infinity from the graph")
     return found
-
-
-def _write(file: Path, found: Array) -> None:
-    with replacing(file) as temporary, temporary.open("wb") as handle:
-        # ndarray.tofile, which np.save uses, does not say why a write failed.
-        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(found))
-        handle.write(found.tobytes())
 
 
 def _finish(written: list[Future[None]]) -> None:

@@ -25,6 +25,7 @@ from evaluator.metrics.precision_recall import NEIGHBOURS, exact_precision_recal
 from evaluator.metrics.rows import blocks
 from sra.common.errors import EvaluatorError, exit_on_user_error
 from sra.common.files import replacing
+from sra.common.npz import write_array
 
 CLASSIFIER = "classifier.npy"
 """File of the classifier's weights, in the cache folder of a graph."""
@@ -80,8 +81,7 @@ def _cached(images: Path, folder: Path, widths: tuple[int, int]) -> Features | N
 
 def write_weights(weights: Array, out: Path) -> None:
     """Write a classifier's weights (D, classes)."""
-    with replacing(out) as temporary, temporary.open("wb") as handle:
-        np.save(handle, weights, allow_pickle=False)
+    write_array(out, weights)
 
 
 def write_pool(pool: Rows | Array, out: Path) -> None:

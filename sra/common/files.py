@@ -38,8 +38,9 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             sync_folder(path.parent)
     except OSError as error:
-        # A write or fsync that fails names no file.
-        error.filename = error.filename or str(path)
+        # A failed write or fsync names no file. An error without a number would lose its message for the name.
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

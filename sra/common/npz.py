@@ -1,8 +1,9 @@
-"""Images in `.npz` files, written and read as streams: memory use does not depend on their number."""
+"""Images in `.npz` files, as streams: memory use does not depend on their number; single arrays in `.npy` files."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import zipfile
 import zlib
@@ -20,6 +21,15 @@ Array = np.ndarray[Any, Any]
 IMAGES, LABELS = "arr_0", "labels"
 PEEK_BYTES = 1 << 20
 """Bytes of an array of another dtype that are read to say what it holds."""
+
+
+def write_array(path: Path, array: Array, *, durable: bool = True) -> None:
+    """Write a small array as `.npy`, atomically; see `replacing` for `durable`."""
+    # On a file, np.save uses ndarray.tofile, which does not say why a write failed.
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 @contextlib.contextmanager

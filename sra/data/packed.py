@@ -18,7 +18,8 @@ from typing import Any, Self
 import numpy as np
 
 from sra.common.errors import DataError
-from sra.common.files import replacing, sha256_file, write_json
+from sra.common.files import sha256_file, write_json
+from sra.common.npz import write_array
 
 Array = np.ndarray[Any, Any]
 FACTS, MOMENTS, FLIPPED, LABELS = "latents.json", "moments.npy", "flipped.npy", "labels.npy"
@@ -151,8 +152,7 @@ class PackedWriter:
         for array in self._arrays:
             array.flush()
         self._arrays.clear()
-        with replacing(self.out / LABELS) as temporary, temporary.open("wb") as handle:
-            np.save(handle, np.array(labels, dtype=np.int64))
+        write_array(self.out / LABELS, np.array(labels, dtype=np.int64))
         write_facts(self.out, self.shape, self.dtype, max(labels) + 1, {**facts, **_hashes(self.out, self._names)})
         (self.out / PROGRESS).unlink(missing_ok=True)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from sra.common.errors import DataError
-from sra.common.files import replacing, write_json
+from sra.common.files import write_json
+from sra.common.npz import write_array
 from sra.common.validation import ArgumentParser
 from sra.data.labels import check_names, read_labels
 from sra.data.packed import FACTS, Array, PackedFolder, PackedWriter, is_packed
@@ -113,8 +114,7 @@ def unpack(source: PackedFolder, out: Path) -> None:
     for index in range(source.count):
         job.check_stop()
         if not (folder / place_of(index)).is_file():
-            with replacing(folder / place_of(index), durable=False) as temporary, temporary.open("wb") as handle:
-                np.save(handle, np.asarray(source.moments[index], dtype=np.float32))
+            write_array(folder / place_of(index), np.asarray(source.moments[index], dtype=np.float32), durable=False)
         progress.update()
     listed = [[place_of(i), int(label)] for i, label in enumerate(source.labels)]
     write_json(folder / LISTING, {"labels": listed})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from sra.common.errors import BAD_INPUT, STOPPED, ConfigError, UserError, disk_trouble
 from sra.common.heartbeat import Heartbeat
+from sra.common.processes import die_with_parent
 from sra.config import from_plain
 
 PROGRESS_SECONDS = 2.0
@@ -68,8 +68,7 @@ def follow_launcher() -> None:
     launcher = os.environ.get(LAUNCHER_VARIABLE)
     if launcher is None:
         return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
+    die_with_parent()
     if os.getppid() != int(launcher):
         _request_stop(signal.SIGTERM, None)
 

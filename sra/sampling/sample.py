@@ -16,7 +16,7 @@ from PIL import Image
 
 from sra.common.errors import ConfigError
 from sra.common.files import replacing, write_json
-from sra.common.npz import Array, write_images, write_shard
+from sra.common.npz import Array, write_array, write_images, write_shard
 from sra.config import CodecConfig, SampleJob
 from sra.model.vae import Codec, load_codec
 from sra.model.weights import load_network
@@ -116,8 +116,7 @@ class Sampler:
         write_grid(np.stack(list(itertools.islice(images, EDGE * EDGE))), self.out / "grid.png")
         if sample.png:
             self._write_pngs()
-        with replacing(self.out / "labels.npy") as temporary, temporary.open("wb") as handle:
-            np.save(handle, self.seeding.labels(self.shards))
+        write_array(self.out / "labels.npy", self.seeding.labels(self.shards))
         ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
         facts = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks}
         write_json(self.out / "samples.json", {**facts, "speed": dataclasses.asdict(self.speed)})

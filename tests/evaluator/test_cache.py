@@ -120,7 +120,7 @@ def test_a_graph_that_gives_nan_is_refused(tmp_path, images, projection):
     def broken(batch):
         return projection(batch) * np.float32("nan")
 
-    with pytest.raises(EvaluatorError, match=r"a\.npz: the graph's features are not finite"):
+    with pytest.raises(EvaluatorError, match=r"a\.npz: expected finite features"):
         FeatureCache(tmp_path / "cache").features(images(), broken, projection.widths)
     assert not (tmp_path / "cache").exists()
 

@@ -6,16 +6,19 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sra.common.errors import DataError, disk_trouble
 from sra.common.files import replacing, sweep
 from sra.common.heartbeat import Heartbeat
+from sra.common.npz import write_array
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, SraSettings, TrainConfig, TrainJob
 from sra.runtime import job
 from sra.training import checkpoint, logbook
@@ -170,6 +173,20 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / ".lock").write_text("1 host")
     sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*")) == [".lock", "a.npz", "shards"]
+
+
+def test_a_failed_write_names_the_file_and_keeps_its_message(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as failed:
+            write_array(tmp_path / "a.npy", np.zeros(2**14))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert disk_trouble(failed.value, "the output").startswith(f"{tmp_path / 'a.npy'}: larger than the limit")
+    with pytest.raises(OSError, match=r"^image file is truncated$"), replacing(tmp_path / "b.png"):
+        raise OSError("image file is truncated")
+    assert not list(tmp_path.iterdir())
 
 
 # -- steps that are not finite ----------------------------------------------------------------------------------
