@@ -15,6 +15,7 @@ SHARED = {
     "sra.common.errors",
     "sra.common.validation",
     "sra.common.files",
+    "sra.common.listing",
     "sra.common.processes",
     "sra.common.tables",
     "sra.model.flops",

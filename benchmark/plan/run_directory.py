@@ -26,6 +26,7 @@ from typing import IO, Any
 import psutil
 
 from sra.common.files import read_json, write_json
+from sra.common.listing import is_junk
 from sra.config import UserError
 
 __all__ = ["RunDirectory", "fingerprint", "key_of", "read_json", "write_json"]
@@ -58,9 +59,18 @@ def fingerprint(place: str) -> list[Any]:
         status = path.stat()
         return [str(path.resolve()), status.st_size, status.st_mtime_ns]
     if path.is_dir():
-        entries = sorted((e.name, e.stat().st_mtime_ns if e.is_dir() else e.stat().st_size) for e in os.scandir(path))
+        entries = sorted((e.name, _entry_identity(e)) for e in os.scandir(path) if not is_junk(e.name))
         return [str(path.resolve()), key_of(entries)]
     return [place, "absent"]
+
+
+def _entry_identity(entry: os.DirEntry[str]) -> int | None:
+    """Time of a folder or size of a file; None for a link that leads nowhere, which the stage that reads it refuses."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns if entry.is_dir() else status.st_size
 
 
 @dataclass(frozen=True)

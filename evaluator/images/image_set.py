@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from evaluator.images.inspection import Examination, Findings, prefetched
 from sra.common.errors import DataError
+from sra.common.listing import is_junk, list_folder, list_names
 from sra.common.npz import ImageArray, open_npz
 
 BATCH = 64
@@ -51,10 +52,11 @@ class ImageSet:
         shape: tuple[int, int],
         read: Callable[[], Iterator[Array]],
         names: list[str] | None = None,
+        note: str | None = None,
     ) -> None:
-        """Args: `read` yields (n, H, W, 3) uint8, 64 at a time; `names` of the images, where they have some."""
+        """Args: `read` yields (n, H, W, 3) uint8, 64 at a time; `names` of the files; `note`: what was left out."""
         self.path, self.count, self.shape = path, count, shape
-        self._read, self._names = read, names
+        self._read, self._names, self._note = read, names, note
         self._findings: Findings | None = None
 
     def batches(self) -> Iterator[Array]:
@@ -92,7 +94,7 @@ class ImageSet:
 
     def warnings(self) -> list[str]:
         """What is suspicious about the images."""
-        found, warnings = self.findings, []
+        found, warnings = self.findings, [self._note] if self._note else []
         if found.duplicates:
             warnings.append(f"{found.duplicates} of {self.count} images are copies of others")
         if found.black:
@@ -108,7 +110,7 @@ def open_images(path: Path) -> ImageSet:
         DataError: not there, of another format, or of another dtype or shape than uint8 RGB.
     """
     if path.is_dir():
-        arrays = sorted(path.glob("*.npz"), key=lambda p: natural(p.name))
+        arrays = sorted((p for p in path.glob("*.npz") if not is_junk(p.name)), key=lambda p: natural(p.name))
         return _open_shards(path, arrays) if arrays else _open_files(path)
     if not path.exists():
         raise DataError(f"{path}: expected a .npz file, a folder or a zip of images: not found")
@@ -156,15 +158,16 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 def _open_files(path: Path) -> ImageSet:
     if path.is_dir():
-        names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
+        listing = list_folder(path)
         load: Callable[[str], bytes] = lambda name: (path / name).read_bytes()  # noqa: E731
     else:
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: expected a whole zip file") from error
-        names, load = archive.namelist(), archive.read
-    names = sorted((n for n in names if n.lower().endswith(SUFFIXES)), key=natural)
+        listing, load = list_names(archive.namelist()), archive.read
+    names, note = listing.images(SUFFIXES)
+    names.sort(key=natural)
     if not names:
         raise DataError(f"{path}: expected images ({', '.join(SUFFIXES)}), found no images")
     first = _decode(path, names[0], load)
@@ -181,7 +184,7 @@ def _open_files(path: Path) -> ImageSet:
                         )
                 yield np.stack(images)
 
-    return ImageSet(path, len(names), (first.shape[0], first.shape[1]), read, names)
+    return ImageSet(path, len(names), (first.shape[0], first.shape[1]), read, names, note)
 
 
 def _decode(path: Path, name: str, load: Callable[[str], bytes]) -> Array:

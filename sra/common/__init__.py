@@ -1,5 +1,5 @@
 """Ground floor of all three packages, torch-free.
 
-`errors` (exceptions, exit codes), `files` (atomic writes), `npz` (streamed images), `heartbeat`, `processes`, `tables`
-(terminal), `validation` (YAML and settings with one-line errors).
+`errors` (exceptions, exit codes), `files` (atomic writes), `listing` (which files are data), `npz` (streamed images),
+`heartbeat`, `processes`, `tables` (terminal), `validation` (YAML and settings with one-line errors).
 """

@@ -108,6 +108,8 @@ def prepare(config: ImagesJob, out: Path) -> None:
         print("images are complete", flush=True)
         return
     source = open_source(config.data, config.resolution)
+    if source.note:
+        job.say(source.note)
     parts = _parts(source, out)
     missing = [part for part in parts if not part.record.is_file()]
     count = sum(len(part.names) for part in missing)

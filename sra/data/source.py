@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from sra import embedded
 from sra.common.errors import DataError
+from sra.common.listing import DATASET_JSON, Listing, list_folder, list_names
 from sra.config import DataConfig
 from sra.data.labels import check_names, check_split, parse_labels
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "Train", "Val", "Test"}
+"""Folders of a data set's parts, which are not classes."""
 KAGGLE_TRAIN = "ILSVRC/Data/CLS-LOC/train"
 """Where Kaggle's `imagenet-object-localization-challenge` keeps the training images."""
 # Each format raises errors of its own for a damaged file.
@@ -85,6 +87,8 @@ class Source:
     names: list[str]
     labels: list[int]
     reader: Reader
+    note: str | None = None
+    """What was left out, in one sentence."""
 
 
 def open_source(data: DataConfig, resolution: int) -> Source:
@@ -101,38 +105,24 @@ def open_source(data: DataConfig, resolution: int) -> Source:
     if not path.exists():
         raise DataError(f"data.images {path}: expected a folder or a zip of images, got no such file")
     reader = Reader(str(path), resolution)
-    listed, prefix = _members(path)
-    names = sorted(name for name in listed if PurePosixPath(name).suffix.lower() in SUFFIXES)
+    listing, prefix = _members(path)
+    names, note = listing.images(SUFFIXES)
     if not names:
-        raise DataError(f"data.images {path}: expected images ({', '.join(sorted(SUFFIXES))}), got none")
-    labels = _labels(data, reader, names, prefix, f"{prefix}dataset.json" in listed)
+        raise DataError(f"data.images {path}: expected images ({', '.join(SUFFIXES)}), got none")
+    labels = _labels(data, reader, names, prefix, f"{prefix}{DATASET_JSON}" in listing.names)
     check_split(data.split, len(names), len(set(labels)), f"data.images {path}")
-    return Source(names, labels, reader)
+    return Source(names, labels, reader, note)
 
 
-def _members(path: Path) -> tuple[set[str], str]:
-    """Names of all files below the data set's own folder, and that folder as a prefix (empty, or Kaggle's)."""
-    if path.is_file():
-        names = {n for n in _archive(str(path)).namelist() if not n.endswith("/")}
-        prefix = f"{KAGGLE_TRAIN}/" if any(n.startswith(f"{KAGGLE_TRAIN}/") for n in names) else ""
-    else:
-        prefix = f"{KAGGLE_TRAIN}/" if (path / KAGGLE_TRAIN).is_dir() else ""
-        names = set(_walk(path, path / prefix))
-    return {n for n in names if n.startswith(prefix) and not _hidden(n)}, prefix
-
-
-def _walk(root: Path, start: Path) -> list[str]:
-    """Files below `start`, relative to `root`; without a stat per file (there may be a million)."""
-    names = []
-    for folder, _, files in os.walk(start, followlinks=True):
-        relative = Path(folder).relative_to(root).as_posix()
-        names += files if relative == "." else [f"{relative}/{name}" for name in files]
-    return names
-
-
-def _hidden(name: str) -> bool:
-    """Whether macOS or a file browser added the file."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def _members(path: Path) -> tuple[Listing, str]:
+    """Files below the data set's own folder, and that folder as a prefix (empty, or Kaggle's)."""
+    kaggle = f"{KAGGLE_TRAIN}/"
+    if not path.is_file():
+        prefix = kaggle if (path / KAGGLE_TRAIN).is_dir() else ""
+        return list_folder(path, prefix), prefix
+    names = _archive(str(path)).namelist()
+    prefix = kaggle if any(name.startswith(kaggle) for name in names) else ""
+    return list_names(name for name in names if name.startswith(prefix)), prefix
 
 
 def _labels(data: DataConfig, reader: Reader, names: list[str], prefix: str, has_json: bool) -> list[int]:
@@ -153,5 +143,9 @@ def _labels(data: DataConfig, reader: Reader, names: list[str], prefix: str, has
     if loose:
         raise DataError(f"{where}: expected dataset.json or class folders, got {loose[0]} outside of them")
     tops = [name.split("/")[0] for name in own]
+    if set(tops) <= SPLIT_FOLDERS:
+        likely = next((name for name in sorted(set(tops)) if name.lower() == "train"), tops[0])
+        found = ", ".join(sorted(set(tops)))
+        raise DataError(f"{where}: expected class folders, got {found} (did you mean {reader.place}/{likely}?)")
     classes = {c: i for i, c in enumerate(sorted(set(tops)))}
     return [classes[top] for top in tops]

@@ -13,6 +13,15 @@ from benchmark.run.process import StoppedError, run_job
 from sra.common.errors import STOPPED
 
 
+@pytest.fixture
+def heeds_interrupts():
+    """Ctrl-C as in a terminal: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_an_interrupt_is_a_stop_and_ends_the_job():
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(StoppedError):

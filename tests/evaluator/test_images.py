@@ -190,3 +190,13 @@ def test_stored_statistics_must_be_complete(tmp_path):
         statistics.read(npz(tmp_path / "odd.npz", **whole | {"sigma_s": np.eye(3)}))
     with pytest.raises(EvaluatorError, match=r"sigma: .* finite"):
         statistics.read(npz(tmp_path / "nan.npz", **whole | {"sigma": np.full((3, 3), np.nan)}))
+
+
+def test_linked_folders_count_once_and_junk_not_at_all(tmp_path):
+    for name in ("b.png", ".hidden.png", "._b.png"):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    (tmp_path / "Thumbs.db").touch()
+    (tmp_path / "again").symlink_to(".")
+    images = open_images(tmp_path)
+    assert images.count == 1
+    assert any("3 files or folders are not images" in text for text in images.warnings())

@@ -67,6 +67,40 @@ def test_the_zip_of_a_mac(tmp_path):
     assert (source.names, source.labels) == (["cat/1.png", "dog/2.png"], [0, 1])
 
 
+@pytest.mark.parametrize(
+    "junk", [".DS_Store", "cat/.DS_Store", "cat/._1.png", ".ipynb_checkpoints/1.png", "Thumbs.db", "__MACOSX/cat/2.png"]
+)
+@pytest.mark.parametrize("make", [place, pack])
+def test_what_systems_leave_behind_is_no_data(tmp_path, make, junk):
+    root = make(tmp_path / "set", {"cat/1.png": png(), "dog/2.png": png(), junk: png()})
+    source = open_source(DataConfig(images=str(root)), 16)
+    assert (source.names, source.labels) == (["cat/1.png", "dog/2.png"], [0, 1])
+    assert "1 files or folders" in source.note
+
+
+def test_each_real_folder_counts_once_through_links(tmp_path):
+    elsewhere = place(tmp_path / "elsewhere", {"3.png": png()})
+    root = place(tmp_path / "set", {"cat/1.png": png(), "cat/2.png": png()})
+    (root / "ape").symlink_to(elsewhere)  # a linked class folder
+    (root / "also-cat").symlink_to("cat")  # the same folder again
+    (root / "cat" / "up").symlink_to("..")  # a loop
+    source = open_source(DataConfig(images=str(root)), 16)
+    assert (source.names, source.labels) == (["ape/3.png", "cat/1.png", "cat/2.png"], [0, 1, 1])
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    root = place(tmp_path / "set", {"cat/1.png": png()})
+    (root / "cat" / "2.png").symlink_to("gone.png")
+    with pytest.raises(DataError, match=r"cat/2\.png: .*gone\.png"):
+        open_source(DataConfig(images=str(root)), 16)
+
+
+def test_parts_of_a_data_set_are_not_classes(tmp_path):
+    root = place(tmp_path / "set", {"train/1.png": png(), "val/2.png": png()})
+    with pytest.raises(DataError, match=r"class folders, got train, val \(did you mean .*/train\?\)"):
+        open_source(DataConfig(images=str(root)), 16)
+
+
 def test_counts_of_imagenet_are_checked_before_any_work(tmp_path):
     data = DataConfig(images=str(place(tmp_path / "in", KAGGLE)), split="imagenet-train")
     with pytest.raises(DataError, match=r"expected 1281167 images in 1000 classes .*imagenet-train.*got 2 in 2"):
