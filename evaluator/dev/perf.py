@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from evaluator.dev import plain_numerics
-from evaluator.features.cache import CHUNK, FeatureCache, Rows
+from evaluator.features.cache import CHUNK_IMAGES, FeatureCache, Rows
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
 from evaluator.metrics.frechet import frechet_distance, gaussian
@@ -75,8 +75,8 @@ def make_features(folder: Path, count: int, width: int, shift: float, seed: int)
     mixing *= 0.3 * np.arange(1, HIDDEN + 1, dtype=np.float32)[:, None] ** -0.5
     generator = np.random.default_rng(seed)
     folder.mkdir()
-    for start in range(0, count, CHUNK):
-        rows = min(CHUNK, count - start)
+    for start in range(0, count, CHUNK_IMAGES):
+        rows = min(CHUNK_IMAGES, count - start)
         hidden = generator.standard_normal((rows, HIDDEN), np.float32)
         noise = generator.standard_normal((rows, width), np.float32)
         np.save(folder / f"{start:08d}.npy", np.maximum(hidden @ mixing + 0.15 * noise + 0.3 + shift, 0))

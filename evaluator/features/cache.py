@@ -1,7 +1,7 @@
 """Cache of features: computed once per image set and graph, stored in files of 256 images.
 
-A file is named by the content of its images and of those before them: a stopped extraction continues where it was, and
-a set whose pixels changed finds nothing from there on. Reading is by slices: memory stays bounded.
+A file is named by a hash of its images and of all before them: a stopped extraction continues where it was, and after
+a changed image nothing is reused. Features are read in slices, so that memory use is bounded.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from evaluator.images.image_set import Chunk, ImageSet
 from sra.common.errors import EvaluatorError
 from sra.common.npz import write_array
 
-CHUNK = 256
-"""Images of one file: four batches."""
-SHOWN_EVERY = 2.0
-"""Seconds between lines of progress."""
+CHUNK_IMAGES = 256
+"""Images per file: four batches."""
+PROGRESS_SECONDS = 2.0
+"""Least time between two progress lines."""
 Array = np.ndarray[Any, Any]
 Extract = Callable[[Array], Array]
 """(n, H, W, 3) uint8 to (n, width) float32."""
 
 
 class Rows:
-    """Some columns of cached features, (N, D) float32; a slice of rows reads what it needs."""
+    """Some columns of cached features, (N, D) float32; a slice reads only its rows."""
 
     def __init__(self, files: list[Path], count: int, columns: slice) -> None:
         self._files, self._columns = files, columns
@@ -43,43 +43,43 @@ class Rows:
     def __getitem__(self, rows: slice) -> Array:
         start, stop, _ = rows.indices(len(self))
         parts = []
-        for number in range(start // CHUNK, -(-stop // CHUNK)):
-            begin = number * CHUNK
-            part = slice(max(start - begin, 0), min(stop - begin, CHUNK))
+        for number in range(start // CHUNK_IMAGES, -(-stop // CHUNK_IMAGES)):
+            begin = number * CHUNK_IMAGES
+            part = slice(max(start - begin, 0), min(stop - begin, CHUNK_IMAGES))
             parts.append(np.load(self._files[number], mmap_mode="r")[part, self._columns])
         return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), np.float32)
 
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled features (N, D) and spatial ones (N, h * w * 7)."""
+    """Pooled features (N, D) and spatial features (N, h * w * 7)."""
 
     pool: Rows
     spatial: Rows
 
 
 class FeatureCache:
-    """A folder of features of one graph by one tool."""
+    """Cache folder of one tool's features of one graph."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def features(self, images: ImageSet, extract: Extract, widths: tuple[int, int]) -> Features:
-        """From the folder, or computed and put there.
+        """Read features from the cache, or compute and store them.
 
         Args:
-            images: what to look at; its pixels are read once.
-            extract: pooled and spatial features of 64 images or fewer, side by side.
-            widths: of the two.
+            images: whose pixels are read once.
+            extract: computes pooled and spatial features of up to 64 images, side by side.
+            widths: of pooled and spatial features.
 
         Raises:
-            OSError: a file cannot be written; none is left half-written.
+            OSError: a file cannot be written; no partial file is left.
         """
         progress = Progress(images.path.name, images.count)
         files: list[Path] = []
         with ThreadPoolExecutor(1) as disk:
             written: list[Future[None]] = []
-            for chunk in images.chunks(CHUNK):
+            for chunk in images.chunks(CHUNK_IMAGES):
                 files.append(self.folder / f"{chunk.name}.npy")
                 if _holds(files[-1], (chunk.count, sum(widths))):
                     progress.skip(chunk.count)
@@ -101,19 +101,19 @@ def _compute(images: ImageSet, chunk: Chunk, extract: Extract) -> Array:
 
 
 def _finish(written: list[Future[None]]) -> None:
-    """Wait for what is being written, and raise what it raises."""
+    """Wait for files that are being written, and raise their errors."""
     while written:
         written.pop().result()
 
 
 def folder_name(tool: str, graph_sha256: str) -> str:
-    """Of the features of a graph by a tool, in a cache."""
+    """Name of the cache folder of a tool and a graph."""
     return f"{tool}-{graph_sha256[:32]}"
 
 
 @contextmanager
 def feature_cache(folder: Path | None, name: str) -> Iterator[FeatureCache]:
-    """The folder `name` of a cache; without one, a temporary folder for as long as the block lasts."""
+    """The folder `name` of a cache folder; without one, a temporary folder that is removed after the block."""
     if folder is not None:
         yield FeatureCache(folder / name)
         return
@@ -122,7 +122,7 @@ def feature_cache(folder: Path | None, name: str) -> Iterator[FeatureCache]:
 
 
 def _holds(file: Path, shape: tuple[int, int]) -> bool:
-    """Whether a file holds features of this shape; a damaged one is made again."""
+    """Whether a file has features of this shape; False if it is damaged, so that it is computed again."""
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -131,28 +131,28 @@ def _holds(file: Path, shape: tuple[int, int]) -> bool:
 
 
 class Progress:
-    """Lines with count, images a second and time left."""
+    """Progress lines with count, images per second and time left."""
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total = label, total
         self.done = self.skipped = 0
-        self.started = self.shown = time.monotonic()
+        self.started = self.printed = time.monotonic()
 
     def skip(self, count: int) -> None:
-        """Images whose features were there: they do not count for the rate."""
+        """Add images whose features were cached, which do not count for the rate."""
         self.done += count
         self.skipped += count
 
     def update(self, count: int) -> None:
-        """Images whose features were computed."""
+        """Add images whose features were computed."""
         self.done += count
         now = time.monotonic()
-        if now - self.shown > SHOWN_EVERY:
-            self.shown = now
-            self._show(now - self.started)
+        if now - self.printed > PROGRESS_SECONDS:
+            self.printed = now
+            self._print(now - self.started)
 
-    def _show(self, elapsed: float) -> None:
-        from tqdm import tqdm  # half a second of imports that short sets need not pay
+    def _print(self, elapsed: float) -> None:
+        from tqdm import tqdm  # takes half a second to import: not needed for small sets
 
         meter = tqdm.format_meter(
             self.done, self.total, elapsed, initial=self.skipped, unit=" images", prefix=self.label, ncols=0

@@ -1,7 +1,7 @@
 """The operations of a frozen Inception graph in torch, and the network that runs them.
 
 Tensors keep TensorFlow's layout (N, H, W, C): convolutions and pools see them as channels-last views, so nothing is
-copied and every axis number of the graph holds as it stands.
+copied and axis numbers of the graph need no change.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from evaluator.inception.graphdef import Array, Node
 from sra.common.errors import EvaluatorError
 
 Attributes = dict[str, Any]
-CPU_PART = 4
-"""Images that a CPU takes at once: what it works on then stays in its cache, which more than doubles the speed."""
+CPU_BATCH_IMAGES = 4
+"""Images per pass on a CPU: activations then fit in its cache, which more than doubles the speed."""
 FLOAT32 = 1
-"""TensorFlow's number of the dtype."""
+"""TensorFlow's number of this dtype."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a frozen graph computes between its images and its features."""
+    """Operations of a frozen graph from images to features."""
 
     nodes: tuple[Node, ...]
-    """In an order that runs; no constants among them."""
+    """In topological order, without constants."""
     constants: dict[str, Array]
     images: str
     """Name of the images (N, H, W, 3) in [0, 255]."""
@@ -44,22 +44,22 @@ class Network:
 
 
 class UnsupportedError(Exception):
-    """A setting of an operation that is not known here."""
+    """An attribute of an operation has an unsupported value."""
 
 
 def _allow(attributes: Attributes, **allowed: Any) -> None:
     for name, value in allowed.items():
         found = attributes.get(name, value)
         if found != value:
-            raise UnsupportedError(f"{name} {found!r} is not known, only {value!r}")
+            raise UnsupportedError(f"{name}: expected {value!r}, got {found!r}")
 
 
 def _margins(size: int, window: int, stride: int, padding: str) -> tuple[int, int]:
-    """TensorFlow's padding before and after an axis; SAME puts the odd cell after."""
+    """TensorFlow's padding before and after an axis; SAME puts an odd cell after."""
     if padding == "VALID":
         return 0, 0
     if padding != "SAME":
-        raise UnsupportedError(f"padding {padding!r} is not known, only 'SAME' and 'VALID'")
+        raise UnsupportedError(f"padding: expected 'SAME' or 'VALID', got {padding!r}")
     total = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
     return total // 2, total - total // 2
 
@@ -80,7 +80,7 @@ def _pad(x: Tensor, before: list[int], after: list[int], value: float) -> Tensor
 
 
 def conv2d(attributes: Attributes, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolution of (N, H, W, C) with a kernel already in torch's order (out, in, h, w), and a bias folded into it."""
+    """Convolution of (N, H, W, C) with a kernel in torch's order (out, in, h, w), plus a folded batch norm's bias."""
     dilations = attributes.get("dilations", [1, 1, 1, 1])[1:3]
     windows = [(size - 1) * dilation + 1 for size, dilation in zip(kernel.shape[2:], dilations, strict=True)]
     x = x.permute(0, 3, 1, 2)
@@ -91,7 +91,7 @@ def conv2d(attributes: Attributes, x: Tensor, kernel: Tensor, bias: Tensor | Non
 
 
 def max_pool(attributes: Attributes, x: Tensor) -> Tensor:
-    """Maximum over windows; padding never wins."""
+    """Maximum over windows, without padding cells."""
     windows = attributes["ksize"][1:3]
     x = x.permute(0, 3, 1, 2)
     strides, before, after = _padding(x, windows, attributes)
@@ -101,7 +101,7 @@ def max_pool(attributes: Attributes, x: Tensor) -> Tensor:
 
 
 def avg_pool(attributes: Attributes, x: Tensor) -> Tensor:
-    """Mean over the cells of a window that lie inside the image: TensorFlow leaves padding out."""
+    """Mean over windows, without padding cells, as in TensorFlow."""
     windows = attributes["ksize"][1:3]
     x = x.permute(0, 3, 1, 2)
     strides, before, after = _padding(x, windows, attributes)
@@ -114,7 +114,7 @@ def avg_pool(attributes: Attributes, x: Tensor) -> Tensor:
 
 
 def batch_norm(attributes: Attributes, x: Tensor, *stored: Tensor) -> Tensor:
-    """`BatchNormWithGlobalNormalization`: stored statistics; gamma counts only after `scale_after_normalization`."""
+    """`BatchNormWithGlobalNormalization`: fixed statistics; gamma is used only with `scale_after_normalization`."""
     mean, variance, beta, gamma = stored
     weight = gamma if attributes["scale_after_normalization"] else None
     epsilon = attributes["variance_epsilon"]
@@ -136,11 +136,11 @@ def resize_matrix(size: int, out: int, device: torch.device) -> Tensor:
 
 
 def resize_bilinear(attributes: Attributes, x: Tensor, size: list[int]) -> Tensor:
-    """Two matrix products, one an axis; an image that has the size already is left as it is."""
+    """One matrix product an axis; none for an axis that has its size already."""
     _allow(attributes, align_corners=False, half_pixel_centers=False)
-    for axis, (found, wanted) in enumerate(zip(x.shape[1:3], size, strict=True)):
-        if found != wanted:
-            matrix = resize_matrix(found, wanted, x.device)
+    for axis, (found, target) in enumerate(zip(x.shape[1:3], size, strict=True)):
+        if found != target:
+            matrix = resize_matrix(found, target, x.device)
             x = torch.einsum("oh,nhwc->nowc" if axis == 0 else "ow,nhwc->nhoc", matrix, x)
     return x
 
@@ -156,18 +156,18 @@ def concat_v2(_attributes: Attributes, *inputs: Any) -> Tensor:
 
 
 def cast(attributes: Attributes, x: Tensor) -> Tensor:
-    """To float32."""
+    """Convert to float32."""
     _allow(attributes, DstT=FLOAT32)
     return x.float()
 
 
 def mean(attributes: Attributes, x: Tensor, axes: int | list[int]) -> Tensor:
-    """Over axes."""
+    """Mean over axes."""
     return x.mean(axes, keepdim=attributes.get("keep_dims", False))
 
 
 def squeeze(attributes: Attributes, x: Tensor) -> Tensor:
-    """The named axes, or all of length one."""
+    """Remove the given axes, or all of length one."""
     axes = attributes.get("squeeze_dims")
     return x.squeeze(tuple(axes)) if axes else x.squeeze()
 
@@ -201,18 +201,18 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "Squeeze": squeeze,
     "Sub": lambda _, a, b: a - b,
 }
-"""TensorFlow operation: function of its attributes and inputs; integer constants come as Python numbers."""
+"""TensorFlow operation: function of its attributes and inputs; integer constants are Python numbers."""
 
 
 class Inception(nn.Module):
-    """A network taken out of a frozen graph, with the graph's tensor interface."""
+    """The network of a frozen graph as a torch module."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
         self.numbers: dict[str, Any] = {}
-        # TensorFlow's names may hold dots, which torch's must not.
-        self.places: dict[str, str] = {}
+        # Names in TensorFlow may contain dots, names of torch's buffers may not.
+        self._buffer_names: dict[str, str] = {}
         kernels = {node.inputs[1] for node in network.nodes if node.op == "Conv2D"}
         for name, array in network.constants.items():
             if not np.issubdtype(array.dtype, np.floating):
@@ -221,35 +221,35 @@ class Inception(nn.Module):
             tensor = torch.from_numpy(array.copy())
             if name in kernels:
                 tensor = tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-            self.places[name] = f"constant_{len(self.places)}"
-            self.register_buffer(self.places[name], tensor)
-        self.kept = {network.pool, network.spatial}
-        self.last = {name: place for place, node in enumerate(network.nodes) for name in node.inputs}
+            self._buffer_names[name] = f"constant_{len(self._buffer_names)}"
+            self.register_buffer(self._buffer_names[name], tensor)
+        self._outputs = {network.pool, network.spatial}
+        self._last_use = {name: place for place, node in enumerate(network.nodes) for name in node.inputs}
 
     @property
     def weights(self) -> Tensor:
         """The classifier's weights (D, classes); no bias is used."""
-        weights: Tensor = self.get_buffer(self.places[self.network.weights])
+        weights: Tensor = self.get_buffer(self._buffer_names[self.network.weights])
         return weights
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) that the graph resizes its images to; None where it does not."""
+        """(height, width) that the graph resizes its images to; None if it does not."""
         node = next((node for node in self.network.nodes if node.op == "ResizeBilinear"), None)
         return tuple(self.numbers[node.inputs[1]]) if node else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, H, W, 3) in [0, 255] to pooled features (N, D) and spatial ones (N, h, w, C).
+        """Pooled features (N, D) and spatial features (N, h, w, C) of images (N, H, W, 3) in [0, 255].
 
         Raises:
-            EvaluatorError: an operation with a setting that is not known, or features that are not finite.
+            EvaluatorError: an unsupported attribute of an operation, or features that are not finite.
         """
-        parts = torch.split(images, CPU_PART) if images.device.type == "cpu" else (images,)
+        parts = torch.split(images, CPU_BATCH_IMAGES) if images.device.type == "cpu" else (images,)
         pooled, spatial = zip(*map(self._run, parts), strict=True)
         return torch.cat(pooled), torch.cat(spatial)
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        values: dict[str, Any] = {name: self.get_buffer(place) for name, place in self.places.items()}
+        values: dict[str, Any] = {name: self.get_buffer(place) for name, place in self._buffer_names.items()}
         values |= self.numbers | {self.network.images: images.float()}
         for place, node in enumerate(self.network.nodes):
             inputs = [values[name] for name in node.inputs]
@@ -257,14 +257,15 @@ class Inception(nn.Module):
                 values[node.name] = OPERATIONS[node.op](node.attributes, *inputs)
             except UnsupportedError as error:
                 raise EvaluatorError(f"graph: node {node.name} ({node.op}): {error}") from error
-            for name in set(node.inputs) - self.kept:
-                if self.last[name] == place:
+            for name in set(node.inputs) - self._outputs:
+                if self._last_use[name] == place:
                     del values[name]
         return self._checked(values[self.network.pool], values[self.network.spatial])
 
     def _checked(self, pool: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor]:
         if pool.dim() != 4 or spatial.dim() != 4:
-            raise EvaluatorError(f"graph: {self.network.pool} and {self.network.spatial} must have four axes")
+            names = f"{self.network.pool}, {self.network.spatial}"
+            raise EvaluatorError(f"graph: {names}: expected four axes, got {pool.dim()} and {spatial.dim()}")
         if not bool(torch.isfinite(pool).all()):
-            raise EvaluatorError(f"graph: {self.network.pool} is not finite")
+            raise EvaluatorError(f"graph: {self.network.pool}: expected finite values, got NaN or infinity")
         return pool.flatten(1), spatial

@@ -21,9 +21,9 @@ Interval = tuple[float, float]
 """95 % interval (low, high)."""
 Root = tuple[Array, Array]
 QUANTILE = 1.959963984540054
-"""Of the normal distribution at 97.5 %."""
-SECOND_ORDER_IMAGES, SHIFTS = 512, 4
-"""Images that estimate the second order, and how many partners each of them gets."""
+"""97.5 % quantile of the standard normal distribution."""
+SECOND_ORDER_IMAGES, PARTNERS = 512, 4
+"""Images from which the second-order part is estimated, and partners of each."""
 SUBSETS, SUBSET_SHARE = 100, 0.6
 """Random subsets of the samples for recall, and the share of the samples in each."""
 
@@ -40,7 +40,7 @@ def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian, root: R
 
     The empirical influence of an image x, with y = (x - m) A and (A, w) as `root_of` has them, is
     2 (m - m_r).(x - m) + |x - m|^2 - sum_k y_k^2 / sqrt(w_k). The variance of its mean counts the second-order part
-    of the distance twice; that part, `_second_order`, is all there is when the two distributions are equal.
+    of the distance twice; when the two distributions are equal, that part (`_second_order`) is the whole variance.
     """
     axes, values = root
     mean = own.mean.astype(np.float64)
@@ -50,12 +50,12 @@ def frechet_variance(features: Rows, own: Gaussian, reference: Gaussian, root: R
         centred = block - mean
         y = centred @ axes
         influence.append(centred @ slope + (centred * centred).sum(axis=1) - (y * y) @ values**-0.5)
-    once = float(np.concatenate(influence).var(ddof=1)) / len(features)
-    return max(once - _second_order(features, mean, axes, values), once / 2)
+    first_order = float(np.concatenate(influence).var(ddof=1)) / len(features)
+    return max(first_order - _second_order(features, mean, axes, values), first_order / 2)
 
 
 def root_of(covariance: Array, reference: Array) -> Root:
-    """A (D, r) and w (r,), with A^T S A = diag(w) and A A^T = S_r in the directions that both have."""
+    """A (D, r) and w (r,), with A^T S A = diag(w) and A A^T = S_r in the directions in which both vary."""
     with threadpool_limits(limits=1, user_api="blas"):
         try:
             factor = np.linalg.cholesky(reference)
@@ -78,7 +78,7 @@ def _second_order(features: Rows, mean: Array, axes: Array, values: Array) -> fl
     y, root = (some - mean) @ axes, np.sqrt(values)
     kernel = 1 / (np.outer(root, root) * (root[:, None] + root[None, :]))
     squares = []
-    for shift in range(1, SHIFTS + 1):
+    for shift in range(1, PARTNERS + 1):
         other = np.roll(y, shift, axis=0)
         both = y * other
         quadratic = ((both @ kernel) * both).sum(axis=1) - ((y * y + other * other) @ (1 / root)) / 2 + root.sum() / 2
@@ -87,9 +87,9 @@ def _second_order(features: Rows, mean: Array, axes: Array, values: Array) -> fl
 
 
 def inception_interval(score: InceptionScore) -> Interval:
-    """Of an Inception score: a split's exp(mean KL) moves with the mean of its images' divergences.
+    """Interval of an Inception score, from the spread of its images' divergences in each split.
 
-    The marginal's own error does not enter in first order: the derivative of the mean KL by it is zero.
+    The error of the marginal does not enter in first order: the derivative of the mean KL with respect to it is zero.
     """
     parts = zip(score.splits, score.divergences, strict=True)
     variances = [(split**2) * float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.0 for split, part in parts]
@@ -98,15 +98,15 @@ def inception_interval(score: InceptionScore) -> Interval:
 
 
 def precision_interval(value: float, count: int) -> Interval:
-    """Of a precision of N samples: with the reference fixed, its samples are independent trials."""
+    """Interval of the precision of N samples, which are independent trials for a fixed reference."""
     return _wilson(value, count)
 
 
 def recall_interval(value: float, coverage: Coverage) -> Interval:
-    """Of a recall, by the delete-d jackknife (Shao and Wu 1989): recall of random 60 % parts of the samples.
+    """Interval of a recall by the delete-d jackknife (Shao and Wu 1989): recall of random 60 % subsets of the samples.
 
-    One sample's ball depends on other samples, and a reference is held by few: leaving out single samples (or groups)
-    overstates the variance about twofold, which parts of this size do not.
+    The ball of a sample depends on other samples, and few balls contain a given reference: leaving out single samples
+    (or groups) overstates the variance about twofold; subsets of this size do not.
     """
     count = len(coverage.nearest)
     size = round(SUBSET_SHARE * count)
@@ -119,7 +119,7 @@ def recall_interval(value: float, coverage: Coverage) -> Interval:
     variance = float(np.var(found, ddof=1)) * size / (count - size)
     if variance > 0 and 0 < value < 1:
         return _wilson(value, max(value * (1 - value) / variance, 1.0))
-    # At 0 and 1 a share has no spread of its own: the wider of the parts' and of as many trials as there are.
+    # At 0 and 1 a share has no spread: use the wider of the subsets' interval and that of independent trials.
     (low, high), (other_low, other_high) = (
         _around(value, math.sqrt(variance)),
         _wilson(value, min(count, len(coverage.balls))),
@@ -132,7 +132,7 @@ def _around(value: float, error: float) -> Interval:
 
 
 def _wilson(value: float, trials: float) -> Interval:
-    """Wilson's score interval of a share, with continuity correction (Newcombe 1998): not empty at 0 or 1."""
+    """Wilson score interval of a share with continuity correction (Newcombe 1998); its width is not 0 at 0 and 1."""
     low = 0.0 if value <= 0 else _wilson_end(value, trials, -1)
     high = 1.0 if value >= 1 else _wilson_end(value, trials, 1)
     return max(low, 0.0), min(high, 1.0)

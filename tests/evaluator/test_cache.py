@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from evaluator.features.cache import CHUNK, FeatureCache, Rows, feature_cache
+from evaluator.features.cache import CHUNK_IMAGES, FeatureCache, Rows, feature_cache
 from evaluator.images.image_set import open_images
 from sra.common.errors import EvaluatorError
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (3 * CHUNK + 70, 8, 8, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (3 * CHUNK_IMAGES + 70, 8, 8, 3), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ def test_a_stopped_extraction_continues(tmp_path, images, projection):
     cache = FeatureCache(tmp_path / "cache")
 
     def stops(batch):
-        if projection.given >= 2 * CHUNK:
+        if projection.given >= 2 * CHUNK_IMAGES:
             raise KeyboardInterrupt
         return projection(batch)
 
     with pytest.raises(KeyboardInterrupt):
         cache.features(images(), stops, projection.widths)
     done = projection.given
-    assert done == 2 * CHUNK
+    assert done == 2 * CHUNK_IMAGES
     cache.features(images(), projection, projection.widths)
     assert projection.given == len(PIXELS)
 
@@ -73,10 +73,10 @@ def test_changed_pixels_find_nothing_from_there_on(tmp_path, images, projection)
     cache.features(images(), projection, projection.widths)
     given = projection.given
     changed = PIXELS.copy()
-    changed[CHUNK, 0, 0, 0] ^= 1
+    changed[CHUNK_IMAGES, 0, 0, 0] ^= 1
     np.savez(tmp_path / "b.npz", arr_0=changed)
     found = cache.features(open_images(tmp_path / "b.npz"), projection, projection.widths)
-    assert projection.given - given == len(PIXELS) - CHUNK
+    assert projection.given - given == len(PIXELS) - CHUNK_IMAGES
     expected = np.concatenate([projection(changed[s : s + 64]) for s in range(0, len(changed), 64)])
     np.testing.assert_array_equal(found.pool[0 : len(changed)], expected[:, :12])
 
@@ -93,13 +93,13 @@ def test_the_same_bytes_in_another_shape_are_other_images(tmp_path, projection):
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"not an array", None])
 def test_a_damaged_file_is_made_again(tmp_path, images, projection, content):
     cache = FeatureCache(tmp_path / "cache")
-    whole = cache.features(images(), projection, projection.widths).pool[0:CHUNK]
-    file = next(path for path in sorted(cache.folder.iterdir()) if len(np.load(path)) == CHUNK)
+    whole = cache.features(images(), projection, projection.widths).pool[0:CHUNK_IMAGES]
+    file = next(path for path in sorted(cache.folder.iterdir()) if len(np.load(path)) == CHUNK_IMAGES)
     file.write_bytes(file.read_bytes()[:-40] if content is None else content)
     given = projection.given
     again = cache.features(images(), projection, projection.widths)
-    assert projection.given - given == CHUNK
-    np.testing.assert_array_equal(again.pool[0:CHUNK], whole)
+    assert projection.given - given == CHUNK_IMAGES
+    np.testing.assert_array_equal(again.pool[0:CHUNK_IMAGES], whole)
 
 
 def test_a_full_disk_gives_one_line_and_leaves_no_half_file(tmp_path, images, projection, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_full_disk_gives_one_line_and_leaves_no_half_file(tmp_path, images, pr
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device: .*cache.*\.npy"):
         cache.features(images(), projection, projection.widths)
-    assert [len(np.load(path)) for path in cache.folder.iterdir()] == [CHUNK, CHUNK]
+    assert [len(np.load(path)) for path in cache.folder.iterdir()] == [CHUNK_IMAGES, CHUNK_IMAGES]
 
 
 def test_a_graph_that_gives_nan_is_refused(tmp_path, images, projection):

@@ -172,13 +172,13 @@ def test_arguments_that_are_refused(tmp_path, monkeypatch, capsys, graph, out, m
 @pytest.mark.parametrize(
     ("op", "attributes", "message"),
     [
-        ("ResizeBilinear", {"align_corners": True}, "ResizeBilinear.*align_corners True is not known"),
-        ("ResizeBilinear", {"half_pixel_centers": True}, "half_pixel_centers True is not known"),
-        ("Conv2D", {"padding": "EXPLICIT"}, "padding 'EXPLICIT' is not known"),
-        ("Conv2D", {"data_format": "NCHW"}, "data_format 'NCHW' is not known"),
+        ("ResizeBilinear", {"align_corners": True}, "ResizeBilinear.*align_corners: .*got True"),
+        ("ResizeBilinear", {"half_pixel_centers": True}, "half_pixel_centers: .*got True"),
+        ("Conv2D", {"padding": "EXPLICIT"}, "padding: .*got 'EXPLICIT'"),
+        ("Conv2D", {"data_format": "NCHW"}, "data_format: .*got 'NCHW'"),
     ],
 )
-def test_settings_that_are_not_known_are_refused_by_name(op, attributes, message):
+def test_unsupported_attributes_are_refused_by_name(op, attributes, message):
     network = convert.trace(embedded.GRAPH)
     nodes = tuple(
         dataclasses.replace(node, attributes={**node.attributes, **attributes}) if node.op == op else node
@@ -192,7 +192,7 @@ def test_features_that_are_not_finite_are_refused():
     network = convert.trace(embedded.GRAPH)
     weights = next(name for name, array in network.constants.items() if array.ndim == 4)
     broken = {**network.constants, weights: np.full_like(network.constants[weights], np.nan)}
-    with pytest.raises(EvaluatorError, match="pool_3 is not finite"):
+    with pytest.raises(EvaluatorError, match="pool_3: expected finite"):
         Inception(dataclasses.replace(network, constants=broken))(torch.zeros(1, 32, 32, 3))
 
 

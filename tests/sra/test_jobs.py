@@ -105,7 +105,9 @@ def test_codec_reconstructs_digits():
 
 
 def test_codec_of_another_shape_is_refused():
-    with pytest.raises(DataError, match="factor 4, the manifest says 4 and 8"):
+    with pytest.raises(
+        DataError, match=r"codec\.path embedded:digits: expected 4 channels and factor 8 .*, got 4 and 4"
+    ):
         load_codec(dataclasses.replace(CODEC, factor=8))
 
 
