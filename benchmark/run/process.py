@@ -23,8 +23,13 @@ from sra.common.processes import die_with_parent
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, `kill`, and what Slurm sends before a time limit."""
-JOB_ENV = {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-"""Jobs print at once. TensorFlow's log is off: it reports a machine without a GPU as an error; real ones it raises."""
+JOB_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+"""Jobs print at once, and import nothing from the folder in which the user happens to stand. TensorFlow's log is off: it
+reports a machine without a GPU as an error; real errors it raises."""
+LAUNCHER_PREFIXES = ("ACCELERATE_", "FSDP_", "MV2_", "OMPI_", "PET_", "PMIX_", "PMI_", "TORCHELASTIC_")
+LAUNCHER_NAMES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables of accelerate, MPI and torchrun that jobs do not inherit. Left over in a shell, they would make a job wait
+for others, or train with settings that no manifest names; the jobs' own launcher sets what they need."""
 HINTS = {
     signal.SIGKILL: " (out of memory?)",
     signal.SIGBUS: " (the disk or /dev/shm is full, or a file was cut short while it was read)",
@@ -39,8 +44,13 @@ class StoppedError(Exception):
 
 
 def job_environment() -> dict[str, str]:
-    """The environment of a job."""
-    return {**os.environ, **JOB_ENV}
+    """The environment of a job: this process's, without what another launcher left there."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in LAUNCHER_NAMES and not name.startswith(LAUNCHER_PREFIXES)
+    }
+    return {**inherited, **JOB_ENV}
 
 
 def run_job(name: str, argv: Sequence[str], *, capture: bool = False) -> str:

@@ -249,3 +249,18 @@ def test_a_disk_too_full_for_a_report_does_not_hide_the_stages_line(
     monkeypatch.setattr(run, "write_reports", full)
     with pytest.raises(runner.StageError, match="stage score-adm: no space left"):
         run.execute(RunRequest(manifest=Path("manifests/smoke.yaml"), out=tmp_path / "out"))
+
+
+def test_jobs_see_neither_left_over_launchers_nor_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left_over = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "OMPI_COMM_WORLD_SIZE", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+    for name in (*left_over, "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "3")
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "__init__.py").write_text("raise ImportError('from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    code = "import json, os, runpy; runpy.run_module('json.tool', run_name='other'); print(*sorted(os.environ))"
+    names = job_process.run_job("job", [sys.executable, "-c", code], capture=True).split()
+    assert not set(left_over) & set(names)
+    assert "OMP_NUM_THREADS" in names
