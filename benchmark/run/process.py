@@ -24,7 +24,7 @@ from sra.common.processes import die_with_parent
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, `kill`, and what Slurm sends before a time limit."""
 JOB_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-"""Jobs print at once, and import nothing from the folder in which the user happens to stand. TensorFlow's log is off: it
+"""Jobs print at once, and import nothing from the folder the user is in. TensorFlow's log is off: it
 reports a machine without a GPU as an error; real errors it raises."""
 LAUNCHER_PREFIXES = ("ACCELERATE_", "FSDP_", "MV2_", "OMPI_", "PET_", "PMIX_", "PMI_", "TORCHELASTIC_")
 LAUNCHER_NAMES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
