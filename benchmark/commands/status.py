@@ -128,14 +128,17 @@ def examine(root: Path, now: float) -> RunStatus:
     if run is None and not on_cluster:
         raise UserError(f"{root}: no run.json, or a damaged one; start it with `sra-bench run MANIFEST --out {root}`")
     stages = _planned(root) if on_cluster or run is None else run.stages
-    last = {stage.name: _newest(stage, runners) for stage in stages}
-    rows = [_stage(directory.stages / stage.directory, stage, last[stage.name], now) for stage in stages]
+    # By directory: stages of different settings may have one name.
+    last = {stage.directory: _newest(stage, runners) for stage in stages}
+    rows = [_stage(directory.stages / stage.directory, stage, last[stage.directory], now) for stage in stages]
     newest = max(runners, key=lambda runner: runner.time, default=NO_RUNNER)
     state, message = _run_state(newest, now), newest.message
     if on_cluster:
         rows = _with_queue(directory, rows)
         state = next((state for state in STATES if any(row.state == state for row in rows)), "done")
-        failed = [last[row.stage].message for row in rows if row.state == "failed" and row.stage in last]
+        failed = [
+            last[Path(row.directory).name].message for row in rows if row.state == "failed" and row.stage != REPORT
+        ]
         message = next((text for text in failed if text), None)
     return RunStatus(
         state=state,

@@ -190,6 +190,8 @@ def is_alive(process: int, host: str) -> bool:
         return psutil.Process(process).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:  # another user's, on a machine that hides them (hidepid=1)
+        return True
 
 
 def outputs_of(directory: Path, names: tuple[str, ...]) -> dict[str, int]:

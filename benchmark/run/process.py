@@ -211,8 +211,11 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def kill_tree(pid: int) -> None:
     """SIGKILL a process and its descendants: torchrun gives its workers sessions of their own."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+    # `Process.children` raises an error if /proc hides other users' processes (hidepid=1).
+    processes = list(psutil.process_iter(["ppid"]))
+    tree = [process for process in processes if process.pid == pid]
+    for member in tree:
+        tree += [process for process in processes if process.info["ppid"] == member.pid]
+    for process in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

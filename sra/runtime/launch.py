@@ -28,7 +28,8 @@ def _forward_stop(_number: int, _frame: FrameType | None) -> None:
     """Send SIGTERM to the workers, whose end the agent then sees; without workers there is nothing to save."""
     global _stop_requested
     _stop_requested = True
-    workers = psutil.Process().children()
+    # `Process.children` raises an error if /proc hides other users' processes (hidepid=1).
+    workers = [process for process in psutil.process_iter(["ppid"]) if process.info["ppid"] == os.getpid()]
     if not workers:
         sys.exit(STOPPED)
     for worker in workers:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmark.plan import prepare
@@ -163,6 +164,23 @@ process.stream([sys.executable, "-c", {job!r}], [Path({str(tmp_path / "log.txt")
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_all_descendants_are_killed_where_other_users_processes_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(process: psutil.Process, **_: bool) -> list[psutil.Process]:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "children", refused)
+    # Like torchrun, whose workers have sessions of their own.
+    worker = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        grandchild = psutil.Process(int(process.stdout.readline()))
+        job_process.kill_tree(process.pid)
+        assert process.wait(timeout=30) == -signal.SIGKILL
+    psutil.wait_procs([grandchild], timeout=30)
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_killed_job_is_named_by_its_signal(stage: Stage, tmp_path: Path) -> None:

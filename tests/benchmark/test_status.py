@@ -114,3 +114,19 @@ def test_a_disk_that_refuses_the_sign_of_life_does_not_stop_the_run(tmp_path: Pa
     with runner_of(tmp_path / "file" / "run.json") as pulse:
         pulse.start([])
     Heartbeat(tmp_path / "file", 1, " steps").beat(1, None)
+
+
+def test_stages_of_one_name_on_a_cluster_have_runners_of_their_own(tmp_path: Path) -> None:
+    """Variants with different codecs both have a stage `latents`."""
+    stages = [Stage(name="latents", directory=Path(f"latents-{n}"), key=f"k{n}", job=JOB) for n in (1, 2)]
+    plan = [{"name": stage.name, "directory": stage.directory.name, "key": stage.key} for stage in stages]
+    write_json(tmp_path / "plan.json", {"stages": plan})
+    for stage in stages:
+        write_json(tmp_path / "stages" / stage.directory / "stage.json", {})
+    running, failed = (RunnerHeartbeat(tmp_path / "workers" / f"{s.directory}.json", [s]) for s in stages)
+    failed.start(stages[1:])
+    failed.write("failed", "stage latents: no disk")
+    running.start(stages[:1])
+    document = status.examine(tmp_path, running.since)
+    assert [stage.state for stage in document.stages] == ["running", "failed"]
+    assert (document.state, document.message) == ("failed", "stage latents: no disk")
