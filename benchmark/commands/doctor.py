@@ -15,6 +15,7 @@ from benchmark.plan.run_directory import RunDirectory
 from benchmark.run.executor import interpreter_of
 from benchmark.run.process import job_environment
 from evaluator.tools import TOOL_MODULES
+from sra.common.tables import text_table
 
 PROBES = {
     "torch": "import torch; n = torch.cuda.device_count(); "
@@ -24,6 +25,8 @@ PROBES = {
 }
 USERS = {"torch": "sra.training.train", "tensorflow": TOOL_MODULES["adm"]}
 """Of each framework, a module whose interpreter has it."""
+Line = tuple[str, str]
+"""What is meant, and its version, value or state; or a state, and what has it."""
 EMBEDDED = {
     "embedded digits codec": ("sra", "embedded/digits-codec/diffusion_pytorch_model.safetensors"),
     "embedded digits graph": ("evaluator", "embedded/digits.pb"),
@@ -40,25 +43,30 @@ def examine(manifest: Path | None = None) -> tuple[str, bool]:
         UserError: a manifest that cannot be loaded, or recorded hashes that cannot be read.
     """
     machine = provenance.hardware()
-    lines = [f"{name:16} {version or 'absent'}" for name, version in provenance.versions().items()]
-    lines += [f"{name:16} {value if value else 'none'}" for name, value in machine.items()]
-    lines += [f"{name + ' devices':20} {_probe(USERS[name], code)}" for name, code in PROBES.items()]
-    lines += [f"warning: {line}" for line in gpus.warnings(machine["gpus"])]
     shipped, whole = _embedded()
-    lines += [*shipped, f"assets in {folder()}:"]
+    facts = [(name, version or "absent") for name, version in provenance.versions().items()]
+    facts += [(name, str(value or "none")) for name, value in machine.items()]
+    facts += [(f"{name} devices", _probe(USERS[name], code)) for name, code in PROBES.items()]
+    lines = [_table([*facts, *shipped]), *(f"warning: {line}" for line in gpus.warnings(machine["gpus"]))]
+    lines.append(f"assets in {folder()}:")
     if manifest is None:
-        return "\n".join([*lines, *_assets(list(catalogue().values()))[0]]), whole
+        return "\n".join([*lines, _table(_assets(list(catalogue().values()))[0])]), whole
     loaded = load(manifest)
     described, complete = _assets(needed_by(loaded))
     absent = make_plan(loaded, RunDirectory(Path("runs") / loaded.name)).absent
     others = [place for place in absent if not remedy(place)]
-    lines += [*described, *(f"  absent   {place}, which {manifest} names" for place in others)]
+    described += [("absent", f"{place}, which {manifest} names") for place in others]
+    lines += [_table(described)] if described else []
     complete = complete and not others
     verdict = "has everything that it needs" if complete else "lacks the above"
     return "\n".join([*lines, f"{manifest}: {verdict}"]), whole and complete
 
 
-def _embedded() -> tuple[list[str], bool]:
+def _table(rows: list[Line]) -> str:
+    return text_table((), rows, left=(0, 1))
+
+
+def _embedded() -> tuple[list[Line], bool]:
     lines, whole = [], True
     for name, (package, relative) in EMBEDDED.items():
         spec = importlib.util.find_spec(package)
@@ -66,11 +74,11 @@ def _embedded() -> tuple[list[str], bool]:
         assert spec.origin is not None
         path = Path(spec.origin).parent / relative
         whole = whole and path.is_file()
-        lines.append(f"{name:24} {'present' if path.is_file() else 'absent: ' + str(path)}")
+        lines.append((name, "present" if path.is_file() else f"absent: {path}"))
     return lines, whole
 
 
-def _assets(assets: list[Asset]) -> tuple[list[str], bool]:
+def _assets(assets: list[Asset]) -> tuple[list[Line], bool]:
     """What is there of each, and whether all is; a damaged file counts as missing."""
     root = folder()
     pins = Pins(root)
@@ -78,16 +86,17 @@ def _assets(assets: list[Asset]) -> tuple[list[str], bool]:
     return [line for lines, _ in described for line in lines], all(complete for _, complete in described)
 
 
-def _describe(asset: Asset, root: Path, pins: Pins) -> tuple[list[str], bool]:
+def _describe(asset: Asset, root: Path, pins: Pins) -> tuple[list[Line], bool]:
     missing = asset.missing(root)
     if missing and asset.manual:
-        return [f"  absent   {asset.name}: {asset.what}", f"           {asset.manual}"], False
-    lines = [f"  absent   {path}: {_by_hand(asset, path)}" for path in missing]
+        return [("absent", f"{asset.name}: {asset.what}"), ("", asset.manual)], False
+    lines = [("absent", f"{path}: {_by_hand(asset, path)}") for path in missing]
     try:
-        lines += [_present(asset, file, pins) for file in asset.files if root / asset.name / file not in missing]
+        present = [_present(asset, file, pins) for file in asset.files if root / asset.name / file not in missing]
     except AssetError as error:
-        return [*lines, f"  damaged  {error}"], False
-    return lines or [f"  present  {asset.name}: {asset.place(root)}"], not missing
+        return [*lines, ("damaged", str(error))], False
+    lines += [("present", text) for text in present]
+    return lines or [("present", f"{asset.name}: {asset.place(root)}")], not missing
 
 
 def _by_hand(asset: Asset, path: Path) -> str:
@@ -95,7 +104,7 @@ def _by_hand(asset: Asset, path: Path) -> str:
 
 
 def _present(asset: Asset, file: str, pins: Pins) -> str:
-    """One file's line; its size is compared, its content is by `fetch` and `run`.
+    """Path and facts of a file; its size is compared, its content is by `fetch` and `run`.
 
     Raises:
         AssetError: another size than the known one.
@@ -105,7 +114,7 @@ def _present(asset: Asset, file: str, pins: Pins) -> str:
     if wrong:
         raise AssetError(f"{path}: {wrong}")
     pinned = f"SHA-256 {facts.sha256[:12]}..." if facts.sha256 else "hash not recorded yet"
-    return f"  present  {path} ({path.stat().st_size:,} bytes, {pinned})"
+    return f"{path} ({path.stat().st_size:,} bytes, {pinned})"
 
 
 def _probe(module: str, code: str) -> str:

@@ -14,11 +14,13 @@ from pathlib import Path
 from benchmark.containers.engine import CUDA_LABEL, EngineError, Image, find_engine, find_image, run
 from benchmark.machine import provenance
 from sra.common.errors import one_of
+from sra.common.tables import text_table
 
 IMAGES = ("trainer", "evaluator", "all")
 """In building order: the last is made from the other two."""
 REPOSITORY = "localhost/sra-bench"
 """Under `localhost/` no engine pulls an image of the same name from a registry."""
+IMAGE_COLUMNS = ("image", "GB", "version", "revision", "CUDA", "created")
 SHORT_REVISION = 12
 """Characters of a revision that are shown."""
 
@@ -171,11 +173,10 @@ def list_images(engine: str | None, *, as_json: bool = False) -> str:
         return json.dumps(document, indent=2)
     if not found:
         return f"{tool} has none of the suite's images; `sra-bench images build` makes them"
-    rows = [("image", "GB", "version", "revision", "CUDA", "created")]
+    rows: list[tuple[str, ...]] = []
     for image in found:
         revision = image.revision or "?"
         short = revision[:SHORT_REVISION] + ("-dirty" if revision.endswith("-dirty") else "")
         rest = (image.version or "?", short, image.cuda or "-", str(image.created)[:19])
         rows += [(name, f"{image.bytes / 1e9:.2f}", *rest) for name in image.names]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return text_table(IMAGE_COLUMNS, rows, left=range(len(IMAGE_COLUMNS)))

@@ -183,6 +183,14 @@ def _finish(registry: Registry, plan: Plan, stage: Any, metrics: dict[str, Any],
     write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}})
 
 
+@pytest.fixture
+def small_settings() -> tuple[str, ...]:
+    """Overrides of the smoke manifest, with which every stage takes seconds."""
+    training = ("train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2")
+    sampling = ("sample.images=8", "sample.steps=2", "sample.batch=4", "sample.shard=4")
+    return (*training, "train.global_batch=8", *sampling)
+
+
 # A fake Slurm on PATH: it notes what is asked of it in a folder, and says what the folder holds.
 COMMANDS = {
     "sinfo": 'printf "gpu\\ncpu\\n"',

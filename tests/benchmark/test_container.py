@@ -25,8 +25,6 @@ from benchmark.run.executor import Command, command_of
 from sra.common.errors import STOPPED, UserError
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = ["train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2", "sample.images=8"]
-SETTINGS += ["sample.steps=2", "sample.batch=4", "sample.shard=4", "train.global_batch=8"]
 VERSION = installed_version()
 HEALTHY = {"gpus": 0, "shared_memory": 2**31, "writable": True, "uid": 1000}
 
@@ -276,10 +274,10 @@ def test_a_container_that_outlived_its_run_is_stopped_first(tmp_path: Path, engi
     assert name_of(tmp_path / "other" / "run") != name
 
 
-def test_the_plan_shows_the_command_lines(tmp_path: Path, engine: Path) -> None:
+def test_the_plan_shows_the_command_lines(tmp_path: Path, engine: Path, small_settings: tuple[str, ...]) -> None:
     executor = choose_executor("container", ["engine=podman", "tag=v1"])
     manifest = ROOT / "manifests" / "smoke.yaml"
-    request = RunRequest(manifest=manifest, out=tmp_path / "run", overrides=tuple(SETTINGS), variants=("baseline",))
+    request = RunRequest(manifest=manifest, out=tmp_path / "run", overrides=small_settings, variants=("baseline",))
     text = show_plan(request, executor, as_json=False)
     assert "[train-baseline] podman run --rm" in text
     shown = json.loads(show_plan(request, executor, as_json=True))["commands"]
@@ -289,9 +287,11 @@ def test_the_plan_shows_the_command_lines(tmp_path: Path, engine: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_in_containers_stops_continues_and_ends(tmp_path: Path, engine: Path) -> None:
+def test_a_run_in_containers_stops_continues_and_ends(
+    tmp_path: Path, engine: Path, small_settings: tuple[str, ...]
+) -> None:
     """SIGTERM reaches the job in the container, whose exit code 75 comes back; the same command continues."""
-    out, settings = tmp_path / "run", [*SETTINGS, "train.steps=60"]
+    out, settings = tmp_path / "run", [*small_settings, "train.steps=60"]
     command = [sys.executable, "-m", "benchmark.cli.main", "run", "manifests/smoke.yaml", "--variant", "baseline"]
     command += [part for item in settings for part in ("--set", item)]
     command += ["--out", str(out), "--until", "train", "--executor", "container", "--container", "engine=docker"]

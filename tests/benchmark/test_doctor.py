@@ -37,7 +37,7 @@ def test_missing_assets_are_named_with_their_exact_places(elsewhere: Path) -> No
     assert not complete
     for name in ("sd-vae-ft-ema", "inception-graph", "sit-xl2-sra-256-ep800", "torch-fidelity-inception"):
         for file in catalogue()[name].files:
-            assert f"absent   {elsewhere / name / file}: `sra-bench fetch {name}`; by hand: https://" in text
+            assert f"absent  {elsewhere / name / file}: `sra-bench fetch {name}`; by hand: https://" in text
     assert "set IMAGENET" in text
     assert "sd-vae-ft-mse" not in text
 
@@ -59,7 +59,7 @@ def test_a_file_that_no_asset_knows_is_missed_too(tmp_path: Path) -> None:
     manifest.write_text((MANIFESTS / "smoke.yaml").read_text().replace('images: "embedded:digits"', "images: /no/such"))
     text, complete = doctor.examine(manifest)
     assert not complete
-    assert "absent   /no/such" in text
+    assert "absent  /no/such" in text
 
 
 def test_a_truncated_file_is_damaged(elsewhere: Path) -> None:

@@ -29,8 +29,6 @@ from sra.common.errors import STOPPED, UserError
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "manifests" / "smoke.yaml"
-SETTINGS = ["train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2", "sample.images=8"]
-SETTINGS += ["sample.steps=2", "sample.batch=4", "sample.shard=4", "train.global_batch=8"]
 VERSIONS = ("1.29", "1.33", "1.37")
 LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 FULL = {
@@ -55,8 +53,8 @@ def site(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def requested(out: Path, settings: list[str] = SETTINGS) -> RunRequest:
-    return RunRequest(manifest=MANIFEST, out=out, overrides=tuple(settings), variants=("sra",))
+def requested(out: Path, *overrides: str) -> RunRequest:
+    return RunRequest(manifest=MANIFEST, out=out, overrides=("train.milestones=[]", *overrides), variants=("sra",))
 
 
 def rendered(folder: Path, **changes: Any) -> list[dict[str, Any]]:
@@ -261,9 +259,9 @@ def test_inputs_must_lie_in_volumes() -> None:
 
 
 def test_inputs_must_be_there(tmp_path: Path) -> None:
-    settings = [*SETTINGS, f"data.images={tmp_path}/none"]
+    request = requested(tmp_path / "run", f"data.images={tmp_path}/none")
     with pytest.raises(UserError, match=r"input not found: .*render where the volumes are mounted"):
-        render_kubernetes(requested(tmp_path / "run", settings), site=site(tmp_path), to=None)
+        render_kubernetes(request, site=site(tmp_path), to=None)
 
 
 KUBECTL = """#!/bin/sh

@@ -21,15 +21,13 @@ from benchmark.run.executor import Local, Node, command_of
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = ["train.steps=4", "train.milestones=[]", "train.log_every=1", "train.checkpoint_every=2", "sample.images=8"]
-SETTINGS += ["sample.steps=2", "sample.batch=4", "sample.shard=4", "train.global_batch=8"]
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> tuple[Plan, RunDirectory]:
+def planned(tmp_path: Path, small_settings: tuple[str, ...]) -> tuple[Plan, RunDirectory]:
     plan, directory, _ = prepare(
         RunRequest(
-            manifest=ROOT / "manifests" / "smoke.yaml", out=tmp_path, overrides=tuple(SETTINGS), variants=("baseline",)
+            manifest=ROOT / "manifests" / "smoke.yaml", out=tmp_path, overrides=small_settings, variants=("baseline",)
         )
     )
     directory.create()
