@@ -275,7 +275,9 @@ def _changed(stage: Stage, directory: RunDirectory) -> str | None:
     if document is None:
         return None
     before, after = _flat(upgraded_settings(document)), _flat(to_plain(stage.job))
-    names = [n for n in sorted(before.keys() | after.keys()) if before.get(n) != after.get(n) and n != "checkpoint"]
+    # Paths in the run directory differ after a move, and with every change of an earlier stage.
+    names = sorted((before.keys() | after.keys()) - {"checkpoint", "reference"})
+    names = [name for name in names if before.get(name) != after.get(name)]
     if not names:
         return "changed: an input"
     shown = ", ".join(f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names[:3])
