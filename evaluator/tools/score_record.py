@@ -193,6 +193,8 @@ def parse(document: Any, where: str) -> ScoreRecord:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise EvaluatorError(f"{where}: {key}: {first['msg']}, got {first['input']!r}") from error
+    except (KeyError, AttributeError, TypeError) as error:
+        raise EvaluatorError(f"{where}: expected a record of schema 1, got one without {error}") from error
 
 
 def _of_schema_1(fields: dict[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,14 @@ def test_other_documents_are_refused_by_place(tmp_path, change, place):
         score_record.read(saved(tmp_path / "scores.json", {**SCHEMA_1, **change}))
 
 
+@pytest.mark.parametrize("document", [{"schema": 1}, {**SCHEMA_1, "settings": {"weights": {"name": "a.pt"}}}])
+def test_schema_1_without_a_key_is_refused(tmp_path, document):
+    with pytest.raises(
+        EvaluatorError, match=r"scores\.json: expected a record of schema 1, got one without '(tool|file)'"
+    ):
+        score_record.read(saved(tmp_path / "scores.json", document))
+
+
 def test_what_is_no_json_is_refused(tmp_path):
     (tmp_path / "scores.json").write_text("{")
     for name in ("scores.json", "absent.json"):
