@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from benchmark.assets import catalogue
-from sra.common.errors import UserError, did_you_mean
+from sra.common.errors import UserError, did_you_mean, one_of
 from sra.common.validation import parse_yaml, plain_copy
 
 # Environment variables and `~` are expanded in these.
@@ -42,11 +42,15 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
+NEW_VARIANT = (["align"], ["checkpoint"], ["samples"])
+"""What an override may give first to a variant that it adds, unless it gives all: else the name is a mistake."""
+
+
 def override(document: dict[str, Any], item: str) -> None:
     """Set one key, in place, from `a.b=value`; the value is YAML.
 
     Raises:
-        ManifestError: an item of another form.
+        ManifestError: an item of another form, or a variant that the manifest does not have.
     """
     key, separator, text = item.partition("=")
     if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
@@ -56,6 +60,11 @@ def override(document: dict[str, Any], item: str) -> None:
     except yaml.YAMLError as error:
         raise ManifestError(f"--set {item!r}: expected a value in YAML") from error
     *parents, last = key.split(".")
+    variants = document.get("variants")
+    if parents[:1] == ["variants"] and isinstance(variants, dict):
+        name, *keys = [*parents, last][1:]
+        if name not in variants and keys[:1] not in NEW_VARIANT and not (keys == [] and isinstance(value, dict)):
+            raise ManifestError(one_of(f"--set {item!r}: variants", name, variants))
     node = document
     for parent in parents:
         child = node.get(parent)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from benchmark.manifest.document import ManifestError, expand, override, read
 from evaluator.tools import Tool
 from sra.common.errors import expected, one_of
-from sra.common.validation import adapter, one_line
+from sra.common.validation import adapter, boolean_as_number, one_line
 from sra.config import (
     STRICT,
     AlignSettings,
@@ -205,11 +205,14 @@ def schema() -> dict[str, Any]:
 
 def _validated(cls: type, document: dict[str, Any], path: Path, prefix: str = "") -> Any:
     try:
-        return adapter(cls).validate_python(document)
+        checked = adapter(cls).validate_python(document)
     except ValidationError as error:
         raise ManifestError(
             f"{path}: {prefix}{one_line(cls, error, 'the manifest' if cls is Manifest else cls.__name__)}"
         ) from error
+    if (key := boolean_as_number(document, checked)) is not None:
+        raise ManifestError(f"{path}: {prefix}{key}: expected a number, got a boolean")
+    return checked
 
 
 def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -> list[Run]:

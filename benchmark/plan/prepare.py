@@ -57,6 +57,7 @@ def prepare(request: RunRequest, remote_processes: int | None = None) -> Prepare
         if run.published:
             load_registry().row(run.published)
     check_batch_split(loaded, processes)
+    _check_embedded(loaded)
     _check_codecs(loaded)
     _check_references_and_graphs(loaded)
     return Prepared(make_plan(loaded, directory), directory, processes)
@@ -89,6 +90,20 @@ def check_batch_split(loaded: Loaded, processes: int) -> None:
             raise ManifestError(expected(f"{loaded.path}: train.global_batch", divisor, run.train.global_batch))
 
 
+def _check_embedded(loaded: Loaded) -> None:
+    """Refuse names of embedded data, codecs and graphs that do not exist."""
+    for run in loaded.runs:
+        places = {
+            "data.images": run.data.images,
+            "codec.path": run.codec.path,
+            "score.graph": run.score.graph,
+            "score.reference": run.score.reference,
+        }
+        for key, place in places.items():
+            if place is not None and place.startswith("embedded:") and place != DIGITS:
+                raise ManifestError(expected(f"{loaded.path}: {key}", DIGITS, place, [DIGITS]))
+
+
 def _check_codecs(loaded: Loaded) -> None:
     """Refuse a folder that is no codec before hours are spent on what comes before decoding."""
     for place in dict.fromkeys(located(run.codec.path) for run in loaded.runs if run.samples is None):
@@ -104,8 +119,6 @@ def _check_references_and_graphs(loaded: Loaded) -> None:
     named = [(key, located(getattr(run.score, key))) for run in loaded.runs for key in ("graph", "reference")]
     for key, place in dict.fromkeys(named):
         where = f"{loaded.path}: score.{key}"
-        if place.startswith("embedded:") and place != DIGITS:
-            raise ManifestError(expected(where, DIGITS, place))
         has_format, formats = (_is_graph, ".pb or .safetensors") if key == "graph" else (_is_zip, ".npz or .zip")
         if Path(place).is_file() and not has_format(place):
             raise ManifestError(expected(where, f"a {formats} file", place))

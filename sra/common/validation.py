@@ -64,6 +64,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# YAML 1.1 takes 4e5 and 1e-4 for text, as they have no point.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
 def parse_yaml(text: str) -> Any:
     """Parse a YAML document; aliases become copies that can be changed separately.
 
@@ -101,6 +107,20 @@ def validated(cls: type[T], document: Any, where: str, name: str) -> T:
     except ValidationError as error:
         raise UserError(f"{where}: {one_line(cls, error, name)}") from error
     return checked
+
+
+def boolean_as_number(plain: Any, checked: Any, key: str = "") -> str | None:
+    """Key of the first boolean of a plain document that became a number (pydantic takes `true` for 1), or None."""
+    if isinstance(plain, bool):
+        return key if isinstance(checked, (int, float)) and not isinstance(checked, bool) else None
+    if isinstance(plain, dict):
+        items = checked if isinstance(checked, dict) else getattr(checked, "__dict__", {})
+        parts = [(value, items.get(name), f"{key}.{name}" if key else str(name)) for name, value in plain.items()]
+    elif isinstance(plain, list) and isinstance(checked, (list, tuple)):
+        parts = [(value, item, key) for value, item in zip(plain, checked, strict=False)]
+    else:
+        return None
+    return next((found for part in parts if (found := boolean_as_number(*part)) is not None), None)
 
 
 def one_line(cls: type, error: ValidationError, name: str) -> str:

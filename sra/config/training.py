@@ -122,4 +122,6 @@ class TrainConfig:
         for name in ("weight_decay", "workers", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(expected(name, "a number of at least 0", getattr(self, name)))
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(expected("seeds", "different integers", list(self.seeds)))
         check_seeds("seeds", self.seeds or ())

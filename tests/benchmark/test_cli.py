@@ -142,6 +142,18 @@ def test_check_and_friends_refuse_a_folder_without_a_run(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("item", "key"),
+    [
+        ("train.global_batch=2000", "train.global_batch"),
+        ("codec.path=embedded:digit", "codec.path"),
+        ("data.images=embedded:mnist", "data.images"),
+    ],
+)
+def test_plan_refuses_what_a_stage_would(item: str, key: str, tmp_path: Path) -> None:
+    assert f"{key}: expected" in refused("plan", SMOKE, "--out", str(tmp_path / "out"), "--set", item)
+
+
+@pytest.mark.parametrize(
     ("key", "place", "allowed"),
     [
         ("graph", "embedded:digitz", "embedded:digits"),

@@ -45,6 +45,10 @@ def refusal(*overrides: str, path: Path = SMOKE) -> str:
         ("sample.cfg=.inf", ["sample.cfg", "finite"]),
         ("train.lr=-1", ["train.lr: ", "positive", "-1"]),
         ("train.workers=-1", ["train.workers: ", "-1"]),
+        ("train.log_every=true", ["train.log_every: ", "number", "boolean"]),
+        ("sample.steps=on", ["sample.steps: ", "number", "boolean"]),
+        ("train.betas=[0.9, true]", ["train.betas: ", "number", "boolean"]),
+        ("train.seeds=[1, 1]", ["train.seeds: ", "[1, 1]"]),
         ("seed=-1", ["seed: ", "2^63 - 1", "-1"]),
         ("name=../evil", ["'../evil'", "letters, digits"]),
         ("variants.sra.samples=x.npz", ["expected one of align, checkpoint, samples", "got align and samples"]),
@@ -55,6 +59,24 @@ def test_refusals_name_the_key_and_what_is_allowed(override: str, expected: list
     text = refusal(override)
     for part in expected:
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("item", "steps", "lr"),
+    [("train.steps=4e2", 400, None), ("train.lr=1e-4", None, 1e-4), ("train.lr=2", None, 2.0)],
+)
+def test_numbers_as_people_write_them(item: str, steps: int | None, lr: float | None) -> None:
+    (run, *_) = load(SMOKE, [item]).runs
+    assert run.train is not None
+    assert steps in (None, run.train.steps)
+    assert lr in (None, run.train.lr)
+
+
+def test_an_override_adds_no_variant_by_mistake() -> None:
+    with pytest.raises(ManifestError, match=r"variants\.sraa\.train\.lr.*did you mean 'sra'"):
+        load(SMOKE, ["variants.sraa.train.lr=1"])
+    assert [run.variant for run in load(SMOKE, ["variants.new.checkpoint=x.pt"], ["new"]).runs] == ["new"]
+    assert [run.variant for run in load(SMOKE, ["variants.new={train: {lr: 1}}"], ["new"]).runs] == ["new"]
 
 
 def test_names_are_names_of_folders(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_given_samples_are_only_scored(tmp_path: Path) -> None:
 
 
 def test_stages_of_one_name_and_two_resolutions_do_not_share_a_process(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, "variants.large.model.resolution=64")
+    plan = plan_of(tmp_path, "variants.large={model: {resolution: 64}}")
     images = [stage for stage in plan.stages if stage.kind.name == "images"]
     assert len({stage.batch for stage in images}) == len(images) == 2
 
