@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from evaluator.metrics.rows import Array, Rows, blocks
 
@@ -32,7 +33,9 @@ def inception_score(logits: Array) -> float:
 
 def score_of_pool(pool: Rows, weights: Array) -> InceptionScore:
     """Inception score of pooled features (N, D) and the classifier's weights (D, classes); no bias is used."""
-    return _score(_divergences(part @ weights) for part in blocks(pool, SPLIT_IMAGES))
+    # With one thread, logits do not depend on the number of processors.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _score(_divergences(part @ weights) for part in blocks(pool, SPLIT_IMAGES))
 
 
 def _score(divergences: Iterable[Array]) -> InceptionScore:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+from threadpoolctl import threadpool_limits
 
 import evaluator
 from evaluator.dev import plain_numerics
@@ -89,6 +90,17 @@ def test_frechet_distance_equals_the_plain_numerics(kind):
         x[:] = x[0]
     expected = plain_numerics.frechet_distance(plain_numerics.statistics(x), plain_numerics.statistics(y))
     assert frechet_distance(gaussian(x), gaussian(y)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_inception_score_does_not_depend_on_the_number_of_threads():
+    generator = np.random.default_rng(2)
+    pool = np.abs(generator.standard_normal((4500, 40), np.float32)) * 30
+    weights = generator.standard_normal((40, 20), np.float32)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads, user_api="blas"):
+            found.append(score_of_pool(pool, weights).divergences)
+    np.testing.assert_array_equal(*found)
 
 
 def test_inception_score_equals_the_plain_numerics():
