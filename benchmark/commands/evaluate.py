@@ -74,7 +74,7 @@ def score_samples(
     records = {tool: _score(tool, samples, reference, where, own.argv(tool)) for tool in tools or TOOLS}
     warnings = disagreements(records)
     document = {
-        "schema": 1,
+        "schema": 2,
         "metrics": {tool.replace("-", "_"): r.metrics for tool, r in records.items()},
         "intervals": {tool.replace("-", "_"): r.intervals for tool, r in records.items()},
         "errors": {tool.replace("-", "_"): r.error for tool, r in records.items() if r.error},
