@@ -42,5 +42,6 @@ def test_every_manifest_reaches_its_report(tmp_path: Path) -> None:
         assert any("smoke run" in note for note in report.notes)
         for row in report.rows:
             assert row.errors == {}
-            assert all(math.isfinite(row.adm[name] or math.nan) for name in ("fid", "sfid", "is", "precision"))
+            values = [row.adm[name] for name in ("fid", "sfid", "is", "precision")]
+            assert all(value is not None and math.isfinite(value) for value in values)
             assert row.verdict.status not in ("reproduced", "better", "worse")
