@@ -156,7 +156,7 @@ def test_a_whole_run_counts_as_this_machine(built, mounted, tmp_path: Path) -> N
     assert [row["variant"] for row in found["rows"]] == ["baseline", "sra"]
     for row in found["rows"]:
         assert row["errors"] == {}
-        assert set(row["metrics"]) == {"adm", "clean_fid", "torch_fidelity"}
+        assert set(row["metrics"]) == {"adm", "clean-fid", "torch-fidelity"}
         assert row["provenance"]["tools"]["adm"] == found["provenance"]["versions"]["tensorflow"]
     assert numbers(found["rows"]) == numbers(wanted["rows"])
     assert contents(found["rows"]) == contents(wanted["rows"])
