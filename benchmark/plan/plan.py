@@ -13,7 +13,6 @@ from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig
 from benchmark.plan.counts import image_count
 from benchmark.plan.run_directory import RunDirectory, fingerprint, is_done, key_of, read_json
 from benchmark.plan.stages import EXTRACTOR_TOOLS, SCORE, STAGE_KINDS, Inputs, Job, ScoreJob, Stage, kind_of
-from sra.common.errors import expected
 from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
 
@@ -169,12 +168,9 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
 def _total_steps(run: Run) -> int:
     """Optimizer steps of a training run."""
     assert run.train is not None
-    count = image_count(run.data)
-    if count is not None and run.train.global_batch > count:
-        allowed = f"at most the {count} images of the data"
-        raise ManifestError(expected("train.global_batch", allowed, run.train.global_batch))
     if run.train.steps is not None:
         return run.train.steps
+    count = image_count(run.data)
     if not isinstance(count, int):
         raise ManifestError(
             f"train.epochs: expected data of known size, such as split imagenet-train, got split {run.data.split!r}; "

@@ -10,6 +10,7 @@ from benchmark.assets.catalogue import Pins, folder, located, remedy, used_by, v
 from benchmark.machine.gpus import visible_gpus
 from benchmark.manifest.schema import Loaded, ManifestError, load
 from benchmark.manifest.smoke_form import DIGITS, scaled
+from benchmark.plan.counts import image_count
 from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
@@ -79,15 +80,21 @@ def processes_for(requested: int | None) -> int:
 
 
 def check_batch_split(loaded: Loaded, processes: int) -> None:
-    """Refuse a global batch that the processes cannot share evenly.
+    """Refuse a global batch that the processes cannot share evenly, or that is larger than the data.
 
     Raises:
         ManifestError: in one line.
     """
+    where = f"{loaded.path}: train.global_batch"
     for run in loaded.runs:
-        if run.train and run.train.global_batch % (processes * run.train.accumulate):
+        if run.train is None:
+            continue
+        batch, count = run.train.global_batch, image_count(run.data)
+        if batch % (processes * run.train.accumulate):
             divisor = f"a multiple of {processes} processes x accumulate {run.train.accumulate}"
-            raise ManifestError(expected(f"{loaded.path}: train.global_batch", divisor, run.train.global_batch))
+            raise ManifestError(expected(where, divisor, batch))
+        if count is not None and batch > count:
+            raise ManifestError(expected(where, f"at most the {count} images of the data", batch))
 
 
 def _check_embedded(loaded: Loaded) -> None:
