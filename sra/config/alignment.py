@@ -133,14 +133,15 @@ class SraSettings(AlignSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Sra2Settings(AlignSettings):
-    """Settings of SRA 2; defaults are the paper's. The MLP's width and activation are not published."""
+    """Settings of SRA 2; defaults are the paper's. The MLP's activation is not published, its width is inferred."""
 
     kind: Literal["sra2"] = "sra2"
     needs_teacher = False
     block: int | None = None
     """The aligned block, counted from 1; default by model size."""
     mlp_width: int | None = None
-    """Hidden width of the MLP. Not published: must be given (1440 gives the paper's 8 M parameters at XL)."""
+    """Hidden width of the MLP; default: 2 D, inferred from four printed counts (B: 1 M and 8 M parameters with 2 and 5
+    layers; XL: 18 M, and 4 % more GFLOPs)."""
     mlp_activation: Literal["silu", "gelu", "relu"] | None = None
     """Between the MLP's linears. Not published: must be given."""
     mlp_layers: int = 5
@@ -165,10 +166,9 @@ class Sra2Settings(AlignSettings):
         depth = model.dimensions.depth
         if not 1 <= block <= depth:
             raise ConfigError(expected("align.block", f"a block from 1 to {depth} (depth)", block))
-        for key in ("mlp_width", "mlp_activation"):
-            if getattr(self, key) is None:
-                raise ConfigError(f"align.{key}: missing, no default is published")
-        return replace(self, block=block)
+        if self.mlp_activation is None:
+            raise ConfigError("align.mlp_activation: missing, no default is published")
+        return replace(self, block=block, mlp_width=self.mlp_width or 2 * model.dimensions.width)
 
     def mlp_widths(self, width: int, patch_values: int) -> tuple[int, ...]:
         """Widths of the MLP's linear layers, from the network's hidden size to the values of one patch."""

@@ -42,7 +42,7 @@ def test_dit_is_trained_and_sampled() -> None:
         (["variants.sra.align=self-flow", *DIT, *XL], ["model.family: ", "'sit'", "'self-flow'", "'dit'"]),
         (["variants.sra.align=dts-as"], ["align.blocks: missing", "SiT-6x96x3/2"]),
         (["variants.sra.align=sra", "model.size=S"], ["align.blocks: missing", "SiT-S/2"]),
-        (["variants.sra.align=sra2", *XL], ["align.mlp_width: missing"]),
+        (["variants.sra.align=sra2", *XL], ["align.mlp_activation: missing"]),
         (["variants.sra.align=self-flw"], ["'self-flw'", "did you mean 'self-flow'"]),
         ([f"variants.sra.align={SRA2}", *DIT, *XL], ["align.block: missing", "DiT-XL/2"]),
         (["variants.sra.align={kind: dts-as, blocks: [1, 2], teacher: none}"], ["teacher", "'own-times'", "'none'"]),

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -22,6 +23,7 @@ from sra.config import (
     from_plain,
     to_plain,
 )
+from sra.model.flops import count
 from sra.model.transformer import build, initialise
 from sra.runtime.random_streams import Randoms
 from sra.training.losses import TrainingModule, needs_teacher
@@ -138,19 +140,25 @@ def test_sra2_has_no_teacher_and_aims_at_the_clean_patches():
     torch.testing.assert_close(losses.total, losses.generation.mean() + losses.alignment)
 
 
-def test_sra2_at_xl_has_about_eight_million_parameters_and_needs_its_unpublished_keys():
-    network = ModelConfig(size="XL", convention="sra")
-    for missing in ("mlp_width", "mlp_activation"):
-        given = {"mlp_width": 1440, "mlp_activation": "silu"}
-        del given[missing]
-        with pytest.raises(ValueError, match=f"align.{missing}: missing"):
-            Sra2Settings(**given).resolved(network, CODEC)
-    settings = Sra2Settings(mlp_width=1440, mlp_activation="silu").resolved(network, CODEC)
-    assert (settings.block, settings.weight, settings.distance) == (8, 1.0, "smooth-l1")
+@pytest.mark.parametrize(("size", "layers", "millions"), [("B", 2, 1), ("B", 5, 8), ("XL", 5, 18)])
+def test_sra2_heads_have_the_parameters_that_the_paper_prints(size, layers, millions):
+    """The default width, 2 D, gives every printed count; the paper cuts them to whole millions."""
+    network = ModelConfig(size=size, convention="sra")
+    settings = Sra2Settings(mlp_layers=layers, mlp_activation="silu").resolved(network, CODEC)
     with torch.device("meta"):
-        shape = build(network, CODEC).shape
-        head = build_alignment(settings, 256).head(shape)
-    assert sum(p.numel() for p in head.parameters()) == pytest.approx(8e6, rel=0.05)
+        head = build_alignment(settings, 256).head(build(network, CODEC).shape)
+    assert sum(p.numel() for p in head.parameters()) // 1_000_000 == millions
+
+
+def test_sra2_at_xl_adds_four_percent_and_needs_its_unpublished_activation():
+    network = ModelConfig(size="XL", convention="sra")
+    with pytest.raises(ValueError, match=r"align\.mlp_activation: missing"):
+        Sra2Settings().resolved(network, CODEC)
+    settings = Sra2Settings(mlp_activation="silu").resolved(network, CODEC)
+    assert (settings.block, settings.weight, settings.distance) == (8, 1.0, "smooth-l1")
+    widths = settings.work(network.dimensions.width, 16).head_widths
+    head = network.tokens(CODEC) * sum(before * after for before, after in itertools.pairwise(widths))
+    assert head / count(network, CODEC).forward == pytest.approx(0.0402, abs=5e-5)
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
