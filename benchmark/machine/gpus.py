@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from glob import glob
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 
 CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
 """Files that docker and podman put into every container."""
+GPU_FILES = ("/proc/driver/nvidia/gpus/*", "/dev/nvidia[0-9]*")
+"""One file for each GPU: of the driver, absent in some sandboxes, and of the device; a container may see fewer of one
+kind than of the other."""
 MIN_DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}
 """Oldest major version of NVIDIA's Linux driver for each major version of CUDA (CUDA's release notes)."""
 CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
@@ -22,11 +27,16 @@ MODULE_NOT_FOUND = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", r
 
 def visible_gpus() -> int:
     """Number of NVIDIA GPUs that a job may use."""
+    present = min((len(found) for pattern in GPU_FILES if (found := glob(pattern))), default=0)  # noqa: PTH207 - cheap
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return len([part for part in chosen.split(",") if part.strip() and part.strip() != "-1"])
-    folder = Path("/proc/driver/nvidia/gpus")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
+    if chosen is None or not present:
+        return present
+    # CUDA ignores the first name that it does not know and all after it; a UUID may be that of a part of a GPU.
+    known = takewhile(
+        lambda name: name.startswith(("GPU-", "MIG-")) or (name.isdigit() and int(name) < present),
+        (part.strip() for part in chosen.split(",")),
+    )
+    return len(set(known))
 
 
 def missing_framework(errors: str) -> str | None:

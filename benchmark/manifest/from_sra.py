@@ -17,6 +17,8 @@ Values = dict[str, Any]
 IMAGENET = SPLITS["imagenet-train"][0]
 PROCESSES = 8
 """Default number of GPUs: that of the authors' accelerate configuration."""
+TORCHRUN = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
+"""Launchers that start one process on each node if they are not told how many."""
 # By (--teacher-mask, --teacher-t).
 TEACHERS = {(True, "sra"): "own-times", (True, "self_flow"): "min-and-clean", (False, "self_flow"): "all-at-min"}
 DUAL = ("--dual-time-scheduling", "--attention-separation", "--mask-ratio", "--teacher-t", "--use-alignment-loss")
@@ -75,11 +77,21 @@ def _value_of(name: str, words: list[str]) -> str | None:
 
 
 def _processes(launcher: list[str]) -> int:
-    names = ("--num_processes", "--num-processes", "--nproc_per_node", "--nproc-per-node")
-    found = [value for name in names if (value := _value_of(name, launcher)) is not None]
-    if found and not found[0].isdigit():
-        raise ConfigError(expected("from-sra: number of processes", "an integer", found[0]))
-    return int(found[0]) if found else PROCESSES
+    """Number of processes that a launcher starts on all nodes; accelerate's own option counts all of them."""
+    total = _number(launcher, "--num_processes", "--num-processes")
+    if total is not None:
+        return total
+    torchrun = any(Path(word).name in TORCHRUN for word in launcher)
+    each = _number(launcher, "--nproc_per_node", "--nproc-per-node") or (1 if torchrun else PROCESSES)
+    return each * (_number(launcher, "--nnodes") or 1)
+
+
+def _number(launcher: list[str], *names: str) -> int | None:
+    found = next((value for name in names if (value := _value_of(name, launcher)) is not None), None)
+    if found is not None and not re.fullmatch("[1-9][0-9]*", found):
+        what = "a number of at least 1 (or give --processes: all GPUs together)"
+        raise ConfigError(expected(f"from-sra: {names[0]}", what, found))
+    return None if found is None else int(found)
 
 
 def _parse(script: str, flags: tuple[Flag, ...], arguments: list[str]) -> tuple[Values, set[str]]:

@@ -21,6 +21,11 @@ from torch.distributed.run import parse_args, run
 from sra.common.errors import BAD_INPUT, STOPPED
 from sra.runtime.job import LAUNCHER_VARIABLE, STOP_SIGNALS
 
+COMPILE_THREADS = "TORCHINDUCTOR_COMPILE_THREADS"
+"""Environment variable of torch.compile: number of processes that compile beside each process of a job."""
+MAX_COMPILE_THREADS = 32
+"""torch's own limit."""
+
 _stop_requested = False
 
 
@@ -65,6 +70,9 @@ def main(arguments: list[str]) -> None:
     os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
     # The agent must handle some signal; SIGQUIT remains the way to end it at once.
     options: argparse.Namespace = parse_args(["--signals-to-handle", "SIGQUIT", *arguments])  # type: ignore[no-untyped-call]
+    # Each process would start as many as there are cores.
+    share = len(os.sched_getaffinity(0)) // int(options.nproc_per_node)
+    os.environ.setdefault(COMPILE_THREADS, str(min(max(1, share), MAX_COMPILE_THREADS)))
     try:
         run(options)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:

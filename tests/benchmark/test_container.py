@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmark.commands.plan import show_plan
-from benchmark.containers import preflight
+from benchmark.containers import executor, preflight
 from benchmark.containers.build import installed_version
 from benchmark.containers.engine import CUDA_LABEL
 from benchmark.containers.executor import Container, choose_executor, name_of
@@ -55,6 +55,12 @@ def engine(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     preflight.probe.cache_clear()
     return place
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """As on a machine with so many GPUs."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
+    monkeypatch.setattr(executor, "visible_gpus", lambda: count)
 
 
 def calls(engine: Path) -> list[list[str]]:
@@ -151,9 +157,9 @@ def test_gpus_are_given_only_where_there_are_some(
 ) -> None:
     wanted = {"docker": ["--gpus", "all"], "podman": ["--device", "nvidia.com/gpu=all"], "apptainer": ["--nv"]}
     for name, words in wanted.items():
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        with_gpus(monkeypatch, 0)
         assert words[0] not in (Container(ContainerSettings(), name).argv(make(tmp_path)))
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        with_gpus(monkeypatch, 2)
         argv = Container(ContainerSettings(), name).argv(make(tmp_path))
         assert argv[argv.index(words[0]) : argv.index(words[0]) + len(words)] == words
         assert "CUDA_VISIBLE_DEVICES=0,1" in options(argv, "--env")
@@ -209,7 +215,7 @@ def test_what_is_refused_before_a_job(tmp_path: Path, engine: Path, monkeypatch:
         docker.ready(make(tmp_path))
     troubled(engine, {"shared_memory": 64 * 2**20})
     docker.ready(make(tmp_path, processes=4))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with_gpus(monkeypatch, 2)
     with pytest.raises(UserError, match="2 GPUs on this machine, none inside a container; install the NVIDIA"):
         docker.ready(make(tmp_path))
     troubled(engine, {"shared_memory": 64 * 2**20, "gpus": 2})
@@ -253,7 +259,7 @@ def test_the_driver_must_be_new_enough(
     (engine / "images.json").write_text(json.dumps({image: {CUDA_LABEL: generation}}))
     (engine / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\necho NVIDIA H100, {driver}, 81559 MiB\n")
     (engine / "bin" / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with_gpus(monkeypatch, 1)
     troubled(engine, {"gpus": 1})
     docker = Container(ContainerSettings(), "docker")
     if fits:

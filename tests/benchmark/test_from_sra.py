@@ -113,6 +113,23 @@ def test_batches_are_global_here():
     assert manifest(DUAL)["train"]["global_batch"] == 256
 
 
+@pytest.mark.parametrize(
+    ("launcher", "ranks"),
+    [
+        ("torchrun --nnodes 2 --nproc-per-node 8", 16),
+        ("torchrun --nnodes=2 --node_rank=1 --nproc_per_node=4", 8),
+        ("torchrun", 1),
+        ("torchrun --nnodes 2", 2),
+        ("srun python -m torch.distributed.run --nnodes=4 --nproc_per_node=8", 32),
+        ("accelerate launch --num_machines 2 --num_processes 16", 16),
+        ("python", 8),
+    ],
+)
+def test_all_nodes_count(launcher: str, ranks: int) -> None:
+    command = SAMPLE.replace("python -m torch.distributed.launch --nproc_per_node=8", launcher)
+    assert manifest(command)["sample"]["ranks"] == ranks
+
+
 def test_the_shorter_of_epochs_and_steps_counts():
     assert manifest(TRAIN, "--max-train-steps", "400000")["train"]["steps"] == 400_000
     train = manifest(TRAIN, "--epochs", "400", "--max-train-steps", str(400 * 5004))["train"]
@@ -149,7 +166,9 @@ def test_dual_timesteps(arguments, kind, teacher, tmp_path):
         (f"{DUAL} --no-use-alignment-loss", "--use-alignment-loss: expected True"),
         (SAMPLE.replace("--ckpt exps/sitxl/checkpoints/epoch-799.pt", ""), "--ckpt: missing"),
         (f"{SAMPLE} --mode both", "--mode: .*'both'"),
-        (SAMPLE.replace("=8", "=x"), "processes: .*'x'"),
+        (SAMPLE.replace("=8", "=x"), "--nproc_per_node: .*'x'"),
+        (SAMPLE.replace("=8", "=8 --nnodes=1:4"), "--nnodes: .*--processes.*'1:4'"),
+        (SAMPLE.replace("=8", "=8 --nnodes=$N"), r"--nnodes: .*'\$N'"),
     ],
 )
 def test_refusals_are_one_line(command, problem):

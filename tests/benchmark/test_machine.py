@@ -54,6 +54,37 @@ def test_too_little_shared_memory_for_several_gpus(inside: None, monkeypatch: py
     assert gpus.warnings([NEW, NEW]) == []
 
 
+@pytest.mark.parametrize(
+    ("driver", "devices", "chosen", "count"),
+    [
+        (0, 8, None, 8),  # no /proc/driver
+        (8, 0, None, 8),
+        (8, 2, None, 2),  # a container with two of the eight
+        (0, 0, "0,1", 0),
+        (0, 0, "GPU-1f3a", 0),
+        (4, 4, "0,1", 2),
+        (4, 4, "", 0),
+        (4, 4, "-1", 0),
+        (4, 4, "2,-1,3", 1),  # CUDA stops at the first that it does not know
+        (4, 4, "0,7", 1),
+        (4, 4, "GPU-1f3a, GPU-2b", 2),
+        (1, 1, "MIG-1,MIG-2", 2),
+        (4, 4, "0,0", 1),
+    ],
+)
+def test_gpus_are_counted(
+    driver: int, devices: int, chosen: str | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [f"gpus/0000:{n}" for n in range(driver)] + [f"nvidia{n}" for n in range(devices)] + ["nvidiactl"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(gpus, "GPU_FILES", (f"{tmp_path}/gpus/*", f"{tmp_path}/nvidia[0-9]*"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert gpus.visible_gpus() == count
+
+
 def test_the_generation_is_that_of_the_installed_libraries() -> None:
     assert gpus.installed_cuda() == int(metadata.version("nvidia-cuda-runtime").split(".")[0])
 

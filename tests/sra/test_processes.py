@@ -138,6 +138,22 @@ def test_the_launchers_code_is_its_workers(codes, stop_requested, expected):
         assert line == "error: process 1 was killed by SIGKILL; the same command continues"
 
 
+@pytest.mark.parametrize(
+    ("cores", "given", "threads"), [(96, None, "12"), (4, None, "1"), (512, None, "32"), (96, "3", "3")]
+)
+def test_processes_share_the_cores_to_compile(cores, given, threads, monkeypatch):
+    for name in (launch.LAUNCHER_VARIABLE, launch.COMPILE_THREADS):
+        monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(launch.COMPILE_THREADS)
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _pid: range(cores))
+    monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
+    seen = []
+    monkeypatch.setattr(launch, "run", lambda _options: seen.append(os.environ[launch.COMPILE_THREADS]))
+    launch.main(["--standalone", "--nproc-per-node", "8", "-m", "x"])
+    assert seen == [threads]
+
+
 TWO = """
 import torch
 from torch import distributed as dist
