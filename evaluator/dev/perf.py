@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -32,6 +31,7 @@ from evaluator.metrics.intervals import frechet_interval, recall_interval
 from evaluator.metrics.precision_recall import REACH, exact_precision_recall, precision_recall
 from sra.common.errors import exit_on_user_error
 from sra.common.files import replacing
+from sra.common.processes import usable_cores
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -249,7 +249,7 @@ def main() -> None:
         extraction = measure_extraction(options.graph, Path(temporary), options.images, options.edge, clock)
     machine = {
         "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "numpy": np.__version__,
     }
     document = {"schema": SCHEMA, "machine": machine, "time": options.time, "rows": rows, "extraction": extraction}

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import os
-import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from evaluator.images.inspection import Examination, Findings, prefetched
 from sra.common.errors import DataError
-from sra.common.listing import is_junk, list_folder, list_names
+from sra.common.listing import IMAGE_FORMATS, is_junk, list_folder, list_names, natural
 from sra.common.npz import ImageArray, open_npz
+from sra.common.pixels import UNREADABLE, has_16_bits, orientation
+from sra.common.processes import usable_cores
 
 BATCH = 64
 """The public evaluator's; features depend on it in the last bits."""
-SUFFIXES = (".png", ".jpg", ".jpeg")
-DECODERS = min(8, os.cpu_count() or 1)
 Array = np.ndarray[Any, Any]
 
 
@@ -52,11 +51,11 @@ class ImageSet:
         shape: tuple[int, int],
         read: Callable[[], Iterator[Array]],
         names: list[str] | None = None,
-        note: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        """Args: `read` yields (n, H, W, 3) uint8, 64 at a time; `names` of the files; `note`: what was left out."""
+        """Args: `read` yields (n, H, W, 3) uint8, 64 at a time; `names` of the files; `notes`: for the user."""
         self.path, self.count, self.shape = path, count, shape
-        self._read, self._names, self._note = read, names, note
+        self._read, self._names, self._notes = read, names, notes
         self._findings: Findings | None = None
 
     def batches(self) -> Iterator[Array]:
@@ -94,7 +93,7 @@ class ImageSet:
 
     def warnings(self) -> list[str]:
         """What is suspicious about the images."""
-        found, warnings = self.findings, [self._note] if self._note else []
+        found, warnings = self.findings, list(self._notes)
         if found.duplicates:
             warnings.append(f"{found.duplicates} of {self.count} images are copies of others")
         if found.black:
@@ -150,49 +149,76 @@ def _joined(shards: list[ImageArray]) -> Iterator[Array]:
         yield held
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorting key: numbers inside a name by their value."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p]
-
-
 def _open_files(path: Path) -> ImageSet:
+    """Image files of a folder or zip in natural order; every header is read first."""
+    opened: Callable[[str], IO[bytes]]
     if path.is_dir():
-        listing = list_folder(path)
-        load: Callable[[str], bytes] = lambda name: (path / name).read_bytes()  # noqa: E731
+        listing, opened = list_folder(path), lambda name: (path / name).open("rb")
     else:
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: expected a whole zip file") from error
-        listing, load = list_names(archive.namelist()), archive.read
-    names, note = listing.images(SUFFIXES)
+        listing, opened = list_names(archive.namelist()), archive.open
+    names, note = listing.images(str(path))
     names.sort(key=natural)
-    if not names:
-        raise DataError(f"{path}: expected images ({', '.join(SUFFIXES)}), found no images")
-    first = _decode(path, names[0], load)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        headers = list(pool.map(lambda name: _header(path, name, opened), names))
+    height, width = _common_shape(path, names, headers)
 
     def read() -> Iterator[Array]:
-        with ThreadPoolExecutor(DECODERS) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             for start in range(0, len(names), BATCH):
                 part = names[start : start + BATCH]
-                images = list(pool.map(lambda name: _decode(path, name, load), part))
-                for name, image in zip(part, images, strict=True):
-                    if image.shape != first.shape:
-                        raise DataError(
-                            f"{path}: {name}: expected {first.shape[:2]} as the first image, got {image.shape[:2]}"
-                        )
-                yield np.stack(images)
+                yield np.stack(list(pool.map(lambda name: _decoded(path, name, opened), part)))
 
-    return ImageSet(path, len(names), (first.shape[0], first.shape[1]), read, names, note)
+    turned = sum(header.is_turned for header in headers)
+    notes = [note] if note else []
+    notes += [f"{turned} of {len(names)} images have an EXIF orientation, which is not applied"] if turned else []
+    return ImageSet(path, len(names), (height, width), read, names, notes)
 
 
-def _decode(path: Path, name: str, load: Callable[[str], bytes]) -> Array:
+class _Header(NamedTuple):
+    mode: str
+    shape: tuple[int, int]
+    is_turned: bool
+
+
+@contextmanager
+def _image(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> Iterator[Image.Image]:
+    """An opened image; what is wrong with it becomes a DataError."""
     try:
-        image = Image.open(io.BytesIO(load(name)))
-        image.load()
-    except (UnidentifiedImageError, OSError, zipfile.BadZipFile) as error:
+        with opened(name) as file, Image.open(file, formats=list(IMAGE_FORMATS)) as image:
+            yield image
+    except UNREADABLE as error:
         raise DataError(f"{path}: {name}: expected a whole image") from error
-    if image.mode != "RGB":
-        raise DataError(f"{path}: {name}: expected RGB, got {image.mode}")
-    return np.asarray(image)
+
+
+def _header(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> _Header:
+    """What an image's first bytes say."""
+    with _image(path, name, opened) as image:
+        mode = f"16-bit {image.mode}" if has_16_bits(image) else image.mode
+        return _Header(mode, (image.height, image.width), orientation(image) != 1)
+
+
+def _common_shape(path: Path, names: list[str], headers: list[_Header]) -> tuple[int, int]:
+    """Height and width of all images.
+
+    Raises:
+        DataError: images that are not RGB of 8 bits, or of different sizes: the first, and how many.
+    """
+    common = Counter(header.shape for header in headers).most_common(1)[0][0]
+    for what, wanted, found in (
+        ("RGB", "RGB", [header.mode for header in headers]),
+        (f"{common} as most images", common, [header.shape for header in headers]),
+    ):
+        odd = [place for place, value in enumerate(found) if value != wanted]
+        if odd:
+            first = f"{names[odd[0]]}: expected {what}, got {found[odd[0]]}"
+            raise DataError(f"{path}: {first} ({len(odd)} of {len(names)} images differ)")
+    return common
+
+
+def _decoded(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> Array:
+    with _image(path, name, opened) as image:
+        return np.asarray(image)

@@ -30,6 +30,7 @@ from evaluator.tools.base import Result, Task, run
 from evaluator.tools.score_record import CleanFidMode, CleanFidSettings, NamedFile
 from sra.common.errors import ToolError
 from sra.common.files import sha256_file
+from sra.common.processes import usable_cores
 
 KID_SEED = 0
 VERSION = metadata.version("clean-fid")
@@ -129,7 +130,7 @@ def _mode(resize: Callable[[Array], Array], network: Any, device: torch.device, 
     """A mode that resizes each image alone, as clean-fid does, and sees a batch of them."""
 
     def compute(batch: Array) -> Tensor:
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             resized = np.stack(list(pool.map(resize, batch)))
         found: Tensor = network(torch.from_numpy(resized).to(device).float())
         return found

@@ -1,5 +1,6 @@
 """Ground floor of all three packages, torch-free.
 
 `errors` (exceptions, exit codes), `files` (atomic writes), `listing` (which files are data), `npz` (streamed images),
-`heartbeat`, `processes`, `tables` (terminal), `validation` (YAML and settings with one-line errors).
+`pixels` (files to RGB), `heartbeat`, `processes`, `tables` (terminal), `validation` (YAML and settings with one-line
+errors).
 """

@@ -9,19 +9,21 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
 from sra.common.errors import DataError
 from sra.common.files import replacing, write_json
+from sra.common.pixels import kinds, to_rgb
+from sra.common.processes import usable_cores
 from sra.config import ImagesJob
+from sra.data.labels import order_note
 from sra.data.source import Reader, Source, open_source
 from sra.runtime import job
 
@@ -71,8 +73,8 @@ class Part:
         for index, name in enumerate(self.names):
             job.check_stop()
             image = self.reader.image(name)
-            converted.update(_oddities(image, name))
             cropped = center_crop(self._rgb(image, name), self.reader.resolution)
+            converted.update(kinds(image, name))
             with replacing(self.out / "images" / self.place(index), durable=False) as temporary:
                 # Photographs hardly shrink further with more effort, which would cost as much time as the crop.
                 cropped.save(temporary, format="PNG", compress_level=1)
@@ -82,19 +84,10 @@ class Part:
 
     def _rgb(self, image: Image.Image, name: str) -> Image.Image:
         try:
-            return image.convert("RGB")
+            return to_rgb(image)
         except ValueError as error:
             where = f"data.images {self.reader.place}: {name}"
             raise DataError(f"{where}: expected a mode convertible to RGB, got {image.mode}") from error
-
-
-def _oddities(image: Image.Image, name: str) -> Iterator[str]:
-    """Conversions of an image: a mode that is not RGB, a format other than its suffix."""
-    if image.mode != "RGB":
-        yield image.mode
-    suffix = PurePosixPath(name).suffix.lower().lstrip(".")
-    if image.format and suffix not in ({"jpg", "jpeg"} if image.format == "JPEG" else {image.format.lower()}):
-        yield f"named otherwise, is {image.format}"
 
 
 def prepare(config: ImagesJob, out: Path) -> None:
@@ -108,20 +101,22 @@ def prepare(config: ImagesJob, out: Path) -> None:
         print("images are complete", flush=True)
         return
     source = open_source(config.data, config.resolution)
-    if source.note:
-        job.say(source.note)
+    for note in (source.note, order_note(list(source.class_names.values()))):
+        if note:
+            job.say(note)
     parts = _parts(source, out)
     missing = [part for part in parts if not part.record.is_file()]
     count = sum(len(part.names) for part in missing)
     progress = job.Progress("images", len(source.names), " images", done=len(source.names) - count)
-    _make_all(missing, progress, len(os.sched_getaffinity(0)) if count >= POOL_FROM else 1)
+    _make_all(missing, progress, usable_cores() if count >= POOL_FROM else 1)
     converted: Counter[str] = Counter()
     for part in parts:
         converted.update(json.loads(part.record.read_text()))
-    write_json(
-        out / "images.json",
-        {"count": len(source.names), "classes": len(set(source.labels)), "converted": dict(converted)},
-    )
+    if converted:
+        shown = "; ".join(f"{number} x {kind}" for kind, number in converted.most_common())
+        job.say(f"images that are not plain 8-bit RGB (docs/data.md has the rules): {shown}")
+    facts = {"count": len(source.names), "classes": len(set(source.labels)), "class_names": source.class_names}
+    write_json(out / "images.json", {"schema": 2, **facts, "converted": dict(converted)})
     places = [part.place(index) for part in parts for index in range(len(part.names))]
     write_json(listing, {"labels": [list(pair) for pair in zip(places, source.labels, strict=True)]})
     shutil.rmtree(out / "parts")
@@ -129,7 +124,7 @@ def prepare(config: ImagesJob, out: Path) -> None:
 
 def _parts(source: Source, out: Path) -> list[Part]:
     starts = range(0, len(source.names), PART)
-    return [Part(s // PART, tuple(source.names[s : s + PART]), source.reader, out) for s in starts]
+    return [Part(s // PART, *source.part(s, s + PART), out) for s in starts]
 
 
 def _make_all(parts: list[Part], progress: job.Progress, workers: int) -> None:
@@ -137,7 +132,7 @@ def _make_all(parts: list[Part], progress: job.Progress, workers: int) -> None:
         for part in parts:
             part.make(progress.update)
         return
-    # Spawned, not forked: a worker opens the source itself. Signals reach workers too, and they stop by themselves.
+    # Spawned, not forked, because of this process's threads. Signals reach workers too, and they stop by themselves.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=job.catch_signals) as pool:
         futures = [pool.submit(part.make) for part in parts]

@@ -1,13 +1,22 @@
-"""`dataset.json`: names and classes of a data set. Torch-free."""
+"""Classes of a data set: from `dataset.json` or from its class folders. Torch-free."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from sra.common.errors import DataError
+from sra.common.listing import is_junk, natural
 from sra.config import SPLITS
+
+KAGGLE_TRAIN = "ILSVRC/Data/CLS-LOC/train"
+"""Where Kaggle's `imagenet-object-localization-challenge` keeps the training images."""
+PARTS = re.compile(r"(train|training|val|valid|validation|test|testing|eval|dev)[_-]?\d*", re.IGNORECASE)
+"""Names of folders that are parts of a data set rather than classes."""
+IMAGENET_PARTS = {50_000: "validation", 100_000: "test"}
+"""Sizes of the other parts of ImageNet-1K (ILSVRC 2012)."""
 
 
 def parse_labels(text: str | bytes, where: str) -> dict[str, int]:
@@ -76,14 +85,106 @@ def check_names(listed: Collection[str], present: Collection[str], where: str) -
             raise DataError(f"{where}: {problem} {min(names)} ({len(names)} in all)")
 
 
-def check_split(split: str, images: int, classes: int, where: str) -> None:
-    """Refuse a data set that is not the split it claims to be.
+def class_folders(place: Path) -> list[str] | None:
+    """Class folders of a data set in the order of their labels, without reading what is in them.
+
+    Returns:
+        None where labels do not come from folders: a zip, a listing, nothing there.
+    """
+    root = place / KAGGLE_TRAIN if (place / KAGGLE_TRAIN).is_dir() else place
+    if not root.is_dir():
+        return None
+    return sorted(entry.name for entry in root.iterdir() if not is_junk(entry.name) and entry.is_dir())
+
+
+def order_note(folders: Sequence[str]) -> str | None:
+    """One sentence if class folders that contain numbers are not in the order of the numbers.
+
+    Args:
+        folders: in the order of their labels, which is that of torchvision's `ImageFolder`.
+    """
+    by_number = sorted(folders, key=natural)
+    for label, (folder, other) in enumerate(zip(folders, by_number, strict=True)):
+        if folder != other:
+            return (
+                f"class folders are sorted as text, as torchvision's ImageFolder does, not by number: label {label} is "
+                f"{folder!r}, not {other!r}"
+            )
+    return None
+
+
+def folder_labels(names: Sequence[str], folders: Iterable[str], place: str) -> dict[str, int]:
+    """Labels by class folder, in the order of torchvision's `ImageFolder`.
+
+    Args:
+        names: of the images, relative to the data set.
+        folders: first parts of the names of everything, images or not.
+        place: path of the data set.
 
     Raises:
-        DataError: another number of images or classes.
+        DataError: an image outside of the folders, folders that are no classes, a class without images.
+    """
+    where = f"data.images {place}"
+    loose = next((name for name in names if "/" not in name), None)
+    if loose is not None:
+        raise DataError(f"{where}: expected dataset.json or class folders, got {loose} outside of them")
+    tops = sorted({name.split("/")[0] for name in names})
+    below = {name.split("/")[1] for name in names if name.count("/") > 1}
+    if all(PARTS.fullmatch(top) for top in tops) or (len(tops) == 1 and len(below) > 1):
+        likely = next((top for top in tops if top.lower().startswith("train")), tops[0])
+        raise DataError(f"{where}: expected class folders, got {', '.join(tops)} (did you mean {place}/{likely}?)")
+    empty = sorted(set(folders).difference(tops))
+    if empty:
+        raise DataError(f"{where}: expected images in each class folder, got none in {_some(empty)}")
+    return {top: label for label, top in enumerate(tops)}
+
+
+def folders_of_labels(names: Iterable[str], labels: Iterable[int]) -> dict[int, str]:
+    """Class folder of each label; empty unless every label has one folder and every folder one label."""
+    pairs = {(label, name.split("/")[0] if "/" in name else "") for name, label in zip(names, labels, strict=True)}
+    found = dict(sorted(pairs))
+    single = len(found) == len(pairs) == len(set(found.values())) and "" not in found.values()
+    return found if single else {}
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are."""
+    return ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
+
+
+def check_split(
+    split: str, images: int, classes: int, where: str, folders: Collection[str] = (), note: str | None = None
+) -> None:
+    """Refuse a data set that is not the split it claims to be.
+
+    Args:
+        split: its name.
+        images: number found.
+        classes: number found.
+        where: the data set, for messages.
+        folders: names of the classes, where they are known.
+        note: what was left out.
+
+    Raises:
+        DataError: another number of images or classes, with the likely reason.
     """
     known = SPLITS.get(split, (images, classes))
     if (images, classes) != known:
-        raise DataError(
-            f"{where}: expected {known[0]} images in {known[1]} classes (split {split}), got {images} in {classes}"
-        )
+        wanted = f"expected {known[0]} images in {known[1]} classes (split {split})"
+        reasons = [reason for reason in (_reason(images, known[0], folders), note) if reason]
+        raise DataError(f"{where}: {wanted}, got {images} in {classes}; {'; '.join(reasons)}")
+
+
+def _reason(images: int, expected: int, folders: Collection[str]) -> str:
+    """Why a data set is probably not ImageNet's training set."""
+    imagenet = (Path(__file__).parent / "imagenet_classes.txt").read_text(encoding="ascii").split()
+    if images in IMAGENET_PARTS:
+        return f"{images} is the size of ImageNet's {IMAGENET_PARTS[images]} set"
+    missing = [name for name in imagenet if name not in folders] if folders else []
+    if len(missing) == len(imagenet):
+        return f"its folders are not named as ImageNet's classes, such as {imagenet[0]}"
+    if missing:
+        return f"no images of the classes {_some(missing)}"
+    if images < expected:
+        return f"{expected - images} are missing: an unfinished download or copy?"
+    return f"{images - expected} too many: copies, or images of another set?"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from sra.common.errors import DataError
 from sra.common.files import sha256_file
+from sra.common.processes import usable_cores
 from sra.config import CODEC_FILES, LatentsJob
 from sra.data.labels import check_split, read_labels
 from sra.data.packed import FACTS, FLIPPED, Array, PackedFolder, PackedWriter, adopt, check_shape, is_packed
@@ -81,7 +81,7 @@ def _moments(config: LatentsJob, codec: Codec, pixels: Tensor) -> list[Array]:
 def _read_batches(folder: Path, names: list[str], batch: int) -> Iterator[Tensor]:
     """Batches (n, H, W, 3) uint8; the next one is read while the codec works on this one."""
     starts = range(0, len(names), batch)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
 
         def ask(start: int) -> Iterator[Array]:
             return pool.map(_pixels, [folder / name for name in names[start : start + batch]])

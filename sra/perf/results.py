@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 import statistics
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import torch
 
 from sra.common.errors import UserError
 from sra.common.files import COST_TABLE, cache_file, write_json
+from sra.common.processes import usable_cores
 
 SCHEMA = 1
 PEAK_FLOPS = {
@@ -79,7 +79,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
     }
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import zipfile
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_the_hash_is_of_the_pixels(tmp_path):
 def test_an_error_of_the_reader_reaches_who_asks_for_batches(tmp_path):
     for number in range(70):
         Image.fromarray(PIXELS[number]).save(tmp_path / f"{number}.png")
-    (tmp_path / "66.png").write_bytes(b"not an image")
+    (tmp_path / "66.png").write_bytes((tmp_path / "66.png").read_bytes()[:80])
     images = open_images(tmp_path)
     batches = images.batches()
     assert len(next(batches)) == 64
@@ -168,7 +169,39 @@ def test_mixed_sizes_are_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
     Image.new("RGB", (9, 8)).save(tmp_path / "1.png")
     with pytest.raises(DataError, match=r"1\.png: expected \(8, 8\) .* got \(8, 9\)"):
-        list(open_images(tmp_path).batches())
+        open_images(tmp_path)
+
+
+@pytest.mark.parametrize("make_zip", [False, True])
+@pytest.mark.parametrize(
+    ("odd", "problem"),
+    [
+        (Image.new("RGB", (9, 8)), r"expected \(8, 8\) .* got \(8, 9\) \(2 of 70"),
+        (Image.new("L", (8, 8)), r"expected RGB, got L \(2 of 70"),
+        (Image.fromarray(np.zeros((8, 8), np.uint16)), r"expected RGB, got 16-bit I;16 \(2 of 70"),
+        (None, "expected a whole image"),
+    ],
+)
+def test_an_odd_image_is_found_from_its_header(tmp_path, odd, problem, make_zip):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number in range(70):
+        Image.fromarray(PIXELS[number]).save(folder / f"{number}.png")
+    for name in ("0.png", "67.png"):
+        odd.save(folder / name) if odd else (folder / name).write_bytes(b"no image")
+    if make_zip:
+        shutil.make_archive(str(folder), "zip", folder)
+    with pytest.raises(DataError, match=rf"0\.png: {problem}"):
+        open_images(folder.with_suffix(".zip") if make_zip else folder)
+
+
+def test_an_orientation_is_counted_and_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4), "red").save(tmp_path / "0.jpg", exif=exif)
+    images = open_images(tmp_path)
+    assert images.shape == (4, 8)
+    assert "1 of 1 images have an EXIF orientation, which is not applied" in images.warnings()
 
 
 def test_missing_paths(tmp_path):

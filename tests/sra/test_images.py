@@ -2,18 +2,24 @@
 
 import io
 import json
+import struct
 import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sra import data
 from sra.common.errors import DataError
+from sra.common.listing import IMAGE_FORMATS, natural
+from sra.common.processes import _quotas
 from sra.config import DataConfig, ImagesJob
 from sra.data import images
 from sra.data.images import Part, prepare
-from sra.data.labels import parse_labels
-from sra.data.source import KAGGLE_TRAIN, Reader, open_source
+from sra.data.labels import KAGGLE_TRAIN, check_split, order_note, parse_labels
+from sra.data.source import Reader, open_source
 from sra.runtime import job
 
 
@@ -195,7 +201,7 @@ def test_all_cores_make_the_same_files(tmp_path, monkeypatch):
     config = ImagesJob(data=DataConfig(images=str(pack(tmp_path / "set.zip", files))), resolution=8)
     prepare(config, tmp_path / "one")
     monkeypatch.setattr(images, "POOL_FROM", 1)
-    monkeypatch.setattr(images.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(images, "usable_cores", lambda: 2)
     prepare(config, tmp_path / "many")
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
     assert len(contents(tmp_path / "one")) == 1003 + 2
@@ -205,7 +211,7 @@ def test_all_cores_make_the_same_files(tmp_path, monkeypatch):
 
 def test_a_fault_in_a_worker_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "POOL_FROM", 1)
-    monkeypatch.setattr(images.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(images, "usable_cores", lambda: 2)
     root = place(tmp_path / "set", {"zero/bad.png": b"no image"})
     with pytest.raises(DataError, match=r"zero/bad\.png: expected a whole image"):
         prepare(ImagesJob(data=DataConfig(images=str(root)), resolution=16), tmp_path / "out")
@@ -218,3 +224,193 @@ def test_lossless_at_the_lower_effort(tmp_path):
     prepare(ImagesJob(data=DataConfig(images=str(tmp_path / "set")), resolution=16), tmp_path / "out")
     found = np.asarray(Image.open(tmp_path / "out" / "images" / "00000" / "img00000000.png"))
     assert np.array_equal(found, noise)
+
+
+def saved(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def test_formats_are_all_that_pillow_reads_under_these_names():
+    Image.init()
+    for kind, suffixes in IMAGE_FORMATS.items():
+        assert kind in Image.OPEN
+        for suffix in suffixes:
+            assert Image.EXTENSION[suffix] in (kind, "MPO", "BMP")
+
+
+@pytest.mark.parametrize("make", [place, pack])
+def test_a_class_of_rarer_formats_keeps_its_label(tmp_path, make):
+    colour = Image.new("RGB", (8, 8), (9, 0, 0))
+    kinds = {"gif": "GIF", "jfif": "JPEG", "jpe": "JPEG", "ppm": "PPM", "tif": "TIFF", "TIFF": "TIFF", "webp": "WEBP"}
+    files = {f"{i}/a.{suffix}": saved(colour, kind) for i, (suffix, kind) in enumerate(kinds.items())}
+    source = open_source(DataConfig(images=str(make(tmp_path / "set", files))), 8)
+    assert source.labels == list(range(len(kinds)))
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"cat/1.png": png(), "dog/2.heic": b"x"}, r"dog/2\.heic: .*not read"),
+        ({"cat/1.png": png(), "dog/readme.txt": b"x"}, "images in each class folder, got none in dog"),
+        ({"in/cat/1.png": png(), "in/dog/2.png": png()}, r"got in \(did you mean .*set.*/in\?\)"),
+        ({"TRAIN/1.png": png(), "val2017/2.png": png()}, r"did you mean .*/TRAIN\?"),
+        ({"n01.tar": b"x"}, r"found no images, but n01\.tar"),
+    ],
+)
+@pytest.mark.parametrize("make", [place, pack])
+def test_labels_that_would_move_are_refused(tmp_path, make, files, problem):
+    with pytest.raises(DataError, match=problem):
+        open_source(DataConfig(images=str(make(tmp_path / "set", files))), 16)
+
+
+def test_an_empty_class_folder_is_refused(tmp_path):
+    root = place(tmp_path, {"cat/1.png": png()})
+    (root / "ape").mkdir()
+    with pytest.raises(DataError, match="got none in ape"):
+        open_source(DataConfig(images=str(root)), 16)
+
+
+def test_the_order_of_numbered_folders_is_said_and_the_classes_are_written(tmp_path, capsys):
+    files = {f"{name}/1.png": png() for name in (1, 2, 10)}
+    prepare(ImagesJob(data=DataConfig(images=str(place(tmp_path / "set", files))), resolution=16), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "images.json").read_text())["class_names"] == {"0": "1", "1": "10", "2": "2"}
+    assert "label 1 is '10', not '2'" in capsys.readouterr().out
+    assert order_note(["n01440764", "n01443537"]) is None
+    assert natural("a\u00b2") == [(1, 0, "a\u00b2")]
+
+
+def test_a_listing_names_classes_only_where_folders_are_classes(tmp_path):
+    listing = json.dumps({"labels": [["a/1.png", 3], ["b/2.png", 5]]}).encode()
+    root = place(tmp_path / "same", {"a/1.png": png(), "b/2.png": png(), "dataset.json": listing})
+    assert open_source(DataConfig(images=str(root)), 16).class_names == {3: "a", 5: "b"}
+    listing = json.dumps({"labels": [["a/1.png", 0], ["a/2.png", 1]]}).encode()
+    root = place(tmp_path / "other", {"a/1.png": png(), "a/2.png": png(), "dataset.json": listing})
+    assert open_source(DataConfig(images=str(root)), 16).class_names == {}
+
+
+@pytest.mark.parametrize(
+    ("images", "folders", "reason"),
+    [
+        (50_000, 1000, "validation"),
+        (1_281_166, 1000, "1 are missing"),
+        (1_281_168, 1000, "1 too many"),
+        (1_279_867, 999, "no images of the classes n01440764"),
+        (2_000, 0, "not named as ImageNet"),
+    ],
+)
+def test_a_wrong_count_of_imagenet_names_the_likely_reason(images, folders, reason):
+    synsets = (Path(data.__file__).parent / "imagenet_classes.txt").read_text().split()
+    names = synsets[len(synsets) - folders :] or ["cat", "dog"]
+    with pytest.raises(DataError, match=rf"got {images} in {len(names)}; .*{reason}.*; x was left out"):
+        check_split("imagenet-train", images, len(names), "here", names, "x was left out")
+
+
+def png_of_16_bits(kind, *values):
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, kind, 0, 0, 0))
+    pixel = zlib.compress(b"\0" + struct.pack(f">{len(values)}H", *values))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+PALETTE = Image.new("P", (1, 1))
+PALETTE.putpalette([7, 8, 9] * 256)
+KINDS = {
+    "gray16.png": (png_of_16_bits(0, 0x80FF), (128, 128, 128), ["16 bits, upper 8 kept", "I;16"]),
+    "gray16.pgm": (b"P5 1 1 65535\n\x80\xff", (128, 128, 128), ["16 bits, upper 8 kept", "I"]),
+    "rgb16.png": (png_of_16_bits(2, 0x80FF, 0xFFFF, 0), (128, 255, 0), ["16 bits, upper 8 kept"]),
+    "gray.png": (saved(Image.new("L", (1, 1), 5)), (5, 5, 5), ["L"]),
+    "bit.png": (saved(Image.new("1", (1, 1), 1)), (255, 255, 255), ["1"]),
+    "palette.png": (saved(PALETTE), (7, 8, 9), ["P"]),
+    "hole.png": (saved(PALETTE, transparency=0), (7, 8, 9), ["P, transparency dropped"]),
+    "la.png": (saved(Image.new("LA", (1, 1), (5, 0))), (5, 5, 5), ["LA, transparency dropped"]),
+    "rgba.png": (saved(Image.new("RGBA", (1, 1), (1, 2, 3, 0))), (1, 2, 3), ["RGBA, transparency dropped"]),
+    "cmyk.tif": (saved(Image.new("CMYK", (1, 1), (255, 0, 0, 0)), "TIFF"), (0, 255, 255), ["CMYK"]),
+    "turned.png": (
+        saved(Image.new("RGB", (1, 1), (1, 2, 3)), exif=turned()),
+        (1, 2, 3),
+        ["EXIF orientation, not applied"],
+    ),
+    "plain.png": (saved(Image.new("RGB", (1, 1), (1, 2, 3))), (1, 2, 3), []),
+    "named.jpg": (saved(Image.new("RGB", (1, 1), (1, 2, 3))), (1, 2, 3), ["named otherwise, is PNG"]),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_of_pixels_has_one_rule_and_a_count(tmp_path, name, capsys):
+    content, expected, kinds = KINDS[name]
+    root = place(tmp_path / "set", {f"a/{name}": content})
+    prepare(ImagesJob(data=DataConfig(images=str(root)), resolution=1), tmp_path / "out")
+    found = Image.open(tmp_path / "out" / "images" / "00000" / "img00000000.png")
+    assert found.getpixel((0, 0)) == expected
+    assert json.loads((tmp_path / "out" / "images.json").read_text())["converted"] == dict.fromkeys(kinds, 1)
+    said = capsys.readouterr().out
+    assert all(f"1 x {kind}" in said for kind in kinds)
+
+
+def test_the_first_of_several_frames_is_kept(tmp_path):
+    first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    root = place(tmp_path / "set", {"a/1.gif": saved(first, "GIF", save_all=True, append_images=[second])})
+    prepare(ImagesJob(data=DataConfig(images=str(root)), resolution=4), tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "images" / "00000" / "img00000000.png").getpixel((0, 0)) == (255, 0, 0)
+    converted = json.loads((tmp_path / "out" / "images.json").read_text())["converted"]
+    assert converted["several frames, first kept"] == 1
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_numbers_without_a_known_white_are_refused(tmp_path, mode):
+    root = place(tmp_path / "set", {"a/1.tif": saved(Image.new(mode, (4, 4), 1), "TIFF")})
+    with pytest.raises(DataError, match=rf"a/1\.tif: .*{mode}"):
+        prepare(ImagesJob(data=DataConfig(images=str(root)), resolution=4), tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_zip_is_listed_once_for_all_parts(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(images, "PART", 4)
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        for i in range(10):
+            file.writestr(f"a/{i:02d}.png", png(i))
+    source = open_source(DataConfig(images=str(path)), 16)
+    if method != zipfile.ZIP_LZMA:
+        monkeypatch.setattr(zipfile, "ZipFile", None)
+    for number, part in enumerate(images._parts(source, tmp_path)):
+        for index, name in enumerate(part.names):
+            assert part.reader.image(name).getpixel((0, 0)) == (4 * number + index, 0, 0)
+            assert (part.reader.members[name].method < 0) == (method == zipfile.ZIP_LZMA)
+    assert source.places.nbytes == 10 * 40
+
+
+def test_damage_inside_a_zip_is_named(tmp_path):
+    path = pack(tmp_path / "set.zip", {"a/1.png": png(1, (64, 64))})
+    content = bytearray(path.read_bytes())
+    content[60] ^= 255
+    path.write_bytes(content)
+    names, reader = open_source(DataConfig(images=str(path)), 16).part(0, 1)
+    with pytest.raises(DataError, match=r"a/1\.png: .*checksum"):
+        reader.image(names[0])
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "quotas"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, [1.5]),
+        ("0::/host/path\n", {"cpu.max": "200000 100000"}, [2.0]),
+        ("4:cpu,cpuacct:/x\n", {"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "100000"}, [0.5]),
+        ("4:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, []),
+        ("0::/\n", {}, []),
+    ],
+)
+def test_workers_follow_the_quota_of_the_control_group(tmp_path, groups, files, quotas):
+    (tmp_path / "membership").write_text(groups)
+    place(tmp_path, {name: text.encode() for name, text in files.items()})
+    assert list(_quotas(tmp_path, tmp_path / "membership")) == quotas
