@@ -1,6 +1,6 @@
 """Speed of this machine: `python -m sra.perf {latents,train,sample,all,scaling}`. Needs torch, numpy and pydantic only.
 
 `--mode fast` is what the jobs do, `--mode reference` what the authors' public code does, by switches over the same
-code; `--compare` measures two modes alternately. See docs/performance.md. `cases` chooses what is measured, `workloads`
-runs it, `timing` times it, `results` writes it.
+code; `--compare` measures two modes alternately. See docs/performance.md. `cases` chooses what is measured, `session`
+measures it, with `workloads` and `timing`; `results` writes it.
 """
