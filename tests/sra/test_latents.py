@@ -252,3 +252,19 @@ def test_flips_without_mirrored_latents_are_refused(small, latents_job, digit_la
         use_existing(latents_job(data=named(tmp_path / "plain"), flipped=True), tmp_path / "out")
     with pytest.raises(DataError, match=r"flipped\.npy for train\.flip"):
         use_existing(latents_job(data=named(public), flipped=True), tmp_path / "out")
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_encoding_on_a_cpu_is_as_exact_as_float32(flat):
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    torch.manual_seed(0)
+    module = AutoencoderKL(block_out_channels=(32,), norm_num_groups=32, latent_channels=4)
+    exact = AutoencoderKL.from_config(module.config).double()
+    exact.load_state_dict(module.state_dict())
+    shape = (1, 72, 72, 3)
+    images = torch.full(shape, 77, dtype=torch.uint8) if flat else torch.randint(0, 256, shape, dtype=torch.uint8)
+    found = Codec(module, 1.0, "cpu").moments(images)
+    with torch.no_grad():
+        posterior = exact.encode(images.permute(0, 3, 1, 2).double() / 127.5 - 1).latent_dist
+    torch.testing.assert_close(found.double(), torch.cat([posterior.mean, posterior.std], 1), atol=1e-5, rtol=0)
