@@ -22,6 +22,7 @@ from sra.config import (
     CodecConfig,
     ConfigError,
     ModelConfig,
+    SampleConfig,
     from_plain,
     read_alignment,
     to_plain,
@@ -30,8 +31,10 @@ from sra.config import (
 Effect = Literal["none", "harmless", "moves FID", "not stated"]
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 """From exact to coarse: a run at least as exact as the published one differs from it by rounding only."""
-UNSETTLED = "not settled"
+UNSETTLED = "not known"
 """Placeholder of a published setting that is not known."""
+ADAPTIVE_SAMPLERS = ("dopri5",)
+"""They choose their own steps."""
 LENGTH_TOLERANCE = 1e-3
 """Relative: papers round lengths and print 800 epochs (4,003,200 steps) as 4M."""
 
@@ -49,7 +52,8 @@ class Compared:
     def text(self) -> str:
         """As a reason: `sample.steps: published 250, ours 50`."""
         if self.published == UNSETTLED:
-            return f"{self.field} of the published row is not known: {self.why}"
+            what = self.field if self.field == "published row" else f"{self.field} of the published row"
+            return f"{what} is {UNSETTLED}: {self.why}"
         shown = f"{self.field}: published {show(self.published)}, ours {show(self.ours)}"
         return f"{shown} ({self.why})" if self.why else shown
 
@@ -133,6 +137,11 @@ def _stated(name: str, published: Any, ours: Any) -> Compared:
     return _item(name, published, ours)
 
 
+def _admitted(name: str, published: str, ours: Any, *, admitted: bool) -> Compared:
+    """One setting of which the protocol admits several values."""
+    return Compared(field=name, published=published, ours=ours, effect="none" if admitted else "moves FID")
+
+
 def _precision(name: str, published: str | None, ours: str) -> Compared:
     """At least as exact as published: rounding only."""
     if published is None or published == ours:
@@ -155,8 +164,9 @@ def _unsettled(registry: Registry, row: Row, protocol: Protocol, run: Run) -> It
 def _sampling(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Iterator[Compared]:
     ours = run.sample
     if not protocol.unknown:
-        yield _item("sample.sampler", protocol.sampler, ours.sampler)
-        yield _item("sample.steps", protocol.steps, ours.steps)
+        allowed = " or ".join(protocol.samplers)
+        yield _admitted("sample.sampler", allowed, ours.sampler, admitted=ours.sampler in protocol.samplers)
+        yield from _steps(protocol, ours)
     if protocol.last_step is not None:
         yield _item("sample.last_step", protocol.last_step, ours.last_step)
     yield _item("sample.cfg", _scale(protocol.cfg), _scale(ours.cfg))
@@ -169,6 +179,15 @@ def _sampling(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Ite
     yield _precision("sample.precision", protocol.precision, ours.precision)
     why = "other noise and labels, within sampling noise"
     yield _item("sample.seeding", protocol.seeding, ours.seeding, "harmless", why)
+
+
+def _steps(protocol: Protocol, ours: SampleConfig) -> Iterator[Compared]:
+    """Equal steps, or enough of them; an adaptive sampler chooses them itself."""
+    least = protocol.least_steps
+    if least is None:
+        yield _item("sample.steps", protocol.steps, ours.steps)
+    elif ours.sampler not in ADAPTIVE_SAMPLERS:
+        yield _admitted("sample.steps", f"at least {least}", ours.steps, admitted=ours.steps >= least)
 
 
 def _scale(cfg: float) -> float | str:
@@ -186,6 +205,9 @@ def _codec(registry: Registry, protocol: Protocol, run: Run, evidence: Evidence)
         yield from _hash("codec", f"{protocol.vae}/{CODEC_FILES[1]}", evidence)
     for key in ("scale", "factor", "channels"):
         yield _item(f"codec.{key}", getattr(registry.codec, key), getattr(run.codec, key))
+    # The codec decodes in float32, with TF32 unless the samples are `fp32`, and the pixels are cut off.
+    yield _precision("codec precision", protocol.vae_precision, "fp32" if run.sample.precision == "fp32" else "tf32")
+    yield _item("pixel rounding", protocol.pixels, "truncate")
 
 
 def _model(registry: Registry, row: Row, run: Run) -> Iterator[Compared]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -13,10 +14,14 @@ from benchmark.published.registry import load_registry
 from benchmark.published.schema import METRICS, NO_ADDRESS, Registry, RegistryError, Row
 from sra.common.errors import one_of
 from sra.common.tables import text_table
-from sra.config import ConfigError, settings_class
 
 Form = Literal["text", "json", "markdown"]
-COLUMNS = ["row", "model", "align", "length", "px", "images", "FID", "sFID", "IS", "Prec.", "Rec.", "kind", "protocol"]
+SIZE = ["row", "model", "align", "length", "px", "images"]
+COLUMNS = [*SIZE, "FID", "sFID", "IS", "Prec.", "Rec.", "kind", "protocol", "changed"]
+LINE = 120
+"""Characters."""
+MARKS = {"note": "note (!)"}
+"""Of kinds of evidence that need a caution."""
 
 
 def list_published(model: str | None, form: Form = "text") -> str:
@@ -44,23 +49,25 @@ def reasons_against(registry: Registry, row: Row) -> list[str]:
     protocol = registry.protocols[row.protocol]
     reasons = [f"{', '.join(protocol.unknown)} of the sampler: {protocol.note}"] if protocol.unknown else []
     reasons += [reason for reason in (row.unsettled, registry.unsettled_alignments.get(row.align_kind or "")) if reason]
-    try:
-        if row.align_kind:
-            settings_class(row.align_kind)
-    except ConfigError as error:
-        reasons.append(str(error))
+    if why := registry.foreign_alignments.get(row.align_kind or ""):
+        reasons.append(f"{row.align_kind}: {why}")
     return reasons
 
 
 def _document(registry: Registry, rows: Sequence[Row]) -> dict[str, Any]:
     return {
-        "schema": 1,
+        "schema": 2,
         "rows": [_plain_row(registry, row) for row in rows],
         "papers": {
             key: {**_plain(paper), "url": paper.url, "bibtex": paper.bibtex(key)}
             for key, paper in registry.papers.items()
         },
-        "spread": [{**_plain(spread), "width": str(spread.width)} for spread in registry.spread],
+        "spread": [{**_plain(spread), "deviation": spread.deviation} for spread in registry.spread],
+        "claims": [
+            {**claim.model_dump(mode="json", by_alias=True), "difference": str(registry.printed_change(claim))}
+            for claim in registry.claims
+        ],
+        "changes": [_plain(change) for change in registry.changes],
         "unprinted": [_plain(unprinted) for unprinted in registry.unprinted],
         "cost": {"rows": registry.cost, **_plain(registry.cost_source)},
     }
@@ -92,7 +99,8 @@ def _cells(registry: Registry, row: Row) -> list[str]:
     length = f"{row.epochs} epochs" if row.epochs else f"{row.steps:,}" if row.steps else "-"
     printed = [str(row.printed.get(name, "-")) for name in METRICS]
     size = [str(row.resolution), f"{registry.images(row):,}"]
-    return [row.id, row.model, align, length, *size, *printed, row.kind, row.protocol]
+    kind = MARKS.get(row.kind, row.kind)
+    return [row.id, row.model, align, length, *size, *printed, kind, row.protocol, str(row.changed)]
 
 
 def _markdown(registry: Registry, rows: Sequence[Row]) -> str:
@@ -103,6 +111,15 @@ def _markdown(registry: Registry, rows: Sequence[Row]) -> str:
         source = f"[{row.source}]({address})" if address else f"{row.source} ({NO_ADDRESS})"
         name, *cells = _cells(registry, row)
         lines.append(f"| {' | '.join([f'`{name}`', *cells, source])} |")
+    lines += ["", "## Claims", "", "| claim | without | with | metric | difference | printed in |", "|---" * 6 + "|"]
+    shown = {row.id for row in rows}
+    for claim in registry.claims:
+        if claim.with_ in shown:
+            names = " | ".join(f"`{name}`" for name in (claim.id, claim.without, claim.with_))
+            lines.append(f"| {names} | {claim.metric} | {registry.printed_change(claim):+} | {claim.source} |")
+    lines += ["", "## Changes", ""]
+    for change in registry.changes:
+        lines += wrap(f"- {change.date}: {change.what}", LINE, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)
 
 
@@ -118,8 +135,15 @@ def _text(registry: Registry, rows: Sequence[Row]) -> str:
             f"{s.what}, {s.model}{f' + {s.align}' if s.align else ''}, {s.metric}: {', '.join(map(str, s.values))} "
             f"({s.source}; {s.url})"
             for s in registry.spread
-            if s.model in models
+            if any(s.of(model) for model in models)
         ],
+        "claims": [
+            f"{c.id}: {c.with_} minus {c.without}: {registry.printed_change(c):+} {c.metric} ({c.source})"
+            + (f"; {c.note}" if c.note else "")
+            for c in registry.claims
+            if registry.row(c.with_) in rows
+        ],
+        "read in a summary only (!)": [row.id for row in rows if row.kind == "note"],
         "papers": [_paper(registry, key) for key in dict.fromkeys(key for row in rows for key in row.papers)],
     }
     shown = [
@@ -131,7 +155,7 @@ def _text(registry: Registry, rows: Sequence[Row]) -> str:
 def _protocol(registry: Registry, name: str) -> str:
     protocol = registry.protocols[name]
     settings = protocol.model_dump(exclude={"note", "arithmetic"})
-    shown = ", ".join(f"{key} {show(value)}" for key, value in settings.items())
+    shown = ", ".join(f"{key} {show(value)}" for key, value in settings.items() if value not in (None, {}))
     return f"{name}: {shown}" + (f" ({protocol.note})" if protocol.note else "")
 
 

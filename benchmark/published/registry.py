@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
 
-from benchmark.published.schema import METRICS, Registry, RegistryError, Row
+from benchmark.assets.catalogue import catalogue
+from benchmark.published.schema import METRICS, Claim, Protocol, Registry, RegistryError, Row
 from sra.common.errors import expected, one_of
+from sra.config import ALIGNMENTS, SAMPLERS
 
 REGISTRY = Path(__file__).with_name("published.yaml")
 
@@ -44,21 +48,40 @@ def _load(path: Path) -> Registry:
 
 
 def _check_names(path: Path, registry: Registry, lines: list[int]) -> None:
-    """Ids are unique, and every name that a row uses is defined."""
+    """Ids are unique, and every name that a row, a protocol or a claim uses is defined."""
     if registry.metrics != METRICS:
         raise RegistryError(expected(f"{path}: metrics", str(list(METRICS)), list(registry.metrics)))
     for name, protocol in registry.protocols.items():
-        if protocol.unknown and not protocol.note:
-            raise RegistryError(f"{path}: protocol {name!r}: expected a note on why {protocol.unknown[0]} is null")
+        with _refused_at(f"{path}: protocol {name!r}"):
+            _check_protocol(protocol)
     seen: set[str] = set()
     for row, line in zip(registry.rows, lines, strict=True):
-        try:
+        with _refused_at(f"{path}: line {line}: row {row.id!r}"):
             _check_row(registry, row)
             if row.id in seen:
                 raise ValueError("id: already used by an earlier row")
-        except ValueError as error:
-            raise RegistryError(f"{path}: line {line}: row {row.id!r}: {error}") from error
         seen.add(row.id)
+    for claim in registry.claims:
+        with _refused_at(f"{path}: claim {claim.id!r}"):
+            _check_claim(registry, claim)
+
+
+@contextmanager
+def _refused_at(where: str) -> Iterator[None]:
+    """Say where what is wrong was found."""
+    try:
+        yield
+    except ValueError as error:
+        raise RegistryError(f"{where}: {error}") from error
+
+
+def _check_protocol(protocol: Protocol) -> None:
+    """Its samplers exist, and a note explains what is open."""
+    for sampler in protocol.samplers:
+        _known("sampler", sampler, SAMPLERS)
+    if (protocol.unknown or protocol.allowance) and not protocol.note:
+        what = f"why {protocol.unknown[0]} is null" if protocol.unknown else "the source of its allowance"
+        raise ValueError(f"expected a note with {what}")
 
 
 # libyaml if it is installed: `plan` must start fast.
@@ -126,16 +149,32 @@ def _validate(path: Path, document: dict[str, Any], lines: list[int]) -> Registr
         raise RegistryError(f"{where}{'.'.join(place) + ': ' if place else ''}{message}") from error
 
 
+def _check_claim(registry: Registry, claim: Claim) -> None:
+    """Both rows exist and print the metric."""
+    rows = {row.id: row for row in registry.rows}
+    for key, name in (("without", claim.without), ("with", claim.with_)):
+        if name not in rows:
+            raise ValueError(expected(key, "the id of a row", name, rows))
+        _known(f"metric of {name}", claim.metric, rows[name].printed)
+
+
+def _known(key: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ValueError(one_of(key, name, known))
+
+
 def _check_row(registry: Registry, row: Row) -> None:
     """Every name that a row uses is defined, and it says what its protocol needs."""
-    for key, names, known in (
-        ("protocol", [row.protocol], registry.protocols),
-        ("papers", row.papers, registry.papers),
-        ("training", [row.training] if row.training else [], registry.training),
-    ):
-        for name in names:
-            if name not in known:
-                raise ValueError(one_of(key, name, known))
+    _known("protocol", row.protocol, registry.protocols)
+    for paper in row.papers:
+        _known("papers", paper, registry.papers)
+    if row.training:
+        _known("training", row.training, registry.training)
+    if row.align_kind:
+        _known("align", row.align_kind, (*ALIGNMENTS, *registry.foreign_alignments))
+    files = {file for asset in catalogue().values() for file in asset.files}
+    if row.checkpoint and row.checkpoint not in files:
+        raise ValueError(expected("checkpoint", "a file of an asset", row.checkpoint, files))
     if registry.protocols[row.protocol].scores_only:
         if not row.samples:
             raise ValueError("samples: expected a file name, as the protocol scores a given file")

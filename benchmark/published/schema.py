@@ -1,11 +1,13 @@
-"""The published results: rows, protocols, papers, and the known spread between repeated trainings."""
+"""The published results: rows, protocols, claims, papers, and the known spread between repeated trainings."""
 
 from __future__ import annotations
 
+import datetime
 from decimal import Decimal
+from statistics import median
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sra.common.errors import UserError, expected, one_of
 from sra.config import parse_model_name
@@ -14,6 +16,10 @@ METRICS = ("fid", "sfid", "is", "precision", "recall")
 LOWER_IS_BETTER = ("fid", "sfid")
 NO_ADDRESS = "no address could be confirmed"
 """Said of a source that is known by name only."""
+SUMMARY_ONLY = "its numbers were read in a summary of the paper, not in the paper: check them before you rely on this"
+"""Said of rows of the kind `note`."""
+MAD_TO_DEVIATION = 1.4826
+"""The standard deviation of a normal distribution over its median absolute deviation."""
 
 
 class RegistryError(UserError):
@@ -65,8 +71,13 @@ class Protocol(_Entry):
     """How images were sampled and scored; None: the setting is not known."""
 
     family: Literal["sit", "dit"] | None = None
-    sampler: str | None = None
+    sampler: str | tuple[str, ...] | None = None
+    """Several: either is admitted."""
     steps: int | None = None
+    """None: at least `least_steps` of them, or the sampler chooses."""
+    least_steps: int | None = None
+    allowance: dict[str, float] = {}
+    """By metric: how far the admitted settings may differ from the one that was used; the note has its source."""
     last_step: float | None = None
     cfg: float = 1.0
     cfg_channels: Literal["all", 3] = "all"
@@ -76,6 +87,9 @@ class Protocol(_Entry):
     images: int
     weights: Literal["ema", "model"] = "ema"
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "tf32"
+    vae_precision: Literal["fp32", "tf32", "bf16", "fp16"] = "tf32"
+    pixels: Literal["truncate", "round"] = "truncate"
+    """How decoded pixels become whole numbers."""
     seeding: Literal["per-image", "public-code"] = "public-code"
     scores_only: bool = False
     """A given file is scored; nothing is trained or sampled."""
@@ -86,7 +100,12 @@ class Protocol(_Entry):
     def unknown(self) -> list[str]:
         """Settings that must be known before anything can be compared."""
         names = () if self.scores_only else ("family", "sampler", "steps", "vae")
-        return [name for name in names if getattr(self, name) is None]
+        return [n for n in names if getattr(self, n) is None and not (n == "steps" and self.least_steps)]
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """Those that are admitted."""
+        return (self.sampler,) if isinstance(self.sampler, str) else self.sampler or ()
 
 
 class Training(_Entry):
@@ -125,11 +144,14 @@ class Row(_Entry):
     resolution: int
     protocol: str
     source: str
-    kind: Literal["paper", "readme", "cited", "rerun"]
-    """paper: the method's own; readme: its repository's; cited: printed in a later paper; rerun: by others."""
+    kind: Literal["paper", "readme", "cited", "rerun", "note"]
+    """paper: the method's own; readme: its repository's; cited: printed in a later paper; rerun: by others; note: read
+    in a summary of the paper."""
     papers: tuple[str, ...]
     metrics: tuple[Decimal | None, ...]
     """In the order of METRICS, with the digits as printed."""
+    changed: datetime.date
+    """When this entry was last changed."""
     steps: int | None = None
     epochs: int | None = None
     images: int | None = None
@@ -180,8 +202,9 @@ class Row(_Entry):
 class Spread(_Entry):
     """Values from repetitions of the same experiment."""
 
-    what: Literal["sampling", "training", "framework"]
+    what: Literal["sampling", "training", "framework", "solver", "labels"]
     model: str
+    """Or only its family: `SiT`."""
     align: str | None = None
     steps: int | None = None
     metric: str
@@ -190,9 +213,35 @@ class Spread(_Entry):
     url: str
 
     @property
-    def width(self) -> Decimal:
-        """The largest difference between two of them."""
-        return max(self.values) - min(self.values)
+    def deviation(self) -> float:
+        """Robust standard deviation: the median absolute deviation from the median, scaled; one outlier does not count.
+
+        Of two values, 0.74 of their difference; of three, 1.48 times the smaller of the two gaps.
+        """
+        middle = median(self.values)
+        return MAD_TO_DEVIATION * float(median(abs(value - middle) for value in self.values))
+
+    def of(self, model: str) -> bool:
+        """Whether it is about a model."""
+        return self.model == model or model.startswith(f"{self.model}-")
+
+
+class Claim(_Entry):
+    """What a paper says that a method changes: the row `with` minus the row `without`."""
+
+    id: str
+    without: str
+    with_: str = Field(alias="with")
+    metric: str
+    source: str
+    note: str | None = None
+
+
+class Change(_Entry):
+    """An entry of the change log."""
+
+    date: datetime.date
+    what: str
 
 
 class Unprinted(_Entry):
@@ -260,11 +309,16 @@ class Registry(_Entry):
     training: dict[str, Training]
     rows: tuple[Row, ...]
     unsettled_alignments: dict[str, str] = {}
+    """Why rows with them are not comparable."""
+    foreign_alignments: dict[str, str] = {}
+    """Why this suite cannot train rows with them."""
     unprinted: tuple[Unprinted, ...] = ()
     spread: tuple[Spread, ...] = ()
     cost_source: CostSource
     cost: dict[str, tuple[float, float, float, float]]
     """By family and size: hours per epoch and GB, plain and with SRA."""
+    claims: tuple[Claim, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     def row(self, name: str) -> Row:
         """The row of an id.
@@ -277,6 +331,10 @@ class Registry(_Entry):
             what = "the id of a published row (see sra-bench published)"
             raise RegistryError(expected("published", what, name, known))
         return known[name]
+
+    def printed_change(self, claim: Claim) -> Decimal:
+        """With minus without, as printed."""
+        return self.row(claim.with_).printed[claim.metric] - self.row(claim.without).printed[claim.metric]
 
     def address(self, row: Row) -> str | None:
         """Page of the paper that prints a row, or of the repository whose README does; None where none is known."""

@@ -1,13 +1,14 @@
 """The verdict of a run on a published row: reproduced, better, worse, not comparable, no published value or failed.
 
 A metric is reproduced if the interval of its difference (measured minus published) contains zero. The interval is the
-sum of three parts:
+sum of these parts:
 
 - half a unit of the last printed digit;
 - sampling noise: the run's own 95 % interval times sqrt(1 + 1/k) for the mean of k runs, because the published number
   is one draw with the same noise;
-- for rows that were trained here, the largest known difference between repeated trainings of the same row (`spread` in
-  the registry).
+- for rows that were trained here, a robust standard deviation of the known trainings of the same row (`spread` in the
+  registry);
+- where the protocol admits several samplers, what they may differ by (`allowance` in the registry).
 
 A part that is not known counts as zero, and the verdict says so.
 """
@@ -16,13 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
 
 from benchmark.manifest.schema import Run
 from benchmark.published.comparability import Compared, Evidence, blocking, compare
-from benchmark.published.schema import LOWER_IS_BETTER, METRICS, NO_ADDRESS, Registry, Row, Spread
+from benchmark.published.schema import LOWER_IS_BETTER, METRICS, NO_ADDRESS, SUMMARY_ONLY, Registry, Row, Spread
 
 Interval = tuple[float, float]
 Status = Literal["reproduced", "better", "worse", "not comparable", "no published value", "failed"]
@@ -48,7 +49,9 @@ class MetricVerdict:
     sampling: tuple[float, float] | None = None
     """Sampling noise below and above; None: not estimated."""
     allowance: float | None = None
-    """For training noise, or the arithmetic of another device; None: not known."""
+    """For training noise, another admitted sampler, or the arithmetic of another device; None: none is known."""
+    trainings: tuple[str, ...] = ()
+    """What the known trainings of the same row printed, where the row was trained here."""
     status: Status
 
 
@@ -63,6 +66,8 @@ class RowVerdict:
     metrics: list[MetricVerdict] = field(default_factory=list)
     settings: list[Compared] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    caution: str | None = None
+    """What a reader must know of the published row before the verdict."""
 
 
 def judge(registry: Registry, run: Run, evidence: Evidence) -> RowVerdict:
@@ -92,7 +97,13 @@ def judge(registry: Registry, run: Run, evidence: Evidence) -> RowVerdict:
         metrics=judged,
         settings=settings,
         notes=_notes(registry, row, judged, trained=trained),
+        caution=caution_of(row),
     )
+
+
+def caution_of(row: Row) -> str | None:
+    """What a reader must know of a row before any comparison with it."""
+    return SUMMARY_ONLY if row.kind == "note" else None
 
 
 def judge_metrics(
@@ -127,11 +138,15 @@ def judge_metrics(
             continue
         sampling = _sampling(registry, row, metric, values, intervals)
         allowance = allowance_of(registry, row, metric, trained=trained)
-        verdicts.append(_judged(metric, mean, published, sampling, allowance, comparable=comparable))
+        found = judge_metric(metric, mean, published, sampling, allowance, comparable=comparable)
+        # Trainings that were sampled in another way have the same noise, but other values.
+        spreads = (s for s in spreads_of(registry, row, trained=trained) if s.metric == metric)
+        values_of = [s.values for s in spreads if published in s.values]
+        verdicts.append(replace(found, trainings=tuple(str(value) for values in values_of for value in values)))
     return verdicts
 
 
-def _judged(
+def judge_metric(
     metric: str,
     measured: float,
     published: Decimal,
@@ -140,6 +155,7 @@ def _judged(
     *,
     comparable: bool,
 ) -> MetricVerdict:
+    """Verdict on one metric from the parts of its interval."""
     difference = measured - float(published)
     rounding = half_unit(published)
     below, above = sampling or (0.0, 0.0)
@@ -190,15 +206,25 @@ def _rms(values: Sequence[float]) -> float:
 
 
 def allowance_of(registry: Registry, row: Row, metric: str, *, trained: bool) -> float | None:
-    """Allowance for training noise (for a given file: for the arithmetic of another device); None: not known."""
+    """What is allowed beyond rounding and sampling noise; None: nothing is known.
+
+    For training noise and another admitted sampler together; for a given file, for the arithmetic of another device.
+    """
     arithmetic = registry.protocols[row.protocol].arithmetic
     if arithmetic is not None:
         published = row.printed.get(metric)
         if metric in ("precision", "recall") or published is None:
             return arithmetic.share
         return arithmetic.relative * float(published)
-    widths = [float(s.width) for s in spreads_of(registry, row, trained=trained) if s.metric == metric]
-    return max(widths, default=None)
+    deviations = [s.deviation for s in spreads_of(registry, row, trained=trained) if s.metric == metric]
+    parts = [*([max(deviations)] if deviations else []), *_of_samplers(registry, row, metric)]
+    return sum(parts) if parts else None
+
+
+def _of_samplers(registry: Registry, row: Row, metric: str) -> list[float]:
+    """How far the samplers that the protocol admits may differ in a metric, if that is known."""
+    allowance = registry.protocols[row.protocol].allowance
+    return [allowance[metric]] if metric in allowance else []
 
 
 def allowances_of(registry: Registry, run: Run) -> dict[str, dict[str, Any]]:
@@ -235,6 +261,19 @@ def overall(metrics: Sequence[MetricVerdict], *, comparable: bool) -> Status:
     return next((status for status in order if status in statuses), "no published value")
 
 
+def with_allowances_of(written: RowVerdict, verdict: RowVerdict) -> RowVerdict:
+    """The verdict with the allowances of one that was written under another registry."""
+    before, comparable = {m.metric: m for m in written.metrics}, verdict.status != "not comparable"
+    metrics = []
+    for found in verdict.metrics:
+        old = before.get(found.metric)
+        if old is not None and found.difference is not None and found.measured is not None and found.published:
+            parts = (found.metric, found.measured, Decimal(found.published), found.sampling, old.allowance)
+            found = replace(judge_metric(*parts, comparable=comparable), trainings=old.trainings)
+        metrics.append(found)
+    return replace(verdict, metrics=metrics, status=overall(metrics, comparable=comparable)) if metrics else verdict
+
+
 def _reasons(metrics: Sequence[MetricVerdict]) -> list[str]:
     """Why a row that is compared is worse, better or failed."""
     failed = [m.metric for m in metrics if m.status == "failed"]
@@ -256,7 +295,8 @@ def sentence(verdict: MetricVerdict) -> str:
 
 def _notes(registry: Registry, row: Row, metrics: Sequence[MetricVerdict], *, trained: bool) -> list[str]:
     """Notes on a row in addition to the reasons for its status."""
-    notes = [note] if (note := registry.protocols[row.protocol].note) else []
+    protocol = registry.protocols[row.protocol]
+    notes = [protocol.note] if protocol.note else []
     if not registry.address(row):
         notes.append(f"published numbers from {row.source}: {NO_ADDRESS}")
     compared = [m for m in metrics if m.difference is not None]
@@ -265,13 +305,23 @@ def _notes(registry: Registry, row: Row, metrics: Sequence[MetricVerdict], *, tr
         notes.append(f"no sampling interval was estimated for {', '.join(without)}: sampling noise counts as zero")
     if trained:
         spread = spreads_of(registry, row, trained=True)
-        notes += [f"allowance for training noise of {s.metric}: {s.width} ({s.source})" for s in spread]
-        unknown = [m.metric for m in compared if m.allowance is None]
-        if unknown:
+        notes += [
+            f"allowance for training noise of {s.metric}: {s.deviation:.2g}, a robust standard deviation of trainings "
+            f"that printed {', '.join(map(str, s.values))} ({s.source})"
+            for s in spread
+        ]
+        known = {s.metric for s in spread}
+        if unknown := [m.metric for m in compared if m.metric not in known]:
             notes.append(f"no spread between repeated trainings is known for {', '.join(unknown)}: it counts as zero")
+    if len(protocol.samplers) > 1:
+        admitted = " or ".join(protocol.samplers)
+        notes += [f"{admitted} is admitted, with an allowance of {v:g} {m}" for m, v in protocol.allowance.items()]
+        if unknown := [m.metric for m in compared if m.metric not in protocol.allowance]:
+            notes.append(f"how much {admitted} differ is not known for {', '.join(unknown)}: it counts as zero")
     notes += [f"also printed for {o.metric}: {o.value} ({o.source})" for o in row.also_printed]
-    seen = [s for s in registry.spread if s.what == "sampling" and s.model == row.model]
-    return notes + [f"{s.metric} of other samplings: {' and '.join(map(str, s.values))} ({s.source})" for s in seen]
+    shown = ("sampling", "labels", *(["solver"] if len(protocol.samplers) > 1 else []))
+    seen = [s for s in registry.spread if s.what in shown and s.of(row.model)]
+    return notes + [f"{s.what}: {s.metric} {' and '.join(map(str, s.values))} ({s.source})" for s in seen]
 
 
 def _without_row(registry: Registry, run: Run, graph: str) -> RowVerdict:

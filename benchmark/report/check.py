@@ -24,7 +24,8 @@ def check(run_directory: Path) -> tuple[str, int]:
     lines = []
     for name, verdict in verdicts.items():
         why = f": {first_reason(verdict)}" if verdict.reasons else f" ({verdict.row})" if verdict.row else ""
-        lines.append(f"{name}: {verdict.status}{why}")
+        caution = f"; caution: {verdict.caution}" if verdict.caution else ""
+        lines.append(f"{name}: {verdict.status}{why}{caution}")
     return "\n".join(lines), exit_code(verdict.status for verdict in verdicts.values())
 
 

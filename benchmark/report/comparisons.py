@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.manifest.schema import Run
 from benchmark.published.schema import METRICS, Registry
-from benchmark.published.verdict import COMPARED, TOOL, RowVerdict, judge_metrics, overall, sentence
+from benchmark.published.verdict import COMPARED, TOOL, RowVerdict, caution_of, judge_metrics, overall, sentence
 from benchmark.report.model import (
     Comparison,
     CostRatio,
@@ -129,6 +129,7 @@ def _group_verdict(registry: Registry, variant: Variant) -> RowVerdict:
         reasons=[sentence(m) for m in judged if m.status in ("worse", "better")],
         row=run.published,
         metrics=judged,
+        caution=caution_of(registry.row(run.published)),
     )
 
 

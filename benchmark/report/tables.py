@@ -15,9 +15,10 @@ from sra.common.tables import text_table
 
 METHOD = (
     "A metric is reproduced if the interval of its difference (measured minus published) contains zero. The interval "
-    "is the sum of three parts: half a unit of the last printed digit; sampling noise, which is this run's own 95 % "
+    "is the sum of these parts: half a unit of the last printed digit; sampling noise, which is this run's own 95 % "
     "interval times sqrt(2) (sqrt(1 + 1/k) for the mean of k runs), because the published number is one draw with the "
-    "same noise; and, for rows trained here, the largest known difference between repeated trainings of the same row. "
+    "same noise; for rows trained here, a robust standard deviation of the known trainings of the same row, which are "
+    "shown beside it; and, where the source leaves the sampler open, how far the admitted ones differ. "
     "A part that is not known counts as zero, and the row says so."
 )
 ABSENT = "–"
@@ -68,7 +69,10 @@ KINDS = {
     "readme": "printed in its authors' README",
     "cited": "printed in a later paper",
     "rerun": "rerun by others",
+    "note": "read in a summary of the paper only",
 }
+CAUTION = " (!)"
+"""Mark of a verdict that needs a caution."""
 MAX_REASONS = 4
 """Maximum number shown for one row."""
 
@@ -128,6 +132,8 @@ class Cell:
     difference: str | None = None
     interval: str | None = None
     status: str | None = None
+    trainings: str = ""
+    """What the known trainings of the same row printed."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +152,13 @@ class Line:
 
     @property
     def why(self) -> str:
-        """The first reason for the verdict."""
-        return first_reason(self.verdict)
+        """A caution, and the first reason for the verdict."""
+        return "; ".join(filter(None, (self.verdict.caution, first_reason(self.verdict))))
+
+    @property
+    def status(self) -> str:
+        """The verdict, marked where a caution belongs to it."""
+        return marked(self.verdict)
 
 
 def verdict_lines(report: Report) -> list[Line]:
@@ -185,7 +196,13 @@ def _cell(metric: str, measured: float | None, judged: MetricVerdict | None, pub
     title, shown = BY_METRIC[metric].title, number(measured, digits_of(metric, published))
     if judged is None or judged.difference is None or judged.interval is None:
         return Cell(title, shown, published, status=judged.status if judged else None)
-    return Cell(title, shown, published, *around(judged.difference, judged.interval), judged.status)
+    difference = around(judged.difference, judged.interval)
+    return Cell(title, shown, published, *difference, judged.status, ", ".join(judged.trainings))
+
+
+def marked(verdict: RowVerdict) -> str:
+    """The status, marked where a caution belongs to it."""
+    return verdict.status + (CAUTION if verdict.caution else "")
 
 
 def first_reason(verdict: RowVerdict) -> str:
@@ -319,7 +336,7 @@ def notes(row: Row) -> list[str]:
     if row.verdict.settings and len(reasons) > MAX_REASONS + 1:
         rest = f"{len(reasons) - MAX_REASONS} more settings differ: see the report"
         reasons = [*reasons[:MAX_REASONS], rest]
-    lines = [*reasons, *row.verdict.notes]
+    lines = [*filter(None, [row.verdict.caution]), *reasons, *row.verdict.notes]
     lines += [f"{tool} could not run: {text}" for tool, text in row.errors.items()]
     return lines + [f"{tool}: {text}" for tool, found in row.warnings.items() for text in found]
 
@@ -330,7 +347,7 @@ def terminal_summary(report: Report) -> str:
     columns = (*COLUMNS, *(column for column in OPTIONAL_COLUMNS if column.tool in scored))
     header = ["variant", *(column.title for column in columns), "verdict"]
     lines = [
-        [row.variant, *(number(row.value(c.tool, c.metric), c.digits) for c in columns), row.verdict.status]
+        [row.variant, *(number(row.value(c.tool, c.metric), c.digits) for c in columns), marked(row.verdict)]
         for row in report.rows
     ]
     remarks = [f"{row.variant}: {text}" for row in report.rows for text in notes(row)]

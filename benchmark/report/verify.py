@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import PLAN, load_plan
 from benchmark.published.registry import REGISTRY
-from benchmark.published.verdict import TOOL
+from benchmark.published.verdict import TOOL, with_allowances_of
 from benchmark.report.bundle import CONTENTS, SCHEMA, Contents, classifier_name, features_name, statistics_name
 from benchmark.report.collect import collect_report
 from benchmark.report.model import SCHEMA as REPORT_SCHEMA
@@ -32,8 +32,8 @@ SHARE_TOLERANCE, IMAGES_TOLERANCE = 5e-4, 2.5
 """Of precision and recall, the larger of: this share, or this many images that rounding moves over a border."""
 SAME = ("metrics", "intervals", "errors", "verdict", "curve", "published")
 """Fields of a row that must be the same when it is collected again from the files in the archive."""
-PROSE: dict[str, Any] = {"reasons": True, "notes": True, "settings": {"__all__": {"why"}}}
-"""Fields of a verdict in words, which another version says differently."""
+PROSE: dict[str, Any] = {"reasons": True, "notes": True, "settings": True, "caution": True}
+"""Fields of a verdict in words, and the settings it rests on: another version says and compares them differently."""
 
 
 @dataclass
@@ -119,13 +119,20 @@ def _collected_again(folder: Path, contents: Contents, findings: Findings) -> Re
     except UserError as error:
         findings.bad.append(str(error).replace(f"{folder}/", ""))
         return None
-    if sha256_file(REGISTRY) != contents.registry_sha256:
-        findings.unknown.append("the registry of published rows has changed since; verdicts use the present one")
+    same_registry = sha256_file(REGISTRY) == contents.registry_sha256
+    if not same_registry:
+        findings.unknown.append(
+            "the registry of published rows has changed since: verdicts are compared with the allowances that they "
+            "name, not with the present ones"
+        )
     rows = {row.variant: row for row in written.rows}
     added = sorted(rows.keys() - {row.variant for row in report.rows})
     findings.bad += [f"{name}: a row of the report that the run does not have" for name in added]
     for row in report.rows:
-        _compare(row, rows.get(row.variant), findings, prose=written.schema_ == REPORT_SCHEMA)
+        before = rows.get(row.variant)
+        if before is not None and not same_registry:
+            row = row.model_copy(update={"verdict": with_allowances_of(before.verdict, row.verdict)})
+        _compare(row, before, findings, prose=same_registry and written.schema_ == REPORT_SCHEMA)
     return report
 
 

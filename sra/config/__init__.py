@@ -46,7 +46,7 @@ from sra.config.model import (
     check_codec_folder,
     parse_model_name,
 )
-from sra.config.sampling import SampleConfig, check_sampler
+from sra.config.sampling import SAMPLERS, SampleConfig, check_sampler
 from sra.config.training import EmaConfig, TrainConfig, check_seeds
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "FAMILIES",
     "GROUP_0_DIVISOR",
     "PUBLIC_DISTANCES",
+    "SAMPLERS",
     "SIZES",
     "SPLITS",
     "SRA_BLOCKS",

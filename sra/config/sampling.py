@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sra.common.errors import ConfigError, expected
 from sra.common.validation import STRICT
 from sra.config.model import ModelConfig
 from sra.config.training import check_seeds
+
+Sampler = Literal["euler", "heun", "euler-maruyama", "ddpm"]
+SAMPLERS = (*get_args(Sampler), "dopri5")
+"""By name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,7 @@ class SampleConfig:
 
     __pydantic_config__ = STRICT
 
-    sampler: Literal["euler", "heun", "euler-maruyama", "ddpm"] = "euler-maruyama"
+    sampler: Sampler = "euler-maruyama"
     """SiT: ODE `euler`, `heun` or SDE `euler-maruyama`. DiT: `ddpm`."""
     steps: int = 250
     """Integration steps (network evaluations, except for Heun)."""

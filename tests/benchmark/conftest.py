@@ -36,9 +36,8 @@ def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
         return {"model": model, "score": score, "samples": f"/assets/{row.samples}", "published": row.id}
     family, size, patch = row.size
     sample = {
-        # Where nobody knows, something that runs.
-        "sampler": "heun" if protocol.sampler == "ode" else protocol.sampler,
-        "steps": protocol.steps or 250,
+        "sampler": protocol.samplers[-1],
+        "steps": protocol.steps or protocol.least_steps,
         "cfg": protocol.cfg,
         "cfg_channels": protocol.cfg_channels,
         "guidance_interval": list(protocol.guidance_interval),
@@ -63,12 +62,14 @@ def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
     if row.checkpoint:
         return {**variant, "checkpoint": f"/assets/{row.checkpoint}"}
     plain = {k: v for k, v in registry.training[row.training or ""].model_dump().items() if v is not None}
-    ema = {"decay": plain.pop("ema_decay"), "schedule": plain.pop("ema_schedule")}
+    ema = {key: plain.pop(f"ema_{key}") for key in ("decay", "schedule") if f"ema_{key}" in plain}
     plain.pop("interpolant", None)
     length = {"steps": registry.steps(row)}
     align = None
     if row.align_kind == "sra2":
-        align = {"kind": "sra2", "mlp_width": 64, "mlp_activation": "silu"}
+        align = {"kind": "sra2", "mlp_activation": "silu"}
+    elif row.unsettled and row.align_kind in ALIGNMENTS:
+        align = {"kind": row.align_kind}
     elif row.align_kind in ALIGNMENTS:
         align = to_plain(published_alignment(row))
     return {**variant, "train": {**plain, **length, "ema": ema}, "align": align}

@@ -32,7 +32,7 @@ NEVER = {
     if row.unsettled
     or REGISTRY.protocols[row.protocol].unknown
     or row.align_kind in REGISTRY.unsettled_alignments
-    or row.align_kind == "repa"
+    or row.align_kind in REGISTRY.foreign_alignments
 }
 RUNNABLE = [row for row in REGISTRY.rows if row.id not in NEVER]
 SAMPLED = [row for row in RUNNABLE if not REGISTRY.protocols[row.protocol].scores_only]
@@ -106,15 +106,31 @@ def sampled(row: Row, _run: Run) -> bool:
 
 
 def is_sde(row: Row, run: Run) -> bool:
-    return sampled(row, run) and run.model.family == "sit"
+    return sampled(row, run) and run.sample.sampler == "euler-maruyama"
+
+
+def is_ode(row: Row, run: Run) -> bool:
+    return sampled(row, run) and run.sample.sampler == "heun"
+
+
+def of_fixed_steps(row: Row, run: Run) -> bool:
+    return sampled(row, run) and not is_ode(row, run)
+
+
+def sampled_in_tf32(row: Row, run: Run) -> bool:
+    return sampled(row, run) and run.sample.precision == "tf32"
+
+
+def of_known_path(row: Row, run: Run) -> bool:
+    return sampled(row, run) and REGISTRY.training[row.training or ""].interpolant is not None
 
 
 def guided(row: Row, run: Run) -> bool:
     return sampled(row, run) and run.sample.cfg > 1
 
 
-def guided_sde(row: Row, run: Run) -> bool:
-    return guided(row, run) and is_sde(row, run)
+def guided_sit(row: Row, run: Run) -> bool:
+    return guided(row, run) and run.model.family == "sit"
 
 
 def trained(_row: Row, run: Run) -> bool:
@@ -139,15 +155,17 @@ def of_checkpoint(row: Row, run: Run) -> bool:
 # field that must be named, change, rows that it applies to
 DIFFERENCES: list[tuple[str, Change, Callable[[Row, Run], bool]]] = [
     ("sample.sampler", change("sample", sampler="heun"), is_sde),
-    ("sample.steps", change("sample", steps=251), sampled),
+    ("sample.sampler", change("sample", sampler="euler"), is_ode),
+    ("sample.steps", change("sample", steps=251), of_fixed_steps),
+    ("sample.steps", change("sample", steps=124), is_ode),
     ("sample.last_step", change("sample", last_step=0.05), is_sde),
     ("sample.cfg", change("sample", cfg=3.5), sampled),
-    ("sample.guidance_interval", change("sample", guidance_interval=(0.1, 0.6)), guided_sde),
+    ("sample.guidance_interval", change("sample", guidance_interval=(0.1, 0.6)), guided_sit),
     ("sample.labels", change("sample", labels="balanced"), sampled),
     ("sample.images", change("sample", images=49_999), sampled),
     ("sample.weights", change("sample", weights="model"), sampled),
-    ("sample.precision", change("sample", precision="bf16"), sampled),
-    ("sample.precision", change("sample", precision="fp16"), sampled),
+    ("sample.precision", change("sample", precision="bf16"), sampled_in_tf32),
+    ("sample.precision", change("sample", precision="fp16"), sampled_in_tf32),
     ("codec.path", change("codec", path="CompVis/another-vae"), sampled),
     ("codec.path", evidence(codec="embedded:digits"), sampled),
     ("codec.scale", change("codec", scale=1.0), sampled),
@@ -158,7 +176,7 @@ DIFFERENCES: list[tuple[str, Change, Callable[[Row, Run], bool]]] = [
     ("model.resolution", change("model", resolution=128), sampled),
     ("model.classes", change("model", classes=10), sampled),
     ("model.time_scale", change("model", time_scale=1000.0), sampled),
-    ("model.interpolant", change("model", interpolant="cosine"), is_sde),
+    ("model.interpolant", change("model", interpolant="cosine"), of_known_path),
     ("model.convention", other_convention, of_checkpoint),
     ("checkpoint", checkpoint("/assets/another.pt"), of_checkpoint),
     ("train.steps", longer, trained),
@@ -176,7 +194,7 @@ DIFFERENCES: list[tuple[str, Change, Callable[[Row, Run], bool]]] = [
     (
         "train.times",
         change("train", times="lognormal"),
-        lambda row, run: stated("times")(row, run) and is_sde(row, run),
+        lambda row, run: stated("times")(row, run) and run.model.family == "sit",
     ),
     ("model.label_init_std", change("model", label_init_std=0.5), trained),
     ("training images", evidence(images=1797), trained),
@@ -234,7 +252,7 @@ def test_the_table_of_differences_reaches_every_blocking_field(registry: Registr
     tested = {field for field, _, _ in DIFFERENCES}
     # Tested below, where they apply.
     tested |= {"sample.cfg_channels", "align.interval", "align.head", "train.flip", "model.family"}
-    tested |= {"align.teacher", "align.separated"}
+    tested |= {"align.teacher", "align.separated", "codec precision", "pixel rounding"}
     compared = set()
     for row in SAMPLED:
         items = compare(registry, row, *matching(row))
@@ -297,6 +315,37 @@ def test_settings_that_a_source_leaves_out_are_shown_and_not_compared(registry: 
         items = compare(registry, row, *change("train", clip=clip)(run, found))
         assert next(item for item in items if item.field == "train.clip").effect == "not stated"
         assert not blocking(items)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"), [("codec precision", {"vae_precision": "fp32"}), ("pixel rounding", {"pixels": "round"})]
+)
+def test_another_arithmetic_of_pixels_is_a_difference(
+    registry: Registry, matching: Matching, field: str, values: dict[str, str]
+) -> None:
+    """This suite has one way to decode, so it is the protocol that is changed."""
+    row = registry.row("sit-b2-sra-256-400k")
+    protocol = registry.protocols[row.protocol].model_copy(update=values)
+    changed = registry.model_copy(update={"protocols": {row.protocol: protocol}})
+    assert fields(blocking(compare(changed, row, *matching(row)))) == {field}
+
+
+def test_finer_arithmetic_than_bf16_is_a_note(registry: Registry, matching: Matching) -> None:
+    row = registry.row("sit-xl2-selfflow-256-4m")
+    items = compare(registry, row, *change("sample", precision="tf32")(*matching(row)))
+    assert not blocking(items)
+    notes = {item.field for item in items if item.why == "more exact than published"}
+    assert notes == {"sample.precision", "codec precision"}
+
+
+def test_an_adaptive_sampler_has_no_steps_to_compare(registry: Registry, matching: Matching) -> None:
+    row = registry.row("sit-xl2-256-400k-ode")
+    run, found = matching(row)
+    sample = dataclasses.replace(run.sample, steps=2)
+    object.__setattr__(sample, "sampler", "dopri5")
+    items = compare(registry, row, dataclasses.replace(run, sample=sample), found)
+    assert not blocking(items)
+    assert "sample.steps" not in fields(items)
 
 
 def test_a_rounded_length_is_a_note(registry: Registry, matching: Matching) -> None:

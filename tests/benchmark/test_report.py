@@ -22,10 +22,11 @@ from benchmark.report.collect import load_report
 from benchmark.report.diff import compare_runs
 from benchmark.report.model import read_report
 from benchmark.report.render import latex_text, render, show_report, write_report
-from benchmark.report.tables import around, costs
+from benchmark.report.tables import around, costs, terminal_summary
 from sra.common.errors import UserError
 
 Finished = Callable[..., tuple[Path, Any]]
+NEVER = "sit-b2-sra2-256-400k"
 ROWS = {"baseline": "sit-b2-256-400k", "sra": "sit-b2-sra-256-400k"}
 
 
@@ -55,14 +56,14 @@ def test_a_better_metric_passes(finished: Finished, registry: Registry) -> None:
 
 
 def test_nothing_compared_is_three(finished: Finished) -> None:
-    root, _ = finished({"ode": "sit-b2-256-400k-ode"})
+    root, _ = finished({"sra2": NEVER})
     text, code = check(root)
     assert code == 3
-    assert "not comparable: sample.steps" in text
+    assert "not comparable: align of the published row" in text
 
 
 def test_one_row_not_comparable_beside_one_that_is(finished: Finished) -> None:
-    root, _ = finished({"ode": "sit-b2-256-400k-ode", **ROWS})
+    root, _ = finished({"sra2": NEVER, **ROWS})
     assert check(root)[1] == 0
 
 
@@ -116,7 +117,7 @@ def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.Monke
 # -- seeds and pairs ------------------------------------------------------------------------------------------------
 
 SEEDS = ["train.seeds=[0, 1, 2]"]
-SHIFTS = (0.3, 0.1, 0.2)
+SHIFTS = (0.15, -0.05, 0.05)
 
 
 def seeded(finished: Finished, registry: Registry, shifts: tuple[float, ...] = SHIFTS) -> Path:
@@ -267,8 +268,7 @@ def test_the_resolved_manifest_shows_what_will_be_allowed(finished: Finished, re
     root, _ = finished({**ROWS, "ckpt": "sit-xl2-sra-256-800ep-cfg"})
     allowances = yaml.safe_load(load_report(root).manifest)["allowances"]
     assert set(allowances) == set(ROWS)
-    width = next(s.width for s in registry.spread if s.align == "sra")
-    assert allowances["sra"]["fid"]["allowed"] == float(width)
+    assert allowances["sra"]["fid"]["allowed"] == next(s.deviation for s in registry.spread if s.align == "sra")
 
 
 # -- formats --------------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_the_resolved_manifest_shows_what_will_be_allowed(finished: Finished, re
 
 @pytest.fixture
 def shown(finished: Finished, registry: Registry) -> Path:
-    root, _ = finished({**ROWS, "ode": "sit-b2-256-400k-ode"}, overrides=["variants.sra.train.milestones=[150]"])
+    root, _ = finished({**ROWS, "sra2": NEVER}, overrides=["variants.sra.train.milestones=[150]"])
     return root
 
 
@@ -289,6 +289,23 @@ def test_html_is_one_file_without_the_network(shown: Path, registry: Registry) -
     for row in ROWS.values():
         assert str(registry.row(row).printed["fid"]) in text
         assert registry.papers[registry.row(row).papers[0]].url in text  # type: ignore[operator]
+
+
+def test_a_row_read_in_a_summary_carries_its_caution_in_every_format(finished: Finished) -> None:
+    root, _ = finished({"baseline": "sit-b2-256-400k-ode-layersync"})
+    for format in ("md", "html", "json"):
+        assert "read in a summary of the paper" in show_report(root, format)
+    assert "reproduced (!)" in show_report(root, "md")
+    assert "reproduced (!)" in show_report(root, "latex")
+    assert "reproduced (!)" in terminal_summary(load_report(root))
+    assert "caution: " in check(root)[0]
+
+
+def test_known_trainings_stand_beside_the_verdict(finished: Finished) -> None:
+    """Of the same row; not beside a row that was sampled in another way."""
+    root, _ = finished({**ROWS, "ode": "sit-b2-256-400k-ode"})
+    for format in ("md", "html"):
+        assert show_report(root, format).count("trainings 33.02, 35.15, 36.80") == 1
 
 
 def test_html_escapes_what_people_write(shown: Path) -> None:
@@ -347,7 +364,9 @@ def test_a_report_of_another_schema_is_refused(tmp_path: Path) -> None:
 def test_the_interval_of_the_report_is_the_verdicts(shown: Path, registry: Registry) -> None:
     fid = load_report(shown).rows[0].verdict.metrics[0]
     assert fid.rounding == half_unit(registry.row(ROWS["baseline"]).printed["fid"])
-    assert "±2.13" in show_report(shown, "md")
+    markdown = show_report(shown, "md")
+    assert "±2.45" in markdown
+    assert "33.02, 35.15, 36.80" in markdown
 
 
 @pytest.mark.parametrize(
