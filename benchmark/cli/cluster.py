@@ -10,6 +10,7 @@ import typer
 
 from benchmark.cli.options import ManifestPath, Only, Out, RunDir, Set, Smoke, folder, request
 from benchmark.machine.environment import GRACE_SECONDS, MASTER_PORT, PATIENCE_SECONDS
+from sra.common.errors import UserError, expected
 
 cluster_app = typer.Typer()
 render_app = typer.Typer(help="Write the jobs of a run as files for a cluster; submits nothing.", no_args_is_help=True)
@@ -43,7 +44,10 @@ def work(
     from benchmark.commands.work import work as work_on
     from benchmark.run.executor import Node
 
-    node = Node(count=nodes, rank=node_rank, address=address, port=port)
+    # A rank that an allocation left in the shell means nothing to a job of one node.
+    node = Node(count=nodes, rank=node_rank if nodes > 1 else 0, address=address, port=port)
+    if node.rank >= nodes:
+        raise UserError(expected("--node-rank", f"less than --nodes {nodes}", node.rank))
     typer.echo(work_on(run_directory, stage, node, processes, grace))
 
 

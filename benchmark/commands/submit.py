@@ -8,7 +8,7 @@ from benchmark.clusters.site_file import section
 from benchmark.clusters.slurm import queue as slurm_queue
 from benchmark.clusters.slurm.site import SlurmSite, site_path
 from benchmark.clusters.slurm.submit import cluster_of, show, submit_slurm
-from benchmark.clusters.slurm.submitted import load_submitted
+from benchmark.clusters.slurm.submitted import cancel_jobs, in_queue, load_submitted
 from benchmark.plan.prepare import check_inputs, prepare
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
@@ -52,20 +52,19 @@ def cancel(root: Path, *, now: bool = False) -> str:
         UserError: nothing was ever submitted from there, or no Slurm on this machine.
     """
     directory = RunDirectory(root.absolute())
-    submitted = load_submitted(directory)
-    if not submitted:
+    if not load_submitted(directory):
         raise UserError(f"{root}: no cluster/jobs.json: nothing was submitted from there")
-    queue = slurm_queue.list_jobs()
+    submitted, queue = in_queue(directory, missed=True)
     active = [job for job in submitted if job.is_active(queue)]
     running = [] if now else [job for job in active if queue[job.number].state == "RUNNING"]
     cancelled = [job for job in active if job not in running]
-    slurm_queue.cancel([job.number for job in cancelled])
+    cancel_jobs(cancelled)
     for job in running:
         mark = directory.cluster / f"{job.name}.cancel"
         # A second signal would end the job while it saves.
         if not mark.exists():
             mark.touch()
-            slurm_queue.request_checkpoint(job.number)
+            slurm_queue.request_checkpoint(job.number, job.cluster)
     lines = [f"cancelled: job {job.number} ({job.name})" for job in cancelled]
     lines += [f"saves its work and ends: job {job.number} ({job.name})" for job in running]
     return "\n".join(lines or [f"{root}: none of its {len(submitted)} jobs waits or runs"])

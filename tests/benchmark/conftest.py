@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmark.clusters.slurm import queue
 from benchmark.manifest.schema import Run, load
 from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.run_directory import RunDirectory, write_json
@@ -223,9 +224,12 @@ class FakeSlurm:
         (root / "bin").mkdir(parents=True)
         (root / "sbatch").touch()
         for name, body in COMMANDS.items():
-            path = root / "bin" / name
-            path.write_text(f"#!/bin/bash\n{body}\n")
-            path.chmod(0o755)
+            self.replace(name, body)
+            (root / "bin" / name).chmod(0o755)
+
+    def replace(self, command: str, body: str) -> None:
+        """Have a command do something else."""
+        (self.root / "bin" / command).write_text(f"#!/bin/bash\n{body}\n")
 
     def asked(self, command: str) -> list[str]:
         path = self.root / command
@@ -244,4 +248,5 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     fake = FakeSlurm(tmp_path / "fake")
     monkeypatch.setenv("PATH", f"{fake.root / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE", str(fake.root))
+    monkeypatch.setattr(queue, "RETRY_SECONDS", (0.0, 0.0, 0.0))
     return fake

@@ -87,6 +87,11 @@ def test_other_jobs_take_one_node(planned: tuple[Plan, RunDirectory]) -> None:
     assert not any(option.startswith("--gres") for option in asked["images"] + asked["report"])
     kind = dataclasses.replace(SITE, gpu=dataclasses.replace(GPU, gpu_type="a100", gpu_flag="gpus-per-node"))
     assert "--gpus-per-node=a100:1" in options(batch_of(planned, "latents", kind))
+    task = dataclasses.replace(SITE, gpu=dataclasses.replace(GPU, gpu_flag="gpus-per-task"))
+    assert "--gpus-per-task=4" in options(batch_of(planned, "train-sra", task))
+    own = dataclasses.replace(SITE, gpu=dataclasses.replace(GPU, gpu_flag="none", options=("--gpus=8",)))
+    asked_for = [option for option in options(batch_of(planned, "train-sra", own)) if "gpu" in option]
+    assert asked_for == ["--partition=gpu", "--gpus=8"]
 
 
 def test_containers(planned: tuple[Plan, RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +185,15 @@ def test_a_signalled_job_saves_and_is_requeued(planned: tuple[Plan, RunDirectory
     assert running.signalled(times=2)[0] == 0
     assert fake_slurm.asked("worker") == ["started", "saved"]
     assert fake_slurm.asked("scontrol") == ["requeue 7"]
+
+
+def test_a_job_is_queued_again_when_the_controller_answers_again(
+    planned: tuple[Plan, RunDirectory], fake_slurm: Any
+) -> None:
+    fake_slurm.replace("scontrol", 'echo "$*" >>"$FAKE/scontrol"; [ $(wc -l <"$FAKE/scontrol") -gt 1 ]')
+    running = Running(batch_of(planned, "train-sra"), fake_slurm, WORKER.format(code=75))
+    assert running.signalled()[0] == 0
+    assert fake_slurm.asked("scontrol") == ["requeue 7"] * 2
 
 
 def test_a_cancelled_job_saves_and_is_not_requeued(planned: tuple[Plan, RunDirectory], fake_slurm: Any) -> None:

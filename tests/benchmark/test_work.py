@@ -9,7 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmark.cli.main import app
 from benchmark.commands import work as worker
 from benchmark.machine.environment import TENSORFLOW_PYTHON
 from benchmark.plan.plan import Plan
@@ -21,6 +23,19 @@ from benchmark.run.executor import Local, Node, command_of
 from sra.config import UserError
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("nodes", "rank", "found"), [("1", "3", 0), ("2", "1", 1), ("2", "2", None)])
+def test_a_left_over_rank_is_not_that_of_a_job_of_one_node(
+    nodes: str, rank: str, found: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ranks: list[int] = []
+    monkeypatch.setattr(worker, "work", lambda _root, _names, node, *_: ranks.append(node.rank))
+    words = ["work", str(tmp_path), "--stage", "x", "--nodes", nodes]
+    result = CliRunner().invoke(app, words, env={"SLURM_NODEID": rank})
+    assert ranks == ([] if found is None else [found])
+    if found is None:
+        assert "--node-rank: expected less than --nodes 2, got 2" in str(result.exception)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmark.clusters.jobs import Job
 from benchmark.clusters.slurm.grace_period import GracePeriod, grace_period
 from benchmark.clusters.slurm.site import JOB_ENV, Group, SiteError, SlurmSite, seconds_of
-from benchmark.containers.executor import read_only_mounts
+from benchmark.containers.executor import mountable, read_only_mounts
 from benchmark.machine.environment import TENSORFLOW_PYTHON
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.run.executor import command_of
@@ -21,6 +21,10 @@ PORTS = 1000
 """A job on several nodes uses one of so many ports: the first node of two jobs may be the same."""
 MAX_STALLED_REQUEUES = 3
 """Number of stops in a row at the same step after which a job is not requeued."""
+REQUEUE_PAUSES_SECONDS = "1 5 15 0"
+"""After each attempt to queue a job again, while the controller does not answer."""
+CHOSEN_BY_USERS = ("partition", "account", "qos", "constraint", "reservation")
+"""Options that are taken from sbatch's variables (SBATCH_ACCOUNT, ...) where the site file has no value."""
 STRAGGLER_SECONDS = 600
 """Time for the other nodes to end after the first one has ended."""
 
@@ -68,8 +72,8 @@ class Batch:
 
     @property
     def label(self) -> str:
-        """Its name in the queue."""
-        return f"{self.run}-{self.job.name}"
+        """Its name in the queue, whose columns are separated by `|`."""
+        return f"{self.run}-{self.job.name}".replace("|", "-")
 
     def file(self, suffix: str) -> Path:
         """One of its files: `sh` the script, `stops` the step at each stop, `cancel` forbids to queue it again."""
@@ -105,10 +109,7 @@ def options(batch: Batch) -> list[str]:
         raise SiteError(expected(batch.where("time"), limit, group.time))
     log = str(batch.directory.cluster / f"{batch.job.name}.log").replace("%", "%%")
     values = {
-        "partition": group.partition,
-        "account": group.account,
-        "qos": group.qos,
-        "constraint": group.constraint,
+        **{key: getattr(group, key, None) or os.environ.get(f"SBATCH_{key.upper()}") for key in CHOSEN_BY_USERS},
         "nodes": batch.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": group.cpus_per_task,
@@ -133,12 +134,11 @@ def _environment(site: SlurmSite) -> list[str]:
 
 
 def _gpus(batch: Batch) -> dict[str, str]:
-    if not batch.gpus:
+    if not batch.gpus or batch.group.gpu_flag == "none":
         return {}
     kind = f"{batch.group.gpu_type}:" if batch.group.gpu_type else ""
-    if batch.group.gpu_flag == "gres":
-        return {"gres": f"gpu:{kind}{batch.gpus}"}
-    return {"gpus-per-node": f"{kind}{batch.gpus}"}
+    name = "gpu:" if batch.group.gpu_flag == "gres" else ""
+    return {batch.group.gpu_flag: f"{name}{kind}{batch.gpus}"}
 
 
 def _words(batch: Batch) -> list[str]:
@@ -166,8 +166,8 @@ def _launcher(batch: Batch) -> list[str]:
     assert container.image is not None
     root, stages = batch.directory.root, list(batch.job.stages)
     reads = read_only_mounts(command_of(stages, batch.directory)) if stages else []
-    inputs = [f"{place}:{place}:ro" for place in reads if place.exists()]
-    mounts = ",".join([f"{root}:{root}", *inputs, *container.mounts])
+    inputs = [f"{mountable(place)}:{place}:ro" for place in reads if place.exists()]
+    mounts = ",".join([f"{mountable(root)}:{root}", *inputs, *container.mounts])
     command = site.command or "sra-bench"
     if container.kind == "pyxis":
         return [f"--container-image={container.image}", f"--container-mounts={mounts}", command]
@@ -195,6 +195,7 @@ HEADER = "# Written by sra-bench submit, which overwrites it."
 _ADDRESS = (
     "# The address at which Slurm itself reaches the first node.",
     """head=$(scontrol -o show node "$SLURMD_NODENAME" | sed -n 's/.* NodeAddr=\\([^ ]*\\).*/\\1/p')""",
+    """head=${head:-$SLURMD_NODENAME}""",
 )
 _START = """
 set -euo pipefail
@@ -237,5 +238,10 @@ if [ "$(wc -l <"$stops")" -ge "$limit" ] && [ "$(tail -n "$limit" "$stops" | sor
   echo "error: stopped $limit times in a row at the same step: not queued again; is the time limit too short?" >&2
   exit 2
 fi
-scontrol requeue "$SLURM_JOB_ID"
+for pause in {REQUEUE_PAUSES_SECONDS}; do
+  scontrol requeue "$SLURM_JOB_ID" && exit 0
+  sleep "$pause"
+done
+echo "error: the work is saved, but the job could not be queued again; submit it again" >&2
+exit {STOPPED}
 """

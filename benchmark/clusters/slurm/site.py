@@ -72,8 +72,8 @@ class Group:
     """Nodes of training and sampling; all other stages use one."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     """Also processes on each node of training and sampling, one per GPU; 0: no GPU, one process."""
-    gpu_flag: Literal["gres", "gpus-per-node"] = "gres"
-    """Option of sbatch that requests GPUs."""
+    gpu_flag: Literal["gres", "gpus-per-node", "gpus-per-task", "none"] = "gres"
+    """Option of sbatch that requests GPUs; none: the partition or `options` give them."""
     gpu_type: str | None = None
     """Such as a100, if the cluster has several."""
     cpus_per_task: Annotated[int, Field(ge=1)] = 1

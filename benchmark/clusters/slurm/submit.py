@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,17 @@ from pathlib import Path
 
 from benchmark.clusters.jobs import REPORT_JOB, Job, jobs_of, stages_read
 from benchmark.clusters.slurm import queue as slurm_queue
-from benchmark.clusters.slurm.queue import QueuedJob, SlurmError
+from benchmark.clusters.slurm.queue import QueuedJob, SlurmError, UncertainError
 from benchmark.clusters.slurm.script import Batch, Cluster, options, script
 from benchmark.clusters.slurm.site import SiteError, SlurmSite
-from benchmark.clusters.slurm.submitted import SubmittedJob, load_submitted, save_submitted
+from benchmark.clusters.slurm.submitted import (
+    SubmittedJob,
+    cancel_jobs,
+    in_queue,
+    load_submitted,
+    located,
+    save_submitted,
+)
 from benchmark.plan.plan import Plan
 from benchmark.plan.prepare import register
 from benchmark.plan.run_directory import RunDirectory, is_done, is_reported, key_of
@@ -113,8 +119,8 @@ def submit_slurm(plan: Plan, directory: RunDirectory, cluster: Cluster, command:
     directory.create()
     with directory.locked([SUBMISSION_KEY]):
         partitions = slurm_queue.partitions()
-        before = load_submitted(directory)
-        selection = select(plan, directory, before, slurm_queue.list_jobs() if before else {})
+        before, queue = in_queue(directory, missed=True)
+        selection = select(plan, directory, before, queue)
         batches = _batches(selection, plan, directory, cluster)
         scripts = [script(batch) for batch in batches]
         for batch in batches:
@@ -126,7 +132,7 @@ def submit_slurm(plan: Plan, directory: RunDirectory, cluster: Cluster, command:
             for suffix in ("stops", "cancel"):
                 batch.file(suffix).unlink(missing_ok=True)
         _check_scripts(batches)
-        slurm_queue.cancel([job.number for job in selection.stale])
+        cancel_jobs(selection.stale)
         submitted = _submit(batches, selection, directory, before)
     done = sum(is_done(stage.directory, stage.key) for stage in plan.stages)
     count = f"{done} of {len(plan.stages)} stages done"
@@ -141,10 +147,10 @@ def submit_slurm(plan: Plan, directory: RunDirectory, cluster: Cluster, command:
 
 def show(plan: Plan, directory: RunDirectory, cluster: Cluster) -> str:
     """Jobs that would be submitted, with their scripts; writes nothing."""
-    submitted = load_submitted(directory)
-    queue: dict[int, QueuedJob] = {}
-    with contextlib.suppress(SlurmError):
-        queue = slurm_queue.list_jobs() if submitted else {}
+    try:
+        submitted, queue = in_queue(directory)
+    except SlurmError:
+        submitted, queue = load_submitted(directory), {}
     selection = select(plan, directory, submitted, queue)
     batches = _batches(selection, plan, directory, cluster)
     lines = [f"{plan.loaded.name}: {len(batches)} jobs to submit, {len(selection.queued)} in the queue already"]
@@ -164,6 +170,8 @@ def _line(number: str, batch: Batch) -> str:
 
 
 def _check_partition(batch: Batch, partitions: list[str]) -> None:
+    if any(option.startswith(("-M", "--cluster")) for option in batch.group.options):
+        return  # Those of another cluster.
     for name in (batch.group.partition or "").split(","):
         if name and name not in partitions:
             raise SiteError(one_of(batch.where("partition"), name, partitions))
@@ -178,6 +186,8 @@ def _check_scripts(batches: list[Batch]) -> None:
     for batch in kinds.values():
         try:
             slurm_queue.check(batch.file("sh"))
+        except UncertainError:
+            raise
         except SlurmError as error:
             raise SiteError(f"{batch.cluster.path}: {batch.job.name} would be refused: {error}") from error
 
@@ -187,21 +197,62 @@ def _submit(
 ) -> list[SubmittedJob]:
     """Submit in order; if one is refused, cancel those before it."""
     done: list[SubmittedJob] = []
+    asked: list[SubmittedJob] = []
     numbers = {name: job.number for job in selection.queued for name in job.directories}
     try:
         for batch in batches:
             job = batch.job
             reads = list(numbers) if job is REPORT_JOB else [name for name in job.reads if name in numbers]
             after = sorted({numbers[name] for name in reads})
-            number = slurm_queue.submit(batch.file("sh"), after, "afterany" if job is REPORT_JOB else "afterok")
-            done.append(SubmittedJob(name=job.name, label=batch.label, number=number, directories=job.directories))
-            numbers |= dict.fromkeys(job.directories, number)
-            save_submitted(directory, _merged(before, done))
-    except BaseException:
-        slurm_queue.cancel([job.number for job in done])
-        save_submitted(directory, before)
+            # Recorded before sbatch is asked: if its answer gets lost, the job is found by its name and script.
+            asked = [SubmittedJob(name=job.name, label=batch.label, number=0, directories=job.directories)]
+            save_submitted(directory, _merged(before, [*done, *asked]))
+            done += [_submitted(asked[0], batch, after)]
+            asked = []
+            numbers |= dict.fromkeys(job.directories, done[-1].number)
+        save_submitted(directory, _merged(before, done))
+    except BaseException as error:
+        _take_back(error, done, asked, directory, before)
         raise
     return done
+
+
+def _submitted(job: SubmittedJob, batch: Batch, after: list[int]) -> SubmittedJob:
+    """Submit one job; the queue is asked for it if sbatch does not tell its id.
+
+    Raises:
+        SlurmError: refused, or as `queue.submit`.
+    """
+    try:
+        number, cluster = slurm_queue.submit(
+            batch.file("sh"), after, "afterany" if batch.job is REPORT_JOB else "afterok"
+        )
+    except UncertainError:
+        found = located([job], batch.directory, slurm_queue.list_jobs(missed=True))
+        if not found:
+            raise
+        return found[0]
+    return dataclasses.replace(job, number=number, cluster=cluster)
+
+
+def _take_back(
+    error: BaseException,
+    done: list[SubmittedJob],
+    asked: list[SubmittedJob],
+    directory: RunDirectory,
+    before: Sequence[SubmittedJob],
+) -> None:
+    """Cancel the jobs before the one that was refused; record those that may still be in the queue."""
+    certain = isinstance(error, SlurmError) and not isinstance(error, UncertainError)
+    kept = [] if certain else asked
+    try:
+        cancel_jobs(done)
+    except SlurmError as trouble:
+        kept = [*done, *kept]
+        numbers = ", ".join(str(job.number) for job in done)
+        raise SlurmError(f"{error}; still in the queue: {numbers} ({trouble}); the same command continues") from error
+    finally:
+        save_submitted(directory, _merged(before, kept))
 
 
 def _merged(before: Sequence[SubmittedJob], new: Sequence[SubmittedJob]) -> list[SubmittedJob]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,9 +30,11 @@ class SubmittedJob:
     label: str
     """Its name in the queue."""
     number: int
-    """Slurm's job id."""
+    """Slurm's job id; 0: sbatch was asked, and its answer is not known."""
     directories: tuple[str, ...]
     """Directory names of its stages, or `report`."""
+    cluster: str | None = None
+    """As sbatch names it, if it is not the one of this machine."""
 
     def in_queue(self, queue: dict[int, QueuedJob]) -> QueuedJob | None:
         """Its entry in the queue; None if it has left it. Slurm uses numbers again, so the name must agree."""
@@ -63,6 +66,49 @@ def load_submitted(directory: RunDirectory) -> list[SubmittedJob]:
         raise UserError(f"{path}: expected a list of jobs of this version: {error.errors()[0]['msg']}") from error
 
 
+def located(jobs: Sequence[SubmittedJob], directory: RunDirectory, queue: dict[int, QueuedJob]) -> list[SubmittedJob]:
+    """Jobs of which sbatch did not tell the number, with the number that the queue tells; without those not in it."""
+    known = {job.number for job in jobs}
+    found = {
+        (entry.name, os.path.realpath(entry.script)): number
+        for number, entry in queue.items()
+        if entry.active and entry.state != "COMPLETING" and number not in known
+    }
+    numbered = (
+        job if job.number else replace(job, number=found.get((job.label, _script(job, directory)), 0)) for job in jobs
+    )
+    return [job for job in numbered if job.number]
+
+
+def _script(job: SubmittedJob, directory: RunDirectory) -> str:
+    return os.path.realpath(directory.cluster / f"{job.name}.sh")
+
+
+def in_queue(directory: RunDirectory, *, missed: bool = False) -> tuple[list[SubmittedJob], dict[int, QueuedJob]]:
+    """The submitted jobs, and the queue of their cluster; Slurm is not asked if there are none.
+
+    Args:
+        directory: of the run.
+        missed: an empty queue would be a surprise.
+
+    Raises:
+        UserError: as `load_submitted`.
+        SlurmError: as `queue.list_jobs`.
+    """
+    jobs = load_submitted(directory)
+    queue = slurm_queue.list_jobs({job.cluster for job in jobs}, missed=missed) if jobs else {}
+    return located(jobs, directory, queue), queue
+
+
+def cancel_jobs(jobs: Sequence[SubmittedJob]) -> None:
+    """Cancel jobs that wait or run.
+
+    Raises:
+        SlurmError: some still do.
+    """
+    slurm_queue.cancel([job.number for job in jobs], {job.cluster for job in jobs})
+
+
 def save_submitted(directory: RunDirectory, jobs: Sequence[SubmittedJob]) -> None:
     """Write the submitted jobs."""
     document = {"schema": SCHEMA, "executor": "slurm", "jobs": [asdict(job) for job in jobs]}
@@ -83,27 +129,27 @@ def queue_states(directory: RunDirectory, states: dict[str, str]) -> dict[str, J
         directory: of the run.
         states: of its stages, by the name of their directory.
     """
-    submitted = load_submitted(directory)
-    if not submitted:
-        return {}
+    trouble, queue = "", dict[int, QueuedJob]()
     try:
-        queue: dict[int, QueuedJob] | None = slurm_queue.list_jobs()
-    except SlurmError:
-        queue = None
+        submitted, queue = in_queue(directory)
+    except SlurmError as error:
+        submitted, trouble = load_submitted(directory), str(error).partition(";")[0]
     jobs = {name: job for job in submitted for name in job.directories}
     reported = is_reported(directory, [directory.stages / name for name in states])
     states = {**states, REPORT: "done" if reported else "waiting"}
     return {
-        name: JobState(state, None) if state == "done" else _state(state, jobs[name], queue, directory)
+        name: JobState(state, None) if state == "done" else _state(state, jobs[name], queue, trouble, directory)
         for name, state in states.items()
         if name in jobs
     }
 
 
-def _state(state: str, job: SubmittedJob, queue: dict[int, QueuedJob] | None, directory: RunDirectory) -> JobState:
-    """State of a stage that is not done."""
-    if queue is None:
-        return JobState(state, f"job {job.number}, no squeue on this machine")
+def _state(
+    state: str, job: SubmittedJob, queue: dict[int, QueuedJob], trouble: str, directory: RunDirectory
+) -> JobState:
+    """State of a stage that is not done; `trouble` is why the queue is not known."""
+    if trouble:
+        return JobState(state, f"job {job.number or '?'}, {trouble}")
     entry = job.in_queue(queue)
     if entry is None:
         return JobState("stopped" if state in BUSY_STATES else state, f"job {job.number} has left the queue")
