@@ -72,8 +72,8 @@ class Batch:
 
     @property
     def label(self) -> str:
-        """Its name in the queue, whose columns are separated by `|`."""
-        return f"{self.run}-{self.job.name}".replace("|", "-")
+        """Its name in the queue."""
+        return f"{self.run}-{self.job.name}"
 
     def file(self, suffix: str) -> Path:
         """One of its files: `sh` the script, `stops` the step at each stop, `cancel` forbids to queue it again."""
