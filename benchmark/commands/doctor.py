@@ -18,8 +18,10 @@ from evaluator.tools import TOOL_MODULES
 from sra.common.tables import text_table
 
 PROBES = {
-    "torch": "import torch; n = torch.cuda.device_count(); "
-    "print([torch.cuda.get_device_name(i) for i in range(n)] or 'cpu only')",
+    "torch": "import torch; from sra.runtime.device import attention_kernel; n = torch.cuda.device_count(); "
+    "print([torch.cuda.get_device_name(i) for i in range(n)], 'attention in bf16 by', "
+    "attention_kernel(torch.device('cuda'), 'bf16'), 'of cuDNN', torch.backends.cudnn.version()) if n else "
+    "print('cpu only')",
     "tensorflow": "import tensorflow as tf; "
     "print([d.name for d in tf.config.list_physical_devices('GPU')] or 'cpu only')",
 }

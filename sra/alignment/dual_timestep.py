@@ -60,7 +60,7 @@ class DualTimestep:
             uniform = batch.randoms.uniform("align.time", (2,)).T
             noised = conditioned = objective.teacher_time(t, self.settings.interval, uniform)
         else:
-            noised = noised * noised.new_tensor([[1.0], [0.0]])
+            noised = torch.stack([lowest, torch.zeros_like(lowest)])
         x_t = objective.corrupt(batch.x, batch.noise, teacher.per_cell(groups.per_token(noised)))
         return teacher.hidden(x_t, conditioned, batch.labels, block=block, groups=groups)
 

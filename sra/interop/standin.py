@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sra import embedded
 from sra.common.files import replacing
 from sra.config import StandInJob
-from sra.model.transformer import DiffusionTransformer, build, initialise
+from sra.model.transformer import build, fill_zeros, initialise
 from sra.runtime import job
-
-STD = 0.02
-"""Standard deviation of layers that training starts at zero: an all-zero output would hide a wrong convention."""
 
 
 def make_weights(config: StandInJob, out: Path) -> None:
@@ -36,17 +33,11 @@ def make_weights(config: StandInJob, out: Path) -> None:
     published = config.model.convention == "sra"
     network = build(config.model, config.codec, head=published)
     initialise(network, config.seed)
-    _fill_zeros(network, config.seed)
+    # An all-zero output would hide a wrong convention.
+    fill_zeros(network, config.seed)
     state = network.state_dict()
     with replacing(out / "weights.pt") as temporary:
         torch.save(_with_training_state(state) if published else state, temporary)
-
-
-def _fill_zeros(network: DiffusionTransformer, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in network.named_parameters():
-        if name.endswith("weight") and not parameter.any():
-            nn.init.normal_(parameter, std=STD, generator=generator)
 
 
 def _with_training_state(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -66,7 +66,8 @@ class PatchEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         tokens: Tensor = self.proj(x)
-        return tokens.flatten(2).transpose(1, 2)
+        # Every block keeps this layout: left as the convolution made it, each LayerNorm would copy its input first.
+        return tokens.flatten(2).transpose(1, 2).contiguous()
 
 
 class TimestepEmbedding(nn.Module):
@@ -306,12 +307,23 @@ def build(model: ModelConfig, codec: CodecConfig, *, head: bool = False) -> Diff
     return DiffusionTransformer(shape_of(model, codec), head=head)
 
 
-def compile_blocks(network: DiffusionTransformer) -> None:
-    """Compile the blocks in place: they share one compilation, and the names of the state stay."""
+MAX_COMPILATIONS = 64
+"""Of the block in one process, which may run networks of many widths; beyond it torch runs the block eagerly."""
+
+
+def compile_blocks(network: DiffusionTransformer, *, fixed_shapes: bool) -> None:
+    """Compile the blocks in place: they share one compilation, and the names of the state stay.
+
+    Args:
+        network: whose blocks to compile.
+        fixed_shapes: compile each shape of the tokens for itself, as in training, which has one or two of them;
+            otherwise the second shape is compiled for any, as in sampling.
+    """
     # DDP would have every block cut where a bucket of gradients ends; blocks are small enough to overlap as they are.
     torch._dynamo.config.optimize_ddp = False
+    torch._dynamo.config.recompile_limit = MAX_COMPILATIONS
     for block in network.blocks:
-        block.compile()
+        block.compile(dynamic=False if fixed_shapes else None)
 
 
 def initialise(network: DiffusionTransformer, seed: int) -> None:
@@ -337,6 +349,19 @@ def initialise(network: DiffusionTransformer, seed: int) -> None:
         for module in network.ap_head.modules():
             if isinstance(module, nn.Linear):
                 _xavier(module, own)
+
+
+FILLED_STD = 0.02
+"""Standard deviation of the weights that `fill_zeros` draws."""
+
+
+@torch.no_grad()
+def fill_zeros(network: DiffusionTransformer, seed: int) -> None:
+    """Draw the weights that `initialise` sets to zero: a network that works like a trained one, without training."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if name.endswith("weight") and not parameter.any():
+            parameter.copy_(torch.empty(parameter.shape).normal_(std=FILLED_STD, generator=generator))
 
 
 def _xavier(linear: nn.Linear, generator: torch.Generator) -> None:

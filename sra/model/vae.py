@@ -68,8 +68,10 @@ def load_codec(config: CodecConfig, device: str | torch.device = "cpu") -> Codec
         DataError: a folder without its files, or a hub id that is not in the local cache and cannot be fetched.
     """
     # diffusers takes seconds to import: only jobs that need a codec do.
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
+    try:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    except ModuleNotFoundError as error:
+        raise DataError(f"codec.path {config.path}: expected the Python package diffusers, got none") from error
     folder = codec_folder(config)
     check_codec_folder(folder)
     local = folder.is_dir()

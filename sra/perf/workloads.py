@@ -19,7 +19,7 @@ from sra.common.files import write_json
 from sra.config import ModelConfig, SampleConfig, SampleJob, TrainJob
 from sra.data.latents import PackedLatents
 from sra.data.public_layout import place_of
-from sra.model.transformer import build, initialise
+from sra.model.transformer import build, fill_zeros, initialise
 from sra.perf.cases import CODEC, Mode
 from sra.perf.timing import Clock
 from sra.runtime.device import autocast, set_tf32
@@ -54,9 +54,7 @@ class TorchEngine:
         """See Engine; the parts are a module on its device and its optimizer."""
         module, self.optimizer = parts
         if self.num_processes > 1:
-            module = nn.parallel.DistributedDataParallel(
-                module, gradient_as_bucket_view=self.bucket_views, broadcast_buffers=False
-            )
+            module = nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=self.bucket_views)
         return module, self
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -111,6 +109,9 @@ class Training:
         self.clock, self.steps = Clock(device), 0
         engine = TorchEngine(job.train.precision, device, bucket_views=mode.speed.buckets == "views")
         self.state = TrainState(job, engine, mode.speed)
+        # A GPU multiplies zeros faster: at its start, all gradients of the blocks would be zero.
+        fill_zeros(self.state.network, 0)
+        fill_zeros(self.state.ema, 0)
         shape = CODEC.moments_shape(job.model.resolution)
         source = make_latents(folder, mode, shape, 8 * job.train.global_batch)
         self.batches = Batches(job, source, engine, mode.speed)
@@ -195,7 +196,7 @@ class NoCodec:
     """Stands for a codec where latents are copied to the host and not decoded."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.module = device, nn.Identity()
+        self.device, self.module = device, nn.ModuleDict({"decoder": nn.Identity()})
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the latents."""
@@ -270,6 +271,7 @@ class Sampling:
         self.images = self.evaluations = 0
         network = build(model, CODEC)
         initialise(network, 0)
+        fill_zeros(network, 0)
         network.register_forward_pre_hook(self._count)
         self.pipeline = Pipeline(network.eval(), model, config, codec, mode.speed)
         job = SampleJob(seed=0, codec=CODEC, model=model, sample=config, checkpoint="")

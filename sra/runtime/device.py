@@ -1,13 +1,12 @@
-"""Precision and data transfer of a device, shared by training, sampling, parity and perf."""
+"""Precision and attention kernels of a device, shared by training, sampling, parity and perf."""
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
-
-from sra.runtime.speed import Speed
+import torch.nn.functional as F
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -35,8 +34,31 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, dtype=dtype, enabled=dtype is not None)
 
 
-def to_device(tensor: Tensor, device: torch.device, speed: Speed) -> Tensor:
-    """Copy a batch to the device; from pinned memory the copy does not block the host."""
-    if speed.transfer == "pinned" and device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+def use_attention(kernel: str) -> None:
+    """Let attention of this process run in one kernel only: the switch `attention`.
+
+    The others that are slower stay allowed for the number formats that this one cannot take (float32 in flash and
+    cuDNN). `torch` changes nothing.
+    """
+    if kernel == "torch":
+        return
+    torch.backends.cuda.enable_cudnn_sdp(kernel == "cudnn")
+    torch.backends.cuda.enable_flash_sdp(kernel == "flash")
+    torch.backends.cuda.enable_mem_efficient_sdp(kernel != "math")
+
+
+def attention_kernel(device: torch.device, precision: str, head: int = 72) -> str:
+    """Name of the kernel that attention runs in here: cudnn, flash, flashforcpu, efficient or math.
+
+    Args:
+        device: where it runs.
+        precision: fp32, tf32, fp16 or bf16.
+        head: width of one head; by default that of the published XL networks.
+    """
+    dtype = HALF.get(precision, torch.float32)
+    q = torch.zeros(1, 16, 256, head, dtype=dtype, device=device, requires_grad=True)
+    # The choice shows in the operation that autograd records.
+    node = F.scaled_dot_product_attention(q, q, q).grad_fn
+    assert node is not None
+    found = re.fullmatch(r"ScaledDotProduct(\w+?)(Attention)?(ForCpu)?Backward\d*", node.name())
+    return "math" if found is None else f"{found[1]}{found[3] or ''}".lower()

@@ -36,12 +36,12 @@ class Speed:
     """With several processes: gradients are views of DDP's buckets, or copied into them."""
     transfer: Literal["auto", "pinned", "plain"] = "auto"
     """How a batch is copied to the device: from pinned memory without blocking, or from pageable memory."""
-    guidance: Literal["auto", "inside", "always"] = "auto"
-    """Whether guidance doubles the batch inside its interval only."""
     writing: Literal["auto", "overlapped", "in-line"] = "auto"
     """Whether images are decoded and written while the network samples the next batch."""
-    codec: Literal["auto", "channels-last", "contiguous"] = "auto"
-    """Memory layout of the image decoder."""
+    codec: Literal["auto", "contiguous", "channels-last", "compiled"] = "auto"
+    """Memory layout of the image decoder; `compiled`: channels-last, and its own kernels by `torch.compile`."""
+    attention: Literal["auto", "torch", "cudnn", "flash", "efficient", "math"] = "auto"
+    """Kernel of the attention; `torch` leaves the choice to torch. A number format it cannot take goes to another."""
 
     def resolved(self, device: str) -> Speed:
         """Copy with every `auto` replaced by the best value for a device.
@@ -73,9 +73,10 @@ CUDA = Speed(
     losses="logged",
     buckets="views",
     transfer="pinned",
-    guidance="inside",
     writing="overlapped",
-    codec="channels-last",
+    # ATen's group norm makes its input contiguous: with channels-last every one of them would cost two copies.
+    codec="contiguous",
+    attention="torch",
 )
 # A CPU computes synchronously: there is nothing to overlap.
 CPU = dataclasses.replace(
@@ -84,11 +85,8 @@ CPU = dataclasses.replace(
     losses="every-step",
     transfer="plain",
     writing="in-line",
-    codec="contiguous",
 )
-REFERENCE = dataclasses.replace(
-    CPU, teacher="whole", optimizer="plain", ema="loop", buckets="copies", guidance="always"
-)
+REFERENCE = dataclasses.replace(CPU, teacher="whole", optimizer="plain", ema="loop", buckets="copies")
 
 
 def parse_speed(text: str, start: Speed | None = None) -> Speed:

@@ -14,7 +14,7 @@ from sra.common.npz import Array
 from sra.config import ModelConfig, SampleConfig
 from sra.model.transformer import DiffusionTransformer, compile_blocks
 from sra.model.vae import Codec
-from sra.runtime.device import autocast, set_tf32
+from sra.runtime.device import autocast, set_tf32, use_attention
 from sra.runtime.speed import Speed
 from sra.sampling.samplers import SamplerInputs, sample
 
@@ -39,10 +39,13 @@ def map_in_background(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]
 class Decoder:
     """A codec's decoder for use in another thread; on CUDA it has its own stream."""
 
-    def __init__(self, codec: Codec, *, channels_last: bool) -> None:
+    def __init__(self, codec: Codec, layout: str) -> None:
+        """Set the decoder's memory layout, the switch `codec`."""
         self.codec = codec
-        if channels_last:
+        if layout != "contiguous":
             codec.module.to(memory_format=torch.channels_last)
+        if layout == "compiled":
+            codec.module.decoder.compile()
         self.stream = torch.cuda.Stream(codec.device) if codec.device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def ready(self, *tensors: Tensor) -> torch.cuda.Event | None:
@@ -89,9 +92,10 @@ class Pipeline:
         """
         self.model, self.config, self.speed, self.device = model, config, speed, codec.device
         if speed.compile == "on":
-            compile_blocks(network)
+            compile_blocks(network, fixed_shapes=False)
+        use_attention(speed.attention)
         self.network = network.to(self.device)
-        self.decoder = Decoder(codec, channels_last=speed.codec == "channels-last")
+        self.decoder = Decoder(codec, speed.codec)
         self.overlapped = speed.writing == "overlapped"
 
     def images(self, batches: Iterable[SamplerInputs]) -> Iterator[tuple[Array, Array]]:
@@ -103,8 +107,7 @@ class Pipeline:
         """Latents of a batch."""
         set_tf32(self.config.precision)
         with autocast(self.config.precision, self.device.type):
-            always = self.speed.guidance == "always"
-            z = sample(self.network, self.config, self.model, inputs, always_double=always)
+            z = sample(self.network, self.config, self.model, inputs)
         return z, self.decoder.ready(z, inputs.labels), inputs.labels
 
     def decode(self, latents: Latents) -> tuple[Array, Array]:

@@ -35,8 +35,6 @@ def sample(
     config: SampleConfig,
     model: ModelConfig,
     inputs: SamplerInputs,
-    *,
-    always_double: bool = False,
 ) -> Tensor:
     """Sample latents (N, C, H, W).
 
@@ -45,7 +43,6 @@ def sample(
         config: sampler, steps, guidance.
         model: interpolant and convention.
         inputs: labels and noise.
-        always_double: evaluate the null label outside of the guidance interval too, as the authors' code does.
 
     Raises:
         ConfigError: the sampler does not fit the family.
@@ -55,8 +52,6 @@ def sample(
         if config.sampler == "ddpm":
             return _ddpm(network, config, inputs)
         velocity = velocity_of(network, model)
-        if always_double and config.cfg > 1:
-            velocity = doubled(velocity, network.null_label, len(inputs.initial))
         if config.sampler == "euler-maruyama":
             return _euler_maruyama(velocity, config, model, inputs, network.null_label)
         return _ode(velocity, config, inputs, network.null_label)
@@ -75,18 +70,6 @@ def velocity_of(network: DiffusionTransformer, model: ModelConfig) -> Drift:
         return (-out[:, :channels] if vanilla else out).double()
 
     return velocity
-
-
-def doubled(drift: Drift, null_label: int, rows: int) -> Drift:
-    """The same drift, evaluating and dropping the null label too for batches of `rows`."""
-
-    def conditional(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        if len(x) != rows:
-            return drift(x, t, y)
-        inputs, labels = with_null(x, y, null_label)
-        return drift(inputs, t, labels)[:rows]
-
-    return conditional
 
 
 def with_null(x: Tensor, y: Tensor, null_label: int) -> tuple[Tensor, Tensor]:

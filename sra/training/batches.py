@@ -13,8 +13,7 @@ from sra.common.errors import DataError
 from sra.config import TrainJob
 from sra.data.latents import sample_latent
 from sra.data.prefetch import Prefetcher
-from sra.runtime.device import to_device
-from sra.runtime.random_streams import Randoms
+from sra.runtime.random_streams import Randoms, Together
 from sra.runtime.speed import Speed
 from sra.training.step import Batch, Engine
 
@@ -52,9 +51,11 @@ class Batches:
     """This process's parts of the global batches, read ahead by threads."""
 
     def __init__(self, job: TrainJob, latents: LatentSource, engine: Engine, speed: Speed) -> None:
-        self.job, self.settings, self.engine, self.speed = job, job.train, engine, speed
+        self.job, self.settings, self.engine = job, job.train, engine
         self.order = DataOrder(job.seed, latents.count, job.train.global_batch)
-        self._prefetcher = Prefetcher(self._choose, latents.batch, job.train.workers)
+        self.latents, self.pinned = latents, speed.transfer == "pinned" and engine.device.type == "cuda"
+        self._together = Together(compiled=speed.compile == "on")
+        self._prefetcher = Prefetcher(self._choose, self._read, job.train.workers)
 
     def of_step(self, step: int) -> Iterator[Batch]:
         """The `accumulate` batches of an optimizer step, counted from 0."""
@@ -66,11 +67,11 @@ class Batches:
         moments, labels = self._prefetcher.get(number)
         device = self.engine.device
         first, size = self._range(number)
-        randoms = Randoms(self.job.seed, torch.arange(first, first + size, device=device))
-        moments = to_device(moments, device, self.speed)
+        randoms = Randoms(self.job.seed, torch.arange(first, first + size, device=device), self._together)
+        moments, labels = (part.to(device, non_blocking=self.pinned) for part in (moments, labels))
         shape = (moments.shape[1] // 2, *moments.shape[2:])
         x = sample_latent(moments, randoms.normal("latent", shape), self.job.codec.scale)
-        return x, to_device(labels, device, self.speed), randoms
+        return x, labels, randoms
 
     def _range(self, number: int) -> tuple[int, int]:
         """First position of batch `number` in the training order, and its size."""
@@ -78,6 +79,11 @@ class Batches:
         processes, rank = self.engine.num_processes, self.engine.process_index
         size = self.settings.global_batch // (processes * self.settings.accumulate)
         return step * self.settings.global_batch + (part * processes + rank) * size, size
+
+    def _read(self, indices: Array, mirrored: Array | None) -> tuple[Tensor, Tensor]:
+        """Moments and labels; a copy to the device from pinned memory does not block the host."""
+        moments, labels = self.latents.batch(indices, mirrored)
+        return (moments.pin_memory(), labels.pin_memory()) if self.pinned else (moments, labels)
 
     def _choose(self, number: int) -> tuple[Array, Array | None]:
         """Image indices of batch `number`, and which of them are mirrored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from sra.config import EmaConfig
 
@@ -31,9 +32,21 @@ def update_ema(
     averages: list[Tensor] = list(ema.parameters())
     weights: list[Tensor] = list(model.parameters())
     if hold is not None:
-        # A lerp by 0 changes no bit; it also reads and writes the average once, not twice.
-        amount = torch.where(hold, 0.0, 1 - decay)
-        torch._foreach_lerp_(averages, weights, [amount] * len(averages))
+        # ema + (1 - decay) (model - ema) is a step of gradient ascent; torch's fused optimizers skip a step on the
+        # device (`found_inf`), and reach all parameters in a handful of kernels that read and write the EMA once.
+        sgd(
+            averages,
+            weights,
+            [None] * len(averages),
+            fused=True,
+            found_inf=hold.float(),
+            lr=1 - decay,
+            weight_decay=1.0,
+            maximize=True,
+            momentum=0.0,
+            dampening=0.0,
+            nesterov=False,
+        )
     elif loop:
         for average, weight in zip(averages, weights, strict=True):
             average.mul_(decay).add_(weight, alpha=1 - decay)

@@ -35,6 +35,7 @@ MIN_LOSS_SCALE = 1.0
 def reset_memory_peak(device: torch.device) -> None:
     """Restart the measurement of `memory_peak`: a process may train several runs."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from sra.config import TrainJob
 from sra.model.token_groups import Groups
 from sra.model.transformer import DiffusionTransformer, compile_blocks, initialise
+from sra.runtime.device import use_attention
 from sra.runtime.random_streams import Randoms
 from sra.runtime.speed import Speed
 from sra.training.ema import update_ema
 from sra.training.losses import StepLosses, TrainingModule, needs_teacher
 from sra.training.nonfinite import NonFiniteGuard
-from sra.training.optimizer import gather_state, learning_rate, load_optimizer, make_optimizer, unwrap_optimizer
+from sra.training.optimizer import learning_rate, load_optimizer, make_optimizer, optimizer_state, unwrap_optimizer
 
 Batch = tuple[Tensor, Tensor, Randoms]
 """Clean latents (N, C, H, W), labels (N,) and their random numbers."""
@@ -102,11 +103,15 @@ class TrainState:
         self.ema = copy.deepcopy(module.network).eval().requires_grad_(False).to(engine.device)
         # A sharded optimizer reads the parameters' device when it is made.
         module.to(engine.device)
+        use_attention(speed.attention)
         optimizer = make_optimizer(module, job.train, fused=speed.optimizer == "fused")
         self.module, self.optimizer = engine.prepare(module, optimizer, device_placement=[True, False])
+        if isinstance(self.module, nn.parallel.DistributedDataParallel):
+            # Buffers are constants: nothing to send at every step.
+            self.module.forward_sync_buffers = False
         if speed.compile == "on":
-            compile_blocks(self.network)
-            compile_blocks(self.ema)
+            compile_blocks(self.network, fixed_shapes=True)
+            compile_blocks(self.ema, fixed_shapes=True)
         self.teacher: DiffusionTransformer | None = None
         if needs_teacher(job.align):
             self.teacher = cast(DiffusionTransformer, WholeTeacher(self.ema)) if speed.teacher == "whole" else self.ema
@@ -166,17 +171,13 @@ class TrainState:
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
-    def gather(self) -> None:
-        """Send sharded state to the main process, before its `state_dict`; every process calls this."""
-        gather_state(self.optimizer)
-
     def state_dict(self) -> dict[str, Any]:
-        """State after the last step, as checkpoints hold it."""
+        """State after the last step, as checkpoints hold it: on the main process; every process calls this."""
         scaler = self.engine.scaler
         return {
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
             "scaler": scaler.state_dict() if scaler is not None else {},
         }
 

@@ -21,7 +21,7 @@ from sra.common.files import replacing, write_json
 from sra.config import TrainJob, to_plain
 from sra.data.latents import PackedLatents
 from sra.runtime import job
-from sra.runtime.device import set_tf32
+from sra.runtime.device import attention_kernel, set_tf32
 from sra.runtime.distributed import CpuProcessGroup, StopVote, leave, make_accelerator
 from sra.runtime.speed import speed_from_environment
 from sra.sampling.image_grid import TrainingGrid
@@ -64,9 +64,7 @@ class Trainer:
         self.config, self.settings, self.out = config, config.train, out
         self.speed = speed_from_environment("cuda" if torch.cuda.is_available() else "cpu")
         check_trackers(self.settings.trackers)
-        # Buffers are constants, so DDP need not send them at every step.
-        views = self.speed.buckets == "views"
-        ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=views, broadcast_buffers=False)
+        ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=self.speed.buckets == "views")
         self.accelerator = make_accelerator(
             self.settings.precision,
             processes,
@@ -90,7 +88,10 @@ class Trainer:
         policy = checkpoint.Policy(keep=self.settings.keep, keep_every=self.settings.keep_every)
         self.writer = checkpoint.Writer(out / "checkpoints", self.identity(), policy)
         if self.processes.is_main:
-            facts = {"device": str(self.accelerator.device), **dataclasses.asdict(self.speed)}
+            device = self.accelerator.device
+            model = config.model.dimensions
+            kernel = attention_kernel(device, self.settings.precision, model.width // model.heads)
+            facts = {"device": str(device), "attention_kernel": kernel, **dataclasses.asdict(self.speed)}
             write_json(out / "speed.json", facts)
             job.say(f"speed: {self.speed}")
         start_trackers(self.accelerator, self.settings.trackers, out)
@@ -153,10 +154,10 @@ class Trainer:
             wait: return only when the checkpoint is on disk, and every process knows.
         """
         self.skipped += self.state.guard.read()
-        self.state.gather()
+        state = self.state.state_dict()
         if self.processes.is_main:
             counters = {"step": self.step, "seconds": self.seconds, "skipped": self.skipped}
-            self.writer.save(self.step, {**self.state.state_dict(), **counters})
+            self.writer.save(self.step, {**state, **counters})
         if wait:
             self.writer.join()
             self.processes.barrier()

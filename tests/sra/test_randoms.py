@@ -1,8 +1,13 @@
 """Random numbers: Philox's published vectors, distribution, independence of batch and process."""
 
-import torch
+import contextlib
+import functools
 
-from sra.runtime.random_streams import Randoms, philox, round_keys
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sra.runtime.random_streams import Randoms, Together, philox, round_keys
 
 
 def words(values):
@@ -44,3 +49,40 @@ def test_distribution():
     assert abs(float(uniform.mean()) - 0.5) < 0.005
     assert float(uniform.min()) >= 0
     assert float(uniform.max()) < 1
+
+
+def draws(randoms):
+    """Requests of a training step."""
+    return [
+        randoms.normal("latent", (4, 8, 8)),
+        randoms.uniform("dropout"),
+        randoms.normal("noise", (4, 8, 8)),
+        randoms.uniform("align.group", (6,)),
+        randoms.uniform("align.time", (2,)),
+        randoms.normal("t.normal"),
+    ]
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts operations that a GPU would launch a kernel for: those that are not views."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_draws_of_a_step_are_made_at_once_and_are_the_same_numbers(compiled, monkeypatch):
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    together = Together(compiled=compiled)
+    for step in range(3):
+        positions = torch.arange(step * 5, step * 5 + 5)
+        expected = draws(Randoms(3, positions))
+        operations = CountOperations()
+        with contextlib.nullcontext() if compiled else operations:
+            found = draws(Randoms(3, positions, together))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        if step > 0 and not compiled:
+            assert 100 < operations.count < 150  # of one draw: about 120

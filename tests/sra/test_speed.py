@@ -1,6 +1,5 @@
 """Switches of speed: each gives the same steps; late reading of the losses keeps the promise of the early one."""
 
-import copy
 import dataclasses
 
 import numpy as np
@@ -20,14 +19,13 @@ from sra.config import (
     TrainConfig,
     TrainJob,
 )
-from sra.model.transformer import build, initialise
+from sra.model.transformer import build
 from sra.perf.cases import mode_of
 from sra.perf.workloads import TorchEngine
 from sra.runtime.random_streams import Randoms
 from sra.runtime.speed import REFERENCE, Speed, parse_speed
 from sra.sampling.pipeline import Decoder, map_in_background
 from sra.sampling.samplers import SamplerInputs, sample
-from sra.training.ema import update_ema
 from sra.training.losses import StepLosses
 from sra.training.nonfinite import NonFiniteError, NonFiniteGuard
 from sra.training.optimizer import load_optimizer
@@ -150,16 +148,6 @@ def test_with_a_scaler_the_loss_is_poisoned_after_a_bad_step():
     assert torch.isnan(loss.grad)
 
 
-def test_held_average_keeps_its_bits():
-    mine, theirs = torch.nn.Linear(9, 9), torch.nn.Linear(9, 9)
-    kept = copy.deepcopy(mine)
-    update_ema(mine, theirs, EmaConfig(), 0, hold=torch.tensor(True))
-    assert torch.equal(mine.weight, kept.weight)
-    update_ema(mine, theirs, EmaConfig(), 0, hold=torch.tensor(False))
-    update_ema(kept, theirs, EmaConfig(), 0)
-    torch.testing.assert_close(mine.weight, kept.weight, rtol=1e-6, atol=1e-7)
-
-
 def test_a_saved_optimizer_continues_with_the_kernel_of_this_one():
     plain, fused = Run(), Run(parse_speed("optimizer=fused"))
     plain.go(2)
@@ -187,27 +175,15 @@ def test_every_device_has_every_switch_decided():
     assert parse_speed("optimizer=plain").resolved("cuda").losses == "every-step"
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "euler-maruyama"])
-def test_guidance_doubles_only_inside_its_interval(sampler):
+def test_guidance_doubles_only_inside_its_interval():
+    """As the authors' code does: ten steps with guidance up to t = 0.7."""
     network = build(MODEL, CODEC).eval()
-    initialise(network, 0)
-    torch.nn.init.normal_(network.final_layer.linear.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     rows = []
     network.register_forward_pre_hook(lambda _m, inputs: rows.append(len(inputs[0])))
-    config = SampleConfig(sampler=sampler, steps=4, cfg=2.0, guidance_interval=(0.0, 0.6), precision="fp32")
-    randoms = Randoms(0, torch.arange(2))
-    found = {}
-    for always in (False, True):
-        rows.clear()
-        noise = randoms.normal("initial", (4, 8, 8))
-        labels = torch.arange(2)
-        inputs = SamplerInputs(labels, noise, lambda k: randoms.normal(f"{k}", (4, 8, 8)))
-        z = sample(network, config, MODEL, inputs, always_double=always)
-        found[always] = z, set(rows), sum(rows)
-    torch.testing.assert_close(found[False][0], found[True][0], rtol=1e-5, atol=1e-6)
-    assert found[False][1] == {2, 4}
-    assert found[True][1] == {4}
-    assert found[False][2] < found[True][2]
+    config = SampleConfig(sampler="euler", steps=10, cfg=2.0, guidance_interval=(0.0, 0.7), precision="fp32")
+    noise = Randoms(0, torch.arange(3)).normal("initial", (4, 8, 8))
+    sample(network, config, MODEL, SamplerInputs(torch.arange(3), noise, lambda _: noise))
+    assert rows == [3, 3, 3, 6, 6, 6, 6, 6, 6, 6]
 
 
 def test_work_in_a_thread_keeps_the_order_and_its_errors():
@@ -222,7 +198,7 @@ def test_overlapped_sampling_decodes_the_same():
     from sra.model.vae import load_codec
 
     z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    decoder = Decoder(load_codec(CODEC), channels_last=False)
+    decoder = Decoder(load_codec(CODEC), "contiguous")
 
     def decoded(part):
         with decoder.after(decoder.ready(part)):
@@ -231,6 +207,6 @@ def test_overlapped_sampling_decodes_the_same():
     expected = [decoded(part) for part in z[:, None]]
     made = list(map_in_background(decoded, z[:, None]))
     assert all(torch.equal(a, b) for a, b in zip(expected, made, strict=True))
-    last = Decoder(load_codec(CODEC), channels_last=True)
+    last = Decoder(load_codec(CODEC), "channels-last")
     found = last.decode(z[:1])
     assert (found.int() - expected[0].int()).abs().max() <= 1
