@@ -282,20 +282,22 @@ def bundle(
     samples: Annotated[bool, typer.Option("--samples", help="Include the samples.")] = False,
     features: Annotated[bool, typer.Option("--features", help="Include Inception features, 8 KB per image.")] = False,
 ) -> None:
-    """Pack the evidence of a result: manifest, scores, statistics, provenance, hashes, grids."""
+    """Pack the evidence of a result: manifest, scores, statistics, provenance; exit code 3 if one is missing."""
     from benchmark.report.bundle import make_bundle
 
-    typer.echo(make_bundle(run_directory, out, samples=samples, features=features))
+    text, code = make_bundle(run_directory, out, samples=samples, features=features)
+    typer.echo(text)
+    raise typer.Exit(code)
 
 
 @app.command()
 def verify(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An archive made by bundle.")]) -> None:
-    """Recompute what a bundle contains; exit code 1 if it contradicts itself."""
+    """Recompute what a bundle contains; exit code 1 if it contradicts itself, 3 if nothing inside proves a score."""
     from benchmark.report.verify import verify_bundle
 
-    text, sound = verify_bundle(bundle)
+    text, code = verify_bundle(bundle)
     typer.echo(text)
-    raise typer.Exit(0 if sound else 1)
+    raise typer.Exit(code)
 
 
 @app.command()

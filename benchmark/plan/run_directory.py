@@ -14,10 +14,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ __all__ = ["RunDirectory", "fingerprint", "key_of", "read_json", "write_json"]
 
 LOCK_WAIT_SECONDS = 120.0
 """How long a run waits for the jobs of a dead runner, which save their work first."""
+
+
+IN_RUN = "run:"
+"""Before a path relative to the run directory."""
 
 
 class StoreError(UserError):
@@ -71,6 +76,15 @@ def _entry_identity(entry: os.DirEntry[str]) -> int | None:
     except FileNotFoundError:
         return None
     return status.st_mtime_ns if entry.is_dir() else status.st_size
+
+
+def _mapped(document: Any, change: Callable[[str], str]) -> Any:
+    """The JSON document with every string in it changed."""
+    if isinstance(document, dict):
+        return {name: _mapped(value, change) for name, value in document.items()}
+    if isinstance(document, list):
+        return [_mapped(value, change) for value in document]
+    return change(document) if isinstance(document, str) else document
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,32 @@ class RunDirectory:
     def cluster(self) -> Path:
         """Folder of batch scripts and logs of a cluster's jobs."""
         return self.root / "cluster"
+
+    def stored(self, document: Any) -> Any:
+        """The JSON document with `run:PLACE` for every absolute path in this directory: it may be moved or copied."""
+        own = f"{self.root}/"
+        return _mapped(document, lambda text: IN_RUN + text[len(own) :] if f"{text}/".startswith(own) else text)
+
+    def located(self, document: Any) -> Any:
+        """The document that was `stored`, with the paths of this directory where it is now."""
+        return _mapped(document, lambda text: self._place(text[len(IN_RUN) :]) if text.startswith(IN_RUN) else text)
+
+    def relocated(self, document: Any, stages: Iterable[str]) -> Any:
+        """The document with paths in this directory where it is now, if it was moved since they were written.
+
+        Args:
+            document: JSON with absolute paths.
+            stages: names of stage directories; a path below one of them says where the run was.
+        """
+        names = "|".join(map(re.escape, stages))
+        found = re.search(rf'"(/[^"]*)/stages/(?:{names})[/"]', json.dumps(document, ensure_ascii=False))
+        if not names or found is None:
+            return document
+        before = f"{found[1]}/"
+        return _mapped(document, lambda t: self._place(t.removeprefix(before)) if t.startswith(before) else t)
+
+    def _place(self, name: str) -> str:
+        return str(self.root / name)
 
     @contextmanager
     def locked(self, keys: Sequence[str] | None = None, *, patient: bool = False) -> Iterator[IO[str]]:

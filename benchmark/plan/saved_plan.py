@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -66,11 +67,11 @@ class SavedStage(BaseModel):
 
 
 class SavedPlan(BaseModel):
-    """`plan.json`: what a report needs in addition to the files of the stages."""
+    """`plan.json`: what a report needs in addition to the files of the stages; see `RunDirectory.stored` for paths."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_: Literal[2] = Field(default=2, alias="schema")
+    schema_: Literal[3] = Field(default=3, alias="schema")
     command: str
     """Command line that made it."""
     manifest: str
@@ -84,12 +85,14 @@ class SavedPlan(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _upgrade(cls, document: Any) -> Any:
-        """Schema 1 has the settings of scoring among the inputs."""
-        if not isinstance(document, dict) or document.get("schema") != 1:
+        """Schema 2 has absolute paths; schema 1, too, and the settings of scoring among the inputs."""
+        if not isinstance(document, dict) or document.get("schema") not in (1, 2):
             return document
+        if document["schema"] == 2:
+            return {**document, "schema": 3}
         loaded = document["loaded"]
         return {
-            "schema": 2,
+            "schema": 3,
             "command": document["command"],
             "manifest": loaded["path"],
             **{name: loaded[name] for name in ("name", "runs", "smoke", "notes")},
@@ -106,7 +109,7 @@ def _upgraded_stage(old: dict[str, Any]) -> dict[str, Any]:
 def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:
     """Write the runs and stages of a plan, with the command line that made it."""
     saved = SavedPlan(
-        command=command,
+        command=shlex.join(directory.stored(shlex.split(command))),
         manifest=str(plan.loaded.path),
         name=plan.loaded.name,
         runs=plan.loaded.runs,
@@ -116,7 +119,7 @@ def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:
     )
     # The dump of a run would leave out what its alignment has beyond the base class.
     document = saved.model_dump(mode="json", by_alias=True) | {"runs": to_plain(saved.runs)}
-    write_json(directory.root / PLAN, document)
+    write_json(directory.root / PLAN, directory.stored(document))
 
 
 def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
@@ -129,13 +132,15 @@ def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
     if document is None:
         return None
     try:
-        saved = SavedPlan.model_validate(document)
+        if document.get("schema") in (1, 2):
+            document = directory.relocated(document, [stage["directory"] for stage in document["stages"]])
+        saved = SavedPlan.model_validate(directory.located(document))
         stages = tuple(stage.stage(directory) for stage in saved.stages)
     except (UserError, ValidationError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{directory.root / PLAN}: expected a plan of this version: {reason}") from error
     loaded = Loaded(path=Path(saved.manifest), name=saved.name, runs=saved.runs, smoke=saved.smoke, notes=saved.notes)
-    return Plan(loaded=loaded, stages=stages, absent=()), saved.command
+    return Plan(loaded=loaded, stages=stages, absent=()), shlex.join(directory.located(shlex.split(saved.command)))
 
 
 def require_plan(directory: RunDirectory) -> tuple[Plan, str]:

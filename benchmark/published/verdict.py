@@ -1,4 +1,5 @@
-"""The verdict of a run on a published row: reproduced, better, worse, not comparable, no published value or failed.
+"""The verdict of a run on a published row: reproduced, better, worse, not comparable, no published value, failed or not
+finished.
 
 A metric is reproduced if the interval of its difference (measured minus published) contains zero. The interval is the
 sum of these parts:
@@ -26,7 +27,7 @@ from benchmark.published.comparability import Compared, Evidence, blocking, comp
 from benchmark.published.schema import LOWER_IS_BETTER, METRICS, NO_ADDRESS, SUMMARY_ONLY, Registry, Row, Spread
 
 Interval = tuple[float, float]
-Status = Literal["reproduced", "better", "worse", "not comparable", "no published value", "failed"]
+Status = Literal["reproduced", "better", "worse", "not comparable", "no published value", "failed", "not finished"]
 COMPARED: tuple[Status, ...] = ("reproduced", "better", "worse")
 TOOL = "adm"
 """The only tool whose numbers the papers print."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from benchmark.plan.plan import Plan
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import PLAN, PROVENANCE, require_plan
-from benchmark.plan.stages import ScoreJob
+from benchmark.plan.stages import SAMPLE, ScoreJob, Stage
 from benchmark.published.registry import REGISTRY
 from benchmark.published.verdict import TOOL
 from benchmark.report.collect import collect_report
@@ -32,6 +32,9 @@ from sra.common.files import replacing, sha256_file
 SCHEMA = 1
 CONTENTS = "bundle.json"
 STATISTICS, FEATURES = "statistics", "features"
+SAMPLES = "samples.npz"
+INCOMPLETE = 3
+"""Exit code: something that belongs inside is not there."""
 RUN_FILES = ("manifest.resolved.yaml", PLAN, PROVENANCE)
 STAGE_FILES = (
     *("stage.json", "done.json", "failed.json", "scores.json", "log.txt", "log.jsonl"),
@@ -61,8 +64,8 @@ class Contents(Record):
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
 
 
-def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, features: bool = False) -> str:
-    """Write the archive of a run; returns what to print.
+def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, features: bool = False) -> tuple[str, int]:
+    """Write the archive of a run; returns what to print, and the exit code: 3 if something is left out.
 
     Args:
         run_directory: a finished or failed run.
@@ -85,6 +88,8 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, feature
         files |= {f"run/report/{path.name}": path for path in sorted((Path(folder) / "report").iterdir())}
         statistics, left_out = _statistics(directory, plan, Path(folder), features=features)
         files |= statistics
+        if samples:
+            left_out += [f"without the samples of {stage.name}: not there" for stage in _unsampled(plan)]
         contents = Contents(
             name=plan.loaded.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -96,7 +101,13 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, feature
         _write(place, contents, files)
         large = sum(file.stat().st_size for name, file in statistics.items() if name.startswith(FEATURES))
     size = f"{place.stat().st_size / 1e6:,.1f} MB" + (f", {large / 1e6:,.1f} MB of them features" if features else "")
-    return "\n".join([f"{place}: {len(files)} files, {size}", *left_out, f"SHA-256 of its contents: {contents.digest}"])
+    lines = [f"{place}: {len(files)} files, {size}", *left_out, f"SHA-256 of its contents: {contents.digest}"]
+    return "\n".join(lines), INCOMPLETE if left_out else 0
+
+
+def _unsampled(plan: Plan) -> list[Stage]:
+    """The sampling stages without samples."""
+    return [stage for stage in plan.stages if stage.kind is SAMPLE and not (stage.directory / SAMPLES).is_file()]
 
 
 def _write(place: Path, contents: Contents, files: dict[str, Path]) -> None:
@@ -111,7 +122,7 @@ def _run_files(directory: RunDirectory, plan: Plan, *, samples: bool) -> dict[st
     """File by path in the archive, of what the run directory holds."""
     found = {f"run/{name}": directory.root / name for name in RUN_FILES}
     for stage in plan.stages:
-        names = (*STAGE_FILES, "samples.npz") if samples else STAGE_FILES
+        names = (*STAGE_FILES, SAMPLES) if samples else STAGE_FILES
         found |= {f"run/stages/{stage.directory.name}/{name}": stage.directory / name for name in names}
     return {name: path for name, path in found.items() if path.is_file()}
 
@@ -165,7 +176,7 @@ class _Scored:
         """What is not among `files`, in words."""
         kinds = [("feature statistics", statistics_name)] + ([("features", features_name)] if features else [])
         lines = [
-            f"without the {what} of {path}: its features are not in the cache"
+            f"without the {what} of {path}: {'its features are not in the cache' if path.exists() else 'not there'}"
             for what, name in kinds
             for digest, path in self.images.items()
             if name(digest, self.sha256) not in files

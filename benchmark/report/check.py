@@ -15,7 +15,7 @@ ALL_REPRODUCED, NOT_REPRODUCED, NOTHING_COMPARED = 0, 1, 3
 
 
 def check(run_directory: Path) -> tuple[str, int]:
-    """The verdicts of a run as text, and the exit code: 0 all compared rows hold, 1 one does not, 3 none was compared.
+    """The verdicts of a run as text, and the exit code: 0 all compared rows hold, 1 one does not, 3 not known.
 
     Raises:
         UserError: no run there.
@@ -44,4 +44,4 @@ def exit_code(statuses: Iterable[Status]) -> int:
     found = set(statuses)
     if found & {"worse", "failed"}:
         return NOT_REPRODUCED
-    return ALL_REPRODUCED if found & set(COMPARED) else NOTHING_COMPARED
+    return ALL_REPRODUCED if found & set(COMPARED) and "not finished" not in found else NOTHING_COMPARED

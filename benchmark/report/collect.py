@@ -19,7 +19,7 @@ from benchmark.plan.stages import IMAGES, LATENTS, SAMPLE, SCORE, Stage, StageKi
 from benchmark.published.comparability import Evidence
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry
-from benchmark.published.verdict import TOOL, RowVerdict, judge
+from benchmark.published.verdict import TOOL, RowVerdict, Status, judge
 from benchmark.report.comparisons import base_name, comparisons_of, groups_of, variants_of
 from benchmark.report.costs import cost_of, curve_of, losses_of, probe_of, read_log, read_scores
 from benchmark.report.crosscheck import disagreements
@@ -137,30 +137,32 @@ class _Results:
         return Dataset.model_validate(found) if found is not None else None
 
     @property
-    def failure(self) -> str | None:
-        """Where the run failed; None if the ADM scores are there."""
+    def no_scores(self) -> tuple[Status, str] | None:
+        """`failed` or `not finished`, and where; None if the ADM scores are there."""
         if adm := self.scores.get(TOOL):
-            return f"score-{TOOL}: {adm.error}" if adm.error else None
+            return ("failed", f"score-{TOOL}: {adm.error}") if adm.error else None
         for stage in self.stages:
             failed = read_json(stage.directory / "failed.json")
             if failed is not None and failed.get("key") == stage.key:
-                return f"{stage.name}: {failed['message']}"
+                return "failed", f"{stage.name}: {failed['message']}"
         scored = (s for s in self.stages if s.step == self.last and s.tool == TOOL)
         if (score := next(scored, None)) is None:
-            return f"score.tools: expected {TOOL} among them, whose metrics the papers print"
+            return "failed", f"score.tools: expected {TOOL} among them, whose metrics the papers print"
         before = (s for s in self.stages if s.kind is not SCORE and not (s.directory / "done.json").is_file())
-        return f"{next(before, score).name}: not finished"
+        return "not finished", f"{next(before, score).name} has not ended"
 
     @property
     def commands(self) -> list[str]:
         """The command line of each stage that has started; shared ones once."""
-        found = [read_json(stage.directory / "stage.json") or {} for stage in self.stages]
-        return list(dict.fromkeys(shlex.join(document["argv"]) for document in found if "argv" in document))
+        found = {stage.directory.name: read_json(stage.directory / "stage.json") or {} for stage in self.stages}
+        started = [self.directory.relocated(record["argv"], [n]) for n, record in found.items() if "argv" in record]
+        return list(dict.fromkeys(map(shlex.join, started)))
 
     def verdict(self, registry: Registry, assets: dict[str, str]) -> RowVerdict:
         """The verdict; `assets`: SHA-256 of the downloaded files that were used."""
-        if self.failure:
-            return RowVerdict(status="failed", reasons=[self.failure], row=self.run.published)
+        if self.no_scores:
+            status, reason = self.no_scores
+            return RowVerdict(status=status, reasons=[reason], row=self.run.published)
         data = self.dataset(LATENTS) or self.dataset(IMAGES) or Dataset()
         sample = self.sample.job if self.sample and isinstance(self.sample.job, SampleJob) else None
         evidence = Evidence(
@@ -191,7 +193,7 @@ class _Results:
 def _row(registry: Registry, results: _Results, session: Session) -> Row:
     run, scores, log = results.run, results.scores, read_log(results.stages)
     grid = results.sample.directory / "grid.png" if results.sample else None
-    views = [record.views.nearest for record in scores.values() if record.views]
+    views = [s.directory / "views" / "nearest.png" for s in results.stages if s.tool and s.step == results.last]
     return Row(
         variant=run.variant,
         group=base_name(run),
@@ -206,7 +208,7 @@ def _row(registry: Registry, results: _Results, session: Session) -> Row:
         losses=losses_of(log),
         probe=probe_of(results.directory.root, run.variant),
         grid=str(grid) if grid and grid.is_file() else None,
-        nearest=next((path for path in views if Path(path).is_file()), None),
+        nearest=next((str(path) for path in views if path.is_file()), None),
         published=_published(registry, run),
         commands=results.commands,
     )

@@ -111,7 +111,7 @@ def _group(registry: Registry, variant: Variant) -> Group:
 def _group_verdict(registry: Registry, variant: Variant) -> RowVerdict:
     """The verdict on the mean over seeds; a row that failed or is not comparable decides for all."""
     run = variant.runs[0]
-    for row in variant.rows:
+    for row in sorted(variant.rows, key=lambda row: row.verdict.status != "failed"):
         if row.verdict.status not in COMPARED:
             reasons = [f"{row.variant}: {reason}" for reason in row.verdict.reasons]
             return RowVerdict(status=row.verdict.status, reasons=reasons, row=run.published)

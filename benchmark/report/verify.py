@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +29,12 @@ DISTANCE_TOLERANCE = 1e-6
 """Relative, of a distance computed again from the same statistics: summation order."""
 INCEPTION_SCORE_TOLERANCE = 1e-5
 """Relative: sums in float32."""
+ROUNDING_TOLERANCE = 1e-9
+"""Of numbers derived from the same scores."""
 SHARE_TOLERANCE, IMAGES_TOLERANCE = 5e-4, 2.5
 """Of precision and recall, the larger of: this share, or this many images that rounding moves over a border."""
+SOUND, CONTRADICTED, NOT_PROVED = 0, 1, 3
+"""Exit codes."""
 SAME = ("metrics", "intervals", "errors", "verdict", "curve", "published")
 """Fields of a row that must be the same when it is collected again from the files in the archive."""
 PROSE: dict[str, Any] = {"reasons": True, "notes": True, "settings": True, "caution": True}
@@ -43,6 +48,8 @@ class Findings:
     good: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    computed: set[str] = field(default_factory=set)
+    """Variants whose FID and sFID were computed again."""
 
     def text(self) -> str:
         """A line each."""
@@ -50,23 +57,25 @@ class Findings:
         return "\n".join(f"{label}: {line}" for label, lines in parts for line in lines)
 
 
-def verify_bundle(bundle: Path) -> tuple[str, bool]:
-    """Check an archive; returns (what to print, whether nothing was wrong).
+def verify_bundle(bundle: Path) -> tuple[str, int]:
+    """Check an archive; returns what to print, and the exit code: 0, 1 it contradicts itself, 3 nothing proves a score.
 
     Raises:
         UserError: not an archive of this suite.
     """
     contents = _contents(bundle)
-    findings = Findings()
+    findings, scored = Findings(), set()
     with tempfile.TemporaryDirectory() as folder:
         _unpack(bundle, contents, Path(folder), findings)
         report = _collected_again(Path(folder), contents, findings)
         if report is not None:
+            scored = {row.variant for row in report.rows if row.metrics}
             _check_scores(Path(folder), report, findings)
             _check_samples(Path(folder), report, findings)
     findings.unknown.append("training and sampling are not repeated; to redo them, see the commands in the report")
     head = f"{bundle}: {contents.name}, SHA-256 of its contents {contents.digest}"
-    return f"{head}\n{findings.text()}", not findings.bad
+    code = SOUND if scored and scored <= findings.computed else NOT_PROVED
+    return f"{head}\n{findings.text()}", CONTRADICTED if findings.bad else code
 
 
 def _contents(bundle: Path) -> Contents:
@@ -133,7 +142,24 @@ def _collected_again(folder: Path, contents: Contents, findings: Findings) -> Re
         if before is not None and not same_registry:
             row = row.model_copy(update={"verdict": with_allowances_of(before.verdict, row.verdict)})
         _compare(row, before, findings, prose=same_registry and written.schema_ == REPORT_SCHEMA)
+    if same_registry and written.schema_ == REPORT_SCHEMA:
+        parts = {"headline", "groups", "comparisons"}
+        again, before = (side.model_dump(mode="json", include=parts) for side in (report, written))
+        changed = sorted(name for name in parts if not _equal(again[name], before[name]))
+        findings.bad += [f"{name} of the report do not match the other files" for name in changed]
+    findings.unknown.append("report.md and report.html are not read: `sra-bench report` renders them again")
     return report
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two JSON values are equal, numbers up to the rounding of another version of SciPy."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=ROUNDING_TOLERANCE, abs_tol=ROUNDING_TOLERANCE)
+    return bool(a == b)
 
 
 def _compare(row: Row, written: Row | None, findings: Findings, *, prose: bool) -> None:
@@ -160,8 +186,13 @@ def _check_scores(folder: Path, report: Report, findings: Findings) -> None:
     findings.unknown += [f"{variant}: has no scores" for variant in unscored]
     missing = "FID and sFID: no feature statistics inside"
     for row, metrics in _computed_again("frechet", _statistics_files, folder, report, findings, missing):
+        findings.computed.add(row.variant)
         rooms = {metric: DISTANCE_TOLERANCE * abs(value) for metric, value in metrics.items()}
         _check_metrics(row, metrics, rooms, "feature statistics", findings)
+    others = sorted({tool for row in report.rows for tool in row.metrics} - {TOOL})
+    others += ["intervals"] if any(row.intervals for row in report.rows) else []
+    others += ["FID at earlier steps"] if any(len(row.curve) > 1 for row in report.rows) else []
+    findings.unknown += [f"{', '.join(others)}: as the score records say"] if others else []
     missing = "IS, precision, recall: no features inside"
     for row, metrics in _computed_again("pool-metrics", _feature_files, folder, report, findings, missing):
         share = max(SHARE_TOLERANCE, IMAGES_TOLERANCE / min(metrics.pop("samples"), metrics.pop("reference")))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.plan.run_directory import read_json, write_json
+from benchmark.plan.run_directory import RunDirectory, read_json, write_json
 from benchmark.report.bundle import CONTENTS, make_bundle, statistics_name
 from benchmark.report.verify import verify_bundle
 from evaluator import fid, inception_score, precision_recall
@@ -56,16 +56,18 @@ def scores_of(members: dict[str, bytes], variant: str) -> str:
 
 
 def test_a_bundle_of_a_run_verifies_anywhere(run: Path, tmp_path: Path) -> None:
-    text = make_bundle(run, tmp_path / "b.zip", samples=False)
+    text, code = make_bundle(run, tmp_path / "b.zip", samples=False)
+    assert code == 3
     with zipfile.ZipFile(tmp_path / "b.zip") as archive:
         names = archive.namelist()
     assert {CONTENTS, "run/plan.json", "run/provenance.json", "run/report/report.json"} <= set(names)
     assert text.count("without the feature statistics of /") == 3
+    assert text.count(": not there\n") == 3
     for path in run.rglob("*"):
         if path.is_file():
             path.unlink()
-    text, sound = verify_bundle(tmp_path / "b.zip")
-    assert sound, text
+    text, code = verify_bundle(tmp_path / "b.zip")
+    assert code == 3, text
     assert "ok: sra: reproduced" in text
     assert "not re-derived: sra: FID and sFID" in text
     assert "not re-derived: the samples" in text
@@ -73,7 +75,7 @@ def test_a_bundle_of_a_run_verifies_anywhere(run: Path, tmp_path: Path) -> None:
 
 def test_the_default_place_is_beside_the_run(run: Path) -> None:
     make_bundle(run, None, samples=False)
-    assert verify_bundle(run.with_suffix(".zip"))[1]
+    assert verify_bundle(run.with_suffix(".zip"))[1] == 3
 
 
 def test_a_changed_file_is_found_by_its_hash(run: Path, tmp_path: Path) -> None:
@@ -83,8 +85,8 @@ def test_a_changed_file_is_found_by_its_hash(run: Path, tmp_path: Path) -> None:
         name = scores_of(members, "sra")
         members[name] = members[name].replace(b'"count": 50000', b'"count": 50001')
 
-    text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
-    assert not sound
+    text, code = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert code == 1
     assert re.search(r"WRONG: run/stages/score-adm-sra-\w+/scores.json: .*hash", text)
 
 
@@ -98,8 +100,8 @@ def test_a_missing_or_added_file_is_found(run: Path, tmp_path: Path, member: str
         else:
             members["run/stages/extra.txt"] = b"x"
 
-    text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
-    assert not sound
+    text, code = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert code == 1
     name = "score-adm-sra-" if member == "missing" else "extra.txt"
     assert re.search(rf"WRONG: run/stages/{name}.*listed", text)
 
@@ -114,8 +116,8 @@ def test_a_score_changed_with_its_hash_contradicts_the_report(run: Path, tmp_pat
         members[name] = json.dumps(record).encode()
         rehashed(members)
 
-    text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
-    assert not sound
+    text, code = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert code == 1
     assert "WRONG: sra: metrics, verdict, curve" in text
 
 
@@ -127,7 +129,7 @@ def test_a_verdict_changed_in_the_report_is_re_derived(run: Path, tmp_path: Path
         members[name] = members[name].replace(b'"status": "reproduced"', b'"status": "better"')
         rehashed(members)
 
-    assert not verify_bundle(rewritten(tmp_path / "b.zip", change))[1]
+    assert verify_bundle(rewritten(tmp_path / "b.zip", change))[1] == 1
 
 
 def test_without_its_plan_nothing_is_proved(run: Path, tmp_path: Path) -> None:
@@ -138,8 +140,8 @@ def test_without_its_plan_nothing_is_proved(run: Path, tmp_path: Path) -> None:
         del members["run/plan.json"]
         rehashed(members)
 
-    text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
-    assert not sound
+    text, code = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert code == 1
     assert "WRONG: run/plan.json: missing" in text
 
 
@@ -152,13 +154,13 @@ def test_a_row_added_to_the_report_is_found(run: Path, tmp_path: Path) -> None:
         members["run/report/report.json"] = json.dumps(report).encode()
         rehashed(members)
 
-    text, sound = verify_bundle(rewritten(tmp_path / "b.zip", change))
-    assert not sound
+    text, code = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert code == 1
     assert "WRONG: better: " in text
 
 
 def test_the_printed_digest_covers_every_file(run: Path, tmp_path: Path) -> None:
-    digest = make_bundle(run, tmp_path / "b.zip", samples=False).splitlines()[-1].split()[-1]
+    digest = make_bundle(run, tmp_path / "b.zip", samples=False)[0].splitlines()[-1].split()[-1]
     assert digest in verify_bundle(tmp_path / "b.zip")[0]
 
     def change(members: dict[str, bytes]) -> None:
@@ -179,6 +181,33 @@ def test_a_path_that_leaves_the_archive_is_refused(run: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match=r"evil\.txt"):
         verify_bundle(rewritten(tmp_path / "b.zip", change))
     assert not (tmp_path / "evil.txt").exists()
+
+
+def test_a_comparison_changed_in_the_report_is_found(run: Path, tmp_path: Path) -> None:
+    make_bundle(run, tmp_path / "b.zip", samples=False)
+
+    def change(members: dict[str, bytes]) -> None:
+        report = json.loads(members["run/report/report.json"])
+        report["comparisons"][0]["metrics"][0]["difference"] -= 1
+        members["run/report/report.json"] = json.dumps(report).encode()
+        rehashed(members)
+
+    text, code = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert code == 1
+    assert "WRONG: comparisons of the report" in text
+
+
+def test_a_bundle_without_rows_proves_nothing(run: Path, tmp_path: Path) -> None:
+    make_bundle(run, tmp_path / "b.zip", samples=False)
+
+    def change(members: dict[str, bytes]) -> None:
+        for name, keys in (("plan.json", ("runs", "stages")), ("report/report.json", ("rows", "comparisons"))):
+            document = json.loads(members[f"run/{name}"]) | {key: [] for key in keys}
+            members[f"run/{name}"] = json.dumps(document).encode()
+        rehashed(members)
+
+    text, code = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert code == 3, text
 
 
 @pytest.mark.parametrize("content", [b"not a zip", b"PK\x05\x06" + bytes(18)])
@@ -235,15 +264,32 @@ def with_statistics(run: Path, bundle: Path, wrong: float = 0.0) -> Path:
 
 
 def test_fid_is_made_again_from_statistics(run: Path, tmp_path: Path) -> None:
-    text, sound = verify_bundle(with_statistics(run, tmp_path / "b.zip"))
-    assert sound, text
+    text, code = verify_bundle(with_statistics(run, tmp_path / "b.zip"))
+    assert code == 0, text
     assert text.count("from feature statistics") == 4
     assert "not re-derived: sra: IS, precision, recall" in text
 
 
+def test_without_the_statistics_of_one_row_its_score_is_not_proved(run: Path, tmp_path: Path) -> None:
+    """Whoever forges one row takes its proofs out; those of the other row prove nothing for it."""
+    bundle = with_statistics(run, tmp_path / "b.zip")
+
+    def change(members: dict[str, bytes]) -> None:
+        name = scores_of(members, "sra")
+        record = json.loads(members[name])
+        record["samples"]["sha256"] = "c" * 64
+        members[name] = json.dumps(record).encode()
+        rehashed(members)
+
+    text, code = verify_bundle(rewritten(bundle, change))
+    assert code == 3, text
+    assert "ok: baseline: fid" in text
+    assert "not re-derived: sra: FID and sFID" in text
+
+
 def test_a_fid_that_its_statistics_do_not_give_is_wrong(run: Path, tmp_path: Path) -> None:
-    text, sound = verify_bundle(with_statistics(run, tmp_path / "b.zip", wrong=0.01))
-    assert not sound
+    text, code = verify_bundle(with_statistics(run, tmp_path / "b.zip", wrong=0.01))
+    assert code == 1
     assert "WRONG: sra: fid" in text
 
 
@@ -292,17 +338,19 @@ def with_features(run: Path, folder: Path, wrong: str = "") -> Path:
         for side, found in images.items():
             record[side]["sha256"] = found.sha256()
         write_json(path, record)
-    write_json(run / "plan.json", plan)
+    write_json(run / "plan.json", RunDirectory(run).stored(plan))
     return run
 
 
-def test_every_metric_is_made_again_from_features(run: Path, tmp_path: Path) -> None:
-    text = make_bundle(with_features(run, tmp_path), tmp_path / "b.zip", samples=False, features=True)
+def test_every_metric_is_made_again_from_features_of_a_moved_run(run: Path, tmp_path: Path) -> None:
+    moved = with_features(run, run).rename(tmp_path / "moved")
+    text, code = make_bundle(moved, tmp_path / "b.zip", samples=False, features=True)
+    assert code == 0
     assert "without" not in text
     assert "MB of them features" in text
-    shutil.rmtree(run)
-    text, sound = verify_bundle(tmp_path / "b.zip")
-    assert sound, text
+    shutil.rmtree(moved)
+    text, code = verify_bundle(tmp_path / "b.zip")
+    assert code == 0, text
     for row in ROWS:
         for metric in ("fid", "sfid", "is", "precision", "recall", "precision_exact", "recall_exact"):
             assert f"ok: {row}: {metric} " in text
@@ -312,8 +360,8 @@ def test_every_metric_is_made_again_from_features(run: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("metric", ["is", "recall"])
 def test_a_metric_that_its_features_do_not_give_is_wrong(run: Path, tmp_path: Path, metric: str) -> None:
     make_bundle(with_features(run, tmp_path, metric), tmp_path / "b.zip", samples=False, features=True)
-    text, sound = verify_bundle(tmp_path / "b.zip")
-    assert not sound
+    text, code = verify_bundle(tmp_path / "b.zip")
+    assert code == 1
     assert f"WRONG: sra: {metric} " in text
     assert "ok: sra: precision " in text
 
@@ -323,6 +371,8 @@ def test_features_are_inside_where_they_are_asked_for_and_known(run: Path, tmp_p
     assert "not re-derived: sra: IS, precision, recall" in verify_bundle(tmp_path / "b.zip")[0]
     for path in (run / "cache").rglob("*.npy"):
         path.unlink()
-    text = make_bundle(run, tmp_path / "b.zip", samples=False, features=True)
+    text, code = make_bundle(run, tmp_path / "b.zip", samples=False, features=True)
+    assert code == 3
     assert text.count("without the features of /") == 2
+    assert text.count("its features are not in the cache") == 4
     assert f"without the classifier of {tmp_path / 'graph.pb'}: " in text

@@ -1,6 +1,7 @@
 """Plans: stages, keys, sharing and reuse. Nothing is run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,24 @@ def test_a_saved_plan_is_read_back(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     save_plan(plan, directory, "sra-bench run")
     assert load_plan(directory) == (plan, "sra-bench run")
+
+
+@pytest.mark.parametrize("schema", [2, 3])
+def test_a_saved_plan_is_read_where_its_run_was_moved_or_copied(tmp_path: Path, schema: int) -> None:
+    """Schema 2 has absolute paths."""
+    before, after = (RunDirectory(tmp_path / name) for name in ("before", "after"))
+    before.create()
+    save_plan(plan_of(before.root), before, f"sra-bench run --out {before.root}")
+    document = read_json(before.root / "plan.json") or {}
+    assert str(tmp_path) not in json.dumps(document)
+    if schema == 2:
+        write_json(before.root / "plan.json", {**before.located(document), "schema": 2})
+    shutil.copytree(before.root, after.root)
+    found = load_plan(after)
+    assert found is not None
+    assert found[0] == plan_of(after.root)
+    if schema == 3:
+        assert found[1] == f"sra-bench run --out {after.root}"
 
 
 def test_a_plan_of_schema_1_is_read(tmp_path: Path) -> None:
