@@ -144,8 +144,8 @@ def _collected_again(folder: Path, contents: Contents, findings: Findings) -> Re
         _compare(row, before, findings, prose=same_registry and written.schema_ == REPORT_SCHEMA)
     if same_registry and written.schema_ == REPORT_SCHEMA:
         parts = {"headline", "groups", "comparisons"}
-        again, before = (side.model_dump(mode="json", include=parts) for side in (report, written))
-        changed = sorted(name for name in parts if not _equal(again[name], before[name]))
+        again, inside = (side.model_dump(mode="json", include=parts) for side in (report, written))
+        changed = sorted(name for name in parts if not _equal(again[name], inside[name]))
         findings.bad += [f"{name} of the report do not match the other files" for name in changed]
     findings.unknown.append("report.md and report.html are not read: `sra-bench report` renders them again")
     return report
