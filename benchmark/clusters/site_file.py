@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 
@@ -12,6 +12,20 @@ from sra.common.validation import matching, parse_yaml, validated
 
 T = TypeVar("T")
 AbsolutePath = Annotated[str, matching("/.*[^/].*", "an absolute path below /")]
+Work = Literal[
+    "images",
+    "latents",
+    "standin",
+    "train",
+    "sample",
+    "score",
+    "adm",
+    "adm-torch",
+    "clean-fid",
+    "torch-fidelity",
+    "report",
+]
+"""A kind of stage, a scoring tool, or the report."""
 SECTIONS = ("container", "slurm", "kubernetes", "skypilot")
 
 

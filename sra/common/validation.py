@@ -126,7 +126,7 @@ def boolean_as_number(plain: Any, checked: Any, key: str = "") -> str | None:
 def one_line(cls: type, error: ValidationError, name: str) -> str:
     """Describe the first error: key, what is expected, what was given, the nearest name of an unknown key."""
     problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"] if re.fullmatch(r"[\w-]+", str(part))]
+    location = [str(part) for part in problem["loc"] if re.fullmatch(r"[\w./-]+", str(part))]
     owner, keys = _owner(cls, [str(part) for part in problem["loc"]], name)
     key = ".".join(location)
     if problem["type"] == "unexpected_keyword_argument":

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ FULL = {
     "queue": "team-a",
     "deadline": 604800,
     "env": {"NCCL_SOCKET_IFNAME": "eth0"},
+    "env_from": [{"secret": "wandb"}, {"config_map": "proxy"}],
+    "service_account": "bench",
+    "annotations": {"sidecar.istio.io/inject": "false"},
+    "resources": {"rdma/hca": 1},
+    "host_network": True,
+    "capabilities": ["IPC_LOCK"],
+    "runtime_class": "nvidia",
+    "stages": {"score": {"memory": "48Gi"}, "clean-fid": {"gpus": 2}, "images": {"node_selector": {"disk": "big"}}},
 }
 
 
@@ -132,12 +141,78 @@ def test_nodes_meet_at_the_first(tmp_path: Path) -> None:
     assert "subdomain" not in pod(images)
 
 
-def test_gpus_go_to_the_stages_that_use_them(tmp_path: Path) -> None:
-    found = jobs(rendered(tmp_path, gpus=4, score_gpus=1, node_selector={"gpu": "h100"}))
-    limits = {kind: pod(job)["containers"][0]["resources"]["limits"] for kind, job in found.items()}
-    gpus = {kind: limit.get("nvidia.com/gpu", 0) for kind, limit in limits.items()}
-    assert gpus == {"images": 0, "latents": 1, "train": 4, "sample": 4, "score": 1, "report": 0}
-    assert {kind for kind, job in found.items() if "nodeSelector" in pod(job)} == {k for k, n in gpus.items() if n}
+def requests_of(job: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = pod(job)["containers"][0]["resources"]["requests"]
+    return found
+
+
+def test_a_stage_asks_for_what_it_uses(tmp_path: Path) -> None:
+    """A training node's cores, memory, GPUs and network are not for pods that do not train or sample."""
+    large = {"gpus": 4, "cpus": 64, "memory": "512Gi", "resources": {"rdma/hca": 1}, "host_network": True}
+    documents = rendered(tmp_path, **large, runtime_class="nvidia", node_selector={"gpu": "h100"})
+    found = jobs(documents)
+    whole = {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": 4, "rdma/hca": 1}
+    small = {"cpu": "8", "memory": "32Gi"}
+    assert {kind: requests_of(job) for kind, job in found.items()} == {
+        "images": small,
+        "latents": {**small, "nvidia.com/gpu": 1},
+        "train": whole,
+        "sample": whole,
+        "score": small,  # Of adm, whose image has no CUDA.
+        "report": small,
+    }
+    tools = {d["metadata"]["name"]: requests_of(d) for d in documents if "score" in d["metadata"]["name"]}
+    assert sorted(one.get("nvidia.com/gpu", 0) for one in tools.values()) == [0, 1, 1]
+    for kind, job in found.items():
+        spec, on_gpu = pod(job), kind in ("latents", "train", "sample")
+        assert (spec.get("nodeSelector"), spec.get("runtimeClassName")) == (
+            ({"gpu": "h100"}, "nvidia") if on_gpu else (None, None)
+        )
+        assert spec.get("hostNetwork", False) == (kind in ("train", "sample"))
+    small_cluster = jobs(rendered(tmp_path, gpus=0, cpus=2, memory="4Gi"))
+    assert {str(requests_of(job)) for job in small_cluster.values()} == {"{'cpu': '2', 'memory': '4Gi'}"}
+
+
+def test_a_site_says_what_a_stage_or_a_tool_needs(tmp_path: Path) -> None:
+    tolerations = [{"key": "cpu", "effect": "NoSchedule"}]
+    stages = {
+        "score": {"memory": "64Gi", "node_selector": {"disk": "big"}, "gpus": 1},
+        "adm": {"cpus": 16, "annotations": {"team": "x"}},
+        "train": {"cpus": "500m", "capabilities": ["IPC_LOCK"], "runtime_class": "kata"},
+        "images": {"tolerations": tolerations, "resources": {"ephemeral-storage": "9Gi"}},
+    }
+    found = jobs(rendered(tmp_path, stages=stages))
+    score = found["score"]
+    assert requests_of(score) == {"cpu": "16", "memory": "64Gi"}
+    assert pod(score)["nodeSelector"] == {"disk": "big"}
+    assert score["spec"]["template"]["metadata"]["annotations"] == {"team": "x"}
+    assert (requests_of(found["train"])["cpu"], pod(found["train"])["runtimeClassName"]) == ("500m", "kata")
+    assert pod(found["train"])["containers"][0]["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    assert pod(found["images"])["tolerations"] == [{"key": "cpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert requests_of(found["images"])["ephemeral-storage"] == "9Gi"
+    assert "tolerations" not in pod(found["report"])
+
+
+def test_jobs_on_the_nodes_network_have_ports_of_their_own(tmp_path: Path) -> None:
+    site(tmp_path)
+    ports = set()
+    for variant in ("baseline", "sra"):
+        request = RunRequest(manifest=MANIFEST, out=tmp_path / "run", variants=(variant,))
+        text = render_kubernetes(request, site=site(tmp_path, nodes=2, gpus=1, host_network=True), to=None)
+        train = jobs(list(yaml.safe_load_all(text)))["train"]
+        command = pod(train)["containers"][0]["command"]
+        ports.add(command[command.index("--master-port") + 1])
+        assert pod(train)["dnsPolicy"] == "ClusterFirstWithHostNet"
+    assert len(ports) == 2
+
+
+def test_no_path_of_this_machine_gets_into_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, found in {"/home/me/assets": False, str(tmp_path / "assets"): True}.items():
+        monkeypatch.setenv("SRA_BENCH_ASSETS", place)
+        monkeypatch.setenv("SRA_BENCH_TENSORFLOW_PYTHON", "/home/me/python")
+        text = yaml.safe_dump(rendered(tmp_path))
+        assert (place in text) == found
+        assert not {path for path in ("/home/", str(Path.home()), str(ROOT), sys.prefix) if path in text}
 
 
 def test_pods_are_shut_in_and_time_to_save_is_granted(tmp_path: Path) -> None:
@@ -149,7 +224,7 @@ def test_pods_are_shut_in_and_time_to_save_is_granted(tmp_path: Path) -> None:
         for one in [*spec.get("initContainers", []), *spec["containers"]]:
             context = one["securityContext"]
             assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
-            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["capabilities"]["drop"] == ["ALL"]
             mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in one["volumeMounts"]}
             assert mounts == {str(tmp_path): False, "/data/imagenet": True, "/tmp": False, "/dev/shm": False}
         shared = next(volume for volume in spec["volumes"] if volume["name"] == "shared")
@@ -214,6 +289,14 @@ def test_jobs_keep_their_names_while_others_end(tmp_path: Path) -> None:
         ({"runs": {"claim": "runs", "mount": "/elsewhere"}}, "kubernetes.runs.mount /elsewhere"),
         ({"memory": "lots"}, "'lots'"),
         ({"nodes": 0}, "nodes: expected greater than or equal to 1, got 0"),
+        ({"stages": {"images": {"cpu": 4}}}, "unknown key 'stages.images.cpu' in stages (did you mean 'cpus'"),
+        ({"stages": {"training": {"cpus": 4}}}, "stages.training: expected 'images'"),
+        ({"stages": {"adm": {"gpus": 1}}}, "stages.adm.gpus: expected 0"),
+        ({"hostNetwork": True}, "unknown key 'hostNetwork' in kubernetes (did you mean 'host_network'"),
+        ({"capabilities": ["CAP_IPC_LOCK"]}, "'CAP_IPC_LOCK'"),
+        ({"annotations": {"inject": False}}, "annotations.inject: expected a valid string, got False"),
+        ({"resources": {"rdma/hca": "many"}}, "resources.rdma/hca: expected a quantity"),
+        ({"env_from": [{"secret": "a", "config_map": "b"}]}, "env_from.0: expected either secret or config_map"),
         ({"nodes": 3}, "train.global_batch: expected a multiple of 3 processes"),
     ],
 )
@@ -265,40 +348,59 @@ def test_inputs_must_be_there(tmp_path: Path) -> None:
 
 
 KUBECTL = """#!/bin/sh
-# Remembers what is applied; a job is complete unless it is the one that $FAILING names.
+# Remembers what is applied; a job is complete unless its level is that of $FAILING or $PENDING.
 echo "$*" >> "$CALLS"
+case "$*" in *level="$PENDING"*) pending=1 ;; *) pending= ;; esac
 case "$1" in
   get)
     case "$*" in
+      *ready*) [ -e "$READY" ] && echo "1 1" || true ;;
       *jsonpath*) [ -z "$FAILING" ] || echo "$FAILING=True" ;;
+      "get pod"*) echo "NAME STATUS" ;;
       *) file=$(echo "$*" | sed 's/.*-f //'); grep -q "apply.* $file" "$CALLS" ;;
     esac ;;
-  wait) case "$*" in *level="$FAILING"*) exit 1 ;; esac ;;
+  describe) printf 'Name: a\\nStatus: Pending\\nEvents:\\n  FailedScheduling 0/5 nodes\\n\\nName: b\\n' ;;
+  wait) case "$*" in *level="${FAILING:-none}"*|*level="$PENDING"*) rm -f "$READY"; exit 1 ;; esac ;;
 esac
 """
 
 
+def apply(to: Path, *, failing: str = "", pending: str = "none") -> tuple[int, list[str], str]:
+    """Exit code of `apply.sh` with that kubectl, the files applied so far, and standard error."""
+    root = to.parent
+    for name, text in {"kubectl": KUBECTL, "sleep": "#!/bin/sh\n"}.items():
+        (root / name).write_text(text)
+        (root / name).chmod(0o755)
+    (root / "calls").touch()
+    own = {"CALLS": str(root / "calls"), "READY": str(root / "ready"), "FAILING": failing, "PENDING": pending}
+    environment = {**os.environ, "PATH": f"{root}:{os.environ['PATH']}", **own}
+    done = subprocess.run([to / "apply.sh"], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    lines = (root / "calls").read_text().splitlines()
+    return done.returncode, [line.split()[-1] for line in lines if line.startswith("apply")], done.stderr
+
+
 def test_files_are_applied_level_by_level(tmp_path: Path) -> None:
-    to, calls = tmp_path / "jobs", tmp_path / "calls"
+    to = tmp_path / "jobs"
     render_kubernetes(requested(tmp_path / "run"), site=site(tmp_path), to=to)
-    (tmp_path / "kubectl").write_text(KUBECTL)
-    (tmp_path / "kubectl").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "FAILING": "none"}
-
-    def apply(failing: str) -> tuple[int, list[str]]:
-        done = subprocess.run(
-            [to / "apply.sh"], env={**environment, "FAILING": failing}, capture_output=True, check=False
-        )
-        lines = calls.read_text().splitlines()
-        return done.returncode, [line.split()[-1] for line in lines if line.startswith("apply")]
-
-    calls.touch()
-    assert apply("03") == (1, ["01-images.yaml", "02-latents.yaml", "03-train.yaml"])
+    assert apply(to, failing="03")[:2] == (1, ["01-images.yaml", "02-latents.yaml", "03-train.yaml"])
     # The same command goes on, and applies nothing twice.
     files = sorted(path.name for path in to.glob("*.yaml"))
-    assert apply("none") == (0, files)
-    waits = [line for line in calls.read_text().splitlines() if line.startswith("wait")]
+    assert apply(to, failing="none")[:2] == (0, files)
+    waits = [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("wait")]
     assert all("--for=condition=complete" in line and "-l sra-bench/set=" in line for line in waits)
+
+
+def test_applying_gives_up_when_no_pod_runs(tmp_path: Path) -> None:
+    to = tmp_path / "jobs"
+    render_kubernetes(requested(tmp_path / "run"), site=site(tmp_path, patience=2), to=to)
+    (tmp_path / "ready").touch()  # At first one runs.
+    code, files, errors = apply(to, pending="02")
+    assert (code, files) == (1, ["01-images.yaml", "02-latents.yaml"])
+    assert "Name: a\nEvents:\n  FailedScheduling 0/5 nodes\n" in errors
+    assert errors.endswith("gave up: no pod of 02-latents.yaml was running for 2 s\n")
+    checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert checker is not None
+    assert subprocess.run([checker, to / "apply.sh"], capture_output=True, text=True, check=False).stdout == ""
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:

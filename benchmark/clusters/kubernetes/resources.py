@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.assets.catalogue import folder
 from benchmark.clusters.jobs import Job
-from benchmark.clusters.kubernetes.site import Claim, Kubernetes
+from benchmark.clusters.kubernetes.site import Claim, Kubernetes, Pod
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, MASTER_PORT
 from benchmark.plan.plan import is_hub_id
 from benchmark.plan.run_directory import RunDirectory, key_of
@@ -24,8 +24,12 @@ RUN_LABEL, SET_LABEL, LEVEL_LABEL, JOB_LABEL = (f"sra-bench/{name}" for name in 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 MAX_NAME_LENGTH = 52
 """Of a job: 63, less the index and suffix of a pod."""
+PORTS = 1000
+"""Of the node's network, from which a job uses one."""
 MARGIN_SECONDS = 30
 """Between the runner's limit on saving a checkpoint and the kubelet's."""
+NOTICE_SECONDS = 300
+"""After so long without a running pod, `apply.sh` shows why."""
 HUB_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
 
 Document = dict[str, Any]
@@ -59,18 +63,17 @@ def check_volumes(jobs: list[Job], directory: RunDirectory, site: Kubernetes) ->
     """
     if not site.runs.contains(str(directory.root)):
         raise UserError(f"--out {directory.root}: expected a folder below kubernetes.runs.mount {site.runs.mount}")
-    volumes = [site.runs, *site.data]
     reads = [place for job in jobs if job.stages for place in command_of(list(job.stages), directory).reads]
     for place in dict.fromkeys(reads):
         if place.startswith("embedded:"):
             continue
         if is_hub_id(place):
-            if not any(v.contains(site.env.get(name, "")) for v in volumes for name in HUB_VARIABLES):
+            if not any(site.has(site.env.get(name, "")) for name in HUB_VARIABLES):
                 raise UserError(
                     f"{place}: a model of the hub; kubernetes.env needs HF_HUB_CACHE, a folder of a volume in "
                     "kubernetes.data, or the manifest a folder or asset"
                 )
-        elif not any(volume.contains(place) for volume in volumes):
+        elif not site.has(place):
             raise UserError(f"{place}: expected a path below a mount of kubernetes.data")
 
 
@@ -114,24 +117,29 @@ class JobManifest:
         return self.site.nodes if self.job.distributed else 1
 
     @property
-    def gpus(self) -> int:
-        """Number of GPUs of each pod."""
-        site = self.site
-        wanted = {"train": site.gpus, "sample": site.gpus, "latents": 1, "score": site.score_gpus}
-        return min(site.gpus, wanted.get(self.job.kind, 0))
+    def pod(self) -> Pod:
+        """What each pod asks for."""
+        return self.site.pod(self.job.kind, self.job.tool, distributed=self.job.distributed)
+
+    @property
+    def port(self) -> int:
+        """Where the pods meet; on the node's own network, pods of two jobs may share a node."""
+        return MASTER_PORT + (int(key_of(self.name)[:8], 16) % PORTS if self.pod.host_network else 0)
 
     def documents(self) -> list[Document]:
         """The Job, after the Service through which several pods find each other."""
         return [self._job()] if self.nodes == 1 else [self._service(), self._job()]
 
+    def _labels(self) -> dict[str, str]:
+        return {RUN_LABEL: run_label(self.run), SET_LABEL: self.set, LEVEL_LABEL: self.level}
+
     def _metadata(self, **labels: str) -> Document:
-        own = {RUN_LABEL: run_label(self.run), SET_LABEL: self.set, LEVEL_LABEL: self.level}
-        return {"name": self.name, "namespace": self.site.namespace, "labels": {**own, **labels}}
+        return {"name": self.name, "namespace": self.site.namespace, "labels": {**self._labels(), **labels}}
 
     def _service(self) -> Document:
         # The pods need each other's names before they are ready.
         spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {JOB_LABEL: self.name}}
-        spec["ports"] = [{"name": "rendezvous", "port": MASTER_PORT}]
+        spec["ports"] = [{"name": "rendezvous", "port": self.port}]
         return {"apiVersion": "v1", "kind": "Service", "metadata": self._metadata(), "spec": spec}
 
     def _job(self) -> Document:
@@ -155,7 +163,10 @@ class JobManifest:
             **({"suspend": True} if site.queue else {}),
             **({"activeDeadlineSeconds": site.deadline} if site.deadline else {}),
             "template": {
-                "metadata": {"labels": {RUN_LABEL: run_label(self.run), JOB_LABEL: self.name}},
+                "metadata": {
+                    "labels": {**self._labels(), JOB_LABEL: self.name},
+                    **({"annotations": self.pod.annotations} if self.pod.annotations else {}),
+                },
                 "spec": self._pod(),
             },
         }
@@ -163,21 +174,20 @@ class JobManifest:
         return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
     def _pod(self) -> Document:
-        site = self.site
-        options: Document = {}
-        if self.gpus and site.node_selector:
-            options["nodeSelector"] = site.node_selector
-        if self.gpus and site.tolerations:
-            options["tolerations"] = [
-                {key: value for key, value in vars(toleration).items() if value is not None}
-                for toleration in site.tolerations
-            ]
-        if site.priority_class:
-            options["priorityClassName"] = site.priority_class
-        if site.pull_secrets:
-            options["imagePullSecrets"] = [{"name": secret} for secret in site.pull_secrets]
-        if self.nodes > 1:
-            options["subdomain"] = self.name
+        site, pod = self.site, self.pod
+        tolerations = [{k: v for k, v in vars(one).items() if v is not None} for one in pod.tolerations or ()]
+        chosen: Document = {
+            "nodeSelector": pod.node_selector,
+            "tolerations": tolerations,
+            "runtimeClassName": pod.runtime_class,
+            "priorityClassName": site.priority_class,
+            "serviceAccountName": site.service_account,
+            "imagePullSecrets": [{"name": secret} for secret in site.pull_secrets],
+            "hostNetwork": pod.host_network,
+            "dnsPolicy": "ClusterFirstWithHostNet" if pod.host_network else None,
+            "subdomain": self.name if self.nodes > 1 else None,
+        }
+        options = {key: value for key, value in chosen.items() if value}
         return {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": int(GRACE_SECONDS) + MARGIN_SECONDS,
@@ -213,14 +223,23 @@ class JobManifest:
         if self.nodes > 1:
             # Kubernetes gives each pod of an Indexed Job its rank in JOB_COMPLETION_INDEX, which `work` reads.
             address = f"{self.name}-0.{self.name}"
-            command += ["--nodes", str(self.nodes), "--master-addr", address, "--master-port", str(MASTER_PORT)]
-        limits = {"memory": site.memory, **({site.gpu_resource: self.gpus} if self.gpus else {})}
-        return self._container("work", command, {"requests": {"cpu": str(site.cpus), **limits}, "limits": limits})
+            command += ["--nodes", str(self.nodes), "--master-addr", address, "--master-port", str(self.port)]
+        pod = self.pod
+        gpus = {site.gpu_resource: pod.gpus} if pod.gpus else {}
+        limits = {"memory": pod.memory, **gpus, **(pod.resources or {})}
+        return self._container("work", command, {"requests": {"cpu": str(pod.cpus), **limits}, "limits": limits})
 
     def _container(self, name: str, command: list[str], resources: Document) -> Document:
         site, stages = self.site, list(self.job.stages)
         role = site.images.role(command_of(stages, self.directory).module if stages else "")
-        env = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", ASSETS_FOLDER: str(folder()), **site.env}  # noqa: S108
+        # The folder of this machine means something there only if it is in a volume.
+        assets = {ASSETS_FOLDER: str(folder())} if site.has(str(folder())) else {}
+        env = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **assets, **site.env}  # noqa: S108
+        sources = [
+            {"secretRef": {"name": one.secret}} if one.secret else {"configMapRef": {"name": one.config_map}}
+            for one in site.env_from
+        ]
+        added = {"add": list(self.pod.capabilities)} if self.pod.capabilities and name == "work" else {}
         mounts = [{"name": "runs", **_mount(site.runs)}]
         mounts += [{"name": f"data-{n}", **_mount(claim), "readOnly": True} for n, claim in enumerate(site.data)]
         # The only other places to which the images write.
@@ -231,10 +250,11 @@ class JobManifest:
             "imagePullPolicy": site.pull_policy,
             "command": command,
             "env": [{"name": key, "value": value} for key, value in env.items()],
+            **({"envFrom": sources} if sources else {}),
             "securityContext": {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
+                "capabilities": {"drop": ["ALL"], **added},
             },
             "volumeMounts": mounts,
             "resources": resources,
@@ -261,6 +281,9 @@ def apply_script(jobs: list[Job], directory: RunDirectory, site: Kubernetes) -> 
         namespace=site.namespace,
         selector=f"{SET_LABEL}={set_label(jobs, directory)},{LEVEL_LABEL}",
         failed='{range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Failed")].status}{"\\n"}{end}',
+        ready="{.items[*].status.ready}",
+        patience=site.patience,
+        notice=NOTICE_SECONDS,
     )
 
 
@@ -268,16 +291,39 @@ SCRIPT = """#!/bin/sh
 # Applies the files in this folder in order, each when the jobs of the one before are complete. It can be run again.
 set -eu
 cd "$(dirname "$0")"
+# Shows the pods of a level, and the events that say why they do not run.
+report() {{
+  kubectl get pod --namespace {namespace} -l "$selector" -o wide || true
+  kubectl describe job,pod --namespace {namespace} -l "$selector" | sed -n -e '/^Name:/p' -e '/^Events:/,/^$/p'
+}}
 for file in [0-9][0-9]-*.yaml; do
   selector="{selector}=${{file%%-*}}"
   # Existing jobs are left alone: a queue may have changed them.
   kubectl get --namespace {namespace} -f "$file" >/dev/null 2>&1 || kubectl apply --namespace {namespace} -f "$file"
+  seen=$(date +%s)
+  reported=
   until kubectl wait job --namespace {namespace} -l "$selector" --for=condition=complete --timeout=60s; do
     failed=$(kubectl get job --namespace {namespace} -l "$selector" -o 'jsonpath={failed}' | sed -n 's/=True$//p')
     if [ -n "$failed" ]; then
+      report >&2
       echo "failed: $failed" >&2
       exit 1
     fi
+    now=$(date +%s)
+    case "$(kubectl get job --namespace {namespace} -l "$selector" -o 'jsonpath={ready}')" in
+      *[1-9]*) seen=$now reported= ;;
+    esac
+    if [ $((now - seen)) -ge {patience} ]; then
+      report >&2
+      echo "gave up: no pod of $file was running for {patience} s" >&2
+      exit 1
+    fi
+    if [ -z "$reported" ] && [ $((now - seen)) -ge {notice} ]; then
+      report >&2
+      reported=1
+    fi
+    # The command above may fail at once.
+    sleep 5
   done
 done
 """

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from benchmark.clusters.site_file import AbsolutePath
+from benchmark.clusters.site_file import AbsolutePath, Work
 from benchmark.containers.settings import Images
 from benchmark.machine.environment import PATIENCE_SECONDS
+from sra.common.errors import expected
 from sra.common.validation import STRICT, matching
 
 Name = Annotated[str, matching("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "at most 63 letters (a-z), digits and hyphens")]
 """An RFC 1123 label."""
 Quantity = Annotated[int | str, matching(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", "a quantity such as 8, 500m or 64Gi")]
+SUFFIXES = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+Label = Annotated[
+    str, matching(r"([a-z0-9.-]+/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", "a name such as team or site.org/team")
+]
+Capability = Annotated[str, matching("(?!CAP_)[A-Z_]+", "a capability without CAP_, such as IPC_LOCK")]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 
@@ -61,6 +68,51 @@ class Toleration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvSource:
+    """A Secret or a ConfigMap whose entries become environment variables of the pods."""
+
+    __pydantic_config__ = STRICT
+
+    secret: Name | None = None
+    config_map: Name | None = None
+
+    def __post_init__(self) -> None:
+        if (self.secret is None) == (self.config_map is None):
+            raise ValueError("expected either secret or config_map")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """What the pods of one kind of stage ask for; None: as the cluster's settings say."""
+
+    __pydantic_config__ = STRICT
+
+    gpus: NonNegative | None = None
+    cpus: Quantity | None = None
+    """Cores."""
+    memory: Quantity | None = None
+    """Includes /dev/shm."""
+    resources: dict[Label, Quantity] | None = None
+    """Further resources, such as rdma/hca: 1."""
+    node_selector: dict[Label, str] | None = None
+    """Labels of nodes."""
+    tolerations: tuple[Toleration, ...] | None = None
+    runtime_class: Name | None = None
+    """RuntimeClass, such as nvidia."""
+    annotations: dict[Label, str] | None = None
+    host_network: bool | None = None
+    """Use the node's network, as RDMA may need."""
+    capabilities: tuple[Capability, ...] | None = None
+    """Of the container, such as IPC_LOCK."""
+
+
+SMALL = {"cpus": 8, "memory": "32Gi"}
+"""At most this is asked for by a pod that does not train or sample, unless `stages` says more."""
+WITHOUT_CUDA: Literal["adm"] = "adm"
+"""The scoring tool that runs on TensorFlow, which the images have without CUDA."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kubernetes:
     """Settings of a cluster."""
 
@@ -81,21 +133,35 @@ class Kubernetes:
     gpus: NonNegative = 1
     """GPUs of each such pod, one process each; 0: everything runs on CPUs."""
     score_gpus: NonNegative = 1
-    """GPUs of each scoring job."""
+    """GPUs of each scoring job of a tool that uses them."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of the extended resource."""
     cpus: Quantity = 8
-    """CPU cores of each pod."""
+    """CPU cores of each pod that trains or samples; at most 8 of any other."""
     memory: Quantity = "64Gi"
-    """Of each pod, including /dev/shm."""
+    """Of each pod that trains or samples, including /dev/shm; at most 32Gi of any other."""
+    resources: dict[Label, Quantity] = field(default_factory=dict)
+    """Further resources of pods that train or sample, such as rdma/hca: 1."""
+    host_network: bool = False
+    """Pods that train or sample use their node's network, as RDMA may need."""
+    capabilities: tuple[Capability, ...] = ()
+    """Of pods that train or sample, such as IPC_LOCK."""
+    stages: dict[Work, Pod] = field(default_factory=dict)
+    """What differs for a kind of stage or a scoring tool, such as {score: {memory: 64Gi}}."""
     shared_memory: Quantity = "16Gi"
     """Limit of /dev/shm."""
     scratch: Quantity = "32Gi"
     """Limit of /tmp, on the node's disk."""
-    node_selector: dict[str, str] = field(default_factory=dict)
-    """Labels of nodes for jobs with GPUs."""
+    node_selector: dict[Label, str] = field(default_factory=dict)
+    """Labels of nodes for pods with GPUs."""
     tolerations: tuple[Toleration, ...] = ()
-    """Of jobs with GPUs."""
+    """Of pods with GPUs."""
+    runtime_class: Name | None = None
+    """RuntimeClass of pods with GPUs, such as nvidia."""
+    annotations: dict[Label, str] = field(default_factory=dict)
+    """Of all pods."""
+    service_account: Name | None = None
+    """ServiceAccount of all pods, without its token."""
     priority_class: Name | None = None
     queue: Name | None = None
     """Kueue's LocalQueue: jobs are created suspended, and Kueue starts them."""
@@ -111,8 +177,49 @@ class Kubernetes:
     """Seconds after which a job is ended and not retried."""
     env: dict[str, str] = field(default_factory=dict)
     """Further environment variables, such as NCCL_SOCKET_IFNAME."""
+    env_from: tuple[EnvSource, ...] = ()
+    """Secrets and ConfigMaps with environment variables, such as {secret: wandb}."""
+
+    def __post_init__(self) -> None:
+        if (pod := self.stages.get(WITHOUT_CUDA)) and pod.gpus:
+            raise ValueError(expected(f"stages.{WITHOUT_CUDA}.gpus", "0, as its image has no CUDA", pod.gpus))
 
     @property
     def processes(self) -> int:
         """Processes of training and sampling, over all pods."""
         return self.nodes * max(1, self.gpus)
+
+    def has(self, place: str) -> bool:
+        """Whether a path is in a volume."""
+        return any(volume.contains(place) for volume in (self.runs, *self.data))
+
+    def pod(self, kind: str, tool: str | None, *, distributed: bool) -> Pod:
+        """What the pods of a job ask for.
+
+        Args:
+            kind: of its stages, or `report`.
+            tool: scoring tool.
+            distributed: whether several pods may share it, each with all its GPUs.
+        """
+        own: dict[str, Any] = {"annotations": self.annotations}
+        if distributed:
+            same = ("gpus", "cpus", "memory", "resources", "host_network", "capabilities")
+            own |= {name: getattr(self, name) for name in same}
+        else:
+            wanted = {"latents": 1, "score": self.score_gpus}.get(kind, 0)
+            own["gpus"] = min(self.gpus, wanted)
+            own |= {name: min(getattr(self, name), most, key=_amount) for name, most in SMALL.items()}
+        names: tuple[Any, ...] = (kind, tool)
+        changes: dict[str, Any] = {}
+        for other in (self.stages[name] for name in names if name in self.stages):
+            changes |= {name: value for name, value in vars(other).items() if value is not None}
+        if tool == WITHOUT_CUDA:
+            changes["gpus"] = 0
+        if changes.get("gpus", own["gpus"]):
+            own |= {name: getattr(self, name) for name in ("node_selector", "tolerations", "runtime_class")}
+        return Pod(**{**own, **changes})
+
+
+def _amount(quantity: int | str) -> float:
+    number, suffix = re.fullmatch(r"([\d.]+)(\D*)", str(quantity)).groups()  # type: ignore[union-attr]
+    return float(number) * SUFFIXES.get(suffix, 1.0)

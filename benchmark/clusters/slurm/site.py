@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from benchmark.clusters.site_file import Work
 from benchmark.machine.environment import ASSETS_FOLDER, MASTER_PORT, TENSORFLOW_PYTHON
 from sra.common.errors import UserError, expected
 from sra.common.validation import STRICT, matching
@@ -23,20 +24,6 @@ SITE = "SRA_BENCH_SITE"
 """Environment variable: the site file; default: `site.yaml` in the current folder."""
 
 GroupName = Literal["gpu", "cpu"]
-Work = Literal[
-    "images",
-    "latents",
-    "standin",
-    "train",
-    "sample",
-    "score",
-    "adm",
-    "adm-torch",
-    "clean-fid",
-    "torch-fidelity",
-    "report",
-]
-"""A kind of stage, a scoring tool, or the report."""
 GPU_WORK = ("latents", "train", "sample")
 """Runs in the group `gpu` by default."""
 JOB_ENV = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER", ASSETS_FOLDER, TENSORFLOW_PYTHON)
