@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from decimal import Decimal
 from statistics import median
 from typing import Any, Literal, Self
@@ -20,6 +21,15 @@ SUMMARY_ONLY = "its numbers were read in a summary of the paper, not in the pape
 """Said of rows of the kind `note`."""
 MAD_TO_DEVIATION = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation."""
+
+
+def robust_deviation(values: Sequence[Decimal]) -> float:
+    """Robust standard deviation: the median absolute deviation from the median, scaled; one outlier does not count.
+
+    Of two values, 0.74 of their difference; of three, 1.48 times the smaller of the two gaps.
+    """
+    middle = median(values)
+    return MAD_TO_DEVIATION * float(median(abs(value - middle) for value in values))
 
 
 class RegistryError(UserError):
@@ -214,12 +224,8 @@ class Spread(_Entry):
 
     @property
     def deviation(self) -> float:
-        """Robust standard deviation: the median absolute deviation from the median, scaled; one outlier does not count.
-
-        Of two values, 0.74 of their difference; of three, 1.48 times the smaller of the two gaps.
-        """
-        middle = median(self.values)
-        return MAD_TO_DEVIATION * float(median(abs(value - middle) for value in self.values))
+        """Robust standard deviation of the values."""
+        return robust_deviation(self.values)
 
     def of(self, model: str) -> bool:
         """Whether it is about a model."""
@@ -230,6 +236,8 @@ class Claim(_Entry):
     """What a paper says that a method changes: the row `with` minus the row `without`."""
 
     id: str
+    what: str
+    """In words: which method, on which network, after how many steps."""
     without: str
     with_: str = Field(alias="with")
     metric: str

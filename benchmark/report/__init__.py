@@ -1,5 +1,5 @@
 """The report of a run: `model` is the record tree, `collect` fills it from files, `render` writes it.
 
-`comparisons`, `costs` and `crosscheck` compute parts of it; `tables` and `figures` are what the templates show;
+`comparisons`, `claims`, `costs` and `crosscheck` compute parts of it; `tables` and `figures` are what templates show;
 `check`, `diff`, `bundle` and `verify` are commands that read it.
 """

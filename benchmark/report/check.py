@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmark.published.verdict import COMPARED, RowVerdict, Status
 from benchmark.report.collect import load_report
 from benchmark.report.model import Report
-from benchmark.report.tables import first_reason
+from benchmark.report.tables import claim_lines, first_reason
 
 ALL_REPRODUCED, NOT_REPRODUCED, NOTHING_COMPARED = 0, 1, 3
 """Exit codes."""
@@ -20,12 +20,14 @@ def check(run_directory: Path) -> tuple[str, int]:
     Raises:
         UserError: no run there.
     """
-    verdicts = verdicts_of(load_report(run_directory))
+    report = load_report(run_directory)
+    verdicts = verdicts_of(report)
     lines = []
     for name, verdict in verdicts.items():
         why = f": {first_reason(verdict)}" if verdict.reasons else f" ({verdict.row})" if verdict.row else ""
         caution = f"; caution: {verdict.caution}" if verdict.caution else ""
         lines.append(f"{name}: {verdict.status}{why}{caution}")
+    lines += [f"claim: {line.text}" for line in claim_lines(report) if line.claim.claim]
     return "\n".join(lines), exit_code(verdict.status for verdict in verdicts.values())
 
 

@@ -20,6 +20,7 @@ from benchmark.published.comparability import Evidence
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry
 from benchmark.published.verdict import TOOL, RowVerdict, Status, judge
+from benchmark.report.claims import claims_of
 from benchmark.report.comparisons import base_name, comparisons_of, groups_of, variants_of
 from benchmark.report.costs import cost_of, curve_of, losses_of, probe_of, read_log, read_scores
 from benchmark.report.crosscheck import disagreements
@@ -71,13 +72,16 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> Report:
     results = [_Results.read(plan, directory, run) for run in plan.loaded.runs]
     rows = [_row(registry, result, sessions[-1]) for result in results]
     variants = variants_of(plan.loaded.runs, rows)
+    comparisons = comparisons_of(registry, variants)
+    evidence = {r.run.variant: r.evidence(sessions[-1].assets) for r in results if r.no_scores is None}
     return Report(
         name=plan.loaded.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         headline=_headline(rows),
         rows=rows,
         groups=groups_of(registry, variants),
-        comparisons=comparisons_of(registry, variants),
+        claims=claims_of(registry, variants, evidence, comparisons),
+        comparisons=comparisons,
         papers=_papers(registry, rows),
         manifest=resolved_manifest(plan.loaded),
         commands=[command],
@@ -163,9 +167,13 @@ class _Results:
         if self.no_scores:
             status, reason = self.no_scores
             return RowVerdict(status=status, reasons=[reason], row=self.run.published)
+        return judge(registry, self.run, self.evidence(assets))
+
+    def evidence(self, assets: dict[str, str]) -> Evidence:
+        """What the files of a run with scores say about it; `assets` as for `verdict`."""
         data = self.dataset(LATENTS) or self.dataset(IMAGES) or Dataset()
         sample = self.sample.job if self.sample and isinstance(self.sample.job, SampleJob) else None
-        evidence = Evidence(
+        return Evidence(
             record=self.scores[TOOL],
             codec=sample.codec.path if sample else None,
             checkpoint=sample.checkpoint if sample and self.last is None else None,
@@ -174,7 +182,6 @@ class _Results:
             pins=known_hashes(),
             files=assets,
         )
-        return judge(registry, self.run, evidence)
 
     def provenance(self) -> RowProvenance:
         record = self.scores.get(TOOL) or next(iter(self.scores.values()), None)

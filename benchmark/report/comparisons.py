@@ -150,7 +150,7 @@ def comparisons_of(registry: Registry, variants: Sequence[Variant]) -> list[Comp
 
 
 def _compared(registry: Registry, baseline: Variant, variant: Variant) -> Comparison:
-    differences = (_difference(baseline, variant, metric) for metric in METRICS)
+    differences = (difference_of(baseline, variant, metric) for metric in METRICS)
     return Comparison(
         baseline=baseline.name,
         variant=variant.name,
@@ -182,7 +182,7 @@ def _changes(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[Set
     return found
 
 
-def _difference(baseline: Variant, variant: Variant, metric: str) -> Difference | None:
+def difference_of(baseline: Variant, variant: Variant, metric: str) -> Difference | None:
     """Variant minus baseline over the training seeds that both have; None where there is none.
 
     Sets of samples from the same weights differ by sampling noise alone, so their mean is the value of the seed.

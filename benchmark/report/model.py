@@ -1,12 +1,13 @@
 """The report as one tree of records: `collect` fills it; renderers and commands read it.
 
-`report.json` is its dump. Schema 3 is written; schema 2, whose comparisons had other key names, is read as well.
+`report.json` is its dump. Schema 4 is written; schema 3, which had no claims, and schema 2, whose comparisons had other
+key names, are read as well.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -17,8 +18,8 @@ from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile
 from sra.common.errors import UserError
 from sra.common.files import write_bytes
 
-SCHEMA = 3
-READABLE = (2, 3)
+SCHEMA = 4
+READABLE = (2, 3, 4)
 T = TypeVar("T")
 
 
@@ -265,6 +266,52 @@ class Comparison(Record):
     published_cost: PublishedCost | None = None
 
 
+ClaimStatus = Literal[
+    "reproduced",
+    "reproduced in sign, smaller",
+    "reproduced in sign, larger",
+    "undecided",
+    "not reproduced",
+    "reversed",
+    "not comparable",
+    "no published value",
+    "failed",
+    "not finished",
+]
+"""undecided: the interval holds zero and the printed change; not reproduced: zero, but not the printed change."""
+
+
+class ClaimVerdict(Record):
+    """What a method changes here, against what a paper says that it changes."""
+
+    claim: str | None = None
+    """Id in the registry; None: no paper prints this change."""
+    what: str
+    source: str | None = None
+    url: str | None = None
+    baseline: str
+    variant: str
+    metric: str
+    printed: str | None = None
+    """Variant minus baseline, as printed, with its sign."""
+    difference: float | None = None
+    """Variant minus baseline, here."""
+    interval: Interval | None = None
+    """Of the difference here: sampling noise of both sides, and training noise as far as it is known."""
+    seeds: int = 0
+    """Training seeds that both have."""
+    ratio: float | None = None
+    """Difference here over the printed one."""
+    against: float | None = None
+    """Difference here minus the printed one."""
+    against_interval: Interval | None = None
+    """Of the latter; the printed one is a draw with the same noise."""
+    status: ClaimStatus
+    reasons: list[str] = []
+    notes: list[str] = []
+    caution: str | None = None
+
+
 class Source(Record):
     """The checkout that ran."""
 
@@ -310,6 +357,7 @@ class Report(Record):
     """What a reader must know before any number."""
     rows: list[Row]
     groups: list[Group] = []
+    claims: list[ClaimVerdict] = []
     comparisons: list[Comparison] = Field(default=[], validation_alias=AliasChoices("comparisons", "pairs"))
     papers: dict[str, Paper] = {}
     manifest: str
@@ -334,7 +382,7 @@ class Report(Record):
 
 
 def read_report(path: Path) -> Report | None:
-    """A report.json of this schema or the one before; None where there is none.
+    """A report.json of this schema or one of the two before; None where there is none.
 
     Raises:
         UserError: damaged, or of a schema that this version cannot read.
@@ -343,7 +391,7 @@ def read_report(path: Path) -> Report | None:
     if document is None:
         return None
     if document.get("schema") not in READABLE:
-        allowed = " or ".join(map(str, READABLE))
+        allowed = ", ".join(map(str, READABLE))
         raise UserError(f"{path}: schema: expected {allowed}, got {document.get('schema')}; run the same command again")
     try:
         return Report.model_validate(document)

@@ -94,7 +94,7 @@ def _environment() -> Environment:
 
 
 def _slug(status: str) -> str:
-    return status.replace(" ", "-")
+    return status.replace(",", "").replace(" ", "-")
 
 
 def _markdown_cell(text: str) -> str:

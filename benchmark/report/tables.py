@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from benchmark.published.comparability import show
 from benchmark.published.verdict import MetricVerdict, RowVerdict
-from benchmark.report.model import Comparison, Group, Report, Row
+from benchmark.report.model import ClaimVerdict, Comparison, Group, Report, Row
 from evaluator.tools.score_record import Interval
 from sra.common.tables import text_table
 
@@ -20,6 +20,14 @@ METHOD = (
     "same noise; for rows trained here, a robust standard deviation of the known trainings of the same row, which are "
     "shown beside it; and, where the source leaves the sampler open, how far the admitted ones differ. "
     "A part that is not known counts as zero, and the row says so."
+)
+CLAIMS = (
+    "A claim is a published difference between two rows: with the method minus without. Here it is the mean difference "
+    "of two variants, paired over training seeds. Its interval covers sampling noise of both sides and training noise: "
+    "Student's interval over several seeds; with one seed, the known spread of the same difference or of its rows. "
+    "Reproduced: the interval excludes zero, and the printed difference, itself one draw with the same noise, agrees; "
+    "in sign, smaller or larger: only the sign agrees; undecided: the interval holds zero, and the printed difference "
+    "agrees; not reproduced: it holds zero, and the printed difference does not agree; reversed: the other sign."
 )
 ABSENT = "–"
 
@@ -243,6 +251,57 @@ def settings(row: Row) -> Table:
     return Table(["setting", "published", "here", "effect", "why"], lines)
 
 
+# -- claims ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClaimLine:
+    """One row of the table of claims."""
+
+    claim: ClaimVerdict
+    metric: str
+    printed: str
+    here: str
+    """Difference and interval."""
+    against: str
+    """The same minus the printed one."""
+    status: str
+
+    @property
+    def text(self) -> str:
+        """As a sentence."""
+        who = f"{self.claim.what} ({self.claim.source})" if self.claim.source else self.claim.what
+        printed = f"{self.printed} {self.metric} printed; " if self.claim.printed else f"{self.metric} "
+        of = f" ({self.claim.ratio:.2f} of the printed change)" if self.claim.ratio is not None else ""
+        return f"{who}: {printed}here {self.here}: {self.status}{of}"
+
+    @property
+    def remarks(self) -> list[str]:
+        """Caution, reasons and notes."""
+        claim = self.claim
+        return [*filter(None, [claim.caution]), *claim.reasons, *claim.notes]
+
+
+def claim_lines(report: Report) -> list[ClaimLine]:
+    """What each method changes here, and what was printed."""
+    return [_claim_line(claim) for claim in report.claims]
+
+
+def _claim_line(claim: ClaimVerdict) -> ClaimLine:
+    metric = BY_METRIC[claim.metric]
+    printed = ABSENT if claim.printed is None else claim.printed.replace("-", "−")
+    status = claim.status + (CAUTION if claim.caution else "")
+    numbers = [(claim.difference, claim.interval), (claim.against, claim.against_interval)]
+    here, against = (_with_its_interval(value, interval, metric.digits) for value, interval in numbers)
+    return ClaimLine(claim, metric.title, printed, here, against, status)
+
+
+def _with_its_interval(value: float | None, interval: Interval | None, digits: int) -> str:
+    if value is None:
+        return ABSENT
+    return " ".join(around(value, interval)) if interval else f"{signed(value, digits)} (interval not known)"
+
+
 # -- numbers of every tool, comparisons, costs ----------------------------------------------------------------------
 
 
@@ -355,4 +414,5 @@ def terminal_summary(report: Report) -> str:
         if len(row.curve) > 1:
             points = ", ".join(f"{p.fid:.2f} at step {p.step} ({p.images} images)" for p in row.curve)
             remarks.append(f"{row.variant}: FID {points}")
-    return "\n".join(["", text_table(header, lines), "", *remarks])
+    claims = [f"{line.text} [{line.claim.variant} minus {line.claim.baseline}]" for line in claim_lines(report)]
+    return "\n".join(["", text_table(header, lines), "", *claims, *([""] if claims else []), *remarks])

@@ -73,6 +73,20 @@ def test_a_bundle_of_a_run_verifies_anywhere(run: Path, tmp_path: Path) -> None:
     assert "not re-derived: the samples" in text
 
 
+def test_another_claim_is_found_out(run: Path, tmp_path: Path) -> None:
+    make_bundle(run, tmp_path / "b.zip", samples=False)
+
+    def change(members: dict[str, bytes]) -> None:
+        report = json.loads(members["run/report/report.json"])
+        report["claims"][0]["difference"] -= 1
+        members["run/report/report.json"] = json.dumps(report).encode()
+        rehashed(members)
+
+    text, code = verify_bundle(rewritten(tmp_path / "b.zip", change))
+    assert "WRONG: claims of the report" in text
+    assert code == 1
+
+
 def test_the_default_place_is_beside_the_run(run: Path) -> None:
     make_bundle(run, None, samples=False)
     assert verify_bundle(run.with_suffix(".zip"))[1] == 3
@@ -201,7 +215,10 @@ def test_a_bundle_without_rows_proves_nothing(run: Path, tmp_path: Path) -> None
     make_bundle(run, tmp_path / "b.zip", samples=False)
 
     def change(members: dict[str, bytes]) -> None:
-        for name, keys in (("plan.json", ("runs", "stages")), ("report/report.json", ("rows", "comparisons"))):
+        for name, keys in (
+            ("plan.json", ("runs", "stages")),
+            ("report/report.json", ("rows", "claims", "comparisons")),
+        ):
             document = json.loads(members[f"run/{name}"]) | {key: [] for key in keys}
             members[f"run/{name}"] = json.dumps(document).encode()
         rehashed(members)

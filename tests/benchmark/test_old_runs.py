@@ -63,7 +63,7 @@ def test_every_format_of_an_old_run_and_of_its_report_alone(old: Path, alone: Pa
     for run in (alone, old):
         text = show_report(run, format)
         assert all(name in text for name in ("sra-seed1", "not comparable"))
-    assert json.loads(show_report(old, "json"))["schema"] == 3
+    assert json.loads(show_report(old, "json"))["schema"] == 4
 
 
 def test_check_and_diff_of_an_old_run(old: Path, alone: Path) -> None:
