@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli.options import ManifestPath, Only, Out, RunDir, Set, Smoke, folder, request
+from benchmark.cli.options import AcceptMoved, ManifestPath, Only, Out, RunDir, Set, Smoke, folder, request
 from benchmark.machine.environment import GRACE_SECONDS, MASTER_PORT, PATIENCE_SECONDS
 from sra.common.errors import UserError, expected
 
@@ -71,12 +71,13 @@ def submit(
         ),
     ] = None,
     smoke: Smoke = False,
+    accept_moved: AcceptMoved = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the jobs and their scripts, and stop.")] = False,
 ) -> None:
     """Submit every stage that is not done to a cluster; the same command again continues."""
     from benchmark.commands.submit import submit as submit_jobs
 
-    asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes)
+    asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes, accept_moved=accept_moved)
     typer.echo(submit_jobs(asked, executor=executor.value, site=site, dry_run=dry_run))
 
 

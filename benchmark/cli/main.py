@@ -15,7 +15,7 @@ from benchmark import __version__
 from benchmark.cli.cluster import cluster_app, render_app
 from benchmark.cli.images import images_app
 from benchmark.cli.jobs import jobs_app, latents_app
-from benchmark.cli.options import Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke, request
+from benchmark.cli.options import AcceptMoved, Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke, request
 from benchmark.plan.request import RunRequest
 from sra.common.errors import BAD_INPUT, STOPPED, UserError, disk_trouble
 
@@ -115,11 +115,21 @@ def run(
     processes: Processes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     smoke: Smoke = False,
+    accept_moved: AcceptMoved = False,
     executor: On = Backend.local,
     containers: InContainer = None,
 ) -> None:
     """Prepare, train, sample, score and report; the same command again continues."""
-    asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes, until=until.value)
+    asked = request(
+        manifest,
+        out,
+        overrides,
+        variant,
+        smoke=smoke,
+        processes=processes,
+        until=until.value,
+        accept_moved=accept_moved,
+    )
     if dry_run:
         _show_plan(asked, executor, containers, as_json=False)
         return
@@ -138,11 +148,12 @@ def plan(
     processes: Processes = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     smoke: Smoke = False,
+    accept_moved: AcceptMoved = False,
     executor: On = Backend.local,
     containers: InContainer = None,
 ) -> None:
     """Show which stages are done or will run and why, outputs, GPU hours, memory and disk space; runs nothing."""
-    asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes)
+    asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes, accept_moved=accept_moved)
     _show_plan(asked, executor, containers, as_json=as_json)
 
 

@@ -28,6 +28,10 @@ RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Scale down to digits on a CPU; default --out: runs/NAME-smoke.")]
 Only = Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant (repeatable).")]
+AcceptMoved = Annotated[
+    bool,
+    typer.Option("--accept-moved", help="Take moved or touched inputs of finished stages of 0.1.0 for the same."),
+]
 Processes = Annotated[
     int | None, typer.Option("--processes", metavar="N", help="For training and sampling; default: one per GPU, or 1.")
 ]
@@ -42,6 +46,7 @@ def request(
     smoke: bool,
     processes: int | None = None,
     until: str = "report",
+    accept_moved: bool = False,
 ) -> RunRequest:
     """The request of a command that takes a manifest."""
     return RunRequest(
@@ -52,5 +57,6 @@ def request(
         smoke=smoke,
         processes=processes,
         until=until,
+        accept_moved=accept_moved,
         command="sra-bench " + shlex.join(sys.argv[1:]),
     )

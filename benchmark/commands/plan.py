@@ -45,7 +45,8 @@ class PlanRow(_Record):
     def of(cls, stage: Stage, directory: RunDirectory, table: Table, processes: int) -> PlanRow:
         """The row of a stage."""
         state, why = state_of(stage, directory)
-        cost = stage.kind.cost(stage.job, stage.step, table, processes)
+        rest = stage.step if stage.step is None or state == "done" else max(0, stage.step - stage.resume_step)
+        cost = stage.kind.cost(stage.job, rest, table, processes)
         return cls(
             stage=stage.name,
             kind=stage.kind.name,

@@ -12,7 +12,7 @@ from types import FrameType
 from benchmark.commands.run import write_reports
 from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.plan.plan import Plan, state_of
-from benchmark.plan.run_directory import RunDirectory, is_done, read_json
+from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.saved_plan import record_session, require_plan
 from benchmark.plan.stages import REPORT, Stage, label_of
 from benchmark.run.executor import SINGLE_NODE, Local, Node, command_of
@@ -70,7 +70,7 @@ def _work(names: Sequence[str], session: Session, node: Node) -> str:
         return _follow(stages, session, node)
     directory.workers.mkdir(exist_ok=True)
     with directory.locked([stage.key for stage in stages], patient=True) as lock:
-        if not all(is_done(stage.directory, stage.key) for stage in stages):
+        if not all(stage.is_done for stage in stages):
             record_session(plan, directory, stages[0])
         session = dataclasses.replace(session, lock=lock)
         part = dataclasses.replace(plan, stages=tuple(stages))
@@ -115,7 +115,7 @@ def _await(stages: list[Stage]) -> None:
     """
     deadline = time.monotonic() + FOLLOW_SECONDS
     for stage in stages:
-        while (read_json(stage.directory / "stage.json") or {}).get("key") != stage.key:
+        while not stage.is_recorded():
             if time.monotonic() > deadline:
                 raise StageError(f"stage {stage.name}: rank 0 has not begun within {FOLLOW_SECONDS:.0f} s")
             time.sleep(0.5)
@@ -147,4 +147,4 @@ def await_stages(root: Path, names: Sequence[str], timeout: float) -> str:
 
 def _is_over(stage: Stage) -> bool:
     """Whether a stage is done, or its tool could not run: the report says so, and the job has ended."""
-    return is_done(stage.directory, stage.key) or stage.error is not None
+    return stage.is_done or stage.error is not None

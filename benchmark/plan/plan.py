@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmark.assets.catalogue import located, weights_of
 from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig
 from benchmark.plan.counts import image_count
-from benchmark.plan.run_directory import RunDirectory, fingerprint, is_done, key_of, read_json
-from benchmark.plan.stages import EXTRACTOR_TOOLS, SCORE, STAGE_KINDS, Inputs, Job, ScoreJob, Stage, kind_of
-from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
+from benchmark.plan.inputs import Place, difference, examine
+from benchmark.plan.run_directory import RunDirectory, damaged_outputs, key_of
+from benchmark.plan.stages import (
+    EXTRACTOR_TOOLS,
+    SCORE,
+    STAGE_KINDS,
+    Inputs,
+    Job,
+    ScoreJob,
+    Stage,
+    StageKind,
+    kind_of,
+    read_record,
+    weights_name,
+)
+from sra.config import ConfigError, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, from_plain, to_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,57 +39,205 @@ class Plan:
     """Missing inputs: `run` refuses them, `plan` lists them."""
 
 
+Form = Literal["now", "before"]
+"""`before`: keys of version 0.1.0, in which an input was its place, size and time."""
+
+
+@dataclass(frozen=True)
+class _Either:
+    """A part of a key that version 0.1.0 had otherwise."""
+
+    now: Any
+    before: Any
+
+
+def _in_form(facts: Any, form: Form) -> Any:
+    if isinstance(facts, (Place, _Either)):
+        return getattr(facts, form)
+    if isinstance(facts, dict):
+        return {name: _in_form(value, form) for name, value in facts.items()}
+    return [_in_form(value, form) for value in facts] if isinstance(facts, (list, tuple)) else facts
+
+
+def _places_in(facts: Any) -> Iterator[Place]:
+    if isinstance(facts, Place):
+        yield facts
+    elif isinstance(facts, (dict, list, tuple)):
+        for value in facts.values() if isinstance(facts, dict) else facts:
+            yield from _places_in(value)
+
+
+Facts = Callable[[dict[str, Any]], Any]
+"""From a job's settings to everything that its outputs depend on."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A stage that an earlier run has begun."""
+
+    directory: Path
+    document: dict[str, Any]
+    """Its `stage.json`."""
+
+    @property
+    def key(self) -> str:
+        return str(self.document.get("key"))
+
+    @property
+    def identity(self) -> str | None:
+        """None: version 0.1.0 began it."""
+        return self.document.get("identity")
+
+
 class _Planner:
     """Collects stages, one for each key: variants share those with equal settings and inputs."""
 
-    def __init__(self, directory: RunDirectory, smoke: bool) -> None:
-        self.directory, self.smoke = directory, smoke
+    def __init__(self, directory: RunDirectory, smoke: bool, accept_moved: bool) -> None:
+        self.directory, self.smoke, self.accept_moved = directory, smoke, accept_moved
         self.stages: dict[str, Stage] = {}
+        self.places: dict[str, Place] = {}
         self.absent: list[str] = []
+        documents = {path.parent: read_record(path.parent) for path in sorted(directory.stages.glob("*/stage.json"))}
+        self.begun = [_Begun(folder, document) for folder, document in documents.items() if document]
 
     def add(
         self,
         name: str,
-        facts: Any,
+        facts: Facts,
         job: Job,
         *,
         inputs: Inputs | None = None,
         variant: str,
         step: int | None = None,
     ) -> Stage:
-        """The stage for a job: a new one, or one with equal facts that another variant has added."""
+        """The stage for a job: a new one, one that was begun, or one with the same key that another variant has added.
+
+        A stage that was begun is continued if it computes the same, even if settings that change no result differ: then
+        it keeps the key of its first settings.
+        """
         kind = kind_of(job)
-        key = key_of([kind.name, kind.version, facts])
-        known = self.stages.get(key)
-        others = known.variants if known else ()
+        whole = facts(_settings(job))
         stage = Stage(
-            name=known.name if known else name,
-            key=key,
-            directory=known.directory if known else self.directory.stages / f"{name}-{key[:8]}",
+            name=name,
+            key=_hash(kind, whole),
+            identity=_hash(kind, facts(_settings(job, without=kind.free(job)))),
+            directory=self.directory.stages,
             job=job,
             inputs=inputs or Inputs(),
-            variants=others if variant in others else (*others, variant),
+            contents=tuple(_places_in(whole)),
+            variants=(variant,),
             step=step,
             smoke=self.smoke,
         )
-        self.stages[key] = stage
+        begun = self._find(stage, facts)
+        if begun:
+            job = kind.continued(job, begun.document.get("config", {}))
+            stage = dataclasses.replace(stage, key=begun.key, directory=begun.directory, job=job)
+        else:
+            stage = dataclasses.replace(stage, directory=self.directory.stages / f"{name}-{stage.key[:8]}")
+        if known := self.stages.get(stage.key):
+            job, step = kind.merged((known.job, known.step), (stage.job, step))
+            variants = tuple(dict.fromkeys((*known.variants, variant)))
+            stage = dataclasses.replace(known, job=job, step=step, variants=variants)
+        self.stages[stage.key] = stage
         return stage
 
-    def place(self, path: str) -> list[Any]:
-        """Fingerprint of an input; notes it as absent if it is missing."""
-        identity = fingerprint(path)
-        if identity[-1] == "absent" and path not in self.absent:
+    def _find(self, stage: Stage, facts: Facts) -> _Begun | None:
+        """The begun stage that computes the same; of several the one with the same settings, or the most advanced."""
+        of_kind = [begun for begun in self.begun if begun.document.get("kind") == stage.kind.name]
+        found = [begun for begun in of_kind if self._is_same(begun, stage, facts)]
+
+        def rank(begun: _Begun) -> tuple[bool, bool, int]:
+            there = dataclasses.replace(stage, key=begun.key, directory=begun.directory)
+            same_settings = begun.key == stage.key or not _changes(begun.document, stage)
+            return same_settings, there.is_done, there.resume_step
+
+        return max(found, key=rank, default=None)
+
+    def _is_same(self, begun: _Begun, stage: Stage, facts: Facts) -> bool:
+        if begun.identity or begun.key == stage.key:
+            return stage.identity == begun.identity or stage.key == begun.key
+        # With the begun stage's own values of what changes no result, its key must come out.
+        section = begun.document.get("config", {}).get(stage.kind.name)
+        own = {n: v for n, v in section.items() if n in stage.free} if isinstance(section, dict) else {}
+        if begun.key == _hash(stage.kind, facts(_settings(stage.job, own)), "before"):
+            return True
+        return self.accept_moved and begun.document.get("name") == stage.name and _is_equal_but_for_places(begun, stage)
+
+    def place(self, path: str, *, optional: bool = False) -> Place:
+        """Identity of an input; each is looked at once, and noted as absent if it is needed and missing."""
+        if path not in self.places:
+            self.places[path] = examine(path)
+        place = self.places[path]
+        if place.now[-1] == "absent" and path not in self.absent and not optional:
             self.absent.append(path)
-        return identity
+        return place
 
 
-def make_plan(loaded: Loaded, directory: RunDirectory) -> Plan:
+def _hash(kind: StageKind[Any], facts: Any, form: Form = "now") -> str:
+    return key_of([kind.name, kind.version, _in_form(facts, form)])
+
+
+def _settings(job: Job, own: dict[str, Any] | None = None, without: Collection[str] = ()) -> dict[str, Any]:
+    """Settings of a job as they enter its key: a codec's folder by what it holds.
+
+    Args:
+        job: of a stage.
+        own: values that replace those of the section of its kind.
+        without: keys of that section to leave out.
+    """
+    plain: dict[str, Any] = to_plain(job)
+    section = kind_of(job).name
+    if section in plain:
+        plain[section] = {n: v for n, v in {**plain[section], **(own or {})}.items() if n not in without}
+    path = plain.get("codec", {}).get("path")
+    if path and not path.startswith("embedded:") and not is_hub_id(path):
+        plain["codec"]["path"] = _Either(now=None, before=path)
+    return plain
+
+
+PLACES = {"data.images", "data.latents", "codec.path", "checkpoint", "reference", "graph"}
+"""Settings that are places of inputs."""
+
+
+def _is_equal_but_for_places(begun: _Begun, stage: Stage) -> bool:
+    """Whether a begun stage has the same settings and reads the same stages, wherever its other inputs lay."""
+    try:
+        job = from_plain(stage.kind.job, upgraded_settings(begun.document))
+    except ConfigError:
+        return False
+    same_settings = _flat_without_places(job) == _flat_without_places(stage.job)
+    return same_settings and _outputs_read(begun.document) == _outputs_in(stage.places)
+
+
+def _outputs_read(document: dict[str, Any]) -> set[str]:
+    """Outputs of other stages that a stage read, by its `stage.json`."""
+    values = [*document.get("inputs", {}).values(), *_flat(upgraded_settings(document)).values()]
+    return _outputs_in([value for value in values if isinstance(value, str)])
+
+
+def _flat_without_places(job: Job) -> dict[str, Any]:
+    ignored = PLACES | {f"{kind_of(job).name}.{name}" for name in kind_of(job).free(job)}
+    return {name: value for name, value in _flat(to_plain(job)).items() if name not in ignored}
+
+
+def _outputs_in(places: Collection[str | None]) -> set[str]:
+    """Outputs of stages among some places, relative to the folder of all stages."""
+    return {place.split("/stages/")[-1] for place in places if place and "/stages/" in place}
+
+
+def make_plan(loaded: Loaded, directory: RunDirectory, *, accept_moved: bool = False) -> Plan:
     """List every stage that the runs of a manifest need.
+
+    Args:
+        loaded: the manifest.
+        directory: of the run; what was begun there is continued.
+        accept_moved: take inputs of version 0.1.0's stages, known by place and time alone, for the same.
 
     Raises:
         ManifestError: `train.epochs` of a data set of unknown size.
     """
-    planner = _Planner(directory, loaded.smoke)
+    planner = _Planner(directory, loaded.smoke, accept_moved)
     for run in loaded.runs:
         _plan_run(planner, _located(run))
     return Plan(loaded=loaded, stages=in_order(planner.stages.values()), absent=tuple(planner.absent))
@@ -127,7 +288,7 @@ def _given(planner: _Planner, run: Run, place: str) -> tuple[str, Any]:
         return place, planner.place(place)
     images = run.sample.images if run.samples is not None else None
     job = StandInJob(seed=run.seed, codec=run.codec, model=run.model, images=images)
-    stage = planner.add(f"standin-{run.variant}", to_plain(job), job, variant=run.variant)
+    stage = planner.add(f"standin-{run.variant}", lambda settings: settings, job, variant=run.variant)
     return str(stage.directory / stage.outputs[0]), [stage.key]
 
 
@@ -135,7 +296,7 @@ def _images(planner: _Planner, run: Run) -> Stage:
     assert run.data.images is not None
     job = ImagesJob(data=run.data, resolution=run.model.resolution)
     facts = [planner.place(run.data.images), run.data.split, run.data.labels, run.model.resolution]
-    return planner.add("images", facts, job, variant=run.variant)
+    return planner.add("images", lambda _: facts, job, variant=run.variant)
 
 
 def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[int | None, str, Any]]:
@@ -143,10 +304,10 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
     assert run.train is not None
     job = LatentsJob(data=run.data, codec=run.codec, resolution=run.model.resolution, flipped=run.train.flip)
     source = images.key if images else planner.place(str(run.data.latents))
-    codec = [to_plain(run.codec), _codec_identity(planner, run)]
+    codec, dtype, flip = _codec_identity(planner, run), run.data.latent_dtype, run.train.flip
     latents = planner.add(
         "latents",
-        [source, codec, run.data.latent_dtype, run.train.flip],
+        lambda settings: [source, [settings["codec"], codec], dtype, flip],
         job,
         inputs=Inputs(images=str(images.directory) if images else None),
         variant=run.variant,
@@ -155,14 +316,14 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
     total = _total_steps(run)
     stage = planner.add(
         f"train-{run.network}",
-        [latents.key, to_plain(train)],
+        lambda settings: [latents.key, settings],
         train,
         inputs=Inputs(latents=str(latents.directory)),
         variant=run.variant,
         step=total,
     )
     steps = (*run.train.milestones, total)
-    return [(step, str(stage.directory / n), [stage.key, step]) for step, n in zip(steps, stage.outputs, strict=True)]
+    return [(step, str(stage.directory / weights_name(step)), [stage.key, step]) for step in steps]
 
 
 def _total_steps(run: Run) -> int:
@@ -186,7 +347,7 @@ def is_hub_id(place: str) -> bool:
 
 
 def _codec_identity(planner: _Planner, run: Run) -> Any:
-    """Identity of a codec: id and revision on the hub, or fingerprint of a folder."""
+    """Identity of a codec: id and revision on the hub, or what a folder holds."""
     path = run.codec.path
     return [path, run.codec.revision] if is_hub_id(path) else planner.place(path)
 
@@ -200,9 +361,11 @@ def _sample_and_score(
         settings = dataclasses.replace(settings, images=settings.milestone_images)
     settings = dataclasses.replace(settings, milestone_images=None)
     job = SampleJob(seed=settings.seed or 0, codec=run.codec, model=run.model, sample=settings, checkpoint=weights)
-    facts = {**to_plain(job), "checkpoint": identity, "codec_identity": _codec_identity(planner, run)}
+    own = {"checkpoint": identity, "codec_identity": _codec_identity(planner, run)}
     suffix = f"-step{step}" if early else ""
-    sample = planner.add(f"sample-{run.variant}{suffix}", facts, job, variant=run.variant, step=step)
+    sample = planner.add(
+        f"sample-{run.variant}{suffix}", lambda settings: settings | own, job, variant=run.variant, step=step
+    )
     place, count = str(sample.directory / "samples.npz"), settings.images
     _score(planner, run, images, place, sample.key, count=count, step=step, early=early)
 
@@ -230,9 +393,10 @@ def _score(
             extractor=run.score.extractor if tool in EXTRACTOR_TOOLS else None,
             images=count,
         )
+        facts = [identity, tool, reference_identity, graph_identity, *_network_of(planner, run.score, tool)]
         planner.add(
             f"score-{tool}-{run.variant}{suffix}",
-            [identity, tool, reference_identity, graph_identity, *_network_of(run.score, tool)],
+            lambda _, facts=facts: facts,  # type: ignore[misc]
             job,
             inputs=Inputs(samples=samples),
             variant=run.variant,
@@ -240,14 +404,14 @@ def _score(
         )
 
 
-def _network_of(score: ScoreConfig, tool: str) -> list[Any]:
+def _network_of(planner: _Planner, score: ScoreConfig, tool: str) -> list[Any]:
     """What else than the graph determines a tool's network: its own weights, if they exist."""
     if tool not in EXTRACTOR_TOOLS:
         return []
     if score.extractor == "graph":
         return ["graph"]
     own = not score.graph.startswith("embedded:")
-    return [fingerprint(str(path)) for path in weights_of(tool)] if own else []
+    return [planner.place(str(path), optional=True) for path in weights_of(tool)] if own else []
 
 
 def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, Any]:
@@ -258,30 +422,53 @@ def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, 
 
 def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:
     """Return (`done` or `to run`, why)."""
-    if is_done(stage.directory, stage.key):
-        return "done", "finished with these settings"
-    if (stage.directory / "done.json").is_file():
+    document = read_record(stage.directory)
+    changes = _changes(document, stage) if document else []
+    if stage.is_done:
+        return "done", f"finished; no new run for {_shown(changes)}" if changes else "finished with these settings"
+    if damaged_outputs(stage.directory, stage.outputs):
         return "to run", "its outputs are missing or damaged"
-    if (stage.directory / "stage.json").is_file():
-        return "to run", "started, not finished: continues"
-    changed = _changed(stage, directory)
-    return "to run", changed or "new"
+    if document:
+        prefix = f"{_shown(changes)}: " if changes else "started, not finished: "
+        return "to run", prefix + stage.how_it_continues
+    return "to run", _changed(stage, directory) or "new"
 
 
 def _changed(stage: Stage, directory: RunDirectory) -> str | None:
-    """Settings that differ from the last stage of the same name; None if there is none."""
+    """What differs from the last stage of the same name; None if there is none."""
     earlier = sorted(directory.stages.glob(f"{stage.name}-????????/stage.json"), key=lambda p: p.stat().st_mtime)
-    document = read_json(earlier[-1]) if earlier else None
+    document = read_record(earlier[-1].parent) if earlier else None
     if document is None:
         return None
+    free = tuple(f"{stage.kind.name}.{name} " for name in stage.free)
+    changes = [change for change in _changes(document, stage) if not change.startswith(free)]
+    return f"changed: {_shown(changes) or _changed_input(document, stage, directory)}"
+
+
+def _changes(document: dict[str, Any], stage: Stage) -> list[str]:
+    """Settings that differ from those in a `stage.json`; inputs are compared by what they hold."""
     before, after = _flat(upgraded_settings(document)), _flat(to_plain(stage.job))
+    examined = {place.path for place in stage.contents}
     # Paths in the run directory differ after a move, and with every change of an earlier stage.
     names = sorted((before.keys() | after.keys()) - {"checkpoint", "reference"})
-    names = [name for name in names if before.get(name) != after.get(name)]
-    if not names:
-        return "changed: an input"
-    shown = ", ".join(f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names[:3])
-    return f"changed: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    names = [name for name in names if name not in PLACES or after.get(name) not in examined]
+    return [f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names if before.get(n) != after.get(n)]
+
+
+def _shown(changes: list[str]) -> str:
+    return ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
+
+
+def _changed_input(document: dict[str, Any], stage: Stage, directory: RunDirectory) -> str:
+    """The first input with other content than in a `stage.json`, and which of its files differ."""
+    for (_, before), place in zip(document.get("contents", ()), stage.contents, strict=False):
+        if before != place.now:
+            found = difference(directory.root, before, place)
+            return f"{place.path}" + (f": {found}" if found else "")
+    given = any(not place.path.startswith("embedded:") for place in stage.contents)
+    if not document.get("identity") and given and _outputs_read(document) == _outputs_in(stage.places):
+        return "an input, which version 0.1.0 knew by place and time alone (--accept-moved takes it for the same)"
+    return "what an earlier stage makes"
 
 
 def upgraded_settings(document: dict[str, Any]) -> dict[str, Any]:

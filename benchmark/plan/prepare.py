@@ -11,10 +11,12 @@ from benchmark.machine.gpus import visible_gpus
 from benchmark.manifest.schema import Loaded, ManifestError, load
 from benchmark.manifest.smoke_form import DIGITS, scaled
 from benchmark.plan.counts import image_count
+from benchmark.plan.inputs import record_inputs
 from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.request import RunRequest
-from benchmark.plan.run_directory import RunDirectory
+from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import resolved_manifest, save_plan
+from benchmark.plan.stages import read_record
 from benchmark.published.registry import load_registry
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import write_bytes
@@ -61,7 +63,7 @@ def prepare(request: RunRequest, remote_processes: int | None = None) -> Prepare
     _check_embedded(loaded)
     _check_codecs(loaded)
     _check_references_and_graphs(loaded)
-    return Prepared(make_plan(loaded, directory), directory, processes)
+    return Prepared(make_plan(loaded, directory, accept_moved=request.accept_moved), directory, processes)
 
 
 def processes_for(requested: int | None) -> int:
@@ -163,6 +165,12 @@ def register(plan: Plan, directory: RunDirectory, command: str) -> None:
     """
     write_bytes(directory.root / "manifest.resolved.yaml", resolved_manifest(plan.loaded).encode())
     save_plan(plan, directory, command)
+    record_inputs(directory.root, {place.path: place for stage in plan.stages for place in stage.contents}.values())
+    for stage in plan.stages:
+        # From now on, stages of version 0.1.0 are recognised by what their inputs hold, too.
+        document = read_record(stage.directory)
+        if document and document.get("key") == stage.key and not document.get("identity"):
+            write_json(stage.directory / "stage.json", document | stage.origin)
     if not plan.loaded.smoke and not plan.absent:
         pins = Pins(folder())
         for asset in used_by([place for run in plan.loaded.runs for place in run.places], []):

@@ -23,5 +23,7 @@ class RunRequest:
     """Processes of training and sampling; None: one per GPU, or 1."""
     until: str = "report"
     """Last kind of stage to run, or `report`."""
+    accept_moved: bool = False
+    """Take inputs of stages of version 0.1.0, known by place and time alone, for the same."""
     command: str = "sra-bench run"
     """Command line, for the report."""

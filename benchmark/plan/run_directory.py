@@ -27,10 +27,9 @@ from typing import IO, Any
 import psutil
 
 from sra.common.files import read_json, write_json
-from sra.common.listing import is_junk
 from sra.config import UserError
 
-__all__ = ["RunDirectory", "fingerprint", "key_of", "read_json", "write_json"]
+__all__ = ["RunDirectory", "key_of", "read_json", "write_json"]
 
 
 LOCK_WAIT_SECONDS = 120.0
@@ -49,33 +48,6 @@ def key_of(document: Any) -> str:
     """First 16 hexadecimal digits of the SHA-256 of the canonical JSON form."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def fingerprint(place: str) -> list[Any]:
-    """A cheap identity of an input: size and time of a file, the entries of a folder; `absent` if it does not exist.
-
-    Reading 1.3 million images to plan a run would take longer than the plan is worth; content hashes are taken
-    when a stage reads its input anyway.
-    """
-    if place.startswith("embedded:"):
-        return [place]
-    path = Path(place)
-    if path.is_file():
-        status = path.stat()
-        return [str(path.resolve()), status.st_size, status.st_mtime_ns]
-    if path.is_dir():
-        entries = sorted((e.name, _entry_identity(e)) for e in os.scandir(path) if not is_junk(e.name))
-        return [str(path.resolve()), key_of(entries)]
-    return [place, "absent"]
-
-
-def _entry_identity(entry: os.DirEntry[str]) -> int | None:
-    """Time of a folder or size of a file; None for a link that leads nowhere, which the stage that reads it refuses."""
-    try:
-        status = entry.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns if entry.is_dir() else status.st_size
 
 
 def _mapped(document: Any, change: Callable[[str], str]) -> Any:
@@ -239,13 +211,28 @@ def outputs_of(directory: Path, names: tuple[str, ...]) -> dict[str, int]:
     return {name: (directory / name).stat().st_size for name in names}
 
 
-def is_done(directory: Path, key: str) -> bool:
-    """Whether a stage finished with this key and its outputs still have their recorded sizes."""
+def is_done(directory: Path, key: str, outputs: Sequence[str] | None = None) -> bool:
+    """Whether a stage finished with this key and its outputs are there, with their recorded sizes.
+
+    Args:
+        directory: of the stage.
+        key: of the stage.
+        outputs: what must be there; None: what it wrote.
+    """
     done = read_json(directory / "done.json")
     if done is None or done.get("key") != key:
         return False
-    outputs: dict[str, int] = done.get("outputs", {})
-    return all((directory / n).is_file() and (directory / n).stat().st_size == s for n, s in outputs.items())
+    recorded = done.get("outputs", {})
+    names = recorded if outputs is None else outputs
+    return not damaged_outputs(directory, names) and all((directory / name).is_file() for name in names)
+
+
+def damaged_outputs(directory: Path, names: Iterable[str]) -> list[str]:
+    """Outputs of a finished stage that are missing or have another size than was recorded."""
+    recorded: dict[str, int] = (read_json(directory / "done.json") or {}).get("outputs", {})
+    sizes = {name: recorded[name] for name in names if name in recorded}
+    files = {name: directory / name for name in sizes}
+    return [n for n, file in files.items() if not file.is_file() or file.stat().st_size != sizes[n]]
 
 
 def is_reported(directory: RunDirectory, stages: Iterable[Path]) -> bool:

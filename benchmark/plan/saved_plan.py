@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from benchmark.assets.catalogue import recorded_hashes
 from benchmark.machine import provenance
 from benchmark.manifest.schema import Loaded, Run
+from benchmark.plan.inputs import Place
 from benchmark.plan.plan import Plan, upgraded_settings
 from benchmark.plan.run_directory import RunDirectory, read_json, write_json
 from benchmark.plan.stages import STAGE_KINDS, Inputs, Stage
@@ -32,7 +33,7 @@ def resolved_manifest(loaded: Loaded) -> str:
     return loaded.resolved_yaml() + (shown if allowances else "")
 
 
-_SHARED_FIELDS = ("name", "key", "inputs", "variants", "step", "smoke")
+_SHARED_FIELDS = ("name", "key", "identity", "inputs", "variants", "step", "smoke")
 """Fields that a stage and its record have in common."""
 
 
@@ -52,18 +53,24 @@ class SavedStage(BaseModel):
     variants: tuple[str, ...]
     step: int | None
     smoke: bool
+    identity: str = ""
+    contents: tuple[tuple[str, list[str]], ...] = ()
+    """Path and identity of each input from outside of the run."""
 
     @classmethod
     def of(cls, stage: Stage) -> Self:
         """The record of a stage."""
         shared = {name: getattr(stage, name) for name in _SHARED_FIELDS}
-        return cls(kind=stage.kind.name, directory=stage.directory.name, job=to_plain(stage.job), **shared)
+        contents = tuple((place.path, place.now) for place in stage.contents)
+        job = to_plain(stage.job)
+        return cls(kind=stage.kind.name, directory=stage.directory.name, job=job, contents=contents, **shared)
 
     def stage(self, directory: RunDirectory) -> Stage:
         """The stage, with the current path of its run directory."""
         shared = {name: getattr(self, name) for name in _SHARED_FIELDS}
         job = from_plain(STAGE_KINDS[self.kind].job, self.job)
-        return Stage(directory=directory.stages / self.directory, job=job, **shared)
+        contents = tuple(Place(path=path, now=now, files={}) for path, now in self.contents)
+        return Stage(directory=directory.stages / self.directory, job=job, contents=contents, **shared)
 
 
 class SavedPlan(BaseModel):
@@ -85,7 +92,7 @@ class SavedPlan(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _upgrade(cls, document: Any) -> Any:
-        """Schema 2 has absolute paths; schema 1, too, and the settings of scoring among the inputs."""
+        """Schema 2 has absolute paths and no identities; schema 1 has the settings of scoring among the inputs, too."""
         if not isinstance(document, dict) or document.get("schema") not in (1, 2):
             return document
         if document["schema"] == 2:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -18,9 +19,10 @@ from benchmark.plan.counts import (
     parameters,
     weights_bytes,
 )
-from benchmark.plan.run_directory import RunDirectory, read_json
+from benchmark.plan.inputs import Place
+from benchmark.plan.run_directory import RunDirectory, is_done, read_json
 from evaluator.tools import TOOL_MODULES
-from sra.config import ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
+from sra.config import RESUMABLE_KEYS, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
 PROTOCOL_TOOLS = ("adm", "adm-torch")
 """Tools of the ADM protocol: they cache features and draw views."""
@@ -86,6 +88,8 @@ class StageKind(ABC, Generic[J]):
     job_module: str
     """Python module that is run."""
     fixed_outputs: tuple[str, ...] = ()
+    separate_outputs: str = "none"
+    """Folder of outputs that are made again one by one if they are lost; others only with all outputs."""
 
     def module(self, job: J) -> str:  # noqa: ARG002
         """Python module that is run."""
@@ -125,6 +129,26 @@ class StageKind(ABC, Generic[J]):
             arguments += ["--processes", str(processes)]
         return [*arguments, "--out", *(str(stage.directory) for stage in stages)]
 
+    def free(self, job: J) -> tuple[str, ...]:  # noqa: ARG002
+        """Keys of the section named as the kind that change no result: a stage that was begun goes on with others."""
+        return ()
+
+    def continued(self, job: J, begun: dict[str, Any]) -> J:  # noqa: ARG002
+        """The job with what cannot change any more in a stage that was begun with other settings."""
+        return job
+
+    def merged(self, one: tuple[J, int | None], other: tuple[J, int | None]) -> tuple[J, int | None]:  # noqa: ARG002
+        """Job and last step that serve two variants which share a stage."""
+        return one
+
+    def resume_step(self, directory: Path, job: J, step: int | None) -> int:  # noqa: ARG002
+        """Optimizer step from which the job continues."""
+        return 0
+
+    def how_it_continues(self, directory: Path, job: J, step: int | None) -> str:  # noqa: ARG002
+        """What the job does with what is in its directory, in words."""
+        return "continues"
+
     def error(self, directory: Path) -> str | None:  # noqa: ARG002
         """Why a stage that ended normally has no result and must run again."""
         return None
@@ -158,11 +182,49 @@ class _Latents(StageKind[LatentsJob]):
         return cost.estimate_latents(job, table)
 
 
+def weights_name(step: int | None) -> str:
+    """Weights after a step of training, relative to the stage's directory."""
+    return f"weights/step-{step:08d}.safetensors"
+
+
 class _Train(StageKind[TrainJob]):
     name, job, job_module, distributed = "train", TrainJob, "sra.training.train", True
+    separate_outputs = "weights"
 
     def outputs(self, job: TrainJob, step: int | None) -> tuple[str, ...]:
-        return tuple(f"weights/step-{step:08d}.safetensors" for step in (*job.train.milestones, step))
+        return tuple(weights_name(step) for step in (*job.train.milestones, step))
+
+    def free(self, job: TrainJob) -> tuple[str, ...]:  # noqa: ARG002
+        return RESUMABLE_KEYS
+
+    def merged(
+        self, one: tuple[TrainJob, int | None], other: tuple[TrainJob, int | None]
+    ) -> tuple[TrainJob, int | None]:
+        """The longer training, with the weights of both."""
+        (job, last), (shorter, end) = sorted((one, other), key=lambda pair: -(pair[1] or 0))
+        steps = {*job.train.milestones, *shorter.train.milestones, end} - {last, None}
+        train = dataclasses.replace(job.train, milestones=tuple(sorted(step for step in steps if step)))
+        return dataclasses.replace(job, train=train), last
+
+    def resume_step(self, directory: Path, job: TrainJob, step: int | None) -> int:
+        missing = self._missing(directory, job, step)
+        return max((s for s in self._checkpoints(directory) if not missing or s <= missing[0]), default=0)
+
+    def how_it_continues(self, directory: Path, job: TrainJob, step: int | None) -> str:
+        start, newest = self.resume_step(directory, job, step), max(self._checkpoints(directory), default=0)
+        if start < newest:
+            first = self._missing(directory, job, step)[0]
+            return f"the weights of step {first} are not there: trains again from step {start}"
+        return f"continues from step {start}"
+
+    def _missing(self, directory: Path, job: TrainJob, step: int | None) -> list[int]:
+        """Steps whose weights are not there."""
+        return [s for s in (*job.train.milestones, step) if s and not (directory / weights_name(s)).is_file()]
+
+    def _checkpoints(self, directory: Path) -> list[int]:
+        return [
+            int(path.name.removeprefix("step-")) for path in (directory / "checkpoints").glob("step-" + "[0-9]" * 8)
+        ]
 
     def places(self, job: TrainJob) -> tuple[str | None, ...]:
         return (job.codec.path,)
@@ -199,6 +261,22 @@ class _Sample(StageKind[SampleJob]):
     name, job, job_module = "sample", SampleJob, "sra.sampling.sample"
     distributed = batched = True
     fixed_outputs = ("samples.npz", "labels.npy", "grid.png")
+    separate_outputs = "png"
+
+    def outputs(self, job: SampleJob, step: int | None) -> tuple[str, ...]:  # noqa: ARG002
+        last = (f"png/{job.sample.images - 1:06d}.png",) if job.sample.png else ()
+        return (*self.fixed_outputs, *last)
+
+    def free(self, job: SampleJob) -> tuple[str, ...]:
+        """The public code's images depend on the batch; others differ by rounding at most."""
+        return ("shard", "png") if job.sample.seeding == "public-code" else ("batch", "shard", "png")
+
+    def continued(self, job: SampleJob, begun: dict[str, Any]) -> SampleJob:
+        """Shards that are there keep their size."""
+        section = begun.get("sample")
+        shard = section.get("shard") if isinstance(section, dict) else None
+        sample = dataclasses.replace(job.sample, shard=shard if isinstance(shard, int) else job.sample.shard)
+        return dataclasses.replace(job, sample=sample)
 
     def places(self, job: SampleJob) -> tuple[str | None, ...]:
         return (job.codec.path, job.checkpoint)
@@ -276,7 +354,7 @@ class Stage:
     name: str
     """As shown, and as in the directory's name."""
     key: str
-    """Hash of everything that the outputs depend on."""
+    """Hash of settings and inputs; a stage that was begun keeps its own when settings change that change no result."""
     directory: Path
     job: Job
     """Settings."""
@@ -287,6 +365,10 @@ class Stage:
     """Optimizer step of the weights that are sampled or scored; of training, the last; None: a given checkpoint."""
     smoke: bool = False
     """Whether it belongs to a smoke run and thus ends within seconds."""
+    identity: str = field(default="", compare=False)
+    """Hash of everything that the outputs depend on."""
+    contents: tuple[Place, ...] = field(default=(), compare=False, repr=False)
+    """What its inputs from outside of the run hold."""
 
     @property
     def kind(self) -> StageKind[Any]:
@@ -302,6 +384,26 @@ class Stage:
     def outputs(self) -> tuple[str, ...]:
         """Files that must exist afterwards, relative to the directory."""
         return self.kind.outputs(self.job, self.step)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has finished and its outputs are there."""
+        return is_done(self.directory, self.key, self.outputs)
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Keys of the section named as the kind that change no result."""
+        return self.kind.free(self.job)
+
+    @property
+    def resume_step(self) -> int:
+        """Optimizer step from which training continues; 0 for other kinds."""
+        return self.kind.resume_step(self.directory, self.job, self.step)
+
+    @property
+    def how_it_continues(self) -> str:
+        """What its job does with what is in its directory, in words."""
+        return self.kind.how_it_continues(self.directory, self.job, self.step)
 
     @property
     def batch(self) -> str:
@@ -321,14 +423,47 @@ class Stage:
 
     def record(self, argv: Sequence[str]) -> dict[str, Any]:
         """`stage.json`: what is run, and with which settings."""
-        plain = {"schema": 2, "kind": self.kind.name, "name": self.name, "key": self.key}
+        plain = {"schema": 3, "kind": self.kind.name, "name": self.name, "key": self.key}
         inputs = {name: place for name, place in to_plain(self.inputs).items() if place is not None}
-        return {**plain, "config": to_plain(self.job), "inputs": inputs, "argv": list(argv)}
+        return {**plain, **self.origin, "config": to_plain(self.job), "inputs": inputs, "argv": list(argv)}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The part of its record that tells whether later settings and inputs are the same."""
+        if not self.identity:  # of a plan that version 0.1.0 saved
+            return {}
+        return {"identity": self.identity, "contents": [[place.path, place.now] for place in self.contents]}
+
+    def is_recorded(self) -> bool:
+        """Whether `stage.json` is that of this job."""
+        document = read_json(self.directory / "stage.json") or {}
+        return document.get("key") == self.key and document.get("config") == to_plain(self.job)
 
     @property
     def error(self) -> str | None:
         """Why it has no result although it ended normally."""
         return self.kind.error(self.directory)
+
+
+RECORD_FIELDS = {
+    "kind": str,
+    "key": str,
+    "name": str,
+    "identity": str,
+    "config": dict,
+    "inputs": dict,
+    "contents": list,
+}
+"""Types in a `stage.json`."""
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """The `stage.json` of a stage that was begun; None where there is none or it is damaged."""
+    document = read_json(directory / "stage.json")
+    if document is None or not all(isinstance(document.get(n, cls()), cls) for n, cls in RECORD_FIELDS.items()):
+        return None
+    pairs = all(isinstance(pair, list) and len(pair) == 2 for pair in document.get("contents", []))
+    return document if pairs else None
 
 
 def label_of(stages: Sequence[Stage]) -> str:

@@ -198,7 +198,7 @@ class _Results:
 
 
 def _row(registry: Registry, results: _Results, session: Session) -> Row:
-    run, scores, log = results.run, results.scores, read_log(results.stages)
+    run, scores, log = results.run, results.scores, read_log(results.stages, results.last)
     grid = results.sample.directory / "grid.png" if results.sample else None
     views = [s.directory / "views" / "nearest.png" for s in results.stages if s.tool and s.step == results.last]
     return Row(

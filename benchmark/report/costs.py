@@ -44,8 +44,8 @@ def read_scores(stage: Stage) -> ScoreRecord | None:
     return score_record.parse(document, str(path)) if document is not None else None
 
 
-def read_log(stages: Sequence[Stage]) -> list[LogLine]:
-    """The training log, oldest step first; empty where nothing was trained."""
+def read_log(stages: Sequence[Stage], last: int | None) -> list[LogLine]:
+    """The training log up to a step, oldest first; empty where nothing was trained."""
     log = next((stage.directory / "log.jsonl" for stage in stages if stage.kind is TRAIN), None)
     if log is None or not log.is_file():
         return []
@@ -54,7 +54,7 @@ def read_log(stages: Sequence[Stage]) -> list[LogLine]:
         # A killed job, or a copy that was cut short, leaves part of a line.
         with contextlib.suppress(ValidationError):
             lines.append(LogLine.model_validate_json(line))
-    return lines
+    return [line for line in lines if last is None or line.step <= last]
 
 
 def cost_of(stages: Sequence[Stage], last: int | None, log: Sequence[LogLine]) -> Cost:

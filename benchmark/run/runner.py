@@ -13,7 +13,7 @@ from typing import IO
 from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.prepare import check_inputs
-from benchmark.plan.run_directory import RunDirectory, is_done, outputs_of, write_json
+from benchmark.plan.run_directory import RunDirectory, damaged_outputs, outputs_of, write_json
 from benchmark.plan.stages import REPORT, STEPS, Stage, label_of
 from benchmark.run.executor import LOCAL, Executor, command_of
 from benchmark.run.heartbeat import RunnerHeartbeat
@@ -71,7 +71,7 @@ def run_plan(plan: Plan, session: Session, until: str = REPORT, heartbeat: Path 
 
 
 def _check_disk(plan: Plan, directory: RunDirectory) -> None:
-    sizes = [stage.disk for stage in plan.stages if not is_done(stage.directory, stage.key)]
+    sizes = [stage.disk for stage in plan.stages if not stage.is_done]
     needed = sum(size.bytes or 0 for size in sizes if not size.is_upper_bound)
     free = shutil.disk_usage(directory.root).free
     if free < needed:
@@ -112,12 +112,12 @@ def _clear(stage: Stage) -> None:
     stage.directory.mkdir(parents=True, exist_ok=True)
     sweep(stage.directory)
     (stage.directory / "failed.json").unlink(missing_ok=True)
-    done = stage.directory / "done.json"
-    if done.is_file():
-        # An output was lost or changed since the stage finished: the job must not take a damaged one for finished.
-        for name in stage.outputs:
-            (stage.directory / name).unlink(missing_ok=True)
-        done.unlink()
+    # An output was lost or changed since the stage finished: the job must not take a damaged one for finished.
+    damaged = damaged_outputs(stage.directory, stage.outputs)
+    separate = all(name.startswith(f"{stage.kind.separate_outputs}/") for name in damaged)
+    for name in damaged if separate else stage.outputs:
+        (stage.directory / name).unlink(missing_ok=True)
+    (stage.directory / "done.json").unlink(missing_ok=True)
 
 
 def _finish(stage: Stage, seconds: float) -> None:
@@ -129,4 +129,4 @@ def _finish(stage: Stage, seconds: float) -> None:
     except FileNotFoundError as error:
         raise StageError(f"stage {stage.name}: ended without its output {error.filename}") from error
     write_json(stage.directory / "done.json", {"key": stage.key, "outputs": outputs, "seconds": round(seconds, 3)})
-    assert is_done(stage.directory, stage.key)
+    assert stage.is_done

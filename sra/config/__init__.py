@@ -47,7 +47,7 @@ from sra.config.model import (
     parse_model_name,
 )
 from sra.config.sampling import SAMPLERS, SampleConfig, check_sampler
-from sra.config.training import EmaConfig, TrainConfig, check_seeds
+from sra.config.training import RESUMABLE_KEYS, EmaConfig, TrainConfig, check_seeds
 
 __all__ = [
     "ALIGNMENTS",
@@ -55,6 +55,7 @@ __all__ = [
     "FAMILIES",
     "GROUP_0_DIVISOR",
     "PUBLIC_DISTANCES",
+    "RESUMABLE_KEYS",
     "SAMPLERS",
     "SIZES",
     "SPLITS",

@@ -37,6 +37,27 @@ def check_seeds(name: str, seeds: Sequence[int]) -> None:
             raise ConfigError(expected(name, "an integer from 0 to 2^63 - 1", seed))
 
 
+RESUMABLE_KEYS = (
+    "steps",
+    "epochs",
+    "accumulate",
+    "milestones",
+    "checkpoint_every",
+    "keep",
+    "keep_every",
+    "log_every",
+    "trackers",
+    "on_nonfinite",
+    "grid_every",
+    "workers",
+    "shard",
+)
+"""Keys that do not change what a step computes: training continues with other values.
+
+No schedule of the rate, the average or an alignment depends on the last step, so that training can be extended.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Training: AdamW at a constant rate, as published for SiT, DiT and SRA."""

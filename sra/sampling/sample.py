@@ -16,7 +16,7 @@ from PIL import Image
 
 from sra.common.errors import ConfigError
 from sra.common.files import replacing, write_json
-from sra.common.npz import Array, write_array, write_images, write_shard
+from sra.common.npz import Array, read_images, write_array, write_images, write_shard
 from sra.config import CodecConfig, SampleJob
 from sra.model.vae import Codec, load_codec
 from sra.model.weights import load_network
@@ -50,6 +50,8 @@ class Sampler:
         if (self.out / "samples.npz").is_file():
             print(f"{self.out.name}: samples are complete", flush=True)
             shutil.rmtree(self.shards, ignore_errors=True)
+            if self.config.sample.png and self.processes.is_main:
+                self._write_pngs(read_images(self.out / "samples.npz"))
             return
         self._check_shards()
         missing = [shard for shard in self.seeding.shards if not (self.shards / shard.name).is_file()]
@@ -115,18 +117,19 @@ class Sampler:
         images = self.seeding.images(self.shards)
         write_grid(np.stack(list(itertools.islice(images, EDGE * EDGE))), self.out / "grid.png")
         if sample.png:
-            self._write_pngs()
+            self._write_pngs(self.seeding.images(self.shards))
         write_array(self.out / "labels.npy", self.seeding.labels(self.shards))
         ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
-        facts = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks}
+        facts = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks, "batch": sample.batch}
         write_json(self.out / "samples.json", {**facts, "speed": dataclasses.asdict(self.speed)})
         write_json(self.out / "seconds.json", {"seconds": round(seconds, 3), "images": sample.images})
         write_images(self.out / "samples.npz", (sample.images, *self.shape), self.seeding.images(self.shards))
         shutil.rmtree(self.shards)
 
-    def _write_pngs(self) -> None:
+    def _write_pngs(self, images: Iterator[Array]) -> None:
         """Write `png/<000000>.png`, the names of the public code."""
-        for index, image in enumerate(self.seeding.images(self.shards)):
+        for index, image in enumerate(images):
+            job.check_stop()
             path = self.out / "png" / f"{index:06d}.png"
             if not path.is_file():
                 with replacing(path, durable=False) as temporary:

@@ -58,6 +58,10 @@ class Writer:
         for unfinished in folder.glob(".step-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there."""
+        return [_step(path) for path in _paths(self.folder)]
+
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Start writing the state of a step, which may change as soon as this returns.
 
@@ -97,7 +101,8 @@ class Writer:
             size = (_path(self.folder, step) / "state.pt").stat().st_size
             took = {"step": step, "bytes": size, "seconds": round(time.monotonic() - started, 3)}
             write_json(self.folder.with_suffix(".json"), {"schema": 1, **took})
-            for old in self.policy.removable([_step(path) for path in _paths(self.folder)]):
+            # Later ones are those of a longer run, whose earlier weights are made again.
+            for old in self.policy.removable([number for number in self.steps() if number <= step]):
                 shutil.rmtree(_path(self.folder, old))
         except BaseException as error:  # raised again by the thread that trains
             self._error = error
@@ -191,11 +196,17 @@ def _check(path: Path, state: dict[str, Any], settings: dict[str, Any] | None) -
         raise DataError(f"{path}: expected checkpoint format {FORMAT}, got {state.get('format')}")
     if settings is None:
         return
-    saved = state["settings"]
+    saved, settings = _without_place(state["settings"]), _without_place(settings)
     names = [n for n in sorted(saved.keys() | settings.keys()) if saved.get(n) != settings.get(n)]
     if names:
         changed = ", ".join(f"{n} {settings.get(n)!r}, got {saved.get(n)!r}" for n in names[:3])
         raise DataError(f"{path}: expected a checkpoint with {changed}; remove the folder to start again")
+
+
+def _without_place(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the place of the codec's files: what the codec made is in the latents."""
+    codec = {name: value for name, value in settings.get("codec", {}).items() if name != "path"}
+    return {**settings, "codec": codec}
 
 
 def is_whole(path: Path) -> bool:

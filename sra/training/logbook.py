@@ -96,6 +96,7 @@ class LogBook:
     def __init__(self, out: Path, accelerator: Accelerator) -> None:
         self.path, self.accelerator = out / LOG_FILE, accelerator
         self.watch = LossWatch()
+        self.last = 0
 
     def truncate(self, step: int) -> None:
         """Drop the lines after a step, which a continued run writes again."""
@@ -103,10 +104,15 @@ class LogBook:
         remaining = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         write_bytes(self.path, "".join(f"{line}\n" for line in remaining).encode())
         for line in remaining:
-            self.watch.warnings(json.loads(line))
+            row = json.loads(line)
+            self.last = row["step"]
+            self.watch.warnings(row)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row, send it to the trackers, and print warnings about it."""
+        """Append a row, send it to the trackers, and print warnings about it; not of a step that is logged already."""
+        if row["step"] <= self.last:
+            return
+        self.last = row["step"]
         with self.path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
         numbers = {name: value for name, value in row.items() if value is not None and name != "step"}

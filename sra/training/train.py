@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from sra.common.errors import ConfigError, DataError
 from sra.common.files import replacing, write_json
-from sra.config import TrainJob, to_plain
+from sra.config import RESUMABLE_KEYS, TrainJob, to_plain
 from sra.data.latents import PackedLatents
 from sra.runtime import job
 from sra.runtime.device import attention_kernel, set_tf32
@@ -38,23 +38,6 @@ from sra.training.logbook import (
 )
 from sra.training.optimizer import learning_rate
 from sra.training.step import StepResult, TrainState
-
-RESUMABLE_KEYS = (
-    "steps",
-    "epochs",
-    "accumulate",
-    "milestones",
-    "checkpoint_every",
-    "keep",
-    "keep_every",
-    "log_every",
-    "trackers",
-    "on_nonfinite",
-    "grid_every",
-    "workers",
-    "shard",
-)
-"""Keys of `train` that do not change what a step computes: a checkpoint may be continued with other values."""
 
 
 class Trainer:
@@ -82,6 +65,7 @@ class Trainer:
         self.state = TrainState(config, self.accelerator, self.speed)
         self.grid = TrainingGrid(config, out / "grids", self.accelerator.device) if self.settings.grid_every else None
         self.step, self.seconds, self.loss, self.skipped = 0, 0.0, float("nan"), 0
+        self.ahead = 0  # newest checkpoint of a longer run whose earlier weights are made again
         self.log = LogBook(out, self.accelerator)
         self.processes = CpuProcessGroup()
         self.vote = StopVote(self.processes)
@@ -120,15 +104,24 @@ class Trainer:
     # -- saving and resuming ------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Continue from the newest whole checkpoint, if there is one, and truncate the log to it.
+        """Continue from the newest whole checkpoint, if there is one after this step.
 
-        If the weights of a milestone are missing, continue from the newest checkpoint before it.
+        If the weights of a milestone are missing, continue from the newest checkpoint before it. Later ones stay:
+        once the weights are there, training goes on from the last of them.
         """
-        missing = [step for step in self._exported_steps() if not self.weights_file(step).is_file()]
-        missing = self.processes.broadcast_from_main(missing)
-        limit = missing[0] if missing else None
+        while True:
+            missing = [step for step in self._exported_steps() if not self.weights_file(step).is_file()]
+            missing, steps = self.processes.broadcast_from_main((missing, self.writer.steps()))
+            self.ahead = max(steps, default=0) if missing else 0
+            self._load_newest(missing[0] if missing else None)
+            if self.step not in missing:
+                break
+            self.export()
+        self.processes.barrier()
+
+    def _load_newest(self, limit: int | None) -> None:
         found = checkpoint.load_newest(self.out / "checkpoints", self.identity(), limit)
-        if found is not None:
+        if found is not None and int(found["step"]) > self.step:
             self.state.load_state_dict(found)
             self.step, self.seconds = int(found["step"]), float(found["seconds"])
             self.skipped = int(found["skipped"])
@@ -138,11 +131,6 @@ class Trainer:
                 f"{self.out / 'checkpoints'}: expected the newest checkpoint of step {first} that the first process "
                 f"sees, got {self.step}: the machines see different files; start again"
             )
-        if self.processes.is_main:
-            self.log.truncate(self.step)
-        if self.step in missing:
-            self.export()
-        self.processes.barrier()
 
     def _exported_steps(self) -> list[int]:
         return [*self.settings.milestones, self.total]
@@ -185,6 +173,9 @@ class Trainer:
             NonFiniteError: before the step that would have corrupted the weights.
         """
         self.resume()
+        if self.processes.is_main:
+            # Lines up to a later checkpoint stay: the steps before it are only repeated.
+            self.log.truncate(max(self.step, self.ahead))
         try:
             self._train()
         finally:
@@ -228,6 +219,16 @@ class Trainer:
             self.vote.finish()
             leave()
             raise job.Stopped
+        if self.step < self.ahead and self.step in self._exported_steps():
+            self._go_ahead(progress)
+
+    def _go_ahead(self, progress: job.Progress) -> None:
+        """Leave out the steps up to a later checkpoint, if their weights are there."""
+        self.writer.join()
+        self.vote.finish()
+        before = self.step
+        self.resume()
+        progress.update(self.step - before)
 
     def _log(self, result: StepResult) -> None:
         means = mean_losses(result.losses, self.accelerator)

@@ -1,22 +1,29 @@
 """Plans: stages, keys, sharing and reuse. Nothing is run."""
 
+import dataclasses
 import json
+import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from benchmark.manifest.schema import load
+from benchmark.plan import plan as planning
+from benchmark.plan.inputs import examine
 from benchmark.plan.plan import Plan, make_plan, state_of
+from benchmark.plan.prepare import register
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json, write_json
 from benchmark.plan.saved_plan import load_plan, save_plan
 from benchmark.run.executor import command_of
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 
 
-def plan_of(tmp_path: Path, *overrides: str, variants: list[str] | None = None) -> Plan:
-    return make_plan(load(SMOKE, list(overrides), variants), RunDirectory(tmp_path))
+def plan_of(tmp_path: Path, *overrides: str, variants: list[str] | None = None, accept_moved: bool = False) -> Plan:
+    return make_plan(load(SMOKE, list(overrides), variants), RunDirectory(tmp_path), accept_moved=accept_moved)
 
 
 def keys(plan: Plan) -> dict[str, str]:
@@ -77,6 +84,218 @@ def test_finished_stages_are_skipped_and_changes_are_named(tmp_path: Path) -> No
     states = {s.name: state_of(s, directory) for s in changed.stages}
     assert states["train-baseline"][0] == "done"
     assert states["train-sra"] == ("to run", "changed: align.weight 0.2 -> 0.3")
+
+
+def states(plan: Plan, root: Path) -> dict[str, str]:
+    """By stage: `done`, or why it is to run."""
+    found = {stage.name: state_of(stage, RunDirectory(root)) for stage in plan.stages}
+    return {name: "done" if state == "done" else why for name, (state, why) in found.items()}
+
+
+def forget_identities(root: Path) -> None:
+    """Make stage records those of version 0.1.0."""
+    for path in root.glob("stages/*/stage.json"):
+        document = read_json(path) or {}
+        write_json(path, {n: v for n, v in document.items() if n not in ("identity", "contents")} | {"schema": 2})
+
+
+def begin_checkpoint(plan: Plan, name: str, step: int) -> None:
+    stage = next(stage for stage in plan.stages if stage.name == name)
+    (stage.directory / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+
+
+FREE = {
+    "train.log_every=7": "train",
+    "train.checkpoint_every=50": "train",
+    "train.keep=5": "train",
+    "train.workers=1": "train",
+    "train.trackers=[tensorboard]": "train",
+    "train.grid_every=100": "train",
+    "train.shard=optimizer": "train",
+    "train.on_nonfinite=skip": "train",
+    "sample.batch=3": "sample",
+    "sample.shard=100": "sample",
+}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_settings_that_change_no_result_run_nothing_again(tmp_path: Path, old: bool) -> None:
+    plan = plan_of(tmp_path)
+    finish(plan)
+    if old:
+        forget_identities(tmp_path)
+    for override in FREE:
+        again = plan_of(tmp_path, override)
+        assert set(states(again, tmp_path).values()) == {"done"}, override
+        assert keys(again) == keys(plan), override
+    assert set(states(plan_of(tmp_path, *FREE), tmp_path).values()) == {"done"}
+    assert "train-sra" in {n for n, s in states(plan_of(tmp_path, "train.lr=2e-4"), tmp_path).items() if s != "done"}
+
+
+def test_the_public_codes_batch_changes_its_images(tmp_path: Path) -> None:
+    finish(plan_of(tmp_path, "sample.seeding=public-code"))
+    changed = states(plan_of(tmp_path, "sample.seeding=public-code", "sample.batch=3"), tmp_path)
+    assert changed["sample-sra"] == "changed: sample.batch 125 -> 3"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_longer_training_continues(tmp_path: Path, old: bool) -> None:
+    images = "sample.milestone_images=null"
+    plan = plan_of(tmp_path, images)
+    finish(plan)
+    begin_checkpoint(plan, "train-sra", 800)
+    if old:
+        forget_identities(tmp_path)
+    longer = plan_of(tmp_path, images, "train.steps=1000", "train.milestones=[200, 800, 900]")
+    found = states(longer, tmp_path)
+    assert found["train-sra"].startswith("train.milestones")
+    assert found["train-sra"].endswith("train.steps 800 -> 1000: continues from step 800")
+    assert keys(longer)["train-sra"] == keys(plan)["train-sra"]
+    # The scores of step 800 stay what they are.
+    assert found["score-adm-sra-step200"] == found["score-adm-sra-step800"] == "done"
+    assert found["sample-sra-step900"] == "new"
+    assert found["sample-sra"] == "changed: what an earlier stage makes"
+    # Epochs of the same data are steps.
+    epochs = plan_of(tmp_path, "train.steps=null", "train.epochs=20", "train.milestones=[]")
+    assert states(epochs, tmp_path)["train-sra"].endswith("continues from step 800")
+
+
+def test_an_extended_training_is_that_of_both_plans(tmp_path: Path) -> None:
+    finish(plan_of(tmp_path))
+    finish(plan_of(tmp_path, "train.steps=1000"))
+    for steps in ("800", "1000"):
+        assert set(states(plan_of(tmp_path, f"train.steps={steps}"), tmp_path).values()) == {"done"}
+    short = states(plan_of(tmp_path, "train.steps=500"), tmp_path)["train-sra"]
+    assert "the weights of step 500 are not there: trains again from step 0" not in short
+    begin_checkpoint(plan_of(tmp_path), "train-sra", 1000)
+    short = states(plan_of(tmp_path, "train.steps=500"), tmp_path)["train-sra"]
+    assert short.endswith("the weights of step 500 are not there: trains again from step 0")
+
+
+def test_variants_that_share_an_extended_training_get_the_weights_of_both(tmp_path: Path) -> None:
+    long = "variants.long={train: {steps: 1000}}"
+    finish(plan_of(tmp_path, variants=["baseline"]))
+    plan = plan_of(tmp_path, long, variants=["long", "baseline"])
+    stage = next(stage for stage in plan.stages if stage.kind.name == "train")
+    assert stage.outputs == tuple(f"weights/step-{step:08d}.safetensors" for step in (200, 800, 1000))
+    assert stage.variants == ("long", "baseline")
+    found = states(plan, tmp_path)
+    assert found["score-adm-baseline"] == "done"
+    assert found["sample-long"] == "new"
+
+
+def test_another_seed_or_name_trains_nothing_again(tmp_path: Path) -> None:
+    finish(plan_of(tmp_path, variants=["sra"]))
+    found = states(plan_of(tmp_path, "train.seeds=[0, 1]", variants=["sra"]), tmp_path)
+    assert {name for name, state in found.items() if state == "done"} >= {"train-sra-seed0", "score-adm-sra-seed0"}
+    assert found["train-sra-seed1"] == "new"
+
+
+def test_images_for_each_file_are_written_from_the_samples(tmp_path: Path) -> None:
+    finish(plan_of(tmp_path))
+    found = states(plan_of(tmp_path, "sample.png=true"), tmp_path)
+    assert found["sample-sra"] == "sample.png False -> True: continues"
+    assert found["score-adm-sra"] == "done"
+
+
+def test_begun_shards_keep_their_size(tmp_path: Path) -> None:
+    finish(plan_of(tmp_path))
+    stage = next(s for s in plan_of(tmp_path, "sample.shard=3").stages if s.name == "sample-sra")
+    assert stage.record([])["config"]["sample"]["shard"] == load(SMOKE).runs[1].sample.shard
+
+
+def test_a_run_of_version_0_1_0_is_done(tmp_path: Path) -> None:
+    """The fixture has records and no large files: files of their sizes stand in."""
+    with zipfile.ZipFile(FIXTURES / "run-schema1.zip") as archive:
+        archive.extractall(tmp_path)
+    directory = RunDirectory(tmp_path)
+    saved = load_plan(directory)
+    assert saved is not None
+    for done in tmp_path.glob("stages/*/done.json"):
+        for name, size in (read_json(done) or {})["outputs"].items():
+            (done.parent / name).parent.mkdir(exist_ok=True)
+            (done.parent / name).touch()
+            os.truncate(done.parent / name, size)
+    assert set(states(make_plan(saved[0].loaded, directory), tmp_path).values()) == {"done"}
+    runs = tuple(
+        dataclasses.replace(
+            run,
+            train=dataclasses.replace(run.train, log_every=3, keep=7) if run.train else None,
+            sample=dataclasses.replace(run.sample, batch=3),
+        )
+        for run in saved[0].loaded.runs
+    )
+    plan = make_plan(dataclasses.replace(saved[0].loaded, runs=runs), directory)
+    assert set(states(plan, tmp_path).values()) == {"done"}
+
+
+# -- inputs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("cats/a.png", "cats/b.png", "dogs/c.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "photos"
+
+
+def test_a_changed_input_is_told_by_its_files(tmp_path: Path, photos: Path) -> None:
+    root, given = tmp_path / "run", f"data.images={photos}"
+    plan = plan_of(root, given)
+    register(plan, RunDirectory(root), "sra-bench run")
+    finish(plan)
+    os.utime(photos / "cats")
+    moved = photos.rename(tmp_path / "elsewhere")
+    given = f"data.images={moved}"
+    assert set(states(plan_of(root, given), root).values()) == {"done"}
+    (moved / "cats" / "a.png").write_bytes(b"other")
+    (moved / "dogs" / "d.png").write_bytes(b"new")
+    (moved / "dogs" / "c.png").unlink()
+    found = states(plan_of(root, given, accept_moved=True), root)
+    files = "1 added (dogs/d.png), 1 removed (dogs/c.png), 1 changed (cats/a.png)"
+    assert found["images"] == f"changed: {moved}: {files}"
+    assert found["train-sra"] == "changed: what an earlier stage makes"
+
+
+def old_run(root: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of version 0.1.0, whose keys had place, size and time of each input."""
+
+    def by_time(place: str) -> object:
+        return dataclasses.replace(found := examine(place), now=found.before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "examine", by_time)
+        finish(plan_of(root, given))
+    forget_identities(root)
+
+
+def test_an_old_run_is_done_while_its_inputs_stay(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, given = tmp_path / "run", f"data.images={photos}"
+    old_run(root, given, monkeypatch)
+    for changes in ((), ("train.log_every=3", "sample.batch=2")):
+        assert set(states(plan_of(root, given, *changes), root).values()) == {"done"}
+    # Once a run has seen them, times do not matter.
+    register(plan_of(root, given), RunDirectory(root), "sra-bench run")
+    os.utime(photos / "cats")
+    assert set(states(plan_of(root, given), root).values()) == {"done"}
+
+
+def test_an_old_run_whose_inputs_were_touched_is_done_if_the_user_says_so(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, given = tmp_path / "run", f"data.images={photos}"
+    old_run(root, given, monkeypatch)
+    os.utime(photos / "cats")
+    assert "--accept-moved" in states(plan_of(root, given), root)["images"]
+    accepted = plan_of(root, given, accept_moved=True)
+    assert set(states(accepted, root).values()) == {"done"}
+    assert states(plan_of(root, given, "train.lr=2e-4", accept_moved=True), root)["train-sra"] != "done"
+    register(accepted, RunDirectory(root), "sra-bench run")
+    assert set(states(plan_of(root, given), root).values()) == {"done"}
 
 
 def test_damaged_output_is_not_done(tmp_path: Path) -> None:

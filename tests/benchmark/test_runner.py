@@ -210,6 +210,16 @@ def test_a_damaged_output_is_made_anew(stage: Stage, tmp_path: Path) -> None:
     assert sorted(p.name for p in stage.directory.iterdir()) == ["done.json", "log.txt", "samples.npz", "stage.json"]
 
 
+def test_an_extended_stage_keeps_what_is_there(stage: Stage, tmp_path: Path) -> None:
+    run_with(WORK, stage, tmp_path)
+    write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}})
+    (stage.directory / "samples.npz").rename(stage.directory / "kept.npz")
+    assert not stage.is_done
+    code = "import sys, pathlib; pathlib.Path(sys.argv[1], 'kept.npz').rename(sys.argv[1] + '/samples.npz')"
+    run_with(code, stage, tmp_path)
+    assert stage.is_done
+
+
 def test_a_new_run_waits_for_the_jobs_of_one_that_was_killed(tmp_path: Path, capsys) -> None:
     """The job inherits the lock, so that two jobs never write to one directory."""
     job = (

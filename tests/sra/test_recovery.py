@@ -111,6 +111,48 @@ def test_another_runs_checkpoint_is_refused_and_a_longer_run_is_not(train, noise
     assert train(changed(steps=8, log_every=4, accumulate=2), noise_latents, tmp_path).step == 8
 
 
+def test_a_longer_run_is_the_same_run(train, noise_latents, tmp_path):
+    train(changed(steps=4, milestones=(), log_every=3), noise_latents, tmp_path / "extended")
+    extended = train(changed(steps=6), noise_latents, tmp_path / "extended")
+    whole = train(changed(steps=6), noise_latents, tmp_path / "whole")
+    assert extended.weights_file(6).read_bytes() == whole.weights_file(6).read_bytes()
+    assert extended.weights_file(3).read_bytes() == whole.weights_file(3).read_bytes()
+
+
+def test_a_milestone_is_added_without_training_past_it_again(noise_latents, tmp_path, monkeypatch):
+    Trainer(JOB, noise_latents, tmp_path).run()
+    before, checkpoints = rows(tmp_path), steps(tmp_path)
+    trainer = Trainer(changed(milestones=(2, 3)), noise_latents, tmp_path)
+    trained, update = [], trainer.state.update
+    monkeypatch.setattr(trainer.state, "update", lambda step, *rest: trained.append(step) or update(step, *rest))
+    trainer.run()
+    assert trained == [0, 1]
+    assert (trainer.step, rows(tmp_path)) == (6, before)
+    assert set(checkpoints) <= set(steps(tmp_path))
+    Trainer(changed(steps=2, milestones=()), noise_latents, tmp_path / "short").run()
+    short = tmp_path / "short" / "weights" / "step-00000002.safetensors"
+    assert trainer.weights_file(2).read_bytes() == short.read_bytes()
+
+
+def test_a_shorter_run_keeps_what_the_longer_one_left(train, noise_latents, tmp_path):
+    train(JOB, noise_latents, tmp_path)
+    before = rows(tmp_path)
+    shorter = train(changed(steps=4, milestones=()), noise_latents, tmp_path)
+    assert shorter.weights_file(4).is_file()
+    assert (rows(tmp_path), {5, 6} <= set(steps(tmp_path))) == (before, True)
+    again = train(changed(steps=8), noise_latents, tmp_path)
+    assert [row["step"] for row in rows(tmp_path)] == [*range(1, 9)]
+    assert train(changed(steps=8), noise_latents, tmp_path / "whole").weights_file(8).read_bytes() == (
+        again.weights_file(8).read_bytes()
+    )
+
+
+def test_a_checkpoint_is_read_wherever_the_codec_lies(train, noise_latents, tmp_path):
+    train(JOB, noise_latents, tmp_path)
+    moved = dataclasses.replace(JOB, codec=dataclasses.replace(CODEC, path="/elsewhere"))
+    assert checkpoint.load_newest(tmp_path / "checkpoints", Trainer(moved, noise_latents, tmp_path).identity())
+
+
 def test_a_checkpoint_of_another_format_is_refused(train, noise_latents, tmp_path, monkeypatch):
     train(JOB, noise_latents, tmp_path)
     monkeypatch.setattr(checkpoint, "FORMAT", 2)

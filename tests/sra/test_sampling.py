@@ -244,6 +244,15 @@ def test_pngs_are_named_as_the_public_code_names_them(run):
     assert np.array_equal(np.asarray(Image.open(out / "png" / "000013.png")), pixels(out)[13])
 
 
+def test_pngs_are_written_from_finished_samples(run, monkeypatch):
+    out = run("out")
+    before = (out / "samples.npz").read_bytes()
+    monkeypatch.setattr(sample, "load_network", None)
+    run("out", png=True, batch=7, shard=3)
+    assert (out / "samples.npz").read_bytes() == before
+    assert np.array_equal(np.asarray(Image.open(out / "png" / "000019.png")), pixels(out)[19])
+
+
 def test_public_shards_of_another_number_of_processes_are_refused(run, monkeypatch):
     stop_after(monkeypatch, 2)
     with pytest.raises(job.Stopped):

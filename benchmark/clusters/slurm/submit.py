@@ -22,7 +22,7 @@ from benchmark.clusters.slurm.submitted import (
 )
 from benchmark.plan.plan import Plan
 from benchmark.plan.prepare import register
-from benchmark.plan.run_directory import RunDirectory, is_done, is_reported, key_of
+from benchmark.plan.run_directory import RunDirectory, is_reported, key_of
 from benchmark.plan.stages import STAGE_KINDS, Stage
 from sra.common.errors import UserError, one_of
 from sra.common.files import write_bytes
@@ -71,7 +71,7 @@ def select(
     Raises:
         UserError: jobs in the queue that do not belong to this plan, or that are being cancelled.
     """
-    todo = {stage.directory.name: stage for stage in plan.stages if not is_done(stage.directory, stage.key)}
+    todo = {stage.directory.name: stage for stage in plan.stages if not stage.is_done}
     active = [job for job in submitted if job.is_active(queue)]
     _check_active(active, plan, directory)
     reports = [job for job in active if job.directories == REPORT_JOB.directories]
@@ -134,7 +134,7 @@ def submit_slurm(plan: Plan, directory: RunDirectory, cluster: Cluster, command:
         _check_scripts(batches)
         cancel_jobs(selection.stale)
         submitted = _submit(batches, selection, directory, before)
-    done = sum(is_done(stage.directory, stage.key) for stage in plan.stages)
+    done = sum(stage.is_done for stage in plan.stages)
     count = f"{done} of {len(plan.stages)} stages done"
     if not submitted and not selection.queued:
         return f"nothing to submit: {count}; report: {directory.report / 'report.html'}"
