@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.plan.run_directory import key_of
 from sra.common.files import cache_file, write_bytes
-from sra.common.listing import IMAGE_FORMATS, OTHER_IMAGES, is_junk, list_folder, list_names
+from sra.common.listing import IMAGE_FORMATS, OTHER_IMAGES, list_folder, list_names
 
 WHOLE_BYTES = 2**26
 """Inputs of at most this size are read whole."""
@@ -102,8 +102,9 @@ def _by_time(path: Path) -> list[Any]:
     status = path.stat()
     if path.is_file():
         return [str(path.resolve()), status.st_size, status.st_mtime_ns]
-    entries = [(entry.name, entry.stat(), entry.is_dir()) for entry in os.scandir(path) if not is_junk(entry.name)]
-    return [str(path.resolve()), key_of(sorted((n, s.st_mtime_ns if d else s.st_size) for n, s, d in entries))]
+    entries = [(entry.name, entry) for entry in os.scandir(path) if entry.is_dir() or entry.is_file()]
+    found = [(name, e.stat().st_mtime_ns if e.is_dir() else e.stat().st_size) for name, e in entries]
+    return [str(path.resolve()), key_of(sorted(found))]
 
 
 def _file(path: Path) -> tuple[str, Files]:

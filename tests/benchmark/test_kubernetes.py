@@ -427,6 +427,9 @@ def test_waiting_ends_with_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_json(first.directory / "failed.json", {"key": "other", "message": "no such folder"})
 
     def finish(_seconds: float) -> None:
+        for name in first.outputs:
+            (first.directory / name).parent.mkdir(exist_ok=True)
+            (first.directory / name).touch()
         write_json(first.directory / "done.json", {"key": first.key, "outputs": {}})
 
     monkeypatch.setattr(work.time, "sleep", finish)

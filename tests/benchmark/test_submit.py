@@ -46,7 +46,11 @@ class Submission:
     def finish(self, *kinds: str) -> None:
         for stage in self.stages():
             if stage.kind.name in kinds:
-                write_json(stage.directory / "done.json", {"key": stage.key, "outputs": {}})
+                for name in stage.outputs:
+                    (stage.directory / name).parent.mkdir(parents=True, exist_ok=True)
+                    (stage.directory / name).touch()
+                outputs = dict.fromkeys(stage.outputs, 0)
+                write_json(stage.directory / "done.json", {"key": stage.key, "outputs": outputs})
 
     def numbers(self) -> dict[str, int]:
         return {job.name: job.number for job in load_submitted(RunDirectory(self.out))}
