@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from benchmark.clusters.site_file import AbsolutePath
 from benchmark.containers.engine import HARDENED, TMPFS
 from benchmark.containers.settings import Images
 from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS
-from sra.common.errors import STOPPED
+from sra.common.errors import STOPPED, UserError, expected
 from sra.common.validation import STRICT, matching
 
 MANIFEST = "/tmp/sra-bench/manifest.yaml"  # noqa: S108 - of the cloud's machine
@@ -53,6 +54,25 @@ class SkyPilot:
     def gpus(self) -> int:
         """GPUs of the machine."""
         return int(self.accelerators.partition(":")[2])
+
+
+def check_places(places: Iterable[str], site: SkyPilot) -> None:
+    """Refuse inputs that the machine would not find.
+
+    Args:
+        places: everything that the runs read, with the variables of the site.
+        site: the machine.
+
+    Raises:
+        UserError: a path of this machine, an unknown variable, or a model of the hub: the job has no network.
+    """
+    mounts = (site.mount, *site.data)
+    for place in places:
+        if variable := re.match(r"\$\{?(\w+)", place):
+            raise UserError(f"{place}: expected a value of {variable[1]} in skypilot.env, got none")
+        known = place == "images" or place.startswith(("embedded:", "asset:", "$"))
+        if not known and not any(PurePosixPath(place).is_relative_to(mount) for mount in mounts):
+            raise UserError(expected(place, f"an asset, or a path below {', '.join(mounts)} (skypilot.data)", place))
 
 
 def task(manifest: Path, name: str, options: list[str], site: SkyPilot) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +77,28 @@ def render_skypilot(request: RunRequest, *, site: Path) -> str:
         UserError: bad input, in one line.
     """
     machine = section(site, "skypilot", skypilot.SkyPilot)
-    loaded = load_request(request)
+    with _environment(machine.env):
+        loaded = load_request(request)
     check_batch_split(loaded, machine.gpus)
+    skypilot.check_places([place for run in loaded.runs for place in run.places], machine)
     options = [word for item in request.overrides for word in ("--set", item)]
     options += [word for name in request.variants for word in ("--variant", name)]
     options += ["--smoke"] if request.smoke else []
     document = skypilot.task(request.manifest, loaded.name, options, machine)
     return dump([document])
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Only these environment variables within the block, as where the manifest will be read."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -1,5 +1,6 @@
 """A run as a SkyPilot task: what its machine mounts and runs, and that nothing of it can be a shell's."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,29 @@ def test_what_a_user_writes_is_not_the_shells(tmp_path: Path) -> None:
     assert "data.images=$(touch /x)" in words
     assert "IMAGENET=/a; true" in words
     assert "'data.images=$(touch /x)'" in task["run"]
+
+
+@pytest.mark.parametrize(
+    ("override", "env", "problem"),
+    [
+        ("data.images=/home/me/imagenet", {}, "'/home/me/imagenet'"),
+        ("data.images=$IMAGENET", {}, "IMAGENET in skypilot.env, got none"),
+        ("data.images=$IMAGENET", {"IMAGENET": "/elsewhere"}, "'/elsewhere'"),
+        ("data.images=$IMAGENET", {"IMAGENET": "/data/imagenet/train"}, None),
+        ("codec.path=stabilityai/sd-vae-ft-ema", {}, "'stabilityai/sd-vae-ft-ema'"),
+        ("codec.path=asset:sd-vae-ft-ema", {}, None),
+    ],
+)
+def test_inputs_must_be_on_the_machine(
+    override: str, env: dict[str, str], problem: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGENET", "/home/me/imagenet")
+    site = {"data": {"/data/imagenet": "s3://imagenet"}, "env": env}
+    if problem is None:
+        assert "/home/me" not in str(rendered(tmp_path, [override], **site))
+        return
+    with pytest.raises(UserError, match=re.escape(problem)):
+        rendered(tmp_path, [override], **site)
 
 
 @pytest.mark.parametrize(

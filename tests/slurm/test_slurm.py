@@ -127,6 +127,24 @@ def test_a_cancelled_run_saves_and_continues_when_submitted_again(slurm, tmp_pat
     assert "none of its 6 jobs waits or runs" in call(slurm, "cancel", str(out))
 
 
+def test_jobs_whose_numbers_were_lost_are_found_again(slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submitted from within an allocation, whose variables would make srun and sbatch fail or wait elsewhere."""
+    for name, value in {"SLURM_MEM_PER_CPU": "1", "SLURM_MEM_PER_NODE": "2", "SBATCH_PARTITION": "none"}.items():
+        monkeypatch.setitem(slurm.environment, name, value)
+    out, extra = tmp_path / "run", ("--variant", "sra", "--set", "name=lost")
+    assert "6 jobs submitted" in submit(slurm, out, *extra)
+    slurm.wait(lambda: slurm.queue()["lost-images"]["state"] == "COMPLETED", 120)
+    record = out / "cluster" / "jobs.json"
+    document = json.loads(record.read_text())
+    for job in document["jobs"]:
+        job["number"] = 0
+    record.write_text(json.dumps(document))
+    text = submit(slurm, out, *extra)
+    assert "0 jobs submitted, 5 in the queue before, 1 of 5 stages done" in text, text
+    call(slurm, "cancel", str(out), "--now")
+    slurm.wait(lambda: not slurm.run("squeue", "-h"), 60)
+
+
 def test_a_partition_that_is_not_there(slurm, tmp_path: Path) -> None:
     out = tmp_path / "run"
     site = tmp_path / "site.yaml"
