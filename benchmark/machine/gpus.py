@@ -11,9 +11,9 @@ from pathlib import Path
 
 CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
 """Files that docker and podman put into every container."""
-GPU_FILES = ("/proc/driver/nvidia/gpus/*", "/dev/nvidia[0-9]*")
+GPU_FILES = ("/proc/driver/nvidia/gpus/*", "/dev/nvidia[0-9]*", "/dev/dxg")
 """One file for each GPU: of the driver, absent in some sandboxes, and of the device; a container may see fewer of one
-kind than of the other."""
+kind than of the other. The last is that of Windows, under WSL."""
 MIN_DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}
 """Oldest major version of NVIDIA's Linux driver for each major version of CUDA (CUDA's release notes)."""
 CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")

@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 from sra.common.errors import BAD_INPUT, STOPPED
+from sra.common.processes import usable_cores
 from sra.runtime.job import LAUNCHER_VARIABLE, STOP_SIGNALS
 
 COMPILE_THREADS = "TORCHINDUCTOR_COMPILE_THREADS"
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> None:
     # The agent must handle some signal; SIGQUIT remains the way to end it at once.
     options: argparse.Namespace = parse_args(["--signals-to-handle", "SIGQUIT", *arguments])  # type: ignore[no-untyped-call]
     # Each process would start as many as there are cores.
-    share = len(os.sched_getaffinity(0)) // int(options.nproc_per_node)
+    share = usable_cores() // int(options.nproc_per_node)
     os.environ.setdefault(COMPILE_THREADS, str(min(max(1, share), MAX_COMPILE_THREADS)))
     try:
         run(options)  # type: ignore[no-untyped-call]

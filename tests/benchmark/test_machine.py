@@ -85,6 +85,13 @@ def test_gpus_are_counted(
     assert gpus.visible_gpus() == count
 
 
+def test_the_gpu_of_windows_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dxg").touch()
+    monkeypatch.setattr(gpus, "GPU_FILES", tuple(pattern.replace("/dev", str(tmp_path)) for pattern in gpus.GPU_FILES))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus.visible_gpus() == 1
+
+
 def test_the_generation_is_that_of_the_installed_libraries() -> None:
     assert gpus.installed_cuda() == int(metadata.version("nvidia-cuda-runtime").split(".")[0])
 

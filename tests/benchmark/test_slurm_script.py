@@ -100,7 +100,7 @@ def test_containers(planned: tuple[Plan, RunDirectory], tmp_path: Path, monkeypa
     root = planned[1].root
     boxes = {
         kind: Container(kind=kind, image="i.sqsh", mounts=("/data:/data:ro",))  # type: ignore[arg-type]
-        for kind in ("pyxis", "apptainer")
+        for kind in ("pyxis", "apptainer", "singularity")
     }
     texts = {
         kind: script(batch_of(planned, "train-sra", dataclasses.replace(SITE, container=box, command=None)))
@@ -110,7 +110,8 @@ def test_containers(planned: tuple[Plan, RunDirectory], tmp_path: Path, monkeypa
     assert not any("TENSORFLOW_PYTHON" in text for text in texts.values())
     assert "TENSORFLOW_PYTHON" in script(batch_of(planned, "train-sra"))
     assert f"--container-image=i.sqsh '--container-mounts={mounts}' sra-bench work" in texts["pyxis"]
-    assert f"apptainer exec --nv --bind '{mounts}' i.sqsh sra-bench work" in texts["apptainer"]
+    for kind in ("apptainer", "singularity"):
+        assert f"{kind} exec --nv --bind '{mounts}' i.sqsh sra-bench work" in texts[kind]
 
 
 @pytest.mark.parametrize("name", ["images", "train-sra", "sample-baseline", "score-adm-sra", "report"])

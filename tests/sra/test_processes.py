@@ -146,7 +146,7 @@ def test_processes_share_the_cores_to_compile(cores, given, threads, monkeypatch
         monkeypatch.setenv(name, given or "")
     if given is None:
         monkeypatch.delenv(launch.COMPILE_THREADS)
-    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _pid: range(cores))
+    monkeypatch.setattr(launch, "usable_cores", lambda: cores)
     monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
     seen = []
     monkeypatch.setattr(launch, "run", lambda _options: seen.append(os.environ[launch.COMPILE_THREADS]))

@@ -172,7 +172,7 @@ def _launcher(batch: Batch) -> list[str]:
     if container.kind == "pyxis":
         return [f"--container-image={container.image}", f"--container-mounts={mounts}", command]
     gpus = ["--nv"] if batch.gpus else []
-    return ["apptainer", "exec", *gpus, "--bind", mounts, container.image, command]
+    return [container.kind, "exec", *gpus, "--bind", mounts, container.image, command]
 
 
 def _own_command(batch: Batch) -> str:

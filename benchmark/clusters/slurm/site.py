@@ -84,10 +84,10 @@ class Container:
 
     __pydantic_config__ = STRICT
 
-    kind: Literal["none", "pyxis", "apptainer"] = "none"
+    kind: Literal["none", "pyxis", "apptainer", "singularity"] = "none"
     """`none`: the environment that submits, on a file system that all nodes share."""
     image: str | None = None
-    """Image or .sqsh file for pyxis, .sif file for Apptainer."""
+    """Image or .sqsh file for pyxis, .sif file for Apptainer and Singularity."""
     mounts: tuple[str, ...] = ()
     """In addition to the run directory and the plan's inputs: SOURCE:TARGET[:ro]."""
 

@@ -54,16 +54,19 @@ def load_submitted(directory: RunDirectory) -> list[SubmittedJob]:
     """The newest submitted job of each stage.
 
     Raises:
-        UserError: the file is of another version.
+        UserError: the file is damaged or of another version.
     """
     path = directory.cluster / "jobs.json"
-    document = read_json(path)
-    if document is None:
+    if not path.exists():
         return []
+    document = read_json(path) or {}
     try:
         return _JOBS.validate_python(document.get("jobs"))
     except ValidationError as error:
-        raise UserError(f"{path}: expected a list of jobs of this version: {error.errors()[0]['msg']}") from error
+        problem = error.errors()[0]["msg"]
+        raise UserError(
+            f"{path}: expected a list of jobs of this version: {problem}; without jobs in the queue it can be deleted"
+        ) from error
 
 
 def located(jobs: Sequence[SubmittedJob], directory: RunDirectory, queue: dict[int, QueuedJob]) -> list[SubmittedJob]:
