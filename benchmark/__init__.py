@@ -5,6 +5,8 @@ From the ground up: `machine` (GPUs, provenance), `assets` (downloads), `manifes
 command), `cli`.
 """
 
+import sra.common.startup  # noqa: F401 - the first of all  # isort: skip
+
 from importlib.metadata import PackageNotFoundError, version
 
 try:

@@ -10,6 +10,8 @@ tool in a separate process.
 
 from __future__ import annotations
 
+import sra.common.startup  # noqa: F401 - the first of all  # isort: skip
+
 import subprocess
 import sys
 import tempfile

@@ -4,3 +4,5 @@ From the ground up: `common` (used by all three packages), `config` (settings), 
 processes, random streams), `model`, `objectives`, `alignment`, `data`, `sampling`, `training`, `analysis` (PCA,
 probes), `interop` (the authors' files), `parity` (comparison with the reference code), `perf` (speed).
 """
+
+import sra.common.startup  # noqa: F401 - the first of all  # isort: skip

@@ -8,7 +8,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("sra", "evaluator", "benchmark")
 FLOORS = (
-    "sra",
     "sra/common",
     "sra/config",
     "sra/embedded",
@@ -23,6 +22,7 @@ FLOORS = (
     "sra/interop",
     "sra/parity",
     "sra/perf",
+    "sra",
     "evaluator/embedded",
     "evaluator/images",
     "evaluator/inception",

@@ -17,6 +17,8 @@ SHARED = {
     "sra.common.files",
     "sra.common.listing",
     "sra.common.processes",
+    "sra.common.program",
+    "sra.common.startup",
     "sra.common.tables",
     "sra.model.flops",
     "evaluator.tools",

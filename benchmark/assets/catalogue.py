@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from benchmark.machine.environment import ASSETS_FOLDER
 from sra.common.errors import UserError, expected
-from sra.common.files import sha256_file, write_json
+from sra.common.files import home_path, sha256_file, write_json
 from sra.config import STRICT
 
 PREFIX = "asset:"
@@ -112,7 +112,7 @@ def catalogue() -> dict[str, Asset]:
 
 def folder() -> Path:
     """Folder of the assets: $SRA_BENCH_ASSETS, or the default below the home folder."""
-    return Path(os.environ.get(ASSETS_FOLDER) or DEFAULT_FOLDER).expanduser().absolute()
+    return home_path(os.environ.get(ASSETS_FOLDER) or DEFAULT_FOLDER).absolute()
 
 
 def find(name: str) -> Asset:

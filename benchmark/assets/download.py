@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.assets.catalogue import Asset, AssetError, Pins, mismatch, verify
-from sra.common.files import read_json, sha256_file, write_json
+from sra.common.files import read_json, sha256_file, sync, write_json
 
 if TYPE_CHECKING:
     import requests
@@ -163,9 +162,7 @@ def _install(asset: Asset, part: Path, path: Path, pins: Pins, revision: str | N
         part.unlink()
         raise AssetError(f"{asset.name}: {asset.address(path.name)} gave {wrong}; it was removed")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("rb") as written:
-        os.fsync(written.fileno())
-    part.chmod(0o644)
+    sync(part)
     part.replace(path)
     pins.record(asset, path.name, sha256, revision)
     print(f"{asset.name}: {path}, SHA-256 {sha256}", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from enum import StrEnum
@@ -12,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from benchmark.cli.options import Json
+from sra.common.startup import STOP_SIGNALS
 
 jobs_app = typer.Typer()
 latents_app = typer.Typer(help="Latents in the packed format and in the authors' layout.", no_args_is_help=True)
@@ -82,6 +84,8 @@ def become(module: str, arguments: list[str]) -> NoReturn:
     """Replace this process by a job, so that signals and exit code are the job's."""
     from benchmark.run.process import job_environment
 
+    # Until the job handles them: an interrupt of an interpreter that is starting prints a traceback.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], job_environment())  # noqa: S606 - no shell
 
 

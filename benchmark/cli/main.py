@@ -17,7 +17,9 @@ from benchmark.cli.images import images_app
 from benchmark.cli.jobs import jobs_app, latents_app
 from benchmark.cli.options import AcceptMoved, Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke, request
 from benchmark.plan.request import RunRequest
-from sra.common.errors import BAD_INPUT, STOPPED, UserError, disk_trouble
+from sra.common.errors import BAD_INPUT, Stopped, UserError
+from sra.common.files import check_place, write_json
+from sra.common.program import expand_home, program
 
 app = typer.Typer(
     name="sra-bench",
@@ -201,8 +203,8 @@ def evaluate(
     """Score samples against a reference, each tool in a separate process."""
     from benchmark.commands.evaluate import ToolOptions, score_samples
 
-    if json_path and json_path.is_dir():
-        raise UserError(f"--json {json_path}: expected a file, got a folder")
+    if json_path:
+        check_place(json_path, "--json")
     names = [t.value for t in tool] if tool else None
     options = ToolOptions(
         cache=cache,
@@ -215,11 +217,9 @@ def evaluate(
         views=views,
     )
     result, text = score_samples(samples, reference, graph, names, options)
-    if json_path:
-        from sra.common.files import write_json
-
-        write_json(json_path, result)
     typer.echo(text)
+    if json_path:
+        write_json(json_path, result)
     if result["errors"] and (names or len(result["errors"]) == len(result["metrics"])):
         raise UserError(f"--tool: could not run: {', '.join(result['errors'])}")
 
@@ -372,29 +372,16 @@ def from_sra(
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point: bad input is one line and exit code 2; a bug is a traceback."""
-    from benchmark.run.process import StoppedError
-
-    try:
-        code = app(argv, standalone_mode=False)
+    with program():
+        try:
+            code = app(argv and expand_home(argv), standalone_mode=False)
+        except TyperException as error:
+            if usage := _usage_error(error):
+                typer.echo(f"error: {usage}", err=True)
+            code = BAD_INPUT
         if code == INTERRUPTED:
-            raise KeyboardInterrupt
-        sys.exit(code)
-    except TyperException as error:
-        if usage := _usage_error(error):
-            typer.echo(f"error: {usage}", err=True)
-        sys.exit(BAD_INPUT)
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(BAD_INPUT)
-    except (StoppedError, KeyboardInterrupt):
-        typer.echo("stopped; the same command continues", err=True)
-        sys.exit(STOPPED)
-    except OSError as error:
-        line = disk_trouble(error, "the run directory")
-        if line is None:
-            raise
-        typer.echo(f"error: {line}", err=True)
-        sys.exit(BAD_INPUT)
+            raise Stopped
+    sys.exit(code)
 
 
 def _usage_error(error: TyperException) -> str:

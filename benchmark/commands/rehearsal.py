@@ -19,7 +19,7 @@ from benchmark.plan.stages import Stage
 from benchmark.report.collect import collect_report
 from benchmark.report.model import Report
 from benchmark.run.runner import Session, run_plan
-from sra.common.errors import UserError
+from sra.common.program import program
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 
@@ -62,13 +62,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs") / "rehearsal")
     options = parser.parse_args()
     started = time.monotonic()
-    try:
-        reports = rehearse(options.manifests, options.out)
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+    reports = rehearse(options.manifests, options.out)
     rows = sum(len(report.rows) for report in reports.values())
     print(f"{len(reports)} manifests, {rows} rows, {time.monotonic() - started:.0f} s: {options.out / 'report'}")
 
 
 if __name__ == "__main__":
-    main()
+    with program():
+        main()

@@ -21,7 +21,7 @@ from benchmark.plan.prepare import check_batch_split, check_inputs, load_request
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
 from sra.common.errors import UserError
-from sra.common.files import write_bytes
+from sra.common.files import make_executable, write_bytes
 
 
 def render_kubernetes(request: RunRequest, *, site: Path, to: Path | None) -> str:
@@ -66,7 +66,7 @@ def _write(files: dict[str, list[resources.Document]], script: str, to: Path) ->
     for name, documents in files.items():
         write_bytes(to / name, dump(documents).encode())
     write_bytes(to / "apply.sh", script.encode())
-    (to / "apply.sh").chmod(0o755)
+    make_executable(to / "apply.sh")
     return f"{to}: {', '.join(files)}; {to / 'apply.sh'} applies them in order"
 
 

@@ -21,7 +21,7 @@ def execute(request: RunRequest, executor: Executor = LOCAL) -> str:
 
     Raises:
         UserError: bad input, in one line.
-        StoppedError: on SIGINT, SIGTERM or SIGUSR1.
+        Stopped: on SIGINT, SIGTERM or SIGUSR1.
     """
     plan, directory, processes = prepare(request)
     directory.create()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from benchmark.commands.run import write_reports
 from benchmark.machine.environment import GRACE_SECONDS
@@ -16,9 +14,9 @@ from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.saved_plan import record_session, require_plan
 from benchmark.plan.stages import REPORT, Stage, label_of
 from benchmark.run.executor import SINGLE_NODE, Local, Node, command_of
-from benchmark.run.process import STOP_SIGNALS, StoppedError, how_it_ended, signal_handlers, stream
+from benchmark.run.process import how_it_ended, stream
 from benchmark.run.runner import Session, StageError, run_plan
-from sra.common.errors import STOPPED, UserError, expected
+from sra.common.errors import STOPPED, Stopped, UserError, expected
 
 FOLLOW_SECONDS = 600.0
 """Time for rank 0 to prepare the stage, for which the other ranks wait."""
@@ -42,24 +40,9 @@ def work(
 
     Raises:
         UserError: no plan, no such stage, or what a run raises.
-        StoppedError: asked to stop, the work is saved.
+        Stopped: asked to stop, the work is saved.
     """
-    with _stoppable():
-        return _work(names, Session(directory=RunDirectory(root.absolute()), processes=processes, grace=grace), node)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Raise StoppedError on a stop signal while no job runs yet, as during the wait for another node."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise StoppedError
-
-    with signal_handlers(dict.fromkeys(STOP_SIGNALS, stop)):
-        yield
-
-
-def _work(names: Sequence[str], session: Session, node: Node) -> str:
+    session = Session(directory=RunDirectory(root.absolute()), processes=processes, grace=grace)
     directory = session.directory
     plan, command = require_plan(directory)
     if list(names) == [REPORT]:
@@ -101,7 +84,7 @@ def _follow(stages: list[Stage], session: Session, node: Node) -> str:
     log = pending[0].directory / f"log-node{node.rank}.txt"
     code, last_error = stream(argv, [log], f"{label_of(pending)} node {node.rank}", grace=session.grace)
     if code == STOPPED:
-        raise StoppedError
+        raise Stopped
     if code != 0:
         raise StageError(f"node {node.rank}: {last_error or f'{how_it_ended(code)}; see {log}'}")
     return f"node {node.rank}: done"

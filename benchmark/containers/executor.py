@@ -25,6 +25,7 @@ from benchmark.plan.run_directory import key_of
 from benchmark.run.executor import SINGLE_NODE, Command, Executor, Local
 from benchmark.run.process import JOB_ENV
 from sra.common.errors import UserError
+from sra.common.files import home_path
 
 APPTAINER = "apptainer"
 PASSED_ON = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_\w+")
@@ -190,8 +191,8 @@ def _is_path(place: str) -> bool:
 
 def hub_cache() -> Path:
     """Folder of this machine with downloaded models of the hub."""
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser().absolute()
+    home = home_path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    return home_path(os.environ.get("HF_HUB_CACHE") or home / "hub").absolute()
 
 
 def environment(command: Command) -> dict[str, str]:

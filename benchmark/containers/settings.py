@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from benchmark.containers.build import REPOSITORY, installed_version, reference_of
 from evaluator.tools import TOOL_MODULES
 from sra.common.errors import UserError, expected
-from sra.common.validation import STRICT, matching, validated
+from sra.common.validation import IN_HOME, STRICT, matching, validated
 
-NamePart = Annotated[str, matching(r"[\w./:-]+", "letters, digits and . / : _ -")]
+NamePart = Annotated[str, IN_HOME, matching(r"[\w./:-]+", "letters, digits and . / : _ -")]
 Role = Literal["trainer", "evaluator", "all"]
 EVALUATOR_PYTHON = "/opt/evaluator/bin/python"
 """TensorFlow's interpreter in the image `all`, where plain `python` has torch."""

@@ -11,6 +11,7 @@ import yaml
 
 from benchmark.assets import catalogue
 from sra.common.errors import UserError, did_you_mean, one_of
+from sra.common.files import home_path
 from sra.common.validation import parse_yaml, plain_copy
 
 # Environment variables and `~` are expanded in these.
@@ -106,4 +107,4 @@ def _place(text: str) -> str:
     if text.startswith(catalogue.PREFIX):
         catalogue.find(text.removeprefix(catalogue.PREFIX))
     expanded = os.path.expandvars(text)
-    return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded
+    return str(home_path(expanded)) if expanded.startswith("~") else expanded

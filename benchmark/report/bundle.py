@@ -26,8 +26,7 @@ from benchmark.report.model import Record
 from benchmark.report.render import write_report
 from benchmark.run.process import evaluator_job
 from evaluator.tools.score_record import AdmSettings
-from sra.common.errors import UserError, expected
-from sra.common.files import replacing, sha256_file
+from sra.common.files import check_place, replacing, sha256_file
 
 SCHEMA = 1
 CONTENTS = "bundle.json"
@@ -79,8 +78,7 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, feature
     directory = RunDirectory(run_directory)
     plan, command = require_plan(directory)
     place = out or run_directory.absolute().parent / f"{run_directory.absolute().name}.zip"
-    if place.is_dir():
-        raise UserError(expected(f"--out {place}", "a file", "a folder"))
+    check_place(place, "--out")
     with tempfile.TemporaryDirectory() as folder:
         files = _run_files(directory, plan, samples=samples)
         # The report is made again, so that it matches the files in the archive.

@@ -107,7 +107,7 @@ def latex_text(text: str) -> str:
 
 
 def _dump(record: BaseModel) -> str:
-    return json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    return json.dumps(record.model_dump(mode="json"), indent=2)
 
 
 def _data_uri(name: str, folder: Path) -> str:

@@ -18,11 +18,10 @@ import psutil
 from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.machine.gpus import missing_framework
 from benchmark.run.heartbeat import RunnerHeartbeat
-from sra.common.errors import BAD_INPUT, STOPPED, UserError
+from sra.common.errors import BAD_INPUT, STOPPED, Stopped, UserError
 from sra.common.processes import die_with_parent
+from sra.common.program import SAME_REQUEST_SECONDS, stop_handler
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, `kill`, and what Slurm sends before a time limit."""
 JOB_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 """Jobs print at once, and import nothing from the folder the user is in. TensorFlow's log is off: it
 reports a machine without a GPU as an error; real errors it raises."""
@@ -35,12 +34,6 @@ HINTS = {
     signal.SIGBUS: " (the disk or /dev/shm is full, or a file was cut short while it was read)",
 }
 ERROR_PREFIX = "error: "
-SAME_REQUEST_SECONDS = 2.0
-"""Stop signals within this time are one request: a wrapper forwards what the whole process group already got."""
-
-
-class StoppedError(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM, SIGUSR1); everything finished is saved."""
 
 
 def job_environment() -> dict[str, str]:
@@ -63,26 +56,33 @@ def run_job(name: str, argv: Sequence[str], *, capture: bool = False) -> str:
 
     Raises:
         UserError: it refused its input, or died.
-        StoppedError: it was asked to stop, or this process was.
+        Stopped: it was asked to stop, or this process was.
     """
-    output = subprocess.PIPE if capture else None
-    try:
-        done = subprocess.run(
-            argv, stdout=output, stderr=subprocess.PIPE, text=True, env=job_environment(), check=False
+    with contextlib.ExitStack() as stack:
+        process = subprocess.Popen(
+            argv,
+            stdout=subprocess.PIPE if capture else None,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            env=job_environment(),
+            start_new_session=True,
+            preexec_fn=die_with_parent,
         )
-    except KeyboardInterrupt:
-        raise StoppedError from None
-    if done.returncode == STOPPED:
-        raise StoppedError
-    errors = [line for line in done.stderr.splitlines() if line.startswith(ERROR_PREFIX)]
-    if done.returncode == BAD_INPUT and errors:
+        stack.callback(_end, process, GRACE_SECONDS)
+        stop_requested = stack.enter_context(_forward_stop(process, GRACE_SECONDS))
+        printed, problems = process.communicate()
+    if stop_requested() or process.returncode == STOPPED:
+        raise Stopped
+    errors = [line for line in problems.splitlines() if line.startswith(ERROR_PREFIX)]
+    if process.returncode == BAD_INPUT and errors:
         raise UserError(errors[-1].removeprefix(ERROR_PREFIX))
-    if done.returncode != 0 and (problem := missing_framework(done.stderr)):
+    if process.returncode != 0 and (problem := missing_framework(problems)):
         raise UserError(f"{name}: {problem}")
-    if done.returncode != 0:
-        sys.stderr.write(done.stderr)
-        raise UserError(f"{name}: {how_it_ended(done.returncode)}")
-    return done.stdout or ""
+    if process.returncode != 0:
+        sys.stderr.write(problems)
+        raise UserError(f"{name}: {how_it_ended(process.returncode)}")
+    return printed or ""
 
 
 def evaluator_job(module: str, *arguments: str) -> str:
@@ -125,7 +125,7 @@ def stream(
         Exit code, and its last `error:` line.
 
     Raises:
-        StoppedError: this process was asked to stop.
+        Stopped: this process was asked to stop.
     """
     last_error = None
     with contextlib.ExitStack() as stack:
@@ -141,7 +141,7 @@ def stream(
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        stack.callback(_end, process)
+        stack.callback(_end, process, grace)
         stop_requested = stack.enter_context(_forward_stop(process, grace))
         if heartbeat is not None:
             # After the fork: `preexec_fn` is not safe beside a thread.
@@ -156,19 +156,8 @@ def stream(
                 last_error = line.removeprefix(ERROR_PREFIX).strip()
         code = process.wait()
     if stop_requested():
-        raise StoppedError
+        raise Stopped
     return code, last_error
-
-
-@contextlib.contextmanager
-def signal_handlers(handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
-    """Handle signals by these functions within the block."""
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -195,15 +184,26 @@ def _forward_stop(process: subprocess.Popen[str], grace: float) -> Iterator[Call
     def expire(_number: int, _frame: FrameType | None) -> None:
         kill(f"the job did not stop within {grace:.0f} s")
 
-    with signal_handlers({**dict.fromkeys(STOP_SIGNALS, forward), signal.SIGALRM: expire}):
+    before = signal.signal(signal.SIGALRM, expire)
+    with stop_handler(forward):
         try:
             yield lambda: requested is not None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Leave no job behind, whatever happened to the loop that reads its output."""
+def _end(process: subprocess.Popen[str], grace: float) -> None:
+    """Leave no job behind, whatever happened to what reads its output: have it save, and kill it if it does not."""
+    if process.poll() is not None:
+        return
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()  # or it would wait for a reader
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(grace)
     if process.poll() is None:
         kill_tree(process.pid)
         process.wait()

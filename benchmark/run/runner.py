@@ -17,8 +17,8 @@ from benchmark.plan.run_directory import RunDirectory, damaged_outputs, outputs_
 from benchmark.plan.stages import REPORT, STEPS, Stage, label_of
 from benchmark.run.executor import LOCAL, Executor, command_of
 from benchmark.run.heartbeat import RunnerHeartbeat
-from benchmark.run.process import StoppedError, how_it_ended, stream
-from sra.common.errors import STOPPED, UserError
+from benchmark.run.process import how_it_ended, stream
+from sra.common.errors import STOPPED, Stopped, UserError
 from sra.common.files import sweep
 
 
@@ -51,7 +51,7 @@ def run_plan(plan: Plan, session: Session, until: str = REPORT, heartbeat: Path 
 
     Raises:
         UserError: a missing input, too little disk, a stage that refused its input or died.
-        StoppedError: on SIGINT, SIGTERM or SIGUSR1.
+        Stopped: on SIGINT, SIGTERM or SIGUSR1.
     """
     check_inputs(plan)
     directory = session.directory
@@ -83,7 +83,7 @@ def run_batch(stages: list[Stage], session: Session, heartbeat: RunnerHeartbeat 
 
     Raises:
         StageError: the job refused its input, died, or left an output out.
-        StoppedError: it was asked to stop.
+        Stopped: it was asked to stop.
     """
     command = command_of(stages, session.directory, session.processes)
     session.executor.ready(command)
@@ -96,7 +96,7 @@ def run_batch(stages: list[Stage], session: Session, heartbeat: RunnerHeartbeat 
     code, last_error = stream(argv, logs, label_of(stages), session.lock, heartbeat, session.grace)
     seconds = time.monotonic() - started
     if code == STOPPED:
-        raise StoppedError
+        raise Stopped
     if code != 0:
         message = last_error or f"{how_it_ended(code)}; see {logs[0]}"
         for stage in stages:

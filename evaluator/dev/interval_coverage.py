@@ -16,6 +16,7 @@ from evaluator.metrics import intervals
 from evaluator.metrics.frechet import frechet_distance, gaussian
 from evaluator.metrics.inception_score import score_of_pool
 from evaluator.metrics.precision_recall import exact_precision_recall
+from sra.common.program import program
 
 Array = np.ndarray[Any, Any]
 METRICS = ("fid", "is", "precision", "recall")
@@ -93,4 +94,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with program():
+        main()

@@ -29,9 +29,10 @@ from evaluator.metrics.frechet import frechet_distance, gaussian
 from evaluator.metrics.inception_score import score_of_pool
 from evaluator.metrics.intervals import frechet_interval, recall_interval
 from evaluator.metrics.precision_recall import REACH, exact_precision_recall, precision_recall
-from sra.common.errors import exit_on_user_error
-from sra.common.files import replacing
+from sra.common.files import check_place, replacing
+from sra.common.npz import write_array
 from sra.common.processes import usable_cores
+from sra.common.program import program
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -79,7 +80,8 @@ def make_features(folder: Path, count: int, width: int, shift: float, seed: int)
         rows = min(CHUNK_IMAGES, count - start)
         hidden = generator.standard_normal((rows, HIDDEN), np.float32)
         noise = generator.standard_normal((rows, width), np.float32)
-        np.save(folder / f"{start:08d}.npy", np.maximum(hidden @ mixing + 0.15 * noise + 0.3 + shift, 0))
+        found = np.maximum(hidden @ mixing + 0.15 * noise + 0.3 + shift, 0)
+        write_array(folder / f"{start:08d}.npy", found, durable=False)
 
 
 def _rows(folder: Path, counts: Pair, widths: Pair) -> list[tuple[Rows, Rows]]:
@@ -243,6 +245,8 @@ def main() -> None:
         print(json.dumps(PARTS[options.part](options.folder, options.sizes[0], options.widths, Stopwatch(clock))))
         return
     resolve(options.graph)
+    if options.json and options.json != STDOUT:
+        check_place(options.json, "--json")
     sides = ("ours",) if options.ours_only else tuple(PARTS)
     rows = [compare(counts, options.widths, sides, options.time) for counts in options.sizes]
     with tempfile.TemporaryDirectory(prefix="sra-bench-perf-") as temporary:
@@ -261,5 +265,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with program():
         main()

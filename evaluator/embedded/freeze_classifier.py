@@ -14,6 +14,7 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 
 from evaluator import embedded
+from sra.common.program import program
 
 SLOPE = 0.1
 
@@ -51,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with program():
+        main()

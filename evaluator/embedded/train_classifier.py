@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evaluator.embedded.network import DigitClassifier
+from sra.common.program import program
 
 STEPS, BATCH, PEAK_RATE = 1500, 64, 3e-3
 
@@ -64,4 +65,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with program():
+        main(sys.argv[1:])

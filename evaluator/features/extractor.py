@@ -18,6 +18,7 @@ from evaluator.embedded import EDGE
 from evaluator.features.cache import Progress
 from evaluator.images.image_set import ImageSet
 from sra.common.errors import ToolError
+from sra.common.files import home_path
 
 Array = np.ndarray[Any, Any]
 Compute = Callable[[Array], Tensor]
@@ -41,7 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Which network a tool sees, and where its weights lie."""
     help_extractor = "own: the tool's Inception; graph: the network of --graph, converted, named so in the record"
     parser.add_argument("--extractor", choices=(OWN, GRAPH), default=OWN, help=help_extractor)
-    folder = Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser()
+    folder = home_path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
     parser.add_argument("--assets", type=Path, default=folder, help=f"folder of weights; default: ${FOLDER_VARIABLE}")
 
 

@@ -23,9 +23,10 @@ from evaluator.metrics.frechet import frechet_distance, gaussian
 from evaluator.metrics.inception_score import score_of_pool
 from evaluator.metrics.precision_recall import NEIGHBOURS, exact_precision_recall, precision_recall
 from evaluator.metrics.rows import blocks
-from sra.common.errors import EvaluatorError, exit_on_user_error
+from sra.common.errors import EvaluatorError
 from sra.common.files import replacing
 from sra.common.npz import write_array
+from sra.common.program import program
 
 CLASSIFIER = "classifier.npy"
 """File of the classifier's weights, in the cache folder of a graph."""
@@ -175,9 +176,8 @@ def main() -> None:
             measuring.add_argument(option, type=Path, nargs="+", required=True, help="one a pair")
     hashing = commands.add_parser("hash", help="SHA-256 of the pixels of each image set")
     hashing.add_argument("--images", type=Path, nargs="+", required=True)
-    options = parser.parse_args()
-    with exit_on_user_error():
-        _run(options)
+    with program():
+        _run(parser.parse_args())
 
 
 def _run(options: argparse.Namespace) -> None:

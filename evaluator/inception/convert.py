@@ -23,8 +23,9 @@ from evaluator.inception import graphdef
 from evaluator.inception.graph import BLANK, INPUT, LOGITS, POOL, SPATIAL, Graph, resolve
 from evaluator.inception.graphdef import Array, Node
 from evaluator.inception.network import OPERATIONS, Inception, Network
-from sra.common.errors import EvaluatorError, exit_on_user_error
-from sra.common.files import replacing
+from sra.common.errors import EvaluatorError
+from sra.common.files import check_place, replacing
+from sra.common.program import program
 
 PASSED = ("Identity", "CheckNumerics")
 """Operations that hand their first input on."""
@@ -190,10 +191,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Take the Inception network out of a frozen TensorFlow graph.")
     parser.add_argument("graph", help="frozen graph (.pb), or embedded:digits")
     parser.add_argument("out", type=Path, help=f"the network ({SUFFIX})")
-    options = parser.parse_args()
-    with exit_on_user_error():
+    with program():
+        options = parser.parse_args()
         if options.out.suffix != SUFFIX:
             raise EvaluatorError(f"OUT: expected a name that ends in {SUFFIX}, got {str(options.out)!r}")
+        check_place(options.out, "OUT")
         graph = resolve(options.graph)
         network = trace(graph.path)
         inception = Inception(network).eval()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from evaluator.images.image_set import ImageSet, open_images
 from evaluator.inception.graph import Graph, resolve
 from evaluator.tools import Tool, score_record
 from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile, ScoreRecord, Settings, Views
-from sra.common.errors import STOPPED, EvaluatorError, ToolError, exit_on_user_error
+from sra.common.errors import EvaluatorError, ToolError
+from sra.common.files import check_place
+from sra.common.program import program
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def run(
         score: one result a sample set, in order.
         add_options: adds options of this tool.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    options = _parse(tool, add_options)
-    with exit_on_user_error():
+    with program():
+        options = _parse(tool, add_options)
+        for path in options.json:
+            check_place(path, "--json")
         _score(tool, version, score, options)
 
 
@@ -75,11 +75,6 @@ def silent_stderr() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    print("stopped; the same command continues", flush=True)
-    sys.exit(STOPPED)
 
 
 def _parse(tool: Tool, add_options: Callable[[argparse.ArgumentParser], None] | None) -> argparse.Namespace:
@@ -138,8 +133,8 @@ def _score(
             seconds=round(seconds, 3),
             error=error,
         )
-        score_record.write(record, path)
         _show(images, record)
+        score_record.write(record, path)
 
 
 def _facts(images: ImageSet) -> ImageSetFacts:

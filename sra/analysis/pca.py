@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sra.analysis.options import View, add_options, view_of
 from sra.common.errors import ConfigError, DataError, expected
-from sra.common.files import replacing
+from sra.common.files import check_place, replacing
 from sra.common.validation import ArgumentParser
 from sra.runtime import job
 
@@ -106,6 +106,7 @@ def _check(options: argparse.Namespace, view: View) -> None:
         raise ConfigError(expected("--label", f"a class from 0 to {view.model.classes - 1}", options.label))
     if not options.image.is_file():
         raise DataError(f"--image {options.image}: expected a file, got none")
+    check_place(options.out, "--out")
 
 
 if __name__ == "__main__":

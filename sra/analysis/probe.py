@@ -13,7 +13,7 @@ import numpy as np
 
 from sra.analysis.options import View, add_options, view_of
 from sra.common.errors import ConfigError, expected
-from sra.common.files import replacing, write_json
+from sra.common.files import check_place, replacing, write_json
 from sra.common.validation import ArgumentParser
 from sra.config import to_plain
 from sra.data.packed import Array, PackedFolder, check_shape
@@ -220,6 +220,7 @@ def main(arguments: list[str]) -> None:
     data, validation = _open(options, view)
     if options.out.is_file():
         raise ConfigError(f"--out {options.out}: expected a folder, got a file")
+    check_place(options.out / "probe.json", "--out")
     Probing(view, settings, options.out).run(data, validation, options.forward_batch)
     print(f"{options.out / 'probe.json'}, {options.out / 'probe.png'}", flush=True)
 

@@ -1,6 +1,6 @@
 """Ground floor of all three packages, torch-free.
 
-`errors` (exceptions, exit codes), `files` (atomic writes), `listing` (which files are data), `npz` (streamed images),
-`pixels` (files to RGB), `heartbeat`, `processes`, `tables` (terminal), `validation` (YAML and settings with one-line
-errors).
+`startup` and `program` (signals, outputs and errors of every program), `errors` (exceptions, exit codes), `files`
+(atomic writes), `listing` (which files are data), `npz` (streamed images), `pixels` (files to RGB), `heartbeat`,
+`processes`, `tables` (terminal), `validation` (YAML and settings with one-line errors).
 """

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import sys
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+from sra.common.startup import STOPPED as STOPPED
 
 BAD_INPUT = 2
 """Exit code after a `UserError`."""
-STOPPED = 75
-"""Exit code after a request to stop with the work saved (EX_TEMPFAIL); the same command continues."""
+
+
+class Stopped(BaseException):
+    """The program was asked to stop; everything finished is saved."""
 
 
 class UserError(Exception):
@@ -34,37 +38,42 @@ class ToolError(Exception):
     """A scoring tool that cannot run here; the table shows the reason, and the other tools still count."""
 
 
-def disk_trouble(error: OSError, place: str) -> str | None:
-    """One line for a full, read-only or otherwise unusable disk; None for any other error.
-
-    Args:
-        error: of the system call.
-        place: the output, if the error names no file.
-    """
-    reasons = {
-        errno.ENOSPC: "no space left on the disk",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EFBIG: "larger than the limit on a file's size",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "permission denied",
-        errno.EEXIST: "expected a folder, got a file",
-        errno.ENOTDIR: "expected a folder, got a file",
-    }
-    reason = reasons.get(error.errno or 0)
-    return reason and f"{error.filename or place}: {reason}; nothing finished is lost, the same command continues"
+REASONS = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "larger than the limit on a file's size",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk reports an error",
+    errno.ESTALE: "the file server has lost the file",
+}
+"""Words for a disk that fails; nothing finished is lost."""
+EXPECTED_FOLDER = (errno.EEXIST, errno.ENOTDIR)
+WITHOUT_NAME = (*REASONS, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+"""Errors of the machine, also where the system call has no file name; others without a name are bugs."""
 
 
-@contextlib.contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """End the process with one line on standard error and exit code 2 after a `UserError` or a full disk."""
+def system_trouble(error: OSError) -> str | None:
+    """One line for what the operating system refused; None for an error that names neither file nor machine."""
+    if error.errno == errno.ENOENT and error.filename is None:
+        return _without_a_place(error)
+    if error.errno is None or (error.filename is None and error.errno not in WITHOUT_NAME):
+        return None
+    place = "the output" if error.filename is None else os.fsdecode(error.filename)
+    if error.errno in REASONS:
+        return f"{place}: {REASONS[error.errno]}; nothing finished is lost, the same command continues"
+    if error.errno in EXPECTED_FOLDER:
+        return f"{place}: expected a folder, got a file"
+    reason = (error.strerror or os.strerror(error.errno)).lower()
+    return f"{place}: {reason}"
+
+
+def _without_a_place(error: OSError) -> str | None:
+    """One line if the current folder has been removed, or there is no folder for temporary files."""
     try:
-        yield
-    except (UserError, OSError) as error:
-        message = str(error) if isinstance(error, UserError) else disk_trouble(error, "the output")
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
+        Path.cwd()
+    except FileNotFoundError:
+        return "the current folder has been removed; change to another one"
+    return f"TMPDIR: {error.strerror}" if "temporary" in str(error.strerror) else None
 
 
 def expected(where: str, what: str, got: object, near: Iterable[str] = ()) -> str:

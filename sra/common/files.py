@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sra.common.errors import UserError
+
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""Names of unfinished files, as `tempfile` makes them for `replacing`."""
+"""Names of unfinished files, as `replacing` makes them."""
+UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EPERM)
+"""Errors of a system call that a file system does not have."""
 
 
 @contextmanager
@@ -25,34 +32,94 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         durable: whether to fsync; not needed for many small files that can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        # Not by `tempfile`, whose files only their owner may read: this one gets the mode that the umask gives.
+        temporary.touch(exist_ok=False)
         yield temporary
         if durable:
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-        temporary.chmod(0o644)
+            sync(temporary)
         temporary.replace(path)
         if durable:
-            sync_folder(path.parent)
+            sync(path.parent)
     except OSError as error:
         # A failed write or fsync names no file. An error without a number would lose its message for the name.
-        if error.errno is not None:
-            error.filename = error.filename or str(path)
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        # safetensors gives the system's error as text.
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk: a file's own fsync does not cover its name."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk: a file's own fsync does not cover its name."""
+    with without("fsync", path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def without(what: str, path: Path) -> Iterator[None]:
+    """Do without a system call that a file system does not have, with one warning.
+
+    Args:
+        what: its name, for the warning.
+        path: where it is called.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        _warn_once(what, str(path), os.strerror(error.errno).lower())
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(what: str, place: str, reason: str) -> None:
+    if what not in _warned:
+        _warned.add(what)
+        print(f"warning: {place}: this file system has no {what} ({reason}); done without", file=sys.stderr, flush=True)
+
+
+def make_executable(path: Path) -> None:
+    """Let everybody run a file who may read it."""
+    mode = path.stat().st_mode
+    with without("chmod", path):
+        path.chmod(mode | (mode & 0o444) >> 2)
+
+
+def check_place(path: Path, option: str) -> None:
+    """Refuse a file that could not be written, before the work whose result it gets; leaves nothing behind.
+
+    Args:
+        path: of the file.
+        option: that names it, for the error.
+
+    Raises:
+        UserError: a folder is there.
+        OSError: the folder cannot be written to.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path}: expected a file, got a folder")
+    folder = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename = f"{option} {folder}"
+        raise
 
 
 def sweep(folder: Path) -> None:
@@ -73,9 +140,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a JSON document atomically."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    write_bytes(path, (text + "\n").encode())
+    """Write a JSON document atomically; in ASCII, which any locale reads and any file name can be written in."""
+    write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -100,4 +166,9 @@ COST_TABLE = ("perf.json", "SRA_BENCH_PERF")
 def cache_file(name: str, variable: str) -> Path:
     """Path of a user's cache file: $variable, else `sra-bench/NAME` in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return Path(os.environ.get(variable) or cache / "sra-bench" / name).expanduser()
+    return home_path(os.environ.get(variable) or cache / "sra-bench" / name)
+
+
+def home_path(path: str | Path) -> Path:
+    """A path in which `~` is the home folder; it stays if the system knows none."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser fails without a home

@@ -11,9 +11,10 @@ from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
 from sra.common.errors import ConfigError, UserError, did_you_mean
+from sra.common.files import home_path
 
 T = TypeVar("T")
 # Read by pydantic from a plain dataclass: unknown keys are errors, docstrings under fields are descriptions.
@@ -26,6 +27,10 @@ CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
 def adapter(cls: type) -> TypeAdapter[Any]:
     """The adapter of a class, cached: building one takes as long as the rest of a plan."""
     return TypeAdapter(cls)
+
+
+IN_HOME = BeforeValidator(lambda value: str(home_path(value)) if str(value).startswith("~") else value)
+"""Annotation of a setting that is a path: `~` is the home folder."""
 
 
 def matching(pattern: str, what: str) -> AfterValidator:

@@ -67,7 +67,7 @@ class Part:
 
         Raises:
             DataError: a file that is not a whole image.
-            job.Stopped: on request.
+            Stopped: on request.
         """
         converted: Counter[str] = Counter()
         for index, name in enumerate(self.names):
@@ -103,7 +103,7 @@ def prepare(config: ImagesJob, out: Path) -> None:
     source = open_source(config.data, config.resolution)
     for note in (source.note, order_note(list(source.class_names.values()))):
         if note:
-            job.say(note)
+            print(note, flush=True)
     parts = _parts(source, out)
     missing = [part for part in parts if not part.record.is_file()]
     count = sum(len(part.names) for part in missing)

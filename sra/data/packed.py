@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from sra.common.errors import DataError
-from sra.common.files import sha256_file, write_json
+from sra.common.files import sha256_file, without, write_json
 from sra.common.npz import write_array
 
 Array = np.ndarray[Any, Any]
@@ -159,7 +159,7 @@ class PackedWriter:
 
 def _reserve(path: Path) -> None:
     """Allocate the disk space of a sparse file: a full disk is an error now, and would be a SIGBUS later."""
-    with path.open("r+b") as handle:
+    with without("fallocate", path), path.open("r+b") as handle:
         os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
 

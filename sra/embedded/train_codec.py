@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from sra.common.program import program
 from sra.embedded import digits
 
 STEPS, BATCH, PEAK_RATE, KL_WEIGHT = 700, 64, 3e-3, 1e-3
@@ -90,4 +91,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with program():
+        main(sys.argv[1:])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sra.common.errors import DataError
-from sra.common.files import replacing
+from sra.common.files import check_place, replacing
 from sra.common.validation import ArgumentParser
 from sra.config import TrainJob, to_plain
 from sra.data.packed import FACTS
@@ -84,18 +84,15 @@ def export(stage: Path, out: Path) -> str:
         images = int(json.loads(facts.read_text())["count"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{facts}: cannot be read; the epoch depends on its `count`: {error}") from error
-    if out.is_dir():
-        raise DataError(f"{out}: expected a file name, got a folder")
+    check_place(out, "OUT")
     # Torch takes seconds to import: help and refusals do not wait for it.
-    import torch
-
     from sra.training import checkpoint
 
     state = checkpoint.load_newest(stage / "checkpoints")
     if state is None:
         raise DataError(f"{stage / 'checkpoints'}: expected a resumable checkpoint, got none")
     with replacing(out) as temporary:
-        torch.save(public_document(config, state, images), temporary)
+        checkpoint.write_state(temporary, public_document(config, state, images))
     return f"{out}: step {state['step']} of {config.model.name}"
 
 

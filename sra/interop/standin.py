@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sra import embedded
@@ -21,6 +20,7 @@ from sra.common.files import replacing
 from sra.config import StandInJob
 from sra.model.transformer import build, fill_zeros, initialise
 from sra.runtime import job
+from sra.training.checkpoint import write_state
 
 
 def make_weights(config: StandInJob, out: Path) -> None:
@@ -37,7 +37,7 @@ def make_weights(config: StandInJob, out: Path) -> None:
     fill_zeros(network, config.seed)
     state = network.state_dict()
     with replacing(out / "weights.pt") as temporary:
-        torch.save(_with_training_state(state) if published else state, temporary)
+        write_state(temporary, _with_training_state(state) if published else state)
 
 
 def _with_training_state(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from sra.common.errors import UserError
-from sra.common.files import write_json
+from sra.common.files import check_place, write_json
 from sra.perf.results import SCHEMA, Document, machine, save
 from sra.perf.session import PARTS, Session, parser
 from sra.perf.workloads import world
@@ -99,6 +99,8 @@ def _measure(options: argparse.Namespace) -> Document:
 def main(arguments: list[str]) -> None:
     """`python -m sra.perf {latents,train,sample,all,scaling}`."""
     options = parser().parse_args(arguments)
+    if options.out:
+        check_place(options.out, "--out")
     measured = None
     if options.what == "scaling":
         document, text = _scaling(options, arguments)
@@ -108,9 +110,9 @@ def main(arguments: list[str]) -> None:
     leave()
     if world()[0] > 0:
         return
+    print(json.dumps(document, indent=2) if options.json else text, flush=True)
     if options.out:
         write_json(options.out, document)
-    print(json.dumps(document, indent=2) if options.json else text, flush=True)
     if options.save and measured is not None:
         print(f"stored in {save(measured)}", file=sys.stderr, flush=True)
 

@@ -89,7 +89,7 @@ def time_in_turn(subjects: Sequence[Subject], steps: int, rounds: int) -> list[l
         rounds: rounds per measurement.
 
     Raises:
-        job.Stopped: on request.
+        Stopped: on request.
     """
     seconds: list[list[float]] = [[] for _ in subjects]
     for number in range(steps):

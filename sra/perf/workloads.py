@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from sra.common.errors import UserError
 from sra.common.files import write_json
+from sra.common.npz import write_array
 from sra.config import ModelConfig, SampleConfig, SampleJob, TrainJob
 from sra.data.latents import PackedLatents
 from sra.data.public_layout import place_of
@@ -157,8 +158,7 @@ def make_latents(folder: Path, mode: Mode, shape: tuple[int, ...], count: int) -
     if mode.reference:
         for index, row in enumerate(() if exists else rows):
             path = place / place_of(index)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, row)
+            write_array(path, row, durable=False)
         return LatentFiles(place, labels)
     if not exists:
         place.mkdir(parents=True)
@@ -166,7 +166,7 @@ def make_latents(folder: Path, mode: Mode, shape: tuple[int, ...], count: int) -
         for index, row in enumerate(rows):
             array[index] = row
         array.flush()
-        np.save(place / "labels.npy", labels)
+        write_array(place / "labels.npy", labels)
         write_json(place / "latents.json", {"count": count, "classes": CLASSES})
     return PackedLatents(place)
 

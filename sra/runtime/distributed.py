@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from sra.common.errors import ConfigError
+from sra.runtime import job
 from sra.runtime.device import HALF
 
 if TYPE_CHECKING:
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
 T = TypeVar("T")
+PATIENCE_SECONDS = 10.0
+"""Time for the other processes to arrive after a stop signal."""
 GROUP_TIMEOUT = timedelta(days=7)
 """One process may work alone for hours while the others wait."""
 
@@ -50,9 +57,21 @@ def make_state(expected: int | None) -> PartialState:
     """
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    try:
+        with job.on_stop(job.leave_at_once):
+            state = PartialState(cpu=not torch.cuda.is_available())
+    except dist.DistError as error:
+        raise no_connection(error, os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")) from error
     check_processes(expected, state.num_processes)
     return state
+
+
+def no_connection(error: dist.DistError, address: str | None, port: object) -> ConfigError:
+    """The error of processes that cannot meet at an address."""
+    if "EADDRINUSE" in str(error):
+        return ConfigError(f"port {port}: in use by another program of this machine; give a free one")
+    reason = str(error).strip().splitlines()[0]
+    return ConfigError(f"{address}:{port}: no connection with the other processes: {reason}")
 
 
 def make_accelerator(precision: str, expected: int | None, **settings: Any) -> Accelerator:
@@ -84,7 +103,10 @@ class CpuProcessGroup:
         """Connect the processes; each of them calls this at the same point."""
         joined = dist.is_initialized()
         self.size, self.rank = (dist.get_world_size(), dist.get_rank()) if joined else (1, 0)
-        self.group = dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT) if self.size > 1 else None
+        self.group = None
+        if self.size > 1:
+            with job.on_stop(job.leave_at_once):
+                self.group = dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT)
 
     @property
     def is_main(self) -> bool:
@@ -92,17 +114,46 @@ class CpuProcessGroup:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process is here.
+
+        Raises:
+            Stopped: this process was asked to stop, and another one has ended.
+        """
         if self.size > 1:
-            dist.barrier(group=self.group)
+            with self._waiting():
+                dist.barrier(group=self.group)
 
     def broadcast_from_main(self, value: T) -> T:
         """Return the main process's value; a shared file system may show the others another state."""
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=self.group)
+        with self._waiting():
+            dist.broadcast_object_list(values, src=0, group=self.group)
         return values[0]
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Wait for the others: after a stop signal the main process, which they may be waiting for, leaves soon."""
+        leaving = threading.Timer(PATIENCE_SECONDS, job.leave_at_once)
+        leaving.daemon = True
+
+        def leave_soon() -> None:
+            if not leaving.is_alive():
+                leaving.start()
+
+        with contextlib.ExitStack() as stack:
+            stack.callback(leaving.cancel)
+            if self.is_main:
+                stack.enter_context(job.on_stop(leave_soon))
+                if job.stop_requested():
+                    leave_soon()
+            try:
+                yield
+            except RuntimeError:
+                # Stopped as well, another process has closed its connections.
+                job.check_stop()
+                raise
 
 
 class StopVote:

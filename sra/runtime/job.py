@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from sra.common.errors import BAD_INPUT, STOPPED, ConfigError, UserError, disk_trouble
+from sra.common.errors import STOPPED, ConfigError, Stopped, system_trouble
 from sra.common.heartbeat import Heartbeat
 from sra.common.processes import die_with_parent
+from sra.common.program import program, set_stop_handler, stop_handler
+from sra.common.startup import SAID_AT_STOP, STOP_SIGNALS
 from sra.config import from_plain
 
 PROGRESS_SECONDS = 2.0
 """Least time between two progress lines."""
 T = TypeVar("T")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""Requests to stop: `kill`, Ctrl-C, and the signal that Slurm sends before a time limit."""
 LAUNCHER_VARIABLE = "SRA_LAUNCHER"
 """Environment variable: process id of `sra.runtime.launch`, whose workers end when it does."""
 
 _stop_requested = False
 _out_folders: list[Path] = []
 _heartbeat: Heartbeat | None = None
-
-
-class Stopped(Exception):  # noqa: N818 - a request, not an error
-    """The job was asked to stop and has saved its work."""
 
 
 def check_stop() -> None:
@@ -50,17 +48,43 @@ def _request_stop(_number: int, _frame: object) -> None:
 
 
 def catch_signals() -> None:
-    """Turn SIGTERM, SIGINT and SIGUSR1 into stop requests for `check_stop`."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, _request_stop)
+    """Turn stop signals into requests for `check_stop`, for the rest of this process."""
+    set_stop_handler(_request_stop)
 
 
-def say(text: str) -> None:
-    """Print a line; when the reader of the output has died, go on without printing so that the work is saved."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@contextlib.contextmanager
+def on_stop(action: Callable[[], None]) -> Iterator[None]:
+    """Call a function, in a thread, for each stop signal that arrives within the block.
+
+    Python's handlers run in the main thread, and there only between its own instructions: not while it waits in C++
+    for processes that may never come. The block must start no process by `fork` alone, whose signals would count too.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        while number := os.read(reader, 1):
+            if number[0] in STOP_SIGNALS:
+                action()
+
+    thread = threading.Thread(target=watch, name="stop", daemon=True)
+    thread.start()
+    with stop_handler(_request_stop):
+        before = signal.set_wakeup_fd(writer)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(writer)
+            thread.join()
+            os.close(reader)
+
+
+def leave_at_once() -> None:
+    """End the process after a stop signal, where it has nothing to save."""
+    _end_heartbeat("stopped")
+    print(SAID_AT_STOP, file=sys.stderr, flush=True)
+    os._exit(STOPPED)
 
 
 def follow_launcher() -> None:
@@ -75,25 +99,22 @@ def follow_launcher() -> None:
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Run a job's main function; exit with 0, 2 (bad input, reported in one line) or 75 (stopped)."""
-    catch_signals()
-    follow_launcher()
-    _out_folders[:] = out_folders(sys.argv[1:])
-    try:
-        check_stop()
-        main(sys.argv[1:])
-    except Stopped:
-        _end_heartbeat("stopped")
-        say("stopped; the same command continues")
-        sys.exit(STOPPED)
-    except (UserError, OSError) as error:
-        place = str(_out_folders[0]) if _out_folders else "the output"
-        message = str(error) if isinstance(error, UserError) else disk_trouble(error, place)
-        _end_heartbeat("failed", message or str(error))
-        if message is None:
+    with program(), stop_handler(_request_stop):
+        follow_launcher()
+        _out_folders[:] = out_folders(sys.argv[1:])
+        try:
+            check_stop()
+            main(sys.argv[1:])
+        except Stopped:
+            _end_heartbeat("stopped")
             raise
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
-    _end_heartbeat("ended")
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None and _out_folders:
+                error.filename = error.filename or str(_out_folders[0])
+            system = system_trouble(error) if isinstance(error, OSError) else None
+            _end_heartbeat("failed", system or str(error))
+            raise
+        _end_heartbeat("ended")
 
 
 def out_folders(arguments: list[str]) -> list[Path]:
@@ -175,4 +196,4 @@ class Progress:
             ncols=0,
             postfix=", ".join(f"{name} {value:.4g}" for name, value in values.items()) or None,
         )
-        say(text)
+        print(text, flush=True)

@@ -12,15 +12,18 @@ import contextlib
 import os
 import signal
 import sys
-from types import FrameType
 
 import psutil
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 from sra.common.errors import BAD_INPUT, STOPPED
 from sra.common.processes import usable_cores
-from sra.runtime.job import LAUNCHER_VARIABLE, STOP_SIGNALS
+from sra.common.program import program
+from sra.common.startup import SAID_AT_STOP, STOP_SIGNALS
+from sra.runtime.distributed import no_connection
+from sra.runtime.job import LAUNCHER_VARIABLE, on_stop
 
 COMPILE_THREADS = "TORCHINDUCTOR_COMPILE_THREADS"
 """Environment variable of torch.compile: number of processes that compile beside each process of a job."""
@@ -30,14 +33,15 @@ MAX_COMPILE_THREADS = 32
 _stop_requested = False
 
 
-def _forward_stop(_number: int, _frame: FrameType | None) -> None:
+def _forward_stop() -> None:
     """Send SIGTERM to the workers, whose end the agent then sees; without workers there is nothing to save."""
     global _stop_requested
     _stop_requested = True
     # `Process.children` raises an error if /proc hides other users' processes (hidepid=1).
     workers = [process for process in psutil.process_iter(["ppid"]) if process.info["ppid"] == os.getpid()]
     if not workers:
-        sys.exit(STOPPED)
+        print(SAID_AT_STOP, file=sys.stderr, flush=True)
+        os._exit(STOPPED)
     for worker in workers:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.terminate()
@@ -65,9 +69,11 @@ def exit_code(codes: dict[int, int], *, stop_requested: bool) -> tuple[int, str 
 
 
 def main(arguments: list[str]) -> None:
-    """Run torchrun with its own options and exit with the workers' code."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, _forward_stop)
+    """Run torchrun with its own options and exit with the workers' code.
+
+    Raises:
+        UserError: the nodes cannot be connected.
+    """
     os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
     # The agent must handle some signal; SIGQUIT remains the way to end it at once.
     options: argparse.Namespace = parse_args(["--signals-to-handle", "SIGQUIT", *arguments])  # type: ignore[no-untyped-call]
@@ -75,14 +81,18 @@ def main(arguments: list[str]) -> None:
     share = usable_cores() // int(options.nproc_per_node)
     os.environ.setdefault(COMPILE_THREADS, str(min(max(1, share), MAX_COMPILE_THREADS)))
     try:
-        run(options)  # type: ignore[no-untyped-call]
+        with on_stop(_forward_stop):
+            run(options)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         failures = {rank: failure.exitcode for rank, failure in error.failures.items()}
         code, line = exit_code(failures, stop_requested=_stop_requested)
         if line is not None:
             print(line, file=sys.stderr, flush=True)
         sys.exit(code)
+    except DistError as error:
+        raise no_connection(error, options.master_addr, options.master_port) from error
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with program():
+        main(sys.argv[1:])

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from sra.common.errors import DataError
-from sra.common.files import sha256_file, sync_folder, write_bytes, write_json
-from sra.runtime.job import say
+from sra.common.files import sha256_file, sync, write_bytes, write_json
 
 FORMAT = 1
 """Raised when older checkpoints can no longer be read."""
@@ -116,11 +115,11 @@ def write(folder: Path, step: int, content: dict[str, Any]) -> None:
     temporary = folder / f".step-{step:08d}.{os.getpid()}"
     temporary.mkdir(parents=True, exist_ok=True)
     try:
-        digest = _write_state(temporary / "state.pt", content)
+        digest = write_state(temporary / "state.pt", content)
         write_bytes(temporary / "sha256", digest.encode())
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
-        sync_folder(folder)
+        sync(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -149,7 +148,8 @@ class HashingFile:
         self.handle.flush()
 
 
-def _write_state(path: Path, content: dict[str, Any]) -> str:
+def write_state(path: Path, content: dict[str, Any]) -> str:
+    """`torch.save`, which names the file and the system's reason if it fails; returns the SHA-256 of the file."""
     with path.open("wb", buffering=0) as handle:
         file = HashingFile(handle)
         try:
@@ -159,7 +159,7 @@ def _write_state(path: Path, content: dict[str, Any]) -> str:
             if file.error is None:
                 raise
             raise OSError(file.error.errno, file.error.strerror, str(path)) from file.error
-        os.fsync(handle.fileno())
+    sync(path)
     return file.digest.hexdigest()
 
 
@@ -185,7 +185,7 @@ def load_newest(
             state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True, mmap=mapped)
             _check(path, state, settings)
             return state
-        say(f"warning: {path}: checkpoint is damaged (checksum differs); trying the one before")
+        print(f"warning: {path}: checkpoint is damaged (checksum differs); trying the one before", flush=True)
     if paths:
         raise DataError(f"{folder}: every checkpoint is damaged; remove the folder to start again")
     return None

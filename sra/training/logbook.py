@@ -16,7 +16,6 @@ from accelerate import Accelerator
 
 from sra.common.errors import ConfigError
 from sra.common.files import write_bytes
-from sra.runtime.job import say
 from sra.training.losses import StepLosses
 
 LOG_FILE = "log.jsonl"
@@ -118,7 +117,7 @@ class LogBook:
         numbers = {name: value for name, value in row.items() if value is not None and name != "step"}
         self.accelerator.log(numbers, step=row["step"])
         for warning in self.watch.warnings(row):
-            say(f"warning: {warning}")
+            print(f"warning: {warning}", flush=True)
 
 
 def check_trackers(names: tuple[str, ...]) -> None:

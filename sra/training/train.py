@@ -16,7 +16,7 @@ import torch
 from accelerate import DistributedDataParallelKwargs
 from safetensors.torch import save_file
 
-from sra.common.errors import ConfigError, DataError
+from sra.common.errors import ConfigError, DataError, Stopped
 from sra.common.files import replacing, write_json
 from sra.config import RESUMABLE_KEYS, TrainJob, to_plain
 from sra.data.latents import PackedLatents
@@ -77,7 +77,7 @@ class Trainer:
             kernel = attention_kernel(device, self.settings.precision, model.width // model.heads)
             facts = {"device": str(device), "attention_kernel": kernel, **dataclasses.asdict(self.speed)}
             write_json(out / "speed.json", facts)
-            job.say(f"speed: {self.speed}")
+            print(f"speed: {self.speed}", flush=True)
         start_trackers(self.accelerator, self.settings.trackers, out)
 
     def identity(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Trainer:
             self.state.load_state_dict(found)
             self.step, self.seconds = int(found["step"]), float(found["seconds"])
             self.skipped = int(found["skipped"])
-            job.say(f"continues at step {self.step} of {self.total}")
+            print(f"continues at step {self.step} of {self.total}", flush=True)
         if self.step != (first := self.processes.broadcast_from_main(self.step)):
             raise DataError(
                 f"{self.out / 'checkpoints'}: expected the newest checkpoint of step {first} that the first process "
@@ -169,7 +169,7 @@ class Trainer:
         """Train to the last step.
 
         Raises:
-            job.Stopped: on request, with a checkpoint of the last complete step.
+            Stopped: on request, with a checkpoint of the last complete step.
             NonFiniteError: before the step that would have corrupted the weights.
         """
         self.resume()
@@ -198,7 +198,7 @@ class Trainer:
         if result.skipped:
             self.skipped += 1
             norm = float(result.norm)
-            job.say(f"warning: step {self.step} is skipped, {self.skipped} so far: gradient norm {norm}")
+            print(f"warning: step {self.step} is skipped, {self.skipped} so far: gradient norm {norm}", flush=True)
         last = self.step == self.total
         logged = self.step % self.settings.log_every == 0 or last or self.step == 1
         if logged or not self.state.guard.late:
@@ -218,7 +218,7 @@ class Trainer:
         if stopping and not last:
             self.vote.finish()
             leave()
-            raise job.Stopped
+            raise Stopped
         if self.step < self.ahead and self.step in self._exported_steps():
             self._go_ahead(progress)
 

@@ -233,9 +233,9 @@ def test_evaluate_without_a_graph_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_a_read_only_file_system_is_one_line() -> None:
-    from sra.common.errors import disk_trouble
+    from sra.common.errors import system_trouble
 
-    line = disk_trouble(OSError(errno.EROFS, "Read-only file system", "/ro/b.zip"), "x")
+    line = system_trouble(OSError(errno.EROFS, "Read-only file system", "/ro/b.zip"))
     assert line is not None
     assert line.startswith("/ro/b.zip: the file system is read-only")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmark.commands.evaluate import ToolOptions
-from benchmark.run.process import StoppedError, run_job
-from sra.common.errors import STOPPED
+from benchmark.run.process import run_job
+from sra.common.errors import STOPPED, Stopped
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def heeds_interrupts():
 @pytest.mark.usefixtures("heeds_interrupts")
 def test_an_interrupt_is_a_stop_and_ends_the_job():
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(StoppedError):
+    with pytest.raises(Stopped):
         run_job("evaluate", [sys.executable, "-c", "import time; time.sleep(600)"])
 
 
 def test_a_job_that_was_stopped_is_no_failure():
-    with pytest.raises(StoppedError):
+    with pytest.raises(Stopped):
         run_job("evaluate", [sys.executable, "-c", f"raise SystemExit({STOPPED})"])
 
 

@@ -20,6 +20,7 @@ from benchmark.plan.stages import Stage
 from benchmark.run import process as job_process
 from benchmark.run import runner
 from benchmark.run.executor import Command
+from sra.common.errors import Stopped
 from sra.config import CodecConfig, ModelConfig, StandInJob, UserError
 
 WORK = "import sys, pathlib; print('working'); pathlib.Path(sys.argv[1], 'samples.npz').write_text('x')"
@@ -82,7 +83,7 @@ def test_a_crash_names_the_log(stage: Stage, tmp_path: Path) -> None:
 
 
 def test_exit_75_means_stopped(stage: Stage, tmp_path: Path) -> None:
-    with pytest.raises(job_process.StoppedError):
+    with pytest.raises(Stopped):
         run_with("import sys; sys.exit(75)", stage, tmp_path)
 
 
@@ -96,9 +97,10 @@ def test_a_signal_to_stop_reaches_the_job_and_no_process_is_left(tmp_path: Path,
 import sys
 from pathlib import Path
 from benchmark.run import process
+from sra.common.errors import Stopped
 try:
     process.stream([sys.executable, "-u", "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
-except process.StoppedError:
+except Stopped:
     sys.exit(75)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
@@ -124,9 +126,10 @@ def test_signals_in_quick_succession_are_one_request(tmp_path: Path, pause: floa
 import sys
 from pathlib import Path
 from benchmark.run import process
+from sra.common.errors import Stopped
 try:
     process.stream([sys.executable, "-u", "-c", {job!r}], [Path({str(tmp_path / "log.txt")!r})], "job")
-except process.StoppedError:
+except Stopped:
     sys.exit(75)
 """
     process = subprocess.Popen(

@@ -1,22 +1,26 @@
 """Training on one, two and four real processes through the launcher: one trace, one checkpoint format, elastic."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from sra.common.errors import Stopped, UserError
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size, SraSettings, TrainConfig, TrainJob, to_plain
 from sra.model.weights import load_network
-from sra.runtime import launch
-from sra.runtime.distributed import check_processes
+from sra.runtime import distributed, job, launch
+from sra.runtime.distributed import CpuProcessGroup, check_processes
 from sra.training.train import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +43,8 @@ def alone(noise_latents, tmp_path_factory):
 
 def start(latents, out, processes, **changes):
     out.mkdir(exist_ok=True)
-    job = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, **changes))
-    (out / "stage.json").write_text(json.dumps({"config": to_plain(job)}))
+    changed = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, **changes))
+    (out / "stage.json").write_text(json.dumps({"config": to_plain(changed)}))
     command = [
         sys.executable,
         "-m",
@@ -196,3 +200,77 @@ def test_every_process_hears_what_one_of_them_saw(tmp_path):
         [*command, str(tmp_path / "two.py")], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+NODE = ["--nnodes", "2", "--node-rank", "0", "--master-addr", "127.0.0.1", "--nproc-per-node", "1"]
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch):
+    monkeypatch.setenv("SRA_LAUNCHER", "")
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"port {port}: in use"):
+            launch.main([*NODE, "--master-port", str(port), "-m", "sra.training.train"])
+
+
+def test_a_node_whose_peers_do_not_come_ends_on_request():
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "sra.runtime.launch",
+        *NODE,
+        "--master-port",
+        str(port),
+        "-m",
+        "sra.training.train",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            break
+        time.sleep(0.2)
+    process.terminate()
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 75
+    assert errors.splitlines()[-1] == "stopped; the same command continues"
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """The main process of two, whose signals are forgotten afterwards."""
+    group = CpuProcessGroup()
+    group.size = 2
+    monkeypatch.setattr(job, "_stop_requested", False)
+    return group
+
+
+def test_the_main_process_leaves_a_barrier_to_which_nobody_comes(two, monkeypatch):
+    left = threading.Event()
+    monkeypatch.setattr(distributed, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(job, "leave_at_once", left.set)
+
+    def nobody_comes(group):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert left.wait(30)
+
+    monkeypatch.setattr(torch.distributed, "barrier", nobody_comes)
+    two.barrier()
+    left.clear()
+    monkeypatch.setattr(torch.distributed, "barrier", lambda group: None)
+    two.barrier()  # asked before, but the others came
+    assert not left.wait(0.3)
+
+
+def test_the_end_of_the_others_is_a_stop_if_one_was_asked_for(two, monkeypatch):
+    def closed(group):
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "barrier", closed)
+    with pytest.raises(RuntimeError, match="closed"):
+        two.barrier()
+    monkeypatch.setattr(job, "_stop_requested", True)
+    with pytest.raises(Stopped):
+        two.barrier()

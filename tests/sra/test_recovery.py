@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from sra.common.errors import DataError, disk_trouble
+from sra.common.errors import DataError, system_trouble
 from sra.common.files import replacing, sweep
 from sra.common.heartbeat import Heartbeat
 from sra.common.npz import write_array
@@ -198,7 +198,7 @@ def test_a_full_disk_ends_in_one_line_and_the_run_continues(train, noise_latents
     monkeypatch.setattr(checkpoint.HashingFile, "write", full)
     with pytest.raises(OSError, match="No space left") as caught:
         train(JOB, noise_latents, tmp_path / "parts")
-    assert "no space left on the disk; nothing finished is lost" in disk_trouble(caught.value, "x")
+    assert "no space left on the disk; nothing finished is lost" in system_trouble(caught.value)
     # Two whole checkpoints, and nothing of the one that failed.
     assert steps(tmp_path / "parts") == [2, 3]
     assert not list((tmp_path / "parts").rglob(".*"))
@@ -225,7 +225,7 @@ def test_a_failed_write_names_the_file_and_keeps_its_message(tmp_path):
             write_array(tmp_path / "a.npy", np.zeros(2**14))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert disk_trouble(failed.value, "the output").startswith(f"{tmp_path / 'a.npy'}: larger than the limit")
+    assert system_trouble(failed.value).startswith(f"{tmp_path / 'a.npy'}: larger than the limit")
     with pytest.raises(OSError, match=r"^image file is truncated$"), replacing(tmp_path / "b.png"):
         raise OSError("image file is truncated")
     assert not list(tmp_path.iterdir())
@@ -373,8 +373,11 @@ def test_heartbeats_are_rare(tmp_path):
 
 def test_a_job_whose_reader_died_goes_on_in_silence(tmp_path):
     code = (
-        "import sys, time, pathlib; from sra.runtime import job; job.say('a'); time.sleep(1); "
-        "[job.say('b') for _ in range(3)]; pathlib.Path(sys.argv[1]).touch()"
+        "import pathlib, time; from sra.runtime import job\n"
+        "def main(arguments):\n"
+        "    print('a', flush=True); time.sleep(1)\n"
+        "    [print('b', flush=True) for _ in range(3)]; pathlib.Path(arguments[0]).touch()\n"
+        "job.run(main)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "done")], stdout=subprocess.PIPE, cwd=Path.cwd()

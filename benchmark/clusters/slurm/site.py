@@ -18,7 +18,8 @@ from pydantic import BeforeValidator, Field
 from benchmark.clusters.site_file import Work
 from benchmark.machine.environment import ASSETS_FOLDER, MASTER_PORT, TENSORFLOW_PYTHON
 from sra.common.errors import UserError, expected
-from sra.common.validation import STRICT, matching
+from sra.common.files import home_path
+from sra.common.validation import IN_HOME, STRICT, matching
 
 SITE = "SRA_BENCH_SITE"
 """Environment variable: the site file; default: `site.yaml` in the current folder."""
@@ -86,9 +87,9 @@ class Container:
 
     kind: Literal["none", "pyxis", "apptainer", "singularity"] = "none"
     """`none`: the environment that submits, on a file system that all nodes share."""
-    image: str | None = None
+    image: Annotated[str | None, IN_HOME] = None
     """Image or .sqsh file for pyxis, .sif file for Apptainer and Singularity."""
-    mounts: tuple[str, ...] = ()
+    mounts: tuple[Annotated[str, IN_HOME], ...] = ()
     """In addition to the run directory and the plan's inputs: SOURCE:TARGET[:ro]."""
 
     def __post_init__(self) -> None:
@@ -114,7 +115,7 @@ class SlurmSite:
     environment: tuple[Annotated[str, matching(r"[A-Za-z_]\w*", "the name of a variable")], ...] = ()
     """Names of further environment variables that jobs inherit from `submit`."""
     container: Container = field(default_factory=Container)
-    command: str | None = None
+    command: Annotated[str | None, IN_HOME] = None
     """`sra-bench` on the nodes; default: the one that submits, or the image's."""
     port: int = MASTER_PORT
     """First of 1,000 ports; a job on several nodes uses one of them, by its job id."""
@@ -150,4 +151,4 @@ def seconds_of(time: str) -> int:
 
 def site_path(given: Path | None) -> Path:
     """The given site file, else $SRA_BENCH_SITE, else ./site.yaml."""
-    return given or Path(os.environ.get(SITE) or "site.yaml")
+    return given or home_path(os.environ.get(SITE) or "site.yaml")

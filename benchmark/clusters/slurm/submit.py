@@ -25,7 +25,7 @@ from benchmark.plan.prepare import register
 from benchmark.plan.run_directory import RunDirectory, is_reported, key_of
 from benchmark.plan.stages import STAGE_KINDS, Stage
 from sra.common.errors import UserError, one_of
-from sra.common.files import write_bytes
+from sra.common.files import make_executable, write_bytes
 
 SUBMISSION_KEY = key_of("submission")
 """Of the lock that keeps two submissions apart."""
@@ -128,7 +128,7 @@ def submit_slurm(plan: Plan, directory: RunDirectory, cluster: Cluster, command:
         register(plan, directory, command)
         for batch, text in zip(batches, scripts, strict=True):
             write_bytes(batch.file("sh"), text.encode())
-            batch.file("sh").chmod(0o755)
+            make_executable(batch.file("sh"))
             for suffix in ("stops", "cancel"):
                 batch.file(suffix).unlink(missing_ok=True)
         _check_scripts(batches)
