@@ -114,7 +114,7 @@ def prepare(config: ImagesJob, out: Path) -> None:
         converted.update(json.loads(part.record.read_text()))
     if converted:
         shown = "; ".join(f"{number} x {kind}" for kind, number in converted.most_common())
-        job.say(f"images that are not plain 8-bit RGB (docs/data.md has the rules): {shown}")
+        print(f"images that are not plain 8-bit RGB (docs/data.md has the rules): {shown}", flush=True)
     facts = {"count": len(source.names), "classes": len(set(source.labels)), "class_names": source.class_names}
     write_json(out / "images.json", {"schema": 2, **facts, "converted": dict(converted)})
     places = [part.place(index) for part in parts for index in range(len(part.names))]
