@@ -82,7 +82,7 @@ def convert(context: typer.Context) -> None:
 
 def become(module: str, arguments: list[str]) -> NoReturn:
     """Replace this process by a job, so that signals and exit code are the job's."""
-    from benchmark.run.process import job_environment
+    from benchmark.machine.environment import job_environment
 
     # Until the job handles them: an interrupt of an interpreter that is starting prints a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -91,7 +91,7 @@ def become(module: str, arguments: list[str]) -> NoReturn:
 
 def _run(module: str, arguments: list[str]) -> None:
     """Run a job and exit if it fails."""
-    from benchmark.run.process import job_environment
+    from benchmark.machine.environment import job_environment
 
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=job_environment(), check=False)

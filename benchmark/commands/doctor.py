@@ -9,11 +9,11 @@ from pathlib import Path
 from benchmark.assets.catalogue import Asset, AssetError, Pins, catalogue, folder, mismatch, remedy
 from benchmark.commands.fetch import needed_by
 from benchmark.machine import gpus, provenance
+from benchmark.machine.environment import job_environment
 from benchmark.manifest.schema import load
 from benchmark.plan.plan import make_plan
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.run.executor import interpreter_of
-from benchmark.run.process import job_environment
 from evaluator.tools import TOOL_MODULES
 from sra.common.tables import text_table
 

@@ -28,7 +28,7 @@ def execute(request: RunRequest, executor: Executor = LOCAL) -> str:
     with directory.locked() as lock:
         register(plan, directory, request.command)
         if not plan.absent and any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
-            record_session(plan, directory)
+            record_session(plan, directory, executor.facts())
         try:
             session = Session(directory=directory, executor=executor, processes=processes, lock=lock)
             run_plan(plan, session, request.until)

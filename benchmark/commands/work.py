@@ -54,7 +54,7 @@ def work(
     directory.workers.mkdir(exist_ok=True)
     with directory.locked([stage.key for stage in stages], patient=True) as lock:
         if not all(stage.is_done for stage in stages):
-            record_session(plan, directory, stages[0])
+            record_session(plan, directory, session.executor.facts(), stages[0])
         session = dataclasses.replace(session, lock=lock)
         part = dataclasses.replace(plan, stages=tuple(stages))
         run_plan(part, session, heartbeat=directory.workers / f"{stages[0].directory.name}.json")

@@ -8,22 +8,30 @@ container only, and `ready` stops a leftover.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark.assets.catalogue import folder
 from benchmark.containers import preflight
 from benchmark.containers.engine import HARDENED, TMPFS, EngineError, find_engine, find_image
-from benchmark.containers.settings import ContainerSettings, parse_settings
-from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, REVISION, TENSORFLOW_PYTHON
+from benchmark.containers.settings import ContainerSettings, Role, parse_settings
+from benchmark.machine.environment import (
+    ASSETS_FOLDER,
+    GRACE_SECONDS,
+    JOB_ENV,
+    REVISION,
+    TENSORFLOW_PYTHON,
+    recorded,
+)
 from benchmark.machine.gpus import visible_gpus
 from benchmark.plan.plan import is_hub_id
 from benchmark.plan.run_directory import key_of
 from benchmark.run.executor import SINGLE_NODE, Command, Executor, Local
-from benchmark.run.process import JOB_ENV
 from sra.common.errors import UserError
 from sra.common.files import home_path
 
@@ -103,6 +111,19 @@ class Container:
             if gpus:
                 preflight.check_driver(reference, image)
         preflight.check_inside(self.start(command, None), command.writes, gpus, command.processes)
+
+    def facts(self) -> dict[str, Any]:
+        """The images with their ids, whose versions are not those of this machine, and the variables passed on."""
+        roles: tuple[Role, ...] = ("all",) if self.settings.one else ("trainer", "evaluator")
+        return {"images": [self._identity(role) for role in roles], "versions": {}, "variables": recorded(passed_on())}
+
+    def _identity(self, role: Role) -> str:
+        if self.engine == APPTAINER:
+            return self.settings.file(role)
+        reference = self.settings.reference(role)
+        with contextlib.suppress(EngineError):
+            return f"{reference} {find_image(self.engine, reference).id}"
+        return reference
 
     def image(self, command: Command) -> str:
         """Name, or for Apptainer file, of the image that a job runs in."""
@@ -197,9 +218,13 @@ def hub_cache() -> Path:
 
 def environment(command: Command) -> dict[str, str]:
     """Environment variables that a job gets in addition to the image's own."""
-    passed = {k: v for k, v in sorted(os.environ.items()) if PASSED_ON.fullmatch(k) and k not in NOT_PASSED_ON}
     hub = {"HF_HUB_CACHE": str(hub_cache())} if any(map(is_hub_id, command.reads)) else {}
-    return {**FIXED_ENV, ASSETS_FOLDER: str(folder()), **hub, **passed}
+    return {**FIXED_ENV, ASSETS_FOLDER: str(folder()), **hub, **passed_on()}
+
+
+def passed_on() -> dict[str, str]:
+    """The variables of this process that jobs in containers get."""
+    return {k: v for k, v in sorted(os.environ.items()) if PASSED_ON.fullmatch(k) and k not in NOT_PASSED_ON}
 
 
 def work_directory(command: Command) -> Path:

@@ -14,6 +14,8 @@ CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
 GPU_FILES = ("/proc/driver/nvidia/gpus/*", "/dev/nvidia[0-9]*", "/dev/dxg")
 """One file for each GPU: of the driver, absent in some sandboxes, and of the device; a container may see fewer of one
 kind than of the other. The last is that of Windows, under WSL."""
+AMD_GPU = Path("/dev/kfd")
+"""Device of AMD's GPUs: torch may use them, but they are not counted."""
 MIN_DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}
 """Oldest major version of NVIDIA's Linux driver for each major version of CUDA (CUDA's release notes)."""
 CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
@@ -37,6 +39,20 @@ def visible_gpus() -> int:
         (part.strip() for part in chosen.split(",")),
     )
     return len(set(known))
+
+
+def has_gpu() -> bool:
+    """Whether a job may find a GPU."""
+    return visible_gpus() > 0 or AMD_GPU.exists()
+
+
+def absent_gpus() -> str | None:
+    """One line if `CUDA_VISIBLE_DEVICES` names GPUs of which a job will find none or fewer; None otherwise."""
+    named = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip() not in ("", "-1")]
+    found = visible_gpus()
+    if len(named) <= found or (not found and has_gpu()):
+        return None
+    return f"CUDA_VISIBLE_DEVICES={','.join(named)}: this machine has {found or 'none'} of these GPUs"
 
 
 def missing_framework(errors: str) -> str | None:

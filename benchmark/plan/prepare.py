@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.assets.catalogue import Pins, folder, located, remedy, used_by, verify
-from benchmark.machine.gpus import visible_gpus
+from benchmark.machine.gpus import absent_gpus, has_gpu, visible_gpus
 from benchmark.manifest.schema import Loaded, ManifestError, load
 from benchmark.manifest.smoke_form import DIGITS, scaled
 from benchmark.plan.counts import image_count
@@ -16,11 +18,12 @@ from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import resolved_manifest, save_plan
-from benchmark.plan.stages import read_record
+from benchmark.plan.stages import Stage, read_record
 from benchmark.published.registry import load_registry
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import write_bytes
-from sra.config import check_codec_folder
+from sra.config import TrainJob, check_codec_folder
+from sra.config.training import FP16_NEEDS_GPU
 
 
 def load_request(request: RunRequest) -> Loaded:
@@ -73,6 +76,8 @@ def processes_for(requested: int | None) -> int:
         UserError: more than there are GPUs, or less than one.
     """
     gpus = visible_gpus()
+    if line := absent_gpus():
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     if requested is None:
         return max(1, gpus)
     if requested < 1 or (gpus and requested > gpus):
@@ -153,6 +158,17 @@ def check_inputs(plan: Plan) -> None:
     if plan.absent:
         absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
         raise UserError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
+
+
+def check_device(stages: Iterable[Stage]) -> None:
+    """Refuse to train in fp16 without a GPU before the stages that come first.
+
+    Raises:
+        UserError: with the precisions that a CPU has.
+    """
+    jobs = [s.job for s in stages if isinstance(s.job, TrainJob) and not s.is_done]
+    if any(job.train.precision == "fp16" for job in jobs) and not has_gpu():
+        raise UserError(FP16_NEEDS_GPU)
 
 
 def register(plan: Plan, directory: RunDirectory, command: str) -> None:

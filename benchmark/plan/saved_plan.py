@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -164,19 +165,20 @@ def require_plan(directory: RunDirectory) -> tuple[Plan, str]:
     return saved
 
 
-def record_session(plan: Plan, directory: RunDirectory, stage: Stage | None = None) -> None:
+def record_session(plan: Plan, directory: RunDirectory, facts: Mapping[str, Any], stage: Stage | None = None) -> None:
     """Append commit, versions, hardware and hashes of assets of this invocation, before its stages run.
 
     Args:
         plan: of the run.
         directory: of the run.
+        facts: of its jobs' environment, from the executor.
         stage: the only one that this invocation runs, whose record lies apart: others may write theirs at the time.
     """
     path = directory.root / PROVENANCE
     if stage is not None:
         path = directory.workers / f"{stage.directory.name}.{PROVENANCE}"
     places = [] if plan.loaded.smoke else [place for run in plan.loaded.runs for place in run.places]
-    session = {**provenance.collect(), "assets": recorded_hashes(places)}
+    session = {**provenance.collect(), **facts, "assets": recorded_hashes(places)}
     write_json(path, {"schema": SCHEMA, "sessions": [*_sessions(path), session]})
 
 

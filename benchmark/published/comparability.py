@@ -76,6 +76,10 @@ class Evidence:
     """SHA-256 of the published files, where known, by file name or folder/name."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the files that the run used, likewise."""
+    train_precision: str | None = None
+    """In which the device computed; None: not recorded, so that it is what the manifest says."""
+    sample_precision: str | None = None
+    """Likewise of sampling."""
 
 
 def compare(registry: Registry, row: Row, run: Run, evidence: Evidence) -> list[Compared]:
@@ -95,7 +99,7 @@ def compare(registry: Registry, row: Row, run: Run, evidence: Evidence) -> list[
         made, why = "made under the row's protocol", "it is not known how a given file was made"
         items.append(_item("samples", made, run.samples, why=why))
     else:
-        items += [*_sampling(registry, row, protocol, run), *_codec(registry, protocol, run, evidence)]
+        items += [*_sampling(registry, row, protocol, run, evidence), *_codec(registry, protocol, run, evidence)]
         items += _model(registry, row, run)
         items += _checkpoint(row, run, evidence) if run.checkpoint else _training(registry, row, run, evidence)
     return [*items, *_evaluation(registry, row, evidence)]
@@ -161,7 +165,7 @@ def _unsettled(registry: Registry, row: Row, protocol: Protocol, run: Run) -> It
             yield Compared(field=name, published=UNSETTLED, ours=ours, effect="moves FID", why=reason)
 
 
-def _sampling(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Iterator[Compared]:
+def _sampling(registry: Registry, row: Row, protocol: Protocol, run: Run, evidence: Evidence) -> Iterator[Compared]:
     ours = run.sample
     if not protocol.unknown:
         allowed = " or ".join(protocol.samplers)
@@ -176,7 +180,7 @@ def _sampling(registry: Registry, row: Row, protocol: Protocol, run: Run) -> Ite
     yield _item("sample.labels", protocol.labels, ours.labels)
     yield _item("sample.images", registry.images(row), ours.images)
     yield _item("sample.weights", protocol.weights, ours.weights)
-    yield _precision("sample.precision", protocol.precision, ours.precision)
+    yield _precision("sample.precision", protocol.precision, evidence.sample_precision or ours.precision)
     why = "other noise and labels, within sampling noise"
     yield _item("sample.seeding", protocol.seeding, ours.seeding, "harmless", why)
 
@@ -206,7 +210,8 @@ def _codec(registry: Registry, protocol: Protocol, run: Run, evidence: Evidence)
     for key in ("scale", "factor", "channels"):
         yield _item(f"codec.{key}", getattr(registry.codec, key), getattr(run.codec, key))
     # The codec decodes in float32, with TF32 unless the samples are `fp32`, and the pixels are cut off.
-    yield _precision("codec precision", protocol.vae_precision, "fp32" if run.sample.precision == "fp32" else "tf32")
+    exact = (evidence.sample_precision or run.sample.precision) == "fp32"
+    yield _precision("codec precision", protocol.vae_precision, "fp32" if exact else "tf32")
     yield _item("pixel rounding", protocol.pixels, "truncate")
 
 
@@ -245,7 +250,7 @@ def _training(registry: Registry, row: Row, run: Run, evidence: Evidence) -> Ite
     yield _length(registry, row, run, evidence)
     for name in ("global_batch", "lr", "betas", "eps", "weight_decay", "warmup_steps", "clip", "label_dropout", "flip"):
         yield _stated(f"train.{name}", getattr(published, name), getattr(ours, name))
-    yield _precision("train.precision", published.precision, ours.precision)
+    yield _precision("train.precision", published.precision, evidence.train_precision or ours.precision)
     yield _stated("train.ema.decay", published.ema_decay, ours.ema.decay)
     yield _stated("train.ema.schedule", published.ema_schedule, ours.ema.schedule)
     if run.model.family == "sit":

@@ -38,6 +38,7 @@ RUN_FILES = ("manifest.resolved.yaml", PLAN, PROVENANCE)
 STAGE_FILES = (
     *("stage.json", "done.json", "failed.json", "scores.json", "log.txt", "log.jsonl"),
     *("latents.json", "images.json", "labels.npy", "grid.png", "seconds.json"),
+    *("speed.json", "samples.json"),
 )
 STORED_UNCOMPRESSED = (".npz", ".npy", ".png")
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.assets.catalogue import known_hashes
-from benchmark.machine import provenance
 from benchmark.manifest.schema import Run
 from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.saved_plan import load_plan, resolved_manifest, sessions_of
-from benchmark.plan.stages import IMAGES, LATENTS, SAMPLE, SCORE, Stage, StageKind
+from benchmark.plan.stages import IMAGES, LATENTS, SAMPLE, SCORE, TRAIN, Stage, StageKind
 from benchmark.published.comparability import Evidence
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry
@@ -26,6 +25,8 @@ from benchmark.report.costs import cost_of, curve_of, losses_of, probe_of, read_
 from benchmark.report.crosscheck import disagreements
 from benchmark.report.model import (
     Dataset,
+    Execution,
+    Hardware,
     Paper,
     PublishedRow,
     Report,
@@ -38,6 +39,9 @@ from benchmark.report.model import (
 from evaluator.tools.score_record import ScoreRecord
 from sra.common.errors import UserError
 from sra.config import SampleJob, to_plain
+
+NOT_RECORDED = {"created": "not recorded", "source": {}, "hardware": {}}
+"""Session of a run without a record of any: the machine that makes the report need not be the one that ran."""
 
 
 def load_report(run_directory: Path) -> Report:
@@ -68,7 +72,7 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> Report:
         UserError: a variant names a published row that does not exist.
     """
     registry = load_registry()
-    sessions = [Session.model_validate(session) for session in sessions_of(directory) or [provenance.collect()]]
+    sessions = [Session.model_validate(session) for session in sessions_of(directory) or [NOT_RECORDED]]
     results = [_Results.read(plan, directory, run) for run in plan.loaded.runs]
     rows = [_row(registry, result, sessions[-1]) for result in results]
     variants = variants_of(plan.loaded.runs, rows)
@@ -87,8 +91,13 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> Report:
         commands=[command],
         provenance=sessions[-1],
         sessions=len(sessions),
+        machines=list(dict.fromkeys(_machine(session.hardware) for session in sessions)),
         notes=list(plan.loaded.notes),
     )
+
+
+def _machine(hardware: Hardware) -> str:
+    return ", ".join(hardware.gpus) or (f"{hardware.cpu}, no GPU" if hardware.cpu else "machine not recorded")
 
 
 def _headline(rows: Sequence[Row]) -> str | None:
@@ -140,6 +149,22 @@ class _Results:
         found = next((read_json(s.directory / f"{kind.name}.json") for s in self.stages if s.kind is kind), None)
         return Dataset.model_validate(found) if found is not None else None
 
+    def execution(self, kind: StageKind[Any], name: str) -> Execution | None:
+        """What the training or sampling stage wrote about its device."""
+        stages = [stage for stage in self.stages if stage.kind is kind and (kind is TRAIN or stage is self.sample)]
+        found = next((read_json(stage.directory / name) for stage in stages), None)
+        return Execution.model_validate(found) if found is not None and "device" in found else None
+
+    @property
+    def training(self) -> Execution | None:
+        """On what it was trained."""
+        return self.execution(TRAIN, "speed.json")
+
+    @property
+    def sampling(self) -> Execution | None:
+        """On what it was sampled."""
+        return self.execution(SAMPLE, "samples.json")
+
     @property
     def no_scores(self) -> tuple[Status, str] | None:
         """`failed` or `not finished`, and where; None if the ADM scores are there."""
@@ -181,6 +206,8 @@ class _Results:
             classes=data.classes,
             pins=known_hashes(),
             files=assets,
+            train_precision=self.training.precision if self.training else None,
+            sample_precision=self.sampling.precision if self.sampling else None,
         )
 
     def provenance(self) -> RowProvenance:
@@ -194,6 +221,8 @@ class _Results:
             reference=record.reference if record else None,
             graph=record.graph if record else None,
             tools={tool: found.version for tool, found in self.scores.items()},
+            training=self.training,
+            sampling=self.sampling,
         )
 
 

@@ -55,6 +55,15 @@ class StageState(Record):
     state: str
 
 
+class Execution(Record):
+    """What a job's record says of the device that it ran on."""
+
+    device: str
+    device_name: str | None = None
+    precision: str | None = None
+    """In which it computed, where the one that was asked for does not exist there."""
+
+
 class RowProvenance(Record):
     """What one row was made from."""
 
@@ -69,6 +78,8 @@ class RowProvenance(Record):
     """The Inception graph whose features were used."""
     tools: ByTool[str | None] = {}
     """Version of each scoring tool."""
+    training: Execution | None = None
+    sampling: Execution | None = None
 
 
 class Cost(Record):
@@ -338,6 +349,10 @@ class Session(Record):
     hardware: Hardware
     assets: dict[str, str] = {}
     """SHA-256 of the downloaded files that were used, by name."""
+    variables: dict[str, str] = {}
+    """Environment variables that its jobs inherited and that can matter."""
+    images: list[str] = []
+    """Container images that its jobs ran in, whose package versions are theirs; empty: none."""
 
 
 class Figures(Record):
@@ -368,6 +383,8 @@ class Report(Record):
     """The last invocation that had something to run."""
     sessions: int
     """Number of such invocations."""
+    machines: list[str] = []
+    """GPUs, or the CPU, of the machines of all of them."""
     notes: list[str] = []
     figures: Figures | None = None
     """None before the report is written."""

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from benchmark.machine.environment import MASTER_PORT, TENSORFLOW_PYTHON
+from benchmark.machine.environment import MASTER_PORT, TENSORFLOW_PYTHON, job_environment, recorded
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import Stage
 from evaluator.tools import TOOL_MODULES
@@ -69,6 +69,10 @@ class Executor(Protocol):
         """
         ...
 
+    def facts(self) -> dict[str, Any]:
+        """What a run's provenance says of the environment of its jobs, JSON-ready."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
@@ -101,6 +105,10 @@ class Local:
 
     def ready(self, _command: Command) -> None:
         """Nothing to check: the job reports what it lacks."""
+
+    def facts(self) -> dict[str, Any]:
+        """The inherited variables that can matter."""
+        return {"variables": recorded(job_environment())}
 
     def _rendezvous(self, processes: int) -> list[str]:
         if self.node.count == 1:

@@ -15,35 +15,18 @@ from typing import IO
 
 import psutil
 
-from benchmark.machine.environment import GRACE_SECONDS
+from benchmark.machine.environment import GRACE_SECONDS, job_environment
 from benchmark.machine.gpus import missing_framework
 from benchmark.run.heartbeat import RunnerHeartbeat
 from sra.common.errors import BAD_INPUT, STOPPED, Stopped, UserError
 from sra.common.processes import die_with_parent
 from sra.common.program import SAME_REQUEST_SECONDS, stop_handler
 
-JOB_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-"""Jobs print at once, and import nothing from the folder the user is in. TensorFlow's log is off: it
-reports a machine without a GPU as an error; real errors it raises."""
-LAUNCHER_PREFIXES = ("ACCELERATE_", "FSDP_", "MV2_", "OMPI_", "PET_", "PMIX_", "PMI_", "TORCHELASTIC_")
-LAUNCHER_NAMES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Variables of accelerate, MPI and torchrun that jobs do not inherit. Left over in a shell, they would make a job wait
-for others, or train with settings that no manifest names; the jobs' own launcher sets what they need."""
 HINTS = {
     signal.SIGKILL: " (out of memory?)",
     signal.SIGBUS: " (the disk or /dev/shm is full, or a file was cut short while it was read)",
 }
 ERROR_PREFIX = "error: "
-
-
-def job_environment() -> dict[str, str]:
-    """The environment of a job: this process's, without what another launcher left there."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in LAUNCHER_NAMES and not name.startswith(LAUNCHER_PREFIXES)
-    }
-    return {**inherited, **JOB_ENV}
 
 
 def run_job(name: str, argv: Sequence[str], *, capture: bool = False) -> str:

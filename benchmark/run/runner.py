@@ -12,7 +12,7 @@ from typing import IO
 
 from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.plan.plan import Plan, state_of
-from benchmark.plan.prepare import check_inputs
+from benchmark.plan.prepare import check_device, check_inputs
 from benchmark.plan.run_directory import RunDirectory, damaged_outputs, outputs_of, write_json
 from benchmark.plan.stages import REPORT, STEPS, Stage, label_of
 from benchmark.run.executor import LOCAL, Executor, command_of
@@ -57,6 +57,7 @@ def run_plan(plan: Plan, session: Session, until: str = REPORT, heartbeat: Path 
     directory = session.directory
     _check_disk(plan, directory)
     chosen = [stage for stage in plan.stages if STEPS.index(stage.kind.name) <= STEPS.index(until)]
+    check_device(chosen)
     with RunnerHeartbeat(heartbeat or directory.heartbeat, chosen) as pulse:
         for _, group in itertools.groupby(chosen, key=lambda stage: stage.batch):
             pending = []

@@ -9,6 +9,9 @@ from typing import Literal
 from sra.common.errors import ConfigError, expected
 from sra.common.validation import STRICT
 
+FP16_NEEDS_GPU = expected("train.precision", "fp32, tf32 or bf16 on a machine without a GPU", "fp16")
+"""Its scaler of gradients needs one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmaConfig:

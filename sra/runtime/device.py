@@ -23,6 +23,18 @@ def set_tf32(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
+def facts_of(device: torch.device, precision: str) -> dict[str, str]:
+    """What a job's record says of its device, and in which precision that computes what `precision` asks for.
+
+    TF32 exists on NVIDIA GPUs of compute capability 8.0 and later; elsewhere, float32 products are exact.
+    """
+    gpu = device.type == "cuda"
+    if precision == "tf32" and not (gpu and torch.cuda.get_device_capability(device) >= (8, 0)):
+        precision = "fp32"
+    name = torch.cuda.get_device_name(device) if gpu else "CPU"
+    return {"device": str(device), "device_name": name, "precision": precision}
+
+
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     """Context for a network's forward pass: half precision for fp16 and bf16, no change for fp32 and tf32.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from sra.common.errors import ConfigError
+from sra.config.training import FP16_NEEDS_GPU
 from sra.runtime import job
 from sra.runtime.device import HALF
 
@@ -83,13 +84,16 @@ def make_accelerator(precision: str, expected: int | None, **settings: Any) -> A
         settings: further arguments of `Accelerator`.
 
     Raises:
-        ConfigError: the number of processes is not `expected`.
+        ConfigError: the number of processes is not `expected`; fp16 without a GPU, where accelerate would use float32.
     """
     from accelerate import Accelerator
 
     make_state(expected)
+    on_cpu = not torch.cuda.is_available()
+    if precision == "fp16" and on_cpu:
+        raise ConfigError(FP16_NEEDS_GPU)
     mixed = precision if precision in HALF else "no"
-    return Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available(), **settings)
+    return Accelerator(mixed_precision=mixed, cpu=on_cpu, **settings)
 
 
 class CpuProcessGroup:

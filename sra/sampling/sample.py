@@ -21,6 +21,7 @@ from sra.config import CodecConfig, SampleJob
 from sra.model.vae import Codec, load_codec
 from sra.model.weights import load_network
 from sra.runtime import job
+from sra.runtime.device import facts_of
 from sra.runtime.distributed import CpuProcessGroup, make_state
 from sra.runtime.speed import speed_from_environment
 from sra.sampling.image_grid import EDGE, write_grid
@@ -121,7 +122,8 @@ class Sampler:
         write_array(self.out / "labels.npy", self.seeding.labels(self.shards))
         ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
         facts = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks, "batch": sample.batch}
-        write_json(self.out / "samples.json", {**facts, "speed": dataclasses.asdict(self.speed)})
+        where = facts_of(self.codec.device, sample.precision)
+        write_json(self.out / "samples.json", {**facts, **where, "speed": dataclasses.asdict(self.speed)})
         write_json(self.out / "seconds.json", {"seconds": round(seconds, 3), "images": sample.images})
         write_images(self.out / "samples.npz", (sample.images, *self.shape), self.seeding.images(self.shards))
         shutil.rmtree(self.shards)

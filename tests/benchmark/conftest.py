@@ -154,7 +154,7 @@ def finished(tmp_path: Path, registry: Registry) -> Callable[..., tuple[Path, Pl
         for stage in plan.stages:
             _finish(registry, plan, stage, metrics or {}, intervals or {})
         save_plan(plan, directory, "sra-bench run synthetic.yaml")
-        record_session(plan, directory)
+        record_session(plan, directory, {})
         return directory.root, plan
 
     return make

@@ -153,6 +153,14 @@ def test_plan_refuses_what_a_stage_would(item: str, key: str, tmp_path: Path) ->
     assert f"{key}: expected" in refused("plan", SMOKE, "--out", str(tmp_path / "out"), "--set", item)
 
 
+def test_fp16_without_a_gpu_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    out = tmp_path / "out"
+    line = refused("run", SMOKE, "--out", str(out), "--set", "train.precision=fp16")
+    assert "train.precision: expected fp32, tf32 or bf16 on a machine without a GPU" in line
+    assert not list((out / "stages").iterdir())
+
+
 @pytest.mark.parametrize(
     ("key", "place", "allowed"),
     [

@@ -166,6 +166,7 @@ DIFFERENCES: list[tuple[str, Change, Callable[[Row, Run], bool]]] = [
     ("sample.weights", change("sample", weights="model"), sampled),
     ("sample.precision", change("sample", precision="bf16"), sampled_in_tf32),
     ("sample.precision", change("sample", precision="fp16"), sampled_in_tf32),
+    ("sample.precision", evidence(sample_precision="fp16"), sampled_in_tf32),
     ("codec.path", change("codec", path="CompVis/another-vae"), sampled),
     ("codec.path", evidence(codec="embedded:digits"), sampled),
     ("codec.scale", change("codec", scale=1.0), sampled),

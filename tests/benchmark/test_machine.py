@@ -83,6 +83,11 @@ def test_gpus_are_counted(
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert gpus.visible_gpus() == count
+    monkeypatch.setattr(gpus, "AMD_GPU", tmp_path / "none")
+    named = [part for part in (chosen or "").split(",") if part not in ("", "-1")]
+    line = gpus.absent_gpus()
+    assert (line is not None) == (len(named) > count)
+    assert line is None or f"this machine has {count or 'none'} of these" in line
 
 
 def test_the_gpu_of_windows_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

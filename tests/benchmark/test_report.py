@@ -102,6 +102,16 @@ def test_an_unfinished_run_says_what_is_missing(finished: Finished) -> None:
     assert code == 3  # although the other variant is reproduced
 
 
+def test_a_run_without_a_record_of_its_machine_is_not_this_machines(finished: Finished) -> None:
+    root, _ = finished(ROWS)
+    assert load_report(root).machines != ["machine not recorded"]
+    (root / "provenance.json").unlink()
+    report = load_report(root)
+    assert report.machines == ["machine not recorded"]
+    assert (report.provenance.source.commit, report.provenance.versions) == (None, {})
+    assert "machine not recorded" in show_report(root, "html")
+
+
 def test_a_failing_job_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmark.run import executor, runner
 

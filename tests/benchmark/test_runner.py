@@ -12,14 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmark.machine.environment import job_environment, recorded
+from benchmark.manifest.schema import load
 from benchmark.plan import prepare
-from benchmark.plan.plan import Plan
+from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, StoreError, is_done, read_json, write_json
+from benchmark.plan.saved_plan import record_session, sessions_of
 from benchmark.plan.stages import Stage
 from benchmark.run import process as job_process
 from benchmark.run import runner
-from benchmark.run.executor import Command
+from benchmark.run.executor import LOCAL, Command
 from sra.common.errors import Stopped
 from sra.config import CodecConfig, ModelConfig, StandInJob, UserError
 
@@ -285,7 +288,7 @@ def test_a_disk_too_full_for_a_report_does_not_hide_the_stages_line(
 def test_jobs_see_neither_left_over_launchers_nor_the_current_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    left_over = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "OMPI_COMM_WORLD_SIZE", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+    left_over = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "OMPI_COMM_WORLD_SIZE", "SLURM_PROCID")
     for name in (*left_over, "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "3")
     (tmp_path / "json").mkdir()
@@ -295,3 +298,27 @@ def test_jobs_see_neither_left_over_launchers_nor_the_current_folder(
     names = job_process.run_job("job", [sys.executable, "-c", code], capture=True).split()
     assert not set(left_over) & set(names)
     assert "OMP_NUM_THREADS" in names
+
+
+CHANGES_NUMBERS = (
+    *("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "XLA_FLAGS"),
+    *("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCHDYNAMO_DISABLE", "TORCHINDUCTOR_MAX_AUTOTUNE", "TF_ENABLE_ONEDNN_OPTS"),
+)
+
+
+def test_what_changes_a_number_reaches_no_job_and_what_matters_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in CHANGES_NUMBERS:
+        monkeypatch.setenv(name, "1")
+    passed = {"OMP_NUM_THREADS": "3", "TORCH_HOME": "/models", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    for name, value in {**passed, "SRA_BENCH_TOKEN": "secret", "PYTHONPATH": f":{tmp_path}"}.items():
+        monkeypatch.setenv(name, value)
+    environment = job_environment()
+    assert not set(CHANGES_NUMBERS) & environment.keys()
+    assert environment["PYTHONPATH"] == str(tmp_path)  # the empty part is the current folder
+    assert {**passed, "PYTHONPATH": str(tmp_path)}.items() <= recorded(environment).items()
+    assert "secret" not in recorded(environment).values()
+    directory = RunDirectory(tmp_path)
+    record_session(make_plan(load(Path("manifests/smoke.yaml")), directory), directory, LOCAL.facts())
+    assert sessions_of(directory)[0]["variables"] == recorded(environment)

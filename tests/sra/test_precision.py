@@ -1,10 +1,12 @@
 """What `precision` lets a GPU do to float32 numbers: one meaning for every job. Torch's switches need no GPU."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
+from sra.common.errors import ConfigError
 from sra.config import SampleConfig, SampleJob, StandInJob
 from sra.interop.standin import make_weights
 from sra.model.vae import load_codec
@@ -39,6 +41,13 @@ def test_training(precision, small, digit_latents, tmp_path):
     job = dataclasses.replace(small.job, train=dataclasses.replace(small.train, precision=precision))
     Trainer(job, digit_latents, tmp_path)
     check(precision)
+    assert json.loads((tmp_path / "speed.json").read_text())["precision"] == "fp32"  # a CPU has no TF32
+
+
+def test_fp16_is_not_trained_in_float32(small, digit_latents, tmp_path):
+    job = dataclasses.replace(small.job, train=dataclasses.replace(small.train, precision="fp16"))
+    with pytest.raises(ConfigError, match=r"train\.precision: expected .*without a GPU, got 'fp16'"):
+        Trainer(job, digit_latents, tmp_path)
 
 
 def test_sampling(precision, small, tmp_path):
@@ -48,6 +57,7 @@ def test_sampling(precision, small, tmp_path):
     job = SampleJob(seed=0, codec=small.codec, model=small.model, sample=settings, checkpoint=weights)
     Sampler(job, tmp_path, load_codec(small.codec), CpuProcessGroup()).run()
     check(precision)
+    assert json.loads((tmp_path / "samples.json").read_text())["precision"] == "fp32"
 
 
 def test_parity(precision):
