@@ -49,6 +49,8 @@ class MetricVerdict:
     """Half a unit of the last printed digit."""
     sampling: tuple[float, float] | None = None
     """Sampling noise below and above; None: not estimated."""
+    seeds: float | None = None
+    """Student's interval of the difference from several seeds; counts where it is wider than the sampling noise."""
     allowance: float | None = None
     """For training noise, another admitted sampler, or the arithmetic of another device; None: none is known."""
     trainings: tuple[str, ...] = ()
@@ -115,6 +117,7 @@ def judge_metrics(
     *,
     trained: bool,
     comparable: bool,
+    seeds: Mapping[str, float] | None = None,
 ) -> list[MetricVerdict]:
     """Verdict on every metric of a row.
 
@@ -125,6 +128,7 @@ def judge_metrics(
         intervals: of each run, the 95 % intervals by metric.
         trained: whether the networks were trained here.
         comparable: whether the settings match those of the row.
+        seeds: by metric, the noise of the difference as several seeds show it.
     """
     verdicts = []
     for metric in METRICS:
@@ -139,7 +143,8 @@ def judge_metrics(
             continue
         sampling = _sampling(registry, row, metric, values, intervals)
         allowance = allowance_of(registry, row, metric, trained=trained)
-        found = judge_metric(metric, mean, published, sampling, allowance, comparable=comparable)
+        noise = (seeds or {}).get(metric)
+        found = judge_metric(metric, mean, published, sampling, allowance, comparable=comparable, seeds=noise)
         # Trainings that were sampled in another way have the same noise, but other values.
         spreads = (s for s in spreads_of(registry, row, trained=trained) if s.metric == metric)
         values_of = [s.values for s in spreads if published in s.values]
@@ -155,11 +160,12 @@ def judge_metric(
     allowance: float | None,
     *,
     comparable: bool,
+    seeds: float | None = None,
 ) -> MetricVerdict:
     """Verdict on one metric from the parts of its interval."""
     difference = measured - float(published)
     rounding = half_unit(published)
-    below, above = sampling or (0.0, 0.0)
+    below, above = (max(reach, seeds or 0.0) for reach in sampling or (0.0, 0.0))
     room = rounding + (allowance or 0.0)
     low, high = difference - below - room, difference + above + room
     status: Status = "reproduced"
@@ -176,6 +182,7 @@ def judge_metric(
         rounding=rounding,
         sampling=sampling,
         allowance=allowance,
+        seeds=seeds,
         status=status,
     )
 

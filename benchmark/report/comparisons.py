@@ -123,6 +123,7 @@ def _group_verdict(registry: Registry, variant: Variant) -> RowVerdict:
         [row.intervals.get(TOOL, {}) for row in variant.rows],
         trained=run.train is not None,
         comparable=True,
+        seeds={metric: noise for metric in METRICS if (noise := _noise_over_seeds(variant, metric)) is not None},
     )
     return RowVerdict(
         status=overall(judged, comparable=True),
@@ -131,6 +132,24 @@ def _group_verdict(registry: Registry, variant: Variant) -> RowVerdict:
         metrics=judged,
         caution=caution_of(registry.row(run.published)),
     )
+
+
+def _noise_over_seeds(variant: Variant, metric: str) -> float | None:
+    """Half of Student's 95 % interval of the mean over seeds minus one further draw, which the published number is.
+
+    The draws are training seeds; of one training, sets of samples, if their noise was not estimated. None: one draw.
+    """
+    means = [sets.mean(metric) for sets in variant.by_training_seed().values()]
+    draws = means if len(means) > 1 or variant.sampling_noise(metric) else variant.values(metric)
+    known = [draw for draw in draws if draw is not None]
+    return _student(known) * math.sqrt(len(known) + 1) if len(known) > 1 else None
+
+
+def _student(values: Sequence[float]) -> float:
+    """Half of Student's 95 % interval of the mean of two or more values."""
+    from scipy import stats  # a second of imports that only several seeds pay
+
+    return float(stats.t.ppf(0.975, len(values) - 1)) * deviation(values) / math.sqrt(len(values))
 
 
 def comparisons_of(registry: Registry, variants: Sequence[Variant]) -> list[Comparison]:
@@ -225,9 +244,7 @@ def _interval(
     """
     middle = fmean(differences)
     if len(differences) > 1:
-        from scipy import stats  # a second of imports that only several seeds pay
-
-        half = float(stats.t.ppf(0.975, len(differences) - 1)) * deviation(differences) / math.sqrt(len(differences))
+        half = _student(differences)
         return (middle - half, middle + half), "training and sampling noise, paired over seeds (Student's t)"
     if before is None or after is None:
         return None, "one seed, and no sampling interval was estimated"

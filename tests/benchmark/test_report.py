@@ -153,6 +153,25 @@ def test_seeds_are_one_group_with_mean_deviation_and_verdict(finished: Finished,
     assert group.verdict.status == "reproduced"
 
 
+@pytest.mark.parametrize("kind", ["train", "sample"])
+def test_the_mean_of_two_seeds_has_students_interval(finished: Finished, registry: Registry, kind: str) -> None:
+    """By hand: 12.7062 = t(0.975, 1), deviation s, and the published number as one more draw: s sqrt(1 + 1/2)."""
+    published = printed(registry, ROWS["sra"], "fid")
+    names = ("sra-seed0", "sra-seed1") if kind == "train" else ("sra-sample0", "sra-sample1")
+    root, _ = finished(
+        {"sra": ROWS["sra"]},
+        metrics={name: {"fid": published + shift} for name, shift in zip(names, (0.4, 0.8), strict=True)},
+        overrides=[f"variants.sra.{kind}.seeds=[0, 1]"],
+    )
+    (group,) = load_report(root).groups
+    (fid,) = (metric for metric in group.verdict.metrics if metric.metric == "fid")
+    half = 12.706204736432095 * 0.4 / math.sqrt(2) * math.sqrt(1.5)
+    assert fid.interval is not None
+    assert fid.rounding is not None
+    assert fid.interval[1] - 0.6 == pytest.approx(half + fid.rounding + (fid.allowance or 0.0))
+    assert fid.status == "reproduced"
+
+
 def test_the_check_counts_the_mean_not_each_seed(finished: Finished, registry: Registry) -> None:
     """One seed lies outside, their mean inside: the variant holds."""
     root = seeded(finished, registry, (0.4, -0.3, 0.0))
