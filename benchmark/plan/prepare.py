@@ -22,8 +22,7 @@ from benchmark.plan.stages import Stage, read_record
 from benchmark.published.registry import load_registry
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import write_bytes
-from sra.config import TrainJob, check_codec_folder
-from sra.config.training import FP16_NEEDS_GPU
+from sra.config import FP16_NEEDS_GPU, TrainJob, check_codec_folder
 
 
 def load_request(request: RunRequest) -> Loaded:

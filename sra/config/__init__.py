@@ -47,12 +47,13 @@ from sra.config.model import (
     parse_model_name,
 )
 from sra.config.sampling import SAMPLERS, SampleConfig, check_sampler
-from sra.config.training import RESUMABLE_KEYS, EmaConfig, TrainConfig, check_seeds
+from sra.config.training import FP16_NEEDS_GPU, RESUMABLE_KEYS, EmaConfig, TrainConfig, check_seeds
 
 __all__ = [
     "ALIGNMENTS",
     "CODEC_FILES",
     "FAMILIES",
+    "FP16_NEEDS_GPU",
     "GROUP_0_DIVISOR",
     "PUBLIC_DISTANCES",
     "RESUMABLE_KEYS",

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from sra.common.errors import ConfigError
-from sra.config.training import FP16_NEEDS_GPU
+from sra.config import FP16_NEEDS_GPU
 from sra.runtime import job
 from sra.runtime.device import HALF
 
