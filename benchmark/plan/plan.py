@@ -12,7 +12,7 @@ from benchmark.assets.catalogue import located, weights_of
 from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig
 from benchmark.plan.counts import image_count
 from benchmark.plan.inputs import Place, difference, examine
-from benchmark.plan.run_directory import RunDirectory, damaged_outputs, key_of
+from benchmark.plan.run_directory import PLAN, RunDirectory, damaged_outputs, key_of, read_json
 from benchmark.plan.stages import (
     EXTRACTOR_TOOLS,
     SCORE,
@@ -99,6 +99,10 @@ class _Planner:
         self.absent: list[str] = []
         documents = {path.parent: read_record(path.parent) for path in sorted(directory.stages.glob("*/stage.json"))}
         self.begun = [_Begun(folder, document) for folder, document in documents.items() if document]
+        saved = (read_json(directory.root / PLAN) or {}).get("stages")
+        self.planned = (
+            {stage.get("key") for stage in saved if isinstance(stage, dict)} if isinstance(saved, list) else ()
+        )
 
     def add(
         self,
@@ -145,6 +149,9 @@ class _Planner:
     def _find(self, stage: Stage, facts: Facts) -> _Begun | None:
         """The begun stage that computes the same; of several the one with the same settings, or the most advanced."""
         of_kind = [begun for begun in self.begun if begun.document.get("kind") == stage.kind.name]
+        if stage.key in self.planned:
+            # Of two variants of different length, the longer may wait in a queue while the other runs.
+            of_kind = [begun for begun in of_kind if begun.key == stage.key]
         found = [begun for begun in of_kind if self._is_same(begun, stage, facts)]
 
         def rank(begun: _Begun) -> tuple[bool, bool, int]:

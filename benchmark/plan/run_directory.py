@@ -36,6 +36,7 @@ LOCK_WAIT_SECONDS = 120.0
 """How long a run waits for the jobs of a dead runner, which save their work first."""
 
 
+PLAN = "plan.json"
 IN_RUN = "run:"
 """Before a path relative to the run directory."""
 
@@ -223,14 +224,18 @@ def is_done(directory: Path, key: str, outputs: Sequence[str] | None = None) -> 
     done = read_json(directory / "done.json")
     if done is None or done.get("key") != key:
         return False
-    recorded = done.get("outputs", {})
+    recorded = done.get("outputs")
+    if not isinstance(recorded, dict):
+        return False
     names = recorded if outputs is None else outputs
     return not damaged_outputs(directory, names) and all((directory / name).is_file() for name in names)
 
 
 def damaged_outputs(directory: Path, names: Iterable[str]) -> list[str]:
     """Outputs of a finished stage that are missing or have another size than was recorded."""
-    recorded: dict[str, int] = (read_json(directory / "done.json") or {}).get("outputs", {})
+    recorded = (read_json(directory / "done.json") or {}).get("outputs")
+    if not isinstance(recorded, dict):
+        return []
     sizes = {name: recorded[name] for name in names if name in recorded}
     files = {name: directory / name for name in sizes}
     return [n for n, file in files.items() if not file.is_file() or file.stat().st_size != sizes[n]]

@@ -15,7 +15,7 @@ from benchmark.machine import provenance
 from benchmark.manifest.schema import Loaded, Run
 from benchmark.plan.inputs import Place
 from benchmark.plan.plan import Plan, upgraded_settings
-from benchmark.plan.run_directory import RunDirectory, read_json, write_json
+from benchmark.plan.run_directory import PLAN, RunDirectory, read_json, write_json
 from benchmark.plan.stages import STAGE_KINDS, Inputs, Stage
 from benchmark.published.registry import load_registry
 from benchmark.published.verdict import allowances_of
@@ -23,7 +23,7 @@ from sra.common.errors import UserError
 from sra.config import from_plain, to_plain
 
 SCHEMA = 1
-PLAN, PROVENANCE = "plan.json", "provenance.json"
+PROVENANCE = "provenance.json"
 
 
 def resolved_manifest(loaded: Loaded) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 from pydantic import Field
 
 from benchmark.plan.plan import Plan
-from benchmark.plan.run_directory import RunDirectory
-from benchmark.plan.saved_plan import PLAN, PROVENANCE, require_plan
+from benchmark.plan.run_directory import PLAN, RunDirectory
+from benchmark.plan.saved_plan import PROVENANCE, require_plan
 from benchmark.plan.stages import SAMPLE, ScoreJob, Stage
 from benchmark.published.registry import REGISTRY
 from benchmark.published.verdict import TOOL

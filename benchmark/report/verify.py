@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmark.plan.run_directory import RunDirectory
-from benchmark.plan.saved_plan import PLAN, load_plan
+from benchmark.plan.run_directory import PLAN, RunDirectory
+from benchmark.plan.saved_plan import load_plan
 from benchmark.published.registry import REGISTRY
 from benchmark.published.verdict import TOOL, with_allowances_of
 from benchmark.report.bundle import CONTENTS, SCHEMA, Contents, classifier_name, features_name, statistics_name

@@ -184,6 +184,16 @@ def test_variants_that_share_an_extended_training_get_the_weights_of_both(tmp_pa
     assert found["sample-long"] == "new"
 
 
+def test_a_planned_stage_stays_where_it_is_planned(tmp_path: Path) -> None:
+    """Its job may wait in a queue while a shorter training of another variant runs."""
+    overrides, variants = "variants.long={train: {steps: 1000}}", ["baseline", "long"]
+    plan = plan_of(tmp_path, overrides, variants=variants)
+    save_plan(plan, RunDirectory(tmp_path), "x")
+    short = dataclasses.replace(plan, stages=tuple(stage for stage in plan.stages if "long" not in stage.variants))
+    finish(short)
+    assert keys(plan_of(tmp_path, overrides, variants=variants)) == keys(plan)
+
+
 def test_another_seed_or_name_trains_nothing_again(tmp_path: Path) -> None:
     finish(plan_of(tmp_path, variants=["sra"]))
     found = states(plan_of(tmp_path, "train.seeds=[0, 1]", variants=["sra"]), tmp_path)
