@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import shlex
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.assets.catalogue import remedy
 from benchmark.plan.cost import Table, load_table
-from benchmark.plan.plan import state_of
+from benchmark.plan.counts import class_names
+from benchmark.plan.plan import Plan, located_data, state_of
 from benchmark.plan.prepare import Prepared, prepare
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import IMAGES, Stage, label_of
 from benchmark.run.executor import Executor, command_of
 from sra.common.tables import text_table
+from sra.data.labels import order_note
 
 
 class _Record(BaseModel):
@@ -134,6 +137,8 @@ class PlanReport(_Record):
     """How to get those that can be fetched."""
     cost: PlanCost
     stages: tuple[PlanRow, ...]
+    classes: dict[str, tuple[str, ...]] = {}
+    """Class folders of each data set in the order of their labels, where labels come from folders."""
     commands: tuple[BatchCommand, ...] | None = None
     """Of the stages that are to run; None: not asked for."""
 
@@ -162,6 +167,7 @@ def show_plan(request: RunRequest, executor: Executor | None = None, *, as_json:
             text_table((), [(row.state, row.stage, row.why, row.cost) for row in report.stages], left=range(4)),
             report.cost.text,
             *(f"    {how}" for how in hows),
+            *(line for place, names in report.classes.items() for line in _class_lines(place, names)),
             *missing,
             *(f"[{command.batch}] {shlex.join(command.argv)}" for command in report.commands or ()),
         ]
@@ -181,8 +187,22 @@ def plan_report(prepared: Prepared, executor: Executor | None = None) -> PlanRep
         remedies={place: how for place in plan.absent if (how := remedy(place))},
         cost=PlanCost.of(rows, table),
         stages=tuple(rows),
+        classes=_classes(plan),
         commands=tuple(_commands(prepared, executor)) if executor else None,
     )
+
+
+def _classes(plan: Plan) -> dict[str, tuple[str, ...]]:
+    datas = [located_data(run.data) for run in plan.loaded.runs if run.needs_data]
+    return {str(data.images): tuple(names) for data in datas if (names := class_names(data))}
+
+
+def _class_lines(place: str, names: tuple[str, ...]) -> Iterator[str]:
+    """Labels and class folders: the first and the last, and whether their order may surprise."""
+    shown = [f"{label} {name}" for label, name in enumerate(names)]
+    yield f"classes of {place}: {', '.join([*shown[:3], '...', shown[-1]] if len(shown) > 6 else shown)}"
+    if note := order_note(names):
+        yield f"    {note}"
 
 
 def _commands(prepared: Prepared, executor: Executor) -> list[BatchCommand]:

@@ -6,10 +6,14 @@ import math
 from pathlib import Path
 
 from benchmark.plan.run_directory import read_json
+from sra.common.listing import DATASET_JSON
 from sra.config import SPLITS, CodecConfig, DataConfig, LatentsJob, ModelConfig, SampleConfig, TrainJob
+from sra.data.labels import class_folders, data_root, read_labels
 from sra.model.flops import SINUSOIDS
 
-DIGITS_IMAGES = 1797
+DIGITS_IMAGES, DIGITS_CLASSES = 1797, 10
+LISTING_BYTES = 10_000_000
+"""Largest `dataset.json` that a plan reads: a tenth of a second."""
 FLOAT32_BYTES = 4
 
 
@@ -47,6 +51,40 @@ def image_count(data: DataConfig) -> int | None:
     counts = {"embedded:digits": DIGITS_IMAGES, **{split: images for split, (images, _) in SPLITS.items()}}
     record = read_json(Path(data.latents or "") / "latents.json") or {}
     return counts.get(data.images or "") or counts.get(data.split) or record.get("count")
+
+
+def class_names(data: DataConfig) -> list[str] | None:
+    """Class folders in the order of their labels; None where labels do not come from folders, or are not there.
+
+    Raises:
+        DataError: the folder that is meant is another.
+    """
+    if data.images is None or data.labels == "dataset.json":
+        return None
+    root = Path(data.images)
+    return None if data.labels == "auto" and (data_root(root) / DATASET_JSON).is_file() else class_folders(root)
+
+
+def class_count(data: DataConfig) -> int | None:
+    """Number of classes, where it is known before the images are read.
+
+    Raises:
+        DataError: as in `class_names`, or a damaged list of labels.
+    """
+    if data.images == "embedded:digits":
+        return DIGITS_CLASSES
+    if data.split in SPLITS:
+        return SPLITS[data.split][1]
+    if data.latents is not None:
+        record = read_json(Path(data.latents) / "latents.json") or {}
+        return record.get("classes")
+    names = class_names(data)
+    if names is not None:
+        return len(names) or None
+    listing = data_root(Path(data.images or "")) / DATASET_JSON
+    if data.labels != "folders" and listing.is_file() and listing.stat().st_size < LISTING_BYTES:
+        return len(set(read_labels(listing).values()))
+    return None
 
 
 def image_bytes(resolution: int) -> int:

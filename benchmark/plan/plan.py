@@ -26,7 +26,7 @@ from benchmark.plan.stages import (
     read_record,
     weights_name,
 )
-from sra.config import ConfigError, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, from_plain, to_plain
+from sra.config import ConfigError, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, from_plain, to_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,15 +261,20 @@ def in_order(stages: Collection[Stage]) -> tuple[Stage, ...]:
 
 def _located(run: Run) -> Run:
     """Return the run with `asset:NAME` replaced by paths."""
-    path, score, data = located(run.codec.path), run.score, run.data
+    path, score = located(run.codec.path), run.score
     return dataclasses.replace(
         run,
         codec=dataclasses.replace(run.codec, path=path),
         score=dataclasses.replace(score, reference=located(score.reference), graph=located(score.graph)),
-        data=dataclasses.replace(data, images=_maybe(data.images), latents=_maybe(data.latents)),
+        data=located_data(run.data),
         checkpoint=_maybe(run.checkpoint),
         samples=_maybe(run.samples),
     )
+
+
+def located_data(data: DataConfig) -> DataConfig:
+    """Settings of data with `asset:NAME` replaced by paths."""
+    return dataclasses.replace(data, images=_maybe(data.images), latents=_maybe(data.latents))
 
 
 def _maybe(place: str | None) -> str | None:

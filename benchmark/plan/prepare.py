@@ -12,9 +12,9 @@ from benchmark.assets.catalogue import Pins, folder, located, remedy, used_by, v
 from benchmark.machine.gpus import absent_gpus, has_gpu, visible_gpus
 from benchmark.manifest.schema import Loaded, ManifestError, load
 from benchmark.manifest.smoke_form import DIGITS, scaled
-from benchmark.plan.counts import image_count
+from benchmark.plan.counts import class_count, image_count
 from benchmark.plan.inputs import record_inputs
-from benchmark.plan.plan import Plan, make_plan
+from benchmark.plan.plan import Plan, located_data, make_plan
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import resolved_manifest, save_plan
@@ -63,6 +63,7 @@ def prepare(request: RunRequest, remote_processes: int | None = None) -> Prepare
             load_registry().row(run.published)
     check_batch_split(loaded, processes)
     _check_embedded(loaded)
+    _check_classes(loaded)
     _check_codecs(loaded)
     _check_references_and_graphs(loaded)
     return Prepared(make_plan(loaded, directory, accept_moved=request.accept_moved), directory, processes)
@@ -115,6 +116,19 @@ def _check_embedded(loaded: Loaded) -> None:
         for key, place in places.items():
             if place is not None and place.startswith("embedded:") and place != DIGITS:
                 raise ManifestError(expected(f"{loaded.path}: {key}", DIGITS, place, [DIGITS]))
+
+
+def _check_classes(loaded: Loaded) -> None:
+    """Refuse networks with other classes than the data: labels that were never trained would be sampled."""
+    for run in loaded.runs:
+        if run.train is None:
+            continue
+        count, classes = class_count(located_data(run.data)), run.model.classes
+        if count is None or count == classes or (count < classes and run.train.allow_unused_classes):
+            continue
+        remedy = "" if count > classes else " (more only with train.allow_unused_classes: true)"
+        what = f"the {count} classes of the data{remedy}"
+        raise ManifestError(expected(f"{loaded.path}: model.classes", what, classes))
 
 
 def _check_codecs(loaded: Loaded) -> None:

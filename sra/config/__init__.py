@@ -100,11 +100,20 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+LATER_KEYS = {"allow_unused_classes": False}
+"""Settings that are newer than finished runs: left out at this value, so that stage keys and checkpoints stay valid."""
 
 
 def to_plain(settings: object) -> Any:
     """Settings as JSON-ready dicts and lists. Keys of stages are hashes of this."""
-    return to_jsonable_python(settings)
+    return _without_later_keys(to_jsonable_python(settings))
+
+
+def _without_later_keys(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        kept = {n: v for n, v in plain.items() if n not in LATER_KEYS or v != LATER_KEYS[n]}
+        return {name: _without_later_keys(value) for name, value in kept.items()}
+    return [_without_later_keys(value) for value in plain] if isinstance(plain, list) else plain
 
 
 def from_plain(cls: type[T], plain: dict[str, Any]) -> T:

@@ -119,6 +119,8 @@ class TrainConfig:
     """Loader threads per process."""
     shard: Literal["none", "optimizer"] = "none"
     """`optimizer`: each process keeps the moments of its part of the parameters (ZeRO stage 1, arXiv 1910.02054)."""
+    allow_unused_classes: bool = False
+    """Whether `model.classes` may exceed the classes of the data: the others are sampled without ever being trained."""
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from sra.common.errors import DataError
 from sra.common.listing import is_junk, natural
@@ -86,15 +88,34 @@ def check_names(listed: Collection[str], present: Collection[str], where: str) -
 
 
 def class_folders(place: Path) -> list[str] | None:
-    """Class folders of a data set in the order of their labels, without reading what is in them.
+    """Class folders of a data set in the order of their labels, without reading what is in them; None: no folder.
 
-    Returns:
-        None where labels do not come from folders: a zip, a listing, nothing there.
+    Raises:
+        DataError: they are parts of a data set.
     """
-    root = place / KAGGLE_TRAIN if (place / KAGGLE_TRAIN).is_dir() else place
+    root = data_root(place)
     if not root.is_dir():
         return None
-    return sorted(entry.name for entry in root.iterdir() if not is_junk(entry.name) and entry.is_dir())
+    with os.scandir(root) as entries:
+        found = sorted(entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir())
+    _check_parts(found, place)
+    return found
+
+
+def data_root(place: Path) -> Path:
+    """The folder of a data set that holds its classes: itself, or Kaggle's below it."""
+    return place / KAGGLE_TRAIN if (place / KAGGLE_TRAIN).is_dir() else place
+
+
+def _check_parts(folders: Sequence[str], place: Path) -> None:
+    if folders and all(PARTS.fullmatch(folder) for folder in folders):
+        likely = next((folder for folder in folders if folder.lower().startswith("train")), folders[0])
+        _refuse_folders(folders, place, likely)
+
+
+def _refuse_folders(folders: Sequence[str], place: Path, likely: str) -> NoReturn:
+    found = ", ".join(folders)
+    raise DataError(f"data.images {place}: expected class folders, got {found} (did you mean {place / likely}?)")
 
 
 def order_note(folders: Sequence[str]) -> str | None:
@@ -113,7 +134,7 @@ def order_note(folders: Sequence[str]) -> str | None:
     return None
 
 
-def folder_labels(names: Sequence[str], folders: Iterable[str], place: str) -> dict[str, int]:
+def folder_labels(names: Sequence[str], folders: Iterable[str], place: Path) -> dict[str, int]:
     """Labels by class folder, in the order of torchvision's `ImageFolder`.
 
     Args:
@@ -130,9 +151,9 @@ def folder_labels(names: Sequence[str], folders: Iterable[str], place: str) -> d
         raise DataError(f"{where}: expected dataset.json or class folders, got {loose} outside of them")
     tops = sorted({name.split("/")[0] for name in names})
     below = {name.split("/")[1] for name in names if name.count("/") > 1}
-    if all(PARTS.fullmatch(top) for top in tops) or (len(tops) == 1 and len(below) > 1):
-        likely = next((top for top in tops if top.lower().startswith("train")), tops[0])
-        raise DataError(f"{where}: expected class folders, got {', '.join(tops)} (did you mean {place}/{likely}?)")
+    _check_parts(tops, place)
+    if len(tops) == 1 and len(below) > 1:
+        _refuse_folders(tops, place, tops[0])
     empty = sorted(set(folders).difference(tops))
     if empty:
         raise DataError(f"{where}: expected images in each class folder, got none in {_some(empty)}")

@@ -17,7 +17,15 @@ from sra.common.listing import DATASET_JSON, Listing, list_folder, list_names
 from sra.common.pixels import UNREADABLE, decode
 from sra.config import DataConfig
 from sra.data.archive import Array, Member, open_zip, places, read_member
-from sra.data.labels import KAGGLE_TRAIN, check_names, check_split, folder_labels, folders_of_labels, parse_labels
+from sra.data.labels import (
+    KAGGLE_TRAIN,
+    check_names,
+    check_split,
+    data_root,
+    folder_labels,
+    folders_of_labels,
+    parse_labels,
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ def open_source(data: DataConfig, resolution: int) -> Source:
             labels = _labels(data, path, names, prefix, listing, archive.read)
             rows = places(archive, names)
     else:
-        prefix = f"{KAGGLE_TRAIN}/" if (path / KAGGLE_TRAIN).is_dir() else ""
+        prefix = "" if data_root(path) == path else f"{KAGGLE_TRAIN}/"
         listing = list_folder(path, prefix)
         names, note = listing.images(where)
         labels = _labels(data, path, names, prefix, listing, lambda name: (path / name).read_bytes())
@@ -142,5 +150,5 @@ def _labels(
         check_names(table, own, where)
         return [table[name] for name in own]
     everything = (name.removeprefix(prefix) for name in listing.names | listing.folders)
-    classes = folder_labels(own, {name.split("/")[0] for name in everything if "/" in name}, str(path))
+    classes = folder_labels(own, {name.split("/")[0] for name in everything if "/" in name}, path)
     return [classes[name.split("/")[0]] for name in own]

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import DistributedDataParallelKwargs
 from safetensors.torch import save_file
@@ -96,6 +97,11 @@ class Trainer:
         if self.data.classes > self.config.model.classes:
             expected = f"at most model.classes {self.config.model.classes}"
             raise DataError(f"{self.data.path}: expected {expected} classes, got {self.data.classes}")
+        used = len(np.unique(self.data.labels))
+        if used < self.config.model.classes and not self.settings.allow_unused_classes:
+            wanted = f"images of all {self.config.model.classes} classes (model.classes; fewer only with "
+            wanted += "train.allow_unused_classes: true, as the others would be sampled untrained)"
+            raise DataError(f"{self.data.path}: expected {wanted}, got {used} classes")
         processes, batch = self.accelerator.num_processes, self.settings.global_batch
         if batch % (processes * self.settings.accumulate):
             parts = f"{processes} processes x accumulate {self.settings.accumulate}"

@@ -147,6 +147,8 @@ def test_check_and_friends_refuse_a_folder_without_a_run(tmp_path: Path) -> None
         ("train.global_batch=2000", "train.global_batch"),
         ("codec.path=embedded:digit", "codec.path"),
         ("data.images=embedded:mnist", "data.images"),
+        ("model.classes=17", "model.classes"),
+        ("model.classes=3", "model.classes"),
     ],
 )
 def test_plan_refuses_what_a_stage_would(item: str, key: str, tmp_path: Path) -> None:

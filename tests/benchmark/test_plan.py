@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.commands.plan import show_plan
 from benchmark.manifest.schema import load
 from benchmark.plan import plan as planning
 from benchmark.plan.inputs import examine
 from benchmark.plan.plan import Plan, make_plan, state_of
 from benchmark.plan.prepare import register
+from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json, write_json
 from benchmark.plan.saved_plan import load_plan, save_plan
 from benchmark.run.executor import command_of
+from sra.common.errors import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
@@ -491,3 +494,49 @@ def test_a_plan_of_schema_1_is_read(tmp_path: Path) -> None:
     old = {"schema": 1, "command": "sra-bench run", "stages": document["stages"]}
     write_json(tmp_path / "plan.json", {**old, "loaded": {**loaded, "path": document["manifest"]}})
     assert load_plan(directory) == (plan, "sra-bench run")
+
+
+def classes_of(tmp_path: Path, *overrides: str) -> str:
+    request = RunRequest(
+        manifest=SMOKE, out=tmp_path / "out", overrides=(f"data.images={tmp_path / 'set'}", *overrides)
+    )
+    return show_plan(request, as_json=False)
+
+
+def image_folders(root: Path, *names: str) -> None:
+    for name in names:
+        (root / "set" / name).mkdir(parents=True)
+
+
+def test_class_folders_and_their_order_are_shown(tmp_path: Path) -> None:
+    image_folders(tmp_path, *map(str, range(1, 11)))
+    assert "classes of " in (text := classes_of(tmp_path))
+    assert "0 1, 1 10, 2 2, ..., 9 9" in text
+    assert "label 1 is '10', not '2'" in text
+
+
+@pytest.mark.parametrize(
+    ("folders", "problem"),
+    [
+        (("a", "b", "c"), r"model\.classes: expected the 3 classes .*train\.allow_unused_classes: true.*, got 10"),
+        (("train", "val"), r"got train, val \(did you mean .*/train\?\)"),
+    ],
+)
+def test_classes_that_the_data_lack_are_refused(tmp_path: Path, folders: tuple[str, ...], problem: str) -> None:
+    image_folders(tmp_path, *folders)
+    with pytest.raises(UserError, match=problem):
+        classes_of(tmp_path)
+
+
+def test_classes_of_a_listing_are_counted(tmp_path: Path) -> None:
+    image_folders(tmp_path, "00000")
+    write_json(tmp_path / "set" / "dataset.json", {"labels": [["00000/a.png", 3], ["00000/b.png", 5]]})
+    with pytest.raises(UserError, match=r"model\.classes: expected the 2 classes"):
+        classes_of(tmp_path)
+
+
+def test_unused_classes_can_be_allowed_and_change_no_key_otherwise(tmp_path: Path) -> None:
+    image_folders(tmp_path, "a", "b", "c")
+    assert "0 a, 1 b, 2 c" in classes_of(tmp_path, "train.allow_unused_classes=true")
+    assert keys(plan_of(tmp_path)) == keys(plan_of(tmp_path, "train.allow_unused_classes=false"))
+    assert plan_of(tmp_path).stages[2].key == "eae36c39d5a90152"

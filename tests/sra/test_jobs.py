@@ -205,6 +205,14 @@ def test_latents_of_another_shape_are_refused(latents, tmp_path):
         Trainer(other, latents, tmp_path)
 
 
+def test_classes_without_images_are_refused_before_the_first_step(latents, tmp_path):
+    more = dataclasses.replace(JOB, model=dataclasses.replace(MODEL, classes=17))
+    with pytest.raises(DataError, match=r"all 17 classes .*train\.allow_unused_classes: true.* got 10"):
+        Trainer(more, latents, tmp_path)
+    allowed = dataclasses.replace(more, train=dataclasses.replace(TRAIN, allow_unused_classes=True))
+    Trainer(allowed, latents, tmp_path)
+
+
 @pytest.fixture
 def sampler(train, latents, tmp_path):
     trainer = train(JOB, latents, tmp_path / "run")
