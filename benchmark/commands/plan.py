@@ -18,8 +18,8 @@ from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import IMAGES, Stage, label_of
 from benchmark.run.executor import Executor, command_of
+from sra.common.listing import order_note
 from sra.common.tables import text_table
-from sra.data.labels import order_note
 
 
 class _Record(BaseModel):

@@ -6,9 +6,8 @@ import math
 from pathlib import Path
 
 from benchmark.plan.run_directory import read_json
-from sra.common.listing import DATASET_JSON
+from sra.common.listing import DATASET_JSON, class_folders, data_root
 from sra.config import SPLITS, CodecConfig, DataConfig, LatentsJob, ModelConfig, SampleConfig, TrainJob
-from sra.data.labels import class_folders, data_root, read_labels
 from sra.model.flops import SINUSOIDS
 
 DIGITS_IMAGES, DIGITS_CLASSES = 1797, 10
@@ -69,7 +68,7 @@ def class_count(data: DataConfig) -> int | None:
     """Number of classes, where it is known before the images are read.
 
     Raises:
-        DataError: as in `class_names`, or a damaged list of labels.
+        DataError: as in `class_names`.
     """
     if data.images == "embedded:digits":
         return DIGITS_CLASSES
@@ -83,7 +82,8 @@ def class_count(data: DataConfig) -> int | None:
         return len(names) or None
     listing = data_root(Path(data.images or "")) / DATASET_JSON
     if data.labels != "folders" and listing.is_file() and listing.stat().st_size < LISTING_BYTES:
-        return len(set(read_labels(listing).values()))
+        entries = (read_json(listing) or {}).get("labels")
+        return len({str(entry[-1:]) for entry in entries}) if isinstance(entries, list) else None
     return None
 
 

@@ -1,13 +1,14 @@
-"""Which files of a folder or zip are data: one rule for reading images, scoring, and the identity of inputs."""
+"""Which files of a folder or zip are data, and which folders are classes: one rule for reading, scoring, and plans."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from sra.common.errors import DataError
 
@@ -15,6 +16,10 @@ DATASET_JSON = "dataset.json"
 """Names and classes of a data set."""
 JUNK_NAMES = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found", "$RECYCLE.BIN")
 """What operating systems and file servers leave beside files; names that begin with a dot are junk as well."""
+KAGGLE_TRAIN = "ILSVRC/Data/CLS-LOC/train"
+"""Where Kaggle's `imagenet-object-localization-challenge` keeps the training images."""
+PARTS = re.compile(r"(train|training|val|valid|validation|test|testing|eval|dev)[_-]?\d*", re.IGNORECASE)
+"""Names of folders that are parts of a data set rather than classes."""
 IMAGE_FORMATS = {
     "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
     "PNG": (".apng", ".png"),
@@ -129,3 +134,56 @@ def list_folder(folder: Path, start: str = "") -> Listing:
                 else:
                     names.append(prefix + entry.name)
     return Listing(frozenset(names), junk, frozenset(visited))
+
+
+def class_folders(place: Path) -> list[str] | None:
+    """Class folders of a data set in the order of their labels, without reading what is in them; None: no folder.
+
+    Raises:
+        DataError: they are parts of a data set.
+    """
+    root = data_root(place)
+    if not root.is_dir():
+        return None
+    with os.scandir(root) as entries:
+        found = sorted(entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir())
+    check_parts(found, place)
+    return found
+
+
+def data_root(place: Path) -> Path:
+    """The folder of a data set that holds its classes: itself, or Kaggle's below it."""
+    return place / KAGGLE_TRAIN if (place / KAGGLE_TRAIN).is_dir() else place
+
+
+def check_parts(folders: Sequence[str], place: Path) -> None:
+    """Refuse folders that are parts of a data set, such as train and val.
+
+    Raises:
+        DataError: with the likely folder.
+    """
+    if folders and all(PARTS.fullmatch(folder) for folder in folders):
+        likely = next((folder for folder in folders if folder.lower().startswith("train")), folders[0])
+        refuse_folders(folders, place, likely)
+
+
+def refuse_folders(folders: Sequence[str], place: Path, likely: str) -> NoReturn:
+    """Raise DataError for folders that are no classes, with the one that is likely meant."""
+    found = ", ".join(folders)
+    raise DataError(f"data.images {place}: expected class folders, got {found} (did you mean {place / likely}?)")
+
+
+def order_note(folders: Sequence[str]) -> str | None:
+    """One sentence if class folders that contain numbers are not in the order of the numbers.
+
+    Args:
+        folders: in the order of their labels, which is that of torchvision's `ImageFolder`.
+    """
+    by_number = sorted(folders, key=natural)
+    for label, (folder, other) in enumerate(zip(folders, by_number, strict=True)):
+        if folder != other:
+            return (
+                f"class folders are sorted as text, as torchvision's ImageFolder does, not by number: label {label} is "
+                f"{folder!r}, not {other!r}"
+            )
+    return None

@@ -20,10 +20,10 @@ from PIL import Image
 
 from sra.common.errors import DataError
 from sra.common.files import replacing, write_json
+from sra.common.listing import order_note
 from sra.common.pixels import kinds, to_rgb
 from sra.common.processes import usable_cores
 from sra.config import ImagesJob
-from sra.data.labels import order_note
 from sra.data.source import Reader, Source, open_source
 from sra.runtime import job
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from sra.common.errors import DataError
-from sra.common.listing import is_junk, natural
+from sra.common.listing import check_parts, refuse_folders
 from sra.config import SPLITS
 
-KAGGLE_TRAIN = "ILSVRC/Data/CLS-LOC/train"
-"""Where Kaggle's `imagenet-object-localization-challenge` keeps the training images."""
-PARTS = re.compile(r"(train|training|val|valid|validation|test|testing|eval|dev)[_-]?\d*", re.IGNORECASE)
-"""Names of folders that are parts of a data set rather than classes."""
 IMAGENET_PARTS = {50_000: "validation", 100_000: "test"}
 """Sizes of the other parts of ImageNet-1K (ILSVRC 2012)."""
 
@@ -87,53 +80,6 @@ def check_names(listed: Collection[str], present: Collection[str], where: str) -
             raise DataError(f"{where}: {problem} {min(names)} ({len(names)} in all)")
 
 
-def class_folders(place: Path) -> list[str] | None:
-    """Class folders of a data set in the order of their labels, without reading what is in them; None: no folder.
-
-    Raises:
-        DataError: they are parts of a data set.
-    """
-    root = data_root(place)
-    if not root.is_dir():
-        return None
-    with os.scandir(root) as entries:
-        found = sorted(entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir())
-    _check_parts(found, place)
-    return found
-
-
-def data_root(place: Path) -> Path:
-    """The folder of a data set that holds its classes: itself, or Kaggle's below it."""
-    return place / KAGGLE_TRAIN if (place / KAGGLE_TRAIN).is_dir() else place
-
-
-def _check_parts(folders: Sequence[str], place: Path) -> None:
-    if folders and all(PARTS.fullmatch(folder) for folder in folders):
-        likely = next((folder for folder in folders if folder.lower().startswith("train")), folders[0])
-        _refuse_folders(folders, place, likely)
-
-
-def _refuse_folders(folders: Sequence[str], place: Path, likely: str) -> NoReturn:
-    found = ", ".join(folders)
-    raise DataError(f"data.images {place}: expected class folders, got {found} (did you mean {place / likely}?)")
-
-
-def order_note(folders: Sequence[str]) -> str | None:
-    """One sentence if class folders that contain numbers are not in the order of the numbers.
-
-    Args:
-        folders: in the order of their labels, which is that of torchvision's `ImageFolder`.
-    """
-    by_number = sorted(folders, key=natural)
-    for label, (folder, other) in enumerate(zip(folders, by_number, strict=True)):
-        if folder != other:
-            return (
-                f"class folders are sorted as text, as torchvision's ImageFolder does, not by number: label {label} is "
-                f"{folder!r}, not {other!r}"
-            )
-    return None
-
-
 def folder_labels(names: Sequence[str], folders: Iterable[str], place: Path) -> dict[str, int]:
     """Labels by class folder, in the order of torchvision's `ImageFolder`.
 
@@ -151,9 +97,9 @@ def folder_labels(names: Sequence[str], folders: Iterable[str], place: Path) -> 
         raise DataError(f"{where}: expected dataset.json or class folders, got {loose} outside of them")
     tops = sorted({name.split("/")[0] for name in names})
     below = {name.split("/")[1] for name in names if name.count("/") > 1}
-    _check_parts(tops, place)
+    check_parts(tops, place)
     if len(tops) == 1 and len(below) > 1:
-        _refuse_folders(tops, place, tops[0])
+        refuse_folders(tops, place, tops[0])
     empty = sorted(set(folders).difference(tops))
     if empty:
         raise DataError(f"{where}: expected images in each class folder, got none in {_some(empty)}")

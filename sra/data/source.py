@@ -13,19 +13,11 @@ from PIL import Image
 
 from sra import embedded
 from sra.common.errors import DataError
-from sra.common.listing import DATASET_JSON, Listing, list_folder, list_names
+from sra.common.listing import DATASET_JSON, KAGGLE_TRAIN, Listing, data_root, list_folder, list_names
 from sra.common.pixels import UNREADABLE, decode
 from sra.config import DataConfig
 from sra.data.archive import Array, Member, open_zip, places, read_member
-from sra.data.labels import (
-    KAGGLE_TRAIN,
-    check_names,
-    check_split,
-    data_root,
-    folder_labels,
-    folders_of_labels,
-    parse_labels,
-)
+from sra.data.labels import check_names, check_split, folder_labels, folders_of_labels, parse_labels
 
 
 @dataclass(frozen=True)

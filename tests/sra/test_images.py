@@ -13,12 +13,12 @@ from PIL import Image
 
 from sra import data
 from sra.common.errors import DataError
-from sra.common.listing import IMAGE_FORMATS, natural
+from sra.common.listing import IMAGE_FORMATS, KAGGLE_TRAIN, natural, order_note
 from sra.common.processes import _quotas
 from sra.config import DataConfig, ImagesJob
 from sra.data import images
 from sra.data.images import Part, prepare
-from sra.data.labels import KAGGLE_TRAIN, check_split, order_note, parse_labels
+from sra.data.labels import check_split, parse_labels
 from sra.data.source import Reader, open_source
 from sra.runtime import job
 
