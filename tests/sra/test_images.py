@@ -16,7 +16,7 @@ from sra.common.errors import DataError
 from sra.common.listing import IMAGE_FORMATS, KAGGLE_TRAIN, natural, order_note
 from sra.common.processes import _quotas
 from sra.config import DataConfig, ImagesJob
-from sra.data import images
+from sra.data import archive, images
 from sra.data.images import Part, prepare
 from sra.data.labels import check_split, parse_labels
 from sra.data.source import Reader, open_source
@@ -388,6 +388,12 @@ def test_a_zip_is_listed_once_for_all_parts(tmp_path, monkeypatch, method):
             assert part.reader.image(name).getpixel((0, 0)) == (4 * number + index, 0, 0)
             assert (part.reader.members[name].method < 0) == (method == zipfile.ZIP_LZMA)
     assert source.places.nbytes == 10 * 40
+
+
+def test_a_member_too_large_for_an_image_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MEMBER_BYTES", 50)
+    with pytest.raises(DataError, match=r"a/1\.png: expected at most 50 bytes"):
+        open_source(DataConfig(images=str(pack(tmp_path / "set.zip", {"a/1.png": png()}))), 16)
 
 
 def test_damage_inside_a_zip_is_named(tmp_path):
