@@ -26,7 +26,17 @@ from benchmark.plan.stages import (
     read_record,
     weights_name,
 )
-from sra.config import ConfigError, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, from_plain, to_plain
+from sra.config import (
+    ConfigError,
+    DataConfig,
+    ImagesJob,
+    LatentsJob,
+    SampleJob,
+    StandInJob,
+    TrainJob,
+    from_plain,
+    to_plain,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,7 @@ RESUMABLE_KEYS = (
     "grid_every",
     "workers",
     "shard",
+    "allow_unused_classes",
 )
 """Keys that do not change what a step computes: training continues with other values.
 
