@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from benchmark.plan.plan import Plan, state_of
-from benchmark.plan.prepare import prepare, register
+from benchmark.plan.prepare import check_inputs, prepare, register
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import record_session
@@ -27,7 +27,8 @@ def execute(request: RunRequest, executor: Executor = LOCAL) -> str:
     directory.create()
     with directory.locked() as lock:
         register(plan, directory, request.command)
-        if not plan.absent and any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
+        check_inputs(plan, request.until)
+        if any(state_of(stage, directory)[0] != "done" for stage in plan.stages):
             record_session(plan, directory, executor.facts())
         try:
             session = Session(directory=directory, executor=executor, processes=processes, lock=lock)

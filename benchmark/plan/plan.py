@@ -17,6 +17,7 @@ from benchmark.plan.stages import (
     EXTRACTOR_TOOLS,
     SCORE,
     STAGE_KINDS,
+    STEPS,
     Inputs,
     Job,
     ScoreJob,
@@ -46,7 +47,11 @@ class Plan:
     loaded: Loaded
     stages: tuple[Stage, ...]
     absent: tuple[str, ...]
-    """Missing inputs: `run` refuses them, `plan` lists them."""
+    """Missing inputs: `run` refuses those of stages that will run, `plan` lists them."""
+
+    def until(self, kind: str) -> tuple[Stage, ...]:
+        """The stages up to and including a kind."""
+        return tuple(stage for stage in self.stages if STEPS.index(stage.kind.name) <= STEPS.index(kind))
 
 
 Form = Literal["now", "before"]

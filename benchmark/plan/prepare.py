@@ -18,7 +18,7 @@ from benchmark.plan.plan import Plan, located_data, make_plan
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import resolved_manifest, save_plan
-from benchmark.plan.stages import Stage, read_record
+from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_record
 from benchmark.published.registry import load_registry
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import write_bytes
@@ -65,7 +65,8 @@ def prepare(request: RunRequest, remote_processes: int | None = None) -> Prepare
     _check_embedded(loaded)
     _check_classes(loaded)
     _check_codecs(loaded)
-    _check_references_and_graphs(loaded)
+    if STEPS.index(request.until) >= STEPS.index(SCORE.name):
+        _check_references_and_graphs(loaded)
     return Prepared(make_plan(loaded, directory, accept_moved=request.accept_moved), directory, processes)
 
 
@@ -162,14 +163,19 @@ def _is_graph(place: str) -> bool:
     return start[:1] == b"\n" or start[8:] == b"{"
 
 
-def check_inputs(plan: Plan) -> None:
+def check_inputs(plan: Plan, until: str = REPORT) -> None:
     """Refuse a plan with missing inputs.
+
+    Args:
+        plan: all stages.
+        until: last kind of stage that will run; what only later ones read may be missing.
 
     Raises:
         UserError: which, and where they come from.
     """
-    if plan.absent:
-        absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in plan.absent]
+    read = {place for stage in plan.until(until) for place in stage.places}
+    if missing := [place for place in plan.absent if place in read]:
+        absent = [place + (f" ({how})" if (how := remedy(place)) else "") for place in missing]
         raise UserError(f"{plan.loaded.path}: input not found: {', '.join(absent)}")
 
 
@@ -200,7 +206,8 @@ def register(plan: Plan, directory: RunDirectory, command: str) -> None:
         document = read_record(stage.directory)
         if document and document.get("key") == stage.key and not document.get("identity"):
             write_json(stage.directory / "stage.json", document | stage.origin)
-    if not plan.loaded.smoke and not plan.absent:
+    if not plan.loaded.smoke:
         pins = Pins(folder())
-        for asset in used_by([place for run in plan.loaded.runs for place in run.places], []):
+        places = [place for run in plan.loaded.runs for place in run.places if located(place) not in plan.absent]
+        for asset in used_by(places, []):
             verify(asset, pins)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -14,7 +15,7 @@ from benchmark.machine.environment import GRACE_SECONDS
 from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.prepare import check_device, check_inputs
 from benchmark.plan.run_directory import RunDirectory, damaged_outputs, outputs_of, write_json
-from benchmark.plan.stages import REPORT, STEPS, Stage, label_of
+from benchmark.plan.stages import REPORT, Stage, label_of
 from benchmark.run.executor import LOCAL, Executor, command_of
 from benchmark.run.heartbeat import RunnerHeartbeat
 from benchmark.run.process import how_it_ended, stream
@@ -53,10 +54,10 @@ def run_plan(plan: Plan, session: Session, until: str = REPORT, heartbeat: Path 
         UserError: a missing input, too little disk, a stage that refused its input or died.
         Stopped: on SIGINT, SIGTERM or SIGUSR1.
     """
-    check_inputs(plan)
+    check_inputs(plan, until)
     directory = session.directory
-    _check_disk(plan, directory)
-    chosen = [stage for stage in plan.stages if STEPS.index(stage.kind.name) <= STEPS.index(until)]
+    chosen = plan.until(until)
+    _check_disk(chosen, directory)
     check_device(chosen)
     with RunnerHeartbeat(heartbeat or directory.heartbeat, chosen) as pulse:
         for _, group in itertools.groupby(chosen, key=lambda stage: stage.batch):
@@ -71,8 +72,8 @@ def run_plan(plan: Plan, session: Session, until: str = REPORT, heartbeat: Path 
                 run_batch(pending, session, pulse)
 
 
-def _check_disk(plan: Plan, directory: RunDirectory) -> None:
-    sizes = [stage.disk for stage in plan.stages if not stage.is_done]
+def _check_disk(stages: Sequence[Stage], directory: RunDirectory) -> None:
+    sizes = [stage.disk for stage in stages if not stage.is_done]
     needed = sum(size.bytes or 0 for size in sizes if not size.is_upper_bound)
     free = shutil.disk_usage(directory.root).free
     if free < needed:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmark.commands.run import execute
 from benchmark.machine.environment import job_environment, recorded
 from benchmark.manifest.schema import load
 from benchmark.plan import prepare
@@ -55,6 +56,30 @@ class Script:
 
 def run_with(code: str, stage: Stage, tmp_path: Path) -> None:
     runner.run_batch([stage], runner.Session(directory=RunDirectory(tmp_path), executor=Script(code, stage)))
+
+
+def test_what_only_later_stages_read_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run --until sample` without the graph and with a reference that is no archive; with them, it is refused."""
+    broken = tmp_path / "reference.npz"
+    broken.write_bytes(b"half a download")
+    started: list[str] = []
+    monkeypatch.setattr(runner, "run_batch", lambda stages, *_: started.extend(stage.name for stage in stages))
+    manifest = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
+    overrides = ("score.graph=/none/graph.pb", f"score.reference={broken}")
+
+    def run_until(kind: str, *overrides: str) -> str:
+        out = tmp_path / kind
+        return execute(RunRequest(manifest=manifest, out=out, overrides=overrides, until=kind))
+
+    assert run_until("sample", *overrides).startswith("done until sample")
+    assert "sample-sra" in started
+    assert not any(name.startswith("score") for name in started)
+    with pytest.raises(UserError, match=r"score\.reference: expected a \.npz"):
+        run_until("score", *overrides)
+    with pytest.raises(UserError, match=r"input not found: /none/graph\.pb"):
+        run_until("report", overrides[0])
+    with pytest.raises(UserError, match=r"input not found: /none/images"):
+        run_until("train", "data.images=/none/images")
 
 
 def test_finished_stage_has_a_log_and_done(stage: Stage, tmp_path: Path) -> None:
