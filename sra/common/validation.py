@@ -158,8 +158,13 @@ def _owner(cls: type, location: list[str], name: str) -> tuple[str, list[str]]:
     current = cls
     for part in location[:-1]:
         hint = typing.get_type_hints(current).get(part) if dataclasses.is_dataclass(current) else None
-        options = typing.get_args(hint) if typing.get_origin(hint) in CONTAINERS else (hint,)
-        found = [o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)]
-        if found:
+        if found := _settings_in(hint):
             name, current = part, found[0]
     return name, [f.name for f in dataclasses.fields(current)]
+
+
+def _settings_in(hint: Any) -> list[type]:
+    """Settings classes that a type hint names, however deep."""
+    if typing.get_origin(hint) in CONTAINERS:
+        return [found for part in typing.get_args(hint) for found in _settings_in(part)]
+    return [hint] if isinstance(hint, type) and dataclasses.is_dataclass(hint) else []

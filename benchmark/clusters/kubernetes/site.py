@@ -83,29 +83,36 @@ class EnvSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Pod:
-    """What the pods of one kind of stage ask for; None: as the cluster's settings say."""
+    """What pods ask for: all of the cluster's, or those of one kind of stage where they differ."""
 
     __pydantic_config__ = STRICT
 
     gpus: NonNegative | None = None
+    """GPUs of each pod that trains or samples, one process each; 0: everything runs on CPUs."""
     cpus: Quantity | None = None
-    """Cores."""
+    """Cores of each pod that trains or samples; at most 8 of any other."""
     memory: Quantity | None = None
-    """Includes /dev/shm."""
+    """Of each pod that trains or samples, including /dev/shm; at most 32Gi of any other."""
     resources: dict[Label, Quantity] | None = None
-    """Further resources, such as rdma/hca: 1."""
-    node_selector: dict[Label, str] | None = None
-    """Labels of nodes."""
-    tolerations: tuple[Toleration, ...] | None = None
-    runtime_class: Name | None = None
-    """RuntimeClass, such as nvidia."""
-    annotations: dict[Label, str] | None = None
+    """Further resources of pods that train or sample, such as rdma/hca: 1."""
     host_network: bool | None = None
-    """Use the node's network, as RDMA may need."""
+    """Pods that train or sample use their node's network, as RDMA may need."""
     capabilities: tuple[Capability, ...] | None = None
-    """Of the container, such as IPC_LOCK."""
+    """Of pods that train or sample, such as IPC_LOCK."""
+    node_selector: dict[Label, str] | None = None
+    """Labels of nodes for pods with GPUs."""
+    tolerations: tuple[Toleration, ...] | None = None
+    """Of pods with GPUs."""
+    runtime_class: Name | None = None
+    """RuntimeClass of pods with GPUs, such as nvidia."""
+    annotations: dict[Label, str] | None = None
+    """Of all pods."""
 
 
+DISTRIBUTED = ("gpus", "cpus", "memory", "resources", "host_network", "capabilities")
+"""Settings of pods that train or sample alone."""
+WITH_GPUS = ("node_selector", "tolerations", "runtime_class")
+"""Settings of pods with GPUs alone."""
 SMALL = {"cpus": 8, "memory": "32Gi"}
 """At most this is asked for by a pod that does not train or sample, unless `stages` says more."""
 WITHOUT_CUDA: Literal["adm"] = "adm"
@@ -113,7 +120,7 @@ WITHOUT_CUDA: Literal["adm"] = "adm"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kubernetes:
+class Kubernetes(Pod):
     """Settings of a cluster."""
 
     __pydantic_config__ = STRICT
@@ -131,35 +138,18 @@ class Kubernetes:
     nodes: Positive = 1
     """Pods of a training or sampling job."""
     gpus: NonNegative = 1
-    """GPUs of each such pod, one process each; 0: everything runs on CPUs."""
+    cpus: Quantity = 8
+    memory: Quantity = "64Gi"
+    stages: dict[Work, Pod] = field(default_factory=dict)
+    """What differs for a kind of stage or a scoring tool, such as {score: {memory: 64Gi}}."""
     score_gpus: NonNegative = 1
     """GPUs of each scoring job of a tool that uses them."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of the extended resource."""
-    cpus: Quantity = 8
-    """CPU cores of each pod that trains or samples; at most 8 of any other."""
-    memory: Quantity = "64Gi"
-    """Of each pod that trains or samples, including /dev/shm; at most 32Gi of any other."""
-    resources: dict[Label, Quantity] = field(default_factory=dict)
-    """Further resources of pods that train or sample, such as rdma/hca: 1."""
-    host_network: bool = False
-    """Pods that train or sample use their node's network, as RDMA may need."""
-    capabilities: tuple[Capability, ...] = ()
-    """Of pods that train or sample, such as IPC_LOCK."""
-    stages: dict[Work, Pod] = field(default_factory=dict)
-    """What differs for a kind of stage or a scoring tool, such as {score: {memory: 64Gi}}."""
     shared_memory: Quantity = "16Gi"
     """Limit of /dev/shm."""
     scratch: Quantity = "32Gi"
     """Limit of /tmp, on the node's disk."""
-    node_selector: dict[Label, str] = field(default_factory=dict)
-    """Labels of nodes for pods with GPUs."""
-    tolerations: tuple[Toleration, ...] = ()
-    """Of pods with GPUs."""
-    runtime_class: Name | None = None
-    """RuntimeClass of pods with GPUs, such as nvidia."""
-    annotations: dict[Label, str] = field(default_factory=dict)
-    """Of all pods."""
     service_account: Name | None = None
     """ServiceAccount of all pods, without its token."""
     priority_class: Name | None = None
@@ -203,11 +193,9 @@ class Kubernetes:
         """
         own: dict[str, Any] = {"annotations": self.annotations}
         if distributed:
-            same = ("gpus", "cpus", "memory", "resources", "host_network", "capabilities")
-            own |= {name: getattr(self, name) for name in same}
+            own |= {name: getattr(self, name) for name in DISTRIBUTED}
         else:
-            wanted = {"latents": 1, "score": self.score_gpus}.get(kind, 0)
-            own["gpus"] = min(self.gpus, wanted)
+            own["gpus"] = min(self.gpus, {"latents": 1, "score": self.score_gpus}.get(kind, 0))
             own |= {name: min(getattr(self, name), most, key=_amount) for name, most in SMALL.items()}
         names: tuple[Any, ...] = (kind, tool)
         changes: dict[str, Any] = {}
@@ -216,7 +204,7 @@ class Kubernetes:
         if tool == WITHOUT_CUDA:
             changes["gpus"] = 0
         if changes.get("gpus", own["gpus"]):
-            own |= {name: getattr(self, name) for name in ("node_selector", "tolerations", "runtime_class")}
+            own |= {name: getattr(self, name) for name in WITH_GPUS}
         return Pod(**{**own, **changes})
 
 

@@ -196,23 +196,30 @@ def _submit(
     batches: list[Batch], selection: Selection, directory: RunDirectory, before: Sequence[SubmittedJob]
 ) -> list[SubmittedJob]:
     """Submit in order; if one is refused, cancel those before it."""
+    records = [SubmittedJob(name=b.job.name, label=b.label, number=0, directories=b.job.directories) for b in batches]
     done: list[SubmittedJob] = []
-    asked: list[SubmittedJob] = []
     numbers = {name: job.number for job in selection.queued for name in job.directories}
     try:
-        for batch in batches:
+        for batch, record in zip(batches, records, strict=True):
             job = batch.job
             reads = list(numbers) if job is REPORT_JOB else [name for name in job.reads if name in numbers]
             after = sorted({numbers[name] for name in reads})
             # Recorded before sbatch is asked: if its answer gets lost, the job is found by its name and script.
-            asked = [SubmittedJob(name=job.name, label=batch.label, number=0, directories=job.directories)]
-            save_submitted(directory, _merged(before, [*done, *asked]))
-            done += [_submitted(asked[0], batch, after)]
-            asked = []
+            save_submitted(directory, _merged(before, [*done, record]))
+            done.append(_submitted(record, batch, after))
             numbers |= dict.fromkeys(job.directories, done[-1].number)
         save_submitted(directory, _merged(before, done))
     except BaseException as error:
-        _take_back(error, done, asked, directory, before)
+        certain = isinstance(error, SlurmError) and not isinstance(error, UncertainError)
+        kept = [] if certain else records[len(done) : len(done) + 1]
+        try:
+            cancel_jobs(done)
+        except SlurmError as trouble:
+            kept = [*done, *kept]
+            names = ", ".join(str(job.number) for job in done)
+            raise SlurmError(f"{error}; still in the queue: {names} ({trouble}); the same command continues") from error
+        finally:
+            save_submitted(directory, _merged(before, kept))
         raise
     return done
 
@@ -233,26 +240,6 @@ def _submitted(job: SubmittedJob, batch: Batch, after: list[int]) -> SubmittedJo
             raise
         return found[0]
     return dataclasses.replace(job, number=number, cluster=cluster)
-
-
-def _take_back(
-    error: BaseException,
-    done: list[SubmittedJob],
-    asked: list[SubmittedJob],
-    directory: RunDirectory,
-    before: Sequence[SubmittedJob],
-) -> None:
-    """Cancel the jobs before the one that was refused; record those that may still be in the queue."""
-    certain = isinstance(error, SlurmError) and not isinstance(error, UncertainError)
-    kept = [] if certain else asked
-    try:
-        cancel_jobs(done)
-    except SlurmError as trouble:
-        kept = [*done, *kept]
-        numbers = ", ".join(str(job.number) for job in done)
-        raise SlurmError(f"{error}; still in the queue: {numbers} ({trouble}); the same command continues") from error
-    finally:
-        save_submitted(directory, _merged(before, kept))
 
 
 def _merged(before: Sequence[SubmittedJob], new: Sequence[SubmittedJob]) -> list[SubmittedJob]:
