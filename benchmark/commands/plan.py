@@ -12,14 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmark.assets.catalogue import remedy
 from benchmark.plan.cost import Table, load_table
 from benchmark.plan.counts import class_names
-from benchmark.plan.plan import Plan, located_data, state_of
+from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.prepare import Prepared, prepare
 from benchmark.plan.request import RunRequest
-from benchmark.plan.run_directory import RunDirectory
+from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.stages import IMAGES, Stage, label_of
 from benchmark.run.executor import Executor, command_of
 from sra.common.listing import order_note
 from sra.common.tables import text_table
+from sra.config import ImagesJob
 
 
 class _Record(BaseModel):
@@ -137,8 +138,8 @@ class PlanReport(_Record):
     """How to get those that can be fetched."""
     cost: PlanCost
     stages: tuple[PlanRow, ...]
-    classes: dict[str, tuple[str, ...]] = {}
-    """Class folders of each data set in the order of their labels, where labels come from folders."""
+    classes: dict[str, dict[int, str]] = {}
+    """Class folders by label of each data set, where they are known."""
     commands: tuple[BatchCommand, ...] | None = None
     """Of the stages that are to run; None: not asked for."""
 
@@ -192,16 +193,23 @@ def plan_report(prepared: Prepared, executor: Executor | None = None) -> PlanRep
     )
 
 
-def _classes(plan: Plan) -> dict[str, tuple[str, ...]]:
-    datas = [located_data(run.data) for run in plan.loaded.runs if run.needs_data]
-    return {str(data.images): tuple(names) for data in datas if (names := class_names(data))}
+def _classes(plan: Plan) -> dict[str, dict[int, str]]:
+    """Class folders by label of each data set: as the images stage found them, or as they are now."""
+    found = {}
+    for stage in plan.stages:
+        if isinstance(stage.job, ImagesJob) and not str(stage.job.data.images).startswith("embedded:"):
+            recorded = (read_json(stage.directory / "images.json") or {}).get("class_names")
+            recorded = recorded if isinstance(recorded, dict) else {}
+            names = {int(label): str(name) for label, name in recorded.items() if label.isdecimal()}
+            found[str(stage.job.data.images)] = names or dict(enumerate(class_names(stage.job.data) or ()))
+    return {place: names for place, names in found.items() if names}
 
 
-def _class_lines(place: str, names: tuple[str, ...]) -> Iterator[str]:
+def _class_lines(place: str, names: dict[int, str]) -> Iterator[str]:
     """Labels and class folders: the first and the last, and whether their order may surprise."""
-    shown = [f"{label} {name}" for label, name in enumerate(names)]
+    shown = [f"{label} {name}" for label, name in names.items()]
     yield f"classes of {place}: {', '.join([*shown[:3], '...', shown[-1]] if len(shown) > 6 else shown)}"
-    if note := order_note(names):
+    if note := order_note(list(names.values())):
         yield f"    {note}"
 
 

@@ -75,8 +75,8 @@ def class_count(data: DataConfig) -> int | None:
     if data.split in SPLITS:
         return SPLITS[data.split][1]
     if data.latents is not None:
-        record = read_json(Path(data.latents) / "latents.json") or {}
-        return record.get("classes")
+        classes = (read_json(Path(data.latents) / "latents.json") or {}).get("classes")
+        return classes if isinstance(classes, int) else None
     names = class_names(data)
     if names is not None:
         return len(names) or None

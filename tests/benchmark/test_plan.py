@@ -515,6 +515,15 @@ def test_class_folders_and_their_order_are_shown(tmp_path: Path) -> None:
     assert "label 1 is '10', not '2'" in text
 
 
+def test_classes_of_finished_images_are_those_of_their_record(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set", "w") as archive:
+        archive.writestr("unread", b"")
+    assert "classes of" not in classes_of(tmp_path)
+    plan = make_plan(load(SMOKE, [f"data.images={tmp_path / 'set'}"]), RunDirectory(tmp_path / "out"))
+    write_json(plan.stages[0].directory / "images.json", {"class_names": {"3": "ape", "5": "cat"}})
+    assert f"classes of {tmp_path / 'set'}: 3 ape, 5 cat" in classes_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("folders", "problem"),
     [
