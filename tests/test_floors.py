@@ -22,6 +22,7 @@ FLOORS = (
     "sra/interop",
     "sra/parity",
     "sra/perf",
+    "sra/accept",
     "sra",
     "evaluator/embedded",
     "evaluator/images",

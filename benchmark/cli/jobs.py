@@ -62,6 +62,12 @@ def perf(context: typer.Context) -> None:
         become("sra.perf", context.args)
 
 
+@jobs_app.command(**JOB)
+def accept(context: typer.Context) -> None:
+    """Test a machine before a long run: numbers, speed, jobs, disk; exit code 1 if it is not ready."""
+    become("sra.accept", context.args)
+
+
 @jobs_app.command()
 def parity(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Golden folder, such as tests/golden.")],

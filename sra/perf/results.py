@@ -144,7 +144,7 @@ class Document:
         about = self.machine
         lines = [f"{about['device']}, torch {about['torch']}, {about['threads']} threads, {self.time} time"]
         for row in self.results:
-            lines.append(_line(row))
+            lines.append(line(row))
             lines += [f"    {name:<12}{value:10.2f} ms" for name, value in row.parts.items()]
         for pair in self.ratios:
             low, high = pair.quartiles
@@ -152,7 +152,8 @@ class Document:
         return "\n".join(lines)
 
 
-def _line(row: Result) -> str:
+def line(row: Result) -> str:
+    """One line: what was measured, then the numbers."""
     network = f"{row.family}-{row.size}/{row.patch} " if row.size else ""
     facts = [f"{row.what} {network}{row.resolution} px", f"batch {row.batch}", row.mode]
     facts += [name for name in (row.align, row.precision) if name]

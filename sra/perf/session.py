@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class Session:
         self.modes = [mode_of(name, self.device.type) for name in names]
         self.models = options.model or (["XL/2"] if self.gpu else ["S/2"])
         self.document = Document(time=options.time, machine=machine(self.device))
+        self.after: Callable[[Subject], None] = lambda _subject: None
+        """Called with every subject that was measured."""
 
     def measure(self, subjects: Sequence[Subject], labels: Sequence[str], what: str) -> list[dict[str, Any]]:
         """Time one or two subjects in turn. Returns keyword arguments of `Result` for each."""
@@ -98,6 +100,7 @@ class Session:
         for subject, times in zip(subjects, seconds, strict=True):
             middle, spread = summary(times)
             parts = time_parts(subject, max(3, self.options.steps // 4))
+            self.after(subject)
             found.append({"what": what, "rounds": len(times), "milliseconds": middle, "spread": spread, "parts": parts})
             found[-1]["memory_bytes"] = memory
         return found

@@ -1,0 +1,137 @@
+"""`python -m sra.accept`: every stage at toy size, and what happens when one fails, hangs or dies."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sra.accept import __main__ as accept
+from sra.accept import numbers, speed
+from sra.accept.record import Acceptance, Finding, StageResult, load, read_lines
+from sra.accept.stage import Stage
+from sra.common.errors import ConfigError, DataError
+from sra.config import SraSettings
+from sra.parity.compare import limit_of
+
+ROOT = Path(__file__).parents[2]
+TOY = ["--model", "2x16x2/2", "--resolution", "64", "--device", "cpu"]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(
+        name="numbers",
+        device=torch.device("cpu"),
+        model="2x16x2/2",
+        resolution=64,
+        batches=(8,),
+        golden=ROOT / "tests" / "golden",
+        folder=tmp_path,
+        lines=tmp_path / "lines.jsonl",
+    )
+
+
+@pytest.mark.slow
+def test_every_stage_at_toy_size(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SRA_BENCH_PERF", str(tmp_path / "perf.json"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    where = ["--folder", str(tmp_path / "runs"), "--json", str(tmp_path / "accept.json")]
+    accept.main([*TOY, *where, "--minutes", "60", "--save"])
+    found = load(tmp_path / "accept.json")
+    assert [(s.name, s.status) for s in found.stages] == [(name, "passed") for name in accept.STAGES]
+    assert found.last_page().startswith("ready: ")
+    assert found.last_page() in capsys.readouterr().out
+    assert {result.what for result in found.results} == {"train", "sample"}
+    assert json.loads((tmp_path / "perf.json").read_text())["train"][0]["size"] == "2x16x2"
+    assert list((tmp_path / "runs").iterdir()) == []
+    accept.main(["--show", str(tmp_path / "accept.json")])
+    shown = capsys.readouterr().out
+    assert all(f"| {name} |" in shown for name in accept.STAGES if name not in ("train", "sample"))
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "reason"),
+    [
+        ("import time; time.sleep(60)", 1.0, "took longer than 1 s"),
+        ("import os; os.kill(os.getpid(), 11)", 60.0, "exit code -11"),
+        ("raise MemoryError('full')", 60.0, "exit code 1: MemoryError: full"),
+    ],
+)
+def test_a_stage_that_hangs_or_dies_costs_only_itself(code, seconds, reason, tmp_path, monkeypatch):
+    lines = tmp_path / "train.jsonl"
+    note = f'open({str(lines)!r}, \'w\').write(\'["finding", {{"name": "a", "value": 1}}]\\n["find\')\n'
+    real, command = subprocess.Popen, [sys.executable, "-c", note + code]
+    monkeypatch.setattr(accept.subprocess, "Popen", lambda _, **options: real(command, **options))
+    monkeypatch.setattr(accept, "LEAST_SECONDS", 0.0)
+    found = accept._stage("train", [], lines, seconds)
+    assert (found.status, found.note[: len(reason)]) == ("died", reason)
+    assert found.findings == (Finding(name="a", value=1),)
+    assert Acceptance(stages=(found,)).reasons == [f"train: died: {found.note}"]
+
+
+def test_no_time_left_is_not_tested():
+    found = accept._stage("train", [], Path("nowhere"), 1.0)
+    assert (found.status, found.findings) == ("not tested", ())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_number_that_is_wrong_is_named(precision, stage):
+    case = numbers._Case(stage, SraSettings(kind="sra", blocks=(1, 2)))
+    case.check("right", precision, compiled=False)
+    name = "gradient of blocks.1.mlp.fc1.weight"
+    case.expected[name] = case.expected[name] * (
+        1.01 if precision == "fp32" else 1 + 8 * limit_of("cpu", precision, compiled=False)
+    )
+    case.check("wrong", precision, compiled=False)
+    right, wrong = read_lines(stage.lines)[0]
+    assert (right.ok, wrong.ok) == (True, False)
+    assert wrong.note.startswith(name)
+
+
+def test_out_of_memory_halves_the_batch(stage, monkeypatch):
+    tried = []
+
+    def train(session):
+        tried.append(session.options.batch)
+        if session.options.batch > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(speed.Session, "train", train)
+    speed._measure(stage, "train", "fast", "fp32", 8)
+    assert tried == [8, 4, 2]
+    assert [finding.ok for finding in read_lines(stage.lines)[0]] == [None, None]
+
+
+def test_an_error_of_cuda_is_a_failed_check(stage):
+    def broken():
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED\nmore")
+
+    stage.attempt("attention", broken)
+    (finding,) = read_lines(stage.lines)[0]
+    assert (finding.ok, finding.note) == (False, "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")
+    assert not StageResult(name="x", status="failed", seconds=0, findings=(finding,)).reasons()[0].endswith("more")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "place"),
+    [
+        (["tain"], ConfigError, "STAGE: "),
+        (["--device", "cuda"], ConfigError, "--device: "),
+        (["--show", "nowhere.json"], DataError, "nowhere.json: "),
+    ],
+)
+def test_bad_input_is_one_line(arguments, error, place):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(error, match=place):
+        accept.main(arguments)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    path = tmp_path / "accept.json"
+    path.write_text('{"schema": 1, "machine": {}, "stages": [{"name": "x"}]}')
+    with pytest.raises(DataError, match=r"accept\.json: "):
+        load(path)
