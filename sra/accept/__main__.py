@@ -19,6 +19,7 @@ from sra.accept import device, jobs, numbers, speed
 from sra.accept.record import Acceptance, StageResult, Status, load, read_lines
 from sra.accept.stage import NotTested, Stage
 from sra.common.errors import ConfigError, UserError
+from sra.common.processes import die_with_parent
 from sra.common.validation import ArgumentParser
 from sra.perf.results import Document, save
 from sra.perf.results import machine as describe
@@ -85,6 +86,7 @@ def main(arguments: list[str]) -> None:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Run one stage in this process."""
+    die_with_parent()
     (name,) = options.stages
     stage = Stage(
         name=name,
