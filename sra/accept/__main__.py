@@ -86,6 +86,7 @@ def main(arguments: list[str]) -> None:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Run one stage in this process."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
     (name,) = options.stages
     stage = Stage(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sra.accept.stage import Stage, distance, milliseconds
+from sra.common.processes import usable_cores
 from sra.perf.results import peak_of
 from sra.runtime.device import HALF, set_tf32
 
@@ -29,7 +30,7 @@ BACKENDS = {
 
 def machine(stage: Stage) -> None:
     """Hardware, driver, compiler; whether the device computes at all."""
-    stage.note("cores", len(os.sched_getaffinity(0)))
+    stage.note("cores", usable_cores())
     stage.note("memory", psutil.virtual_memory().total / 2**30, "GiB")
     stage.note("free disk", shutil.disk_usage(stage.folder).free / 2**30, "GiB", note=str(stage.folder))
     devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
