@@ -122,8 +122,8 @@ class _Case:
         module.zero_grad()
         if compiled:
             torch.compiler.reset()
-            compile_blocks(module.network)
-            compile_blocks(teacher)
+            compile_blocks(module.network, fixed_shapes=True)
+            compile_blocks(teacher, fixed_shapes=True)
         found = self._step(module, teacher, device, precision)
         limit = limit_of(device.type, precision, compiled=compiled)
         limits = {name: limit * (GRADIENTS if name.startswith("gradient") else 1) for name in self.expected}
