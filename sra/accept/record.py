@@ -40,9 +40,9 @@ class Finding:
     def text(self) -> str:
         """One line."""
         mark = {None: " ", True: "+", False: "!"}[self.ok]
-        value = f"{self.value:.4g}" if isinstance(self.value, float) else str(self.value)
-        note = f" ({self.note})" if self.note else ""
-        return f"  {mark} {self.name}: {f'{value} {self.unit}'.strip()}{note}"
+        value = f"{self.value:.4g}" if isinstance(self.value, float) else "" if self.value is None else str(self.value)
+        note = f"({self.note})" if self.note else ""
+        return f"  {mark} {self.name}: " + " ".join(part for part in (value, self.unit, note) if part)
 
 
 @dataclass(frozen=True, kw_only=True)
