@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -81,7 +80,9 @@ def source(root: Path) -> dict[str, Any]:
         return {"commit": os.environ.get(REVISION), "dirty": None}
     git = ["git", "-C", str(root)]
     commit = _lines([*git, "rev-parse", "HEAD"])
-    return {"commit": commit[0] if commit else None, "dirty": bool(_lines([*git, "status", "--porcelain"]))}
+    if not commit:  # no git, or a checkout of another user, which git refuses
+        return {"commit": None, "dirty": None}
+    return {"commit": commit[0], "dirty": bool(_lines([*git, "status", "--porcelain"]))}
 
 
 def revision(root: Path) -> str:
@@ -91,8 +92,9 @@ def revision(root: Path) -> str:
 
 
 def _lines(command: list[str]) -> list[str]:
-    """Output lines of a command; none if it is absent or fails."""
-    if shutil.which(command[0]) is None:
+    """Output lines of a command; none if it is absent, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return []
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     return done.stdout.splitlines() if done.returncode == 0 else []

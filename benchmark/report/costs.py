@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from benchmark.plan.run_directory import read_json
+from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.stages import SAMPLE, TRAIN, Stage
 from benchmark.published.verdict import TOOL
 from benchmark.report.model import Cost, CurvePoint, LossPoint, ProbePoint, Record
@@ -39,8 +39,10 @@ class ProbeFile(Record):
 
 def read_scores(stage: Stage) -> ScoreRecord | None:
     """The score record of a stage; None if it has not scored."""
-    path = stage.directory / "scores.json"
+    path, folder = stage.directory / "scores.json", stage.directory.parent
     document = read_json(path)
+    if document is not None:
+        document = RunDirectory(folder.parent).relocated(document, (place.name for place in folder.iterdir()))
     return score_record.parse(document, str(path)) if document is not None else None
 
 

@@ -91,7 +91,9 @@ def _row(a: Row, b: Row) -> dict[str, list[Change]]:
 
 def _inputs(row: Row) -> dict[str, Any]:
     """What went in, by content: paths differ between machines and say nothing."""
-    found = row.provenance.model_dump(mode="json", exclude={"settings", "stages"}, exclude_none=True)
+    found = row.provenance.model_dump(
+        mode="json", exclude={"settings", "stages", "training", "sampling"}, exclude_none=True
+    )
     return {name: {k: v for k, v in facts.items() if k != "path"} for name, facts in found.items() if facts}
 
 

@@ -13,6 +13,7 @@ from sra.parity.compare import ROUNDING, Mode
 from sra.parity.folder import check_folder
 from sra.parity.golden import open_golden
 from sra.runtime import job
+from sra.runtime.device import facts_of
 
 FALLS_SHORT = 1
 
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     golden = open_golden(options.folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mode = Mode(device, options.precision, options.compile)
+    mode = Mode(device, facts_of(device, options.precision)["precision"], options.compile)
     mode.start()
     report = check_folder(golden, mode)
     how = {"device": str(device), "precision": mode.precision, "compiled": mode.compiled, "torch": torch.__version__}

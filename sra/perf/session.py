@@ -20,6 +20,7 @@ from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of
 from sra.perf.results import Document, Result, machine, peak_of, ratio_of, summary
 from sra.perf.timing import Clock, Subject, free_memory, peak_memory, synchronize, time_in_turn, time_parts
 from sra.perf.workloads import Encoding, Loading, NoCodec, Sampling, Training, make_codec, make_latents, world
+from sra.runtime.device import facts_of
 
 PARTS = ("latents", "train", "sample")
 
@@ -173,7 +174,7 @@ class Session:
 
     def _network(self, model: ModelConfig, mode: Mode, precision: str) -> dict[str, Any]:
         network = {"family": model.family, "size": model.size_label, "patch": model.patch}
-        return {**network, "speed": vars(mode.speed), "precision": precision}
+        return {**network, "speed": vars(mode.speed), "precision": facts_of(self.device, precision)["precision"]}
 
     def _precision(self, on_gpu: str) -> Any:
         return self.options.precision or (on_gpu if self.gpu else "fp32")

@@ -1,5 +1,6 @@
 """Checks of GPU driver, container flags and provenance."""
 
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,3 +119,16 @@ def test_tensorflow_of_the_other_environment_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv(TENSORFLOW_PYTHON, str(tmp_path / "bin" / "python"))
     assert provenance.versions()["tensorflow"] == "9.8.7"
     assert provenance.versions()["torch"] == metadata.version("torch")
+
+
+def test_what_git_does_not_say_is_not_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Git is absent, hangs, or refuses the checkout of another user: whether that is clean is not known."""
+    (tmp_path / ".git").mkdir()
+    assert provenance.source(tmp_path) == {"commit": None, "dirty": None}
+
+    def hangs(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("nvidia-smi", 20)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    assert provenance.source(ROOT) == {"commit": None, "dirty": None}
+    assert provenance.hardware()["gpus"] == []

@@ -72,3 +72,4 @@ def test_perf(precision, arguments, tmp_path):
     align = ["--align", "none"] if arguments == ["train"] else []
     perf([*arguments, *network, *align, "--precision", precision, *where])
     check(precision)
+    assert {row["precision"] for row in json.loads((tmp_path / "out.json").read_text())["results"]} == {"fp32"}
