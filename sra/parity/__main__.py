@@ -12,6 +12,7 @@ import torch
 from sra.parity.compare import ROUNDING, Mode
 from sra.parity.folder import check_folder
 from sra.parity.golden import open_golden
+from sra.parity.wide import check_wide
 from sra.runtime import job
 from sra.runtime.device import facts_of
 
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> None:
     mode = Mode(device, facts_of(device, options.precision)["precision"], options.compile)
     mode.start()
     report = check_folder(golden, mode)
+    if mode.kernels_differ:
+        check_wide(mode, report)
     how = {"device": str(device), "precision": mode.precision, "compiled": mode.compiled, "torch": torch.__version__}
     if options.json:
         print(json.dumps({"schema": 1, "folder": str(options.folder), **how, **report.document()}, indent=2))

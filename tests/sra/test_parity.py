@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from sra.common.errors import DataError
+from sra.config import Size
 from sra.model.transformer import build
+from sra.parity import wide
 from sra.parity.__main__ import main
 from sra.parity.compare import ROUNDING, Amplification, Mode, Report, exact, limit_of, output, table, trained
 from sra.parity.folder import CHECKS, check_folder
@@ -342,6 +344,49 @@ def test_limits_grow_with_the_rounding_of_the_mode():
     assert limits[0] == 1e-6
     assert limits == sorted(limits)
     assert limit_of("cuda", "fp32", compiled=False) == limit_of("cpu", "fp32", compiled=True) > 1e-6
+
+
+def test_half_precision_can_fail_whatever_the_kernels():
+    """An error of a hundredth in fp16 and TF32, of a fiftieth in bf16, is more than their rounding."""
+    for precision, error in (("tf32", 1e-2), ("fp16", 1e-2), ("bf16", 2e-2)):
+        assert limit_of("cuda", precision, compiled=True) < error
+
+
+def test_a_number_changed_by_one_percent_is_named_in_half_precision(report, folder):
+    wrong = set()
+
+    def edit(arrays):
+        for key in [key for key in arrays if f"dit/{key}" in {item.item for item in report.items}]:
+            if arrays[key].dtype.kind == "f" and not key.endswith("pos_embed"):
+                largest = np.abs(arrays[key]).argmax()
+                arrays[key].reshape(-1)[largest] *= 1.01
+                wrong.add(f"dit/{key}")
+
+    change(folder / "dit.npz", edit)
+    for path in folder.glob("*.npz"):
+        if path.name != "dit.npz":
+            path.unlink()
+    (folder / "published_format.pt").unlink()
+    found = check_folder(open_golden(folder), Mode(torch.device("cpu"), "bf16"))
+    assert set(failed(found)) == wrong
+    assert any(item.note.startswith("fp32: element") for item in found.failed)
+
+
+@pytest.mark.parametrize("attention_error", [0, 0.1])
+def test_wide_networks_show_a_wrong_kernel_of_their_heads(attention_error, monkeypatch):
+    monkeypatch.setattr(wide, "WIDTHS", (Size(depth=2, width=144, heads=2),))
+    monkeypatch.setattr(wide, "RESOLUTION", 64)
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def wrong(q, k, v):
+        return attention(q, k, v) * (1 + attention_error * (q.shape[-1] == 72 and q.dtype == torch.bfloat16))
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", wrong)
+    mode = Mode(torch.device("cpu"), "bf16")
+    found = Report(mode.limit)
+    wide.check_wide(mode, found)
+    assert {"wide/144x2/velocity", "wide/144x2/alignment"} <= {item.item for item in found.items}
+    assert bool(failed(found)) == bool(attention_error)
 
 
 def test_output_sees_one_element_that_the_norm_hides():
