@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from sra.data.packed import FACTS, FLIPPED, Array, PackedFolder, PackedWriter, a
 from sra.data.public_layout import PublicLatents, find_public, pack
 from sra.model.vae import Codec, codec_folder, load_codec
 from sra.runtime import job
+from sra.runtime.device import set_tf32
 
 
 def sample_latent(moments: Tensor, eps: Tensor, scale: float) -> Tensor:
@@ -58,16 +61,42 @@ def encode(config: LatentsJob, images: Path, out: Path) -> None:
         print("latents are complete", flush=True)
         return
     table = read_labels(images / "images" / "dataset.json")
-    codec = load_codec(config.codec, "cuda" if torch.cuda.is_available() else "cpu")
+    # As the authors' script does, by torch's defaults.
+    set_tf32("tf32")
+    codecs = [load_codec(config.codec, device) for device in _devices()]
     shape = (len(table), *config.codec.moments_shape(config.resolution))
     with PackedWriter(out, shape, config.data.latent_dtype, flipped=config.flipped) as writer:
         progress = job.Progress("latents", len(table), " images", done=writer.done)
-        for pixels in _read_batches(images / "images", list(table)[writer.done :], config.batch):
-            job.check_stop()
-            writer.write(*_moments(config, codec, pixels))
-            progress.update(len(pixels))
+        batches = _read_batches(images / "images", list(table)[writer.done :], config.batch)
+        for moments in _encoded(config, codecs, batches):
+            writer.write(*moments)
+            progress.update(len(moments[0]))
         weights = codec_folder(config.codec) / CODEC_FILES[1]
         writer.finish(list(table.values()), {"codec_sha256": sha256_file(weights) if weights.is_file() else None})
+
+
+def _devices() -> list[str]:
+    """All GPUs that are visible, else the CPU."""
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def _encoded(config: LatentsJob, codecs: list[Codec], batches: Iterator[Tensor]) -> Iterator[list[Array]]:
+    """Moments of the batches in order; each codec works in a thread of its own, with one more batch waiting for it."""
+    with contextlib.ExitStack() as stack:
+        pools = [stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="encoder")) for _ in codecs]
+        running: deque[Future[list[Array]]] = deque()
+        try:
+            for number, pixels in enumerate(batches):
+                job.check_stop()
+                turn = number % len(codecs)
+                running.append(pools[turn].submit(_moments, config, codecs[turn], pixels))
+                if len(running) == 2 * len(codecs):
+                    yield running.popleft().result()
+        except job.Stopped:
+            # What was begun is kept.
+            yield from (future.result() for future in running)
+            raise
+        yield from (future.result() for future in running)
 
 
 def _moments(config: LatentsJob, codec: Codec, pixels: Tensor) -> list[Array]:

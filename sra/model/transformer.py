@@ -326,6 +326,13 @@ def compile_blocks(network: DiffusionTransformer, *, fixed_shapes: bool) -> None
         block.compile(dynamic=False if fixed_shapes else None)
 
 
+def cast_blocks(network: DiffusionTransformer, dtype: torch.dtype) -> None:
+    """Store the weights of the blocks' products in half precision: as autocast does, but once and not at every call."""
+    for module in network.blocks.modules():
+        if isinstance(module, nn.Linear):
+            module.to(dtype)
+
+
 def initialise(network: DiffusionTransformer, seed: int) -> None:
     """Initialise as DiT does, from one seed. The head has its own generator: all else is equal without it."""
     generator = torch.Generator().manual_seed(seed)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sra.common.npz import Array
 from sra.config import ModelConfig, SampleConfig
-from sra.model.transformer import DiffusionTransformer, compile_blocks
+from sra.model.transformer import DiffusionTransformer, cast_blocks, compile_blocks
 from sra.model.vae import Codec
-from sra.runtime.device import autocast, set_tf32, use_attention
+from sra.runtime.device import HALF, autocast, set_tf32, use_attention
 from sra.runtime.speed import Speed
 from sra.sampling.samplers import SamplerInputs, sample
 
@@ -84,7 +84,7 @@ class Pipeline:
         """Move the network to the codec's device, and compile it if the speed says so.
 
         Args:
-            network: in eval mode.
+            network: in eval mode; in half precision its weights are cast for good.
             model: interpolant and convention.
             config: sampler, steps, guidance, precision.
             codec: decodes the latents.
@@ -94,6 +94,8 @@ class Pipeline:
         if speed.compile == "on":
             compile_blocks(network, fixed_shapes=False)
         use_attention(speed.attention)
+        if config.precision in HALF:
+            cast_blocks(network, HALF[config.precision])
         self.network = network.to(self.device)
         self.decoder = Decoder(codec, speed.codec)
         self.overlapped = speed.writing == "overlapped"

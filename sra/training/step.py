@@ -158,8 +158,14 @@ class TrainState:
         scaler = self.engine.scaler
         if scaler is not None:
             self.engine.unscale_gradients()
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
-        skipped = self.guard.must_skip(step, losses, norm, unwrap_optimizer(self.optimizer))
+        optimizer = unwrap_optimizer(self.optimizer)
+        if self.guard.late:
+            norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+            # The fused optimizer divides by this while it reads the gradients; 1e-6 as in `clip_grad_norm_`.
+            optimizer.grad_scale = ((norm + 1e-6) / self.settings.clip).clamp_min(1)
+        else:
+            norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        skipped = self.guard.must_skip(step, losses, norm, optimizer)
         if not skipped or scaler is not None:
             self.optimizer.step()
         return norm, skipped

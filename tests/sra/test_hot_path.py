@@ -27,12 +27,13 @@ from sra.config import (
     TrainJob,
 )
 from sra.data.latents import PackedLatents
-from sra.model.transformer import build, compile_blocks
-from sra.perf.workloads import TorchEngine
+from sra.model.transformer import build, compile_blocks, fill_zeros, initialise
+from sra.perf.workloads import NoCodec, TorchEngine
 from sra.runtime import random_streams
-from sra.runtime.device import attention_kernel, use_attention
+from sra.runtime.device import attention_kernel, autocast, use_attention
 from sra.runtime.random_streams import Randoms, Together
 from sra.runtime.speed import parse_speed
+from sra.sampling.pipeline import Pipeline
 from sra.sampling.samplers import SamplerInputs, sample
 from sra.training import ema
 from sra.training.batches import Batches
@@ -179,6 +180,25 @@ def test_compilations_of_sampling(monkeypatch):
             sampled(network, "euler", images)
         found.append(counts.frame_count)
     assert found == [2, 2, 3]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_samples_cast_their_weights_once_and_are_equal_to_the_bit(precision):
+    network = build(MODEL, CODEC).eval()
+    initialise(network, 0)
+    fill_zeros(network, 0)
+    config = SampleConfig(sampler="euler", steps=3, cfg=2.0, precision=precision)
+    noise = Randoms(0, torch.arange(2)).normal("initial", (4, 8, 8))
+    inputs = SamplerInputs(torch.arange(2), noise, lambda _: noise)
+    with autocast(precision, "cpu"):
+        expected = sample(network, config, MODEL, inputs)
+    pipeline = Pipeline(network, MODEL, config, NoCodec(torch.device("cpu")), parse_speed("").resolved("cpu"))
+    with CountOperations() as operations:
+        found, _, _ = pipeline.sample(inputs)
+    assert torch.equal(found, expected)
+    evaluations, linears = 3, 5
+    casts = operations.counts["_to_copy"] / evaluations
+    assert casts < 2 * linears * len(network.blocks)  # a weight and a bias of each
 
 
 def test_more_widths_are_compiled_than_torch_would():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -268,3 +269,25 @@ def test_encoding_on_a_cpu_is_as_exact_as_float32(flat):
     with torch.no_grad():
         posterior = exact.encode(images.permute(0, 3, 1, 2).double() / 127.5 - 1).latent_dist
     torch.testing.assert_close(found.double(), torch.cat([posterior.mean, posterior.std], 1), atol=1e-5, rtol=0)
+
+
+def test_several_devices_encode_in_turn_to_the_same_bits(small, digit_images, digit_latents, tmp_path, monkeypatch):
+    """With a thread each, and the batches in order; their products are as exact as the authors'."""
+    threads = set()
+    plain = latents._moments
+
+    def moments(config, codec, pixels):
+        threads.add(threading.get_ident())
+        return plain(config, codec, pixels)
+
+    monkeypatch.setattr(latents, "_moments", moments)
+    monkeypatch.setattr(latents, "_devices", lambda: ["cpu"] * 3)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    config = LatentsJob(data=DataConfig(images="unused"), codec=small.codec, resolution=32, batch=7, flipped=True)
+    latents.encode(config, digit_images, tmp_path)
+    assert len(threads) == 3
+    assert threading.get_ident() not in threads
+    assert torch.backends.cudnn.allow_tf32
+    mine, theirs = PackedLatents(tmp_path), PackedLatents(digit_latents)
+    for a, b in ((mine.moments, theirs.moments), (mine.flipped, theirs.flipped)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

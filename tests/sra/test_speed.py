@@ -35,6 +35,7 @@ CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
 MODEL = ModelConfig(size=Size(depth=3, width=16, heads=2), resolution=32, classes=10, convention="sra")
 TRAIN = TrainConfig(steps=9, global_batch=4, lr=1e-2, precision="fp32", ema=EmaConfig(decay=0.9))
 CPU = torch.device("cpu")
+ON_DEVICE = parse_speed("optimizer=fused,losses=logged")
 
 
 class Run:
@@ -79,6 +80,17 @@ def test_switches_that_change_no_bit(switches, plain):
 @pytest.mark.parametrize("switches", ["optimizer=fused", "optimizer=fused,losses=logged"])
 def test_switches_that_change_rounding(switches, plain):
     assert np.array(Run(parse_speed(switches)).go(4)) == pytest.approx(np.array(plain), rel=1e-4)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_gradients_are_clipped_by_the_fused_optimizer_too(clip):
+    settings = dataclasses.replace(TRAIN, clip=clip)
+    expected, run = Run(parse_speed("optimizer=fused"), settings=settings), Run(ON_DEVICE, settings=settings)
+    assert np.array(run.go(4)) == pytest.approx(np.array(expected.go(4)), rel=1e-5)
+    moments = [state["exp_avg"] for state in run.training.engine.optimizer.state.values()]
+    theirs = [state["exp_avg"] for state in expected.training.engine.optimizer.state.values()]
+    norm, expected_norm = (float(torch.nn.utils.get_total_norm(part)) for part in (moments, theirs))
+    assert norm == pytest.approx(expected_norm, rel=1e-4)
 
 
 def test_reference_gives_the_same_losses(plain):
