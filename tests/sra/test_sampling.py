@@ -309,3 +309,9 @@ def test_two_processes_make_the_images_of_one(settings, run, tmp_path):
         assert (one / "samples.json").read_bytes() == (two / "samples.json").read_bytes()
     pairs = itertools.combinations([pixels(tmp_path / f"two-{name}") for name in configs], 2)
     assert all(np.abs(a - b).max() > 50 for a, b in pairs)
+
+
+def test_a_missing_package_of_the_codec_is_one_line(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders.autoencoder_kl", None)
+    with pytest.raises(DataError, match=r"codec\.path embedded:digits: .* package diffusers"):
+        load_codec(small.codec)
