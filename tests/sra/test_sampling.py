@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from sra.common.errors import DataError
 from sra.common.files import write_json
 from sra.common.npz import read_images, read_labels, write_images, write_shard
 from sra.config import ConfigError, SampleConfig, SampleJob, to_plain
