@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sra.common.errors import DataError
+from sra.common.errors import DataError, Stopped
 from sra.common.files import sha256_file
 from sra.common.processes import usable_cores
 from sra.config import CODEC_FILES, LatentsJob
@@ -92,7 +92,7 @@ def _encoded(config: LatentsJob, codecs: list[Codec], batches: Iterator[Tensor])
                 running.append(pools[turn].submit(_moments, config, codecs[turn], pixels))
                 if len(running) == 2 * len(codecs):
                     yield running.popleft().result()
-        except job.Stopped:
+        except Stopped:
             # What was begun is kept.
             yield from (future.result() for future in running)
             raise
