@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from benchmark.clusters.jobs import Job
 from benchmark.clusters.kubernetes import resources
 from benchmark.clusters.kubernetes.site import Claim, Kubernetes
 from benchmark.clusters.site_file import section
+from benchmark.clusters.skypilot import SkyPilot
 from benchmark.commands import work
 from benchmark.commands.render import pending_jobs, render_kubernetes
 from benchmark.machine.environment import GRACE_SECONDS, MASTER_PORT
@@ -303,6 +305,16 @@ def test_bad_settings_are_one_line(tmp_path: Path, changes: dict[str, Any], prob
     with pytest.raises(UserError, match=re.escape(problem)) as error:
         rendered(tmp_path, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_the_documented_sites_are_valid(tmp_path: Path) -> None:
+    """The blocks of the page that begin with a section."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    for name, cls in {"kubernetes": Kubernetes, "skypilot": SkyPilot}.items():
+        block = re.search(rf"^    {name}:\n(?:     .*\n)+", text, re.MULTILINE)
+        assert block is not None
+        (tmp_path / "site.yaml").write_text(textwrap.dedent(block[0]))
+        assert section(tmp_path / "site.yaml", name, cls).images.repository == "registry.example/sra-bench"
 
 
 def test_bad_site_files_are_one_line(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from benchmark.clusters.jobs import Job
 from benchmark.clusters.slurm.grace_period import GracePeriod, grace_period
-from benchmark.clusters.slurm.site import JOB_ENV, Group, SiteError, SlurmSite, seconds_of
+from benchmark.clusters.slurm.site import JOB_ENV, Group, SlurmSite, seconds_of
 from benchmark.containers.executor import mountable, read_only_mounts
 from benchmark.machine.environment import TENSORFLOW_PYTHON
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.run.executor import command_of
-from sra.common.errors import STOPPED, expected
+from sra.common.errors import STOPPED, UserError, expected
 
 PORTS = 1000
 """A job on several nodes uses one of so many ports: the first node of two jobs may be the same."""
@@ -88,7 +88,7 @@ def script(batch: Batch) -> str:
     """Batch script of a job.
 
     Raises:
-        SiteError: a time limit that leaves no time to work.
+        UserError: a time limit that leaves no time to work.
     """
     lines = ["#!/bin/bash", *(f"#SBATCH {shlex.quote(option)}" for option in options(batch)), HEADER, ""]
     lines += [f"stops={_quoted(batch.file('stops'))}", f"cancelled={_quoted(batch.file('cancel'))}"]
@@ -101,12 +101,12 @@ def options(batch: Batch) -> list[str]:
     """Options of sbatch, except the dependencies.
 
     Raises:
-        SiteError: a time limit that leaves no time to work.
+        UserError: a time limit that leaves no time to work.
     """
     group, grace = batch.group, batch.grace
     if seconds_of(group.time) <= grace.seconds:
         limit = f"more than {grace.seconds} s, the grace period of {batch.job.name} ({grace.how})"
-        raise SiteError(expected(batch.where("time"), limit, group.time))
+        raise UserError(expected(batch.where("time"), limit, group.time))
     log = str(batch.directory.cluster / f"{batch.job.name}.log").replace("%", "%%")
     values = {
         **{key: getattr(group, key, None) or os.environ.get(f"SBATCH_{key.upper()}") for key in CHOSEN_BY_USERS},
@@ -179,11 +179,11 @@ def _own_command(batch: Batch) -> str:
     """Absolute path of this environment's `sra-bench`.
 
     Raises:
-        SiteError: it has none.
+        UserError: it has none.
     """
     found = Path(sys.executable).parent / "sra-bench"
     if not found.is_file():
-        raise SiteError(f"{batch.cluster.path}: slurm: command: missing, and there is no {found}")
+        raise UserError(f"{batch.cluster.path}: slurm: command: missing, and there is no {found}")
     return str(found)
 
 

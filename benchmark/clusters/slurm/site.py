@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from benchmark.clusters.site_file import Work
 from benchmark.machine.environment import ASSETS_FOLDER, MASTER_PORT, TENSORFLOW_PYTHON
-from sra.common.errors import UserError, expected
+from sra.common.errors import expected
 from sra.common.files import home_path
 from sra.common.validation import IN_HOME, STRICT, matching
 
@@ -29,10 +29,6 @@ GPU_WORK = ("latents", "train", "sample")
 """Runs in the group `gpu` by default."""
 JOB_ENV = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER", ASSETS_FOLDER, TENSORFLOW_PYTHON)
 """Environment variables that every job gets, if they are set; a site adds to them."""
-
-
-class SiteError(UserError):
-    """A bad value in a site file."""
 
 
 def _check_time(value: Any) -> Any:

@@ -11,7 +11,7 @@ from benchmark.clusters.jobs import REPORT_JOB, Job, jobs_of, stages_read
 from benchmark.clusters.slurm import queue as slurm_queue
 from benchmark.clusters.slurm.queue import QueuedJob, SlurmError, UncertainError
 from benchmark.clusters.slurm.script import Batch, Cluster, options, script
-from benchmark.clusters.slurm.site import SiteError, SlurmSite
+from benchmark.clusters.slurm.site import SlurmSite
 from benchmark.clusters.slurm.submitted import (
     SubmittedJob,
     cancel_jobs,
@@ -46,14 +46,14 @@ def cluster_of(site: SlurmSite, path: Path, processes: int | None) -> Cluster:
     """A site with the processes of training and sampling over all nodes: as given, or one per GPU.
 
     Raises:
-        SiteError: the nodes cannot share them evenly.
+        UserError: the nodes cannot share them evenly.
     """
     count = processes or site.group("train").processes
     for kind in (name for name, kind in STAGE_KINDS.items() if kind.distributed):
         nodes = site.group(kind).nodes
         if count % nodes:
             where = f"{path}: slurm: {site.group_name(kind)}.nodes"
-            raise SiteError(f"--processes {count}: expected a multiple of {nodes} ({where})")
+            raise UserError(f"--processes {count}: expected a multiple of {nodes} ({where})")
     return Cluster(site=site, path=path, processes=count)
 
 
@@ -174,7 +174,7 @@ def _check_partition(batch: Batch, partitions: list[str]) -> None:
         return  # Those of another cluster.
     for name in (batch.group.partition or "").split(","):
         if name and name not in partitions:
-            raise SiteError(one_of(batch.where("partition"), name, partitions))
+            raise UserError(one_of(batch.where("partition"), name, partitions))
 
 
 def _check_scripts(batches: list[Batch]) -> None:
@@ -189,7 +189,7 @@ def _check_scripts(batches: list[Batch]) -> None:
         except UncertainError:
             raise
         except SlurmError as error:
-            raise SiteError(f"{batch.cluster.path}: {batch.job.name} would be refused: {error}") from error
+            raise UserError(f"{batch.cluster.path}: {batch.job.name} would be refused: {error}") from error
 
 
 def _submit(
