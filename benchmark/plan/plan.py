@@ -213,7 +213,7 @@ def _settings(job: Job, own: dict[str, Any] | None = None, without: Collection[s
     if section in plain:
         plain[section] = {n: v for n, v in {**plain[section], **(own or {})}.items() if n not in without}
     path = plain.get("codec", {}).get("path")
-    if path and not path.startswith("embedded:") and not is_hub_id(path):
+    if _is_path(path):
         plain["codec"]["path"] = _Either(now=None, before=path)
     return plain
 
@@ -373,6 +373,11 @@ def is_hub_id(place: str) -> bool:
     return not place.startswith(("embedded:", "/", ".", "~", "$")) and not Path(place).exists()
 
 
+def _is_path(place: Any) -> bool:
+    """Whether a place is a file or folder."""
+    return isinstance(place, str) and not place.startswith("embedded:") and not is_hub_id(place)
+
+
 def _codec_identity(planner: _Planner, run: Run) -> Any:
     """Identity of a codec: id and revision on the hub, or what a folder holds."""
     path = run.codec.path
@@ -475,10 +480,9 @@ def _changed(stage: Stage, directory: RunDirectory) -> str | None:
 def _changes(document: dict[str, Any], stage: Stage) -> list[str]:
     """Settings that differ from those in a `stage.json`; inputs are compared by what they hold."""
     before, after = _flat(upgraded_settings(document)), _flat(to_plain(stage.job))
-    examined = {place.path for place in stage.contents}
     # Paths in the run directory differ after a move, and with every change of an earlier stage.
     names = sorted((before.keys() | after.keys()) - {"checkpoint", "reference"})
-    names = [name for name in names if name not in PLACES or after.get(name) not in examined]
+    names = [name for name in names if name not in PLACES or not _is_path(after.get(name))]
     return [f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names if before.get(n) != after.get(n)]
 
 

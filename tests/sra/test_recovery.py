@@ -329,6 +329,7 @@ def test_trackers_get_every_logged_row(noise_latents, tmp_path, monkeypatch):
 
 def test_memory_is_that_of_the_runs_own_gpu(monkeypatch):
     peaks = {torch.device("cuda", 0): 10, torch.device("cuda", 1): 20}
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", peaks.__getitem__)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peaks.update({device: 0}))
     assert logbook.memory_peak(torch.device("cuda", 1)) == {"memory_bytes": 20}
