@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.assets.catalogue import Asset, AssetError, Pins, mismatch, verify
-from sra.common.files import read_json, sha256_file, sync, write_json
+from sra.common.files import read_json, replacing, sha256_file, write_json
 
 if TYPE_CHECKING:
     import requests
@@ -161,9 +161,8 @@ def _install(asset: Asset, part: Path, path: Path, pins: Pins, revision: str | N
     if wrong:
         part.unlink()
         raise AssetError(f"{asset.name}: {asset.address(path.name)} gave {wrong}; it was removed")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sync(part)
-    part.replace(path)
+    with replacing(path) as temporary:
+        part.replace(temporary)
     pins.record(asset, path.name, sha256, revision)
     print(f"{asset.name}: {path}, SHA-256 {sha256}", flush=True)
 

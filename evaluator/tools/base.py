@@ -58,8 +58,11 @@ def run(
     """
     with program():
         options = _parse(tool, add_options)
-        for path in options.json:
-            check_place(path, "--json")
+        places = [("--json", path) for path in options.json]
+        places += [("--cache", options.cache / "x")] if options.cache else []
+        places += [("--views", folder / "x") for folder in getattr(options, "views", None) or ()]
+        for option, path in places:
+            check_place(path, option)
         _score(tool, version, score, options)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -36,7 +37,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         # Not by `tempfile`, whose files only their owner may read: this one gets the mode that the umask gives.
         temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != mode:
+            # safetensors, like `tempfile`, makes a file of its own.
+            with without("chmod", path):
+                temporary.chmod(stat.S_IMODE(mode))
         if durable:
             sync(temporary)
         temporary.replace(path)

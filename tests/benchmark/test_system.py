@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from benchmark.cli.main import main
 from benchmark.plan.run_directory import RunDirectory
-from evaluator.tools import base, score_record
+from evaluator.tools import adm_protocol, base, score_record
 from sra.common import files, startup
 from sra.common.errors import DataError, Stopped, system_trouble
 from sra.common.files import check_place, home_path, make_executable, replacing, write_json
@@ -125,11 +126,14 @@ def test_files_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_array(tmp_path / "a.npy", np.zeros(2))
+        with replacing(tmp_path / "a.safetensors") as temporary:
+            save_file({"x": np.zeros(2)}, temporary)
         write_json(tmp_path / "deep" / "b.json", {})
         make_executable(tmp_path / "deep" / "b.json")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.npy").stat().st_mode) == 0o640
+    for name in ("a.npy", "a.safetensors"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "deep" / "b.json").stat().st_mode) == 0o750
     assert stat.S_IMODE((tmp_path / "deep").stat().st_mode) == 0o750
 
@@ -168,6 +172,18 @@ def test_scores_are_shown_even_if_they_cannot_be_stored(tmp_path: Path, monkeypa
     printed = capsys.readouterr()
     assert printed.out == "adm fid 1.5\n"
     assert printed.err.startswith("error: /data/x: the disk reports an error")
+
+
+@pytest.mark.parametrize("option", ["--json", "--cache", "--views"])
+def test_a_tool_checks_its_places_first(option: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "file").touch()
+    places = {"--json": tmp_path / "x.json", "--cache": tmp_path, "--views": tmp_path, option: tmp_path / "file" / "x"}
+    given = [part for name, place in places.items() for part in (name, str(place))]
+    given += ["--samples", "x", "--reference", "x", "--graph", GRAPH]
+    monkeypatch.setattr(sys, "argv", ["adm", *given])
+    with pytest.raises(SystemExit, match="2"):
+        base.run("adm", "1", raising(AssertionError("scored")), adm_protocol.options)
+    assert f"{option} {tmp_path / 'file'}: expected a folder, got a file" in capsys.readouterr().err
 
 
 def test_a_tool_shows_its_scores_before_it_stores_them(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -38,18 +38,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(1800))
 
 
+def command(out: Path, *extra: str) -> list[str]:
+    settings = [part for item in SETTINGS for part in ("--set", item)]
+    start = [sys.executable, "-m", "benchmark.cli.main", "run", "manifests/smoke.yaml", "--variant", "sra"]
+    return [*start, "--out", str(out), "--until", "score", *settings, *extra]
+
+
 class Attempt:
     """One start of the same command; its output goes to a file, so that nobody has to read it in time."""
 
     def __init__(self, out: Path, *extra: str, file_limit: int | None = None) -> None:
         self.out = out
         self.log = out.parent / f"{out.name}.output"
-        settings = [part for item in SETTINGS for part in ("--set", item)]
-        command = [sys.executable, "-m", "benchmark.cli.main", "run", "manifests/smoke.yaml", "--variant", "sra"]
         limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))) if file_limit else None
         with self.log.open("w") as handle:
             self.process = subprocess.Popen(
-                [*command, "--out", str(out), "--until", "score", *settings, *extra],
+                command(out, *extra),
                 stdout=handle,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
@@ -139,5 +143,12 @@ def copy(uninterrupted: Path, tmp_path: Path):
 @pytest.fixture(scope="session")
 def suite():
     """The helpers above, for test modules."""
-    names = {"Attempt": Attempt, "children": children, "kill": kill, "results": results, "rows": rows}
+    names = {
+        "Attempt": Attempt,
+        "children": children,
+        "command": command,
+        "kill": kill,
+        "results": results,
+        "rows": rows,
+    }
     return type("suite", (), {name: staticmethod(helper) for name, helper in names.items()})

@@ -1,6 +1,9 @@
-"""Two training processes under the runner: signals, a killed worker, a killed runner, a second run on one directory."""
+"""Training under the runner: signals, a killed worker or runner, a second run on one directory, a closed terminal."""
 
+import os
+import pty
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -59,3 +62,17 @@ def test_two_processes_survive_signals_and_deaths(suite, uninterrupted: Path, tm
     assert [row["step"] for row in mine] == [row["step"] for row in theirs]
     for name in ("loss", "generation", "alignment"):
         assert [row[name] for row in mine] == pytest.approx([row[name] for row in theirs], rel=1e-2)
+
+
+def test_a_closed_terminal_saves(suite, uninterrupted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, suite.command(out))
+    while not list(out.glob("stages/train-*/checkpoints/step-*")):
+        assert os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+    assert state(out) == ["stopped", "stopped"]
+    suite.Attempt(out).succeeds()
+    assert suite.results(out) == suite.results(uninterrupted)
