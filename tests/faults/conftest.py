@@ -143,12 +143,5 @@ def copy(uninterrupted: Path, tmp_path: Path):
 @pytest.fixture(scope="session")
 def suite():
     """The helpers above, for test modules."""
-    names = {
-        "Attempt": Attempt,
-        "children": children,
-        "command": command,
-        "kill": kill,
-        "results": results,
-        "rows": rows,
-    }
-    return type("suite", (), {name: staticmethod(helper) for name, helper in names.items()})
+    helpers = (Attempt, children, command, kill, results, rows)
+    return type("suite", (), {helper.__name__: staticmethod(helper) for helper in helpers})
