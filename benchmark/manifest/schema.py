@@ -107,6 +107,8 @@ class Manifest:
     """Sampling."""
     score: ScoreConfig
     """Scoring."""
+    targets: tuple[float, ...] = ()
+    """FID values: the report says when each variant first reached them; default: the last FID of the baseline."""
     variants: dict[str, Variant]
     """Rows of the table, by name."""
 
@@ -158,6 +160,8 @@ class Loaded:
     """Whether it is the smoke form, with stand-ins for checkpoints and sample files."""
     notes: tuple[str, ...] = ()
     """Notes for the reader of the report."""
+    targets: tuple[float, ...] = ()
+    """FID values whose first time the report shows."""
 
     def resolved_yaml(self) -> str:
         """Every setting of every run, defaults included."""
@@ -195,7 +199,7 @@ def load(path: Path, overrides: Sequence[str] = (), variants: Sequence[str] = ()
     runs = [run for name in names for run in _runs(path, manifest, expand(document), name)]
     if not runs:
         raise ManifestError(f"{path}: variants: expected at least one, got none")
-    return Loaded(path=path, name=manifest.name, runs=tuple(runs))
+    return Loaded(path=path, name=manifest.name, runs=tuple(runs), targets=manifest.targets)
 
 
 def schema() -> dict[str, Any]:

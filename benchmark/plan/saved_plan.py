@@ -88,6 +88,7 @@ class SavedPlan(BaseModel):
     runs: tuple[Run, ...]
     smoke: bool
     notes: tuple[str, ...]
+    targets: tuple[float, ...] = ()
     stages: tuple[SavedStage, ...]
 
     @model_validator(mode="before")
@@ -123,6 +124,7 @@ def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:
         runs=plan.loaded.runs,
         smoke=plan.loaded.smoke,
         notes=plan.loaded.notes,
+        targets=plan.loaded.targets,
         stages=tuple(SavedStage.of(stage) for stage in plan.stages),
     )
     # The dump of a run would leave out what its alignment has beyond the base class.
@@ -147,7 +149,8 @@ def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
     except (UserError, ValidationError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{directory.root / PLAN}: expected a plan of this version: {reason}") from error
-    loaded = Loaded(path=Path(saved.manifest), name=saved.name, runs=saved.runs, smoke=saved.smoke, notes=saved.notes)
+    same = {name: getattr(saved, name) for name in ("name", "runs", "smoke", "notes", "targets")}
+    loaded = Loaded(path=Path(saved.manifest), **same)
     return Plan(loaded=loaded, stages=stages, absent=()), shlex.join(directory.located(shlex.split(saved.command)))
 
 

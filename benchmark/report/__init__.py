@@ -1,5 +1,6 @@
 """The report of a run: `model` is the record tree, `collect` fills it from files, `render` writes it.
 
-`comparisons`, `claims`, `costs` and `crosscheck` compute parts of it; `tables` and `figures` are what templates show;
+`comparisons`, `claims`, `targets`, `costs` and `crosscheck` compute parts of it; `tables` and `figures` are what
+templates show;
 `check`, `diff`, `bundle` and `verify` are commands that read it.
 """

@@ -36,6 +36,7 @@ from benchmark.report.model import (
     StageState,
     read_report,
 )
+from benchmark.report.targets import times_to_targets
 from evaluator.tools.score_record import ScoreRecord
 from sra.common.errors import UserError
 from sra.config import SampleJob, to_plain
@@ -85,6 +86,7 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> Report:
         rows=rows,
         groups=groups_of(registry, variants),
         claims=claims_of(registry, variants, evidence, comparisons),
+        targets=times_to_targets(variants, comparisons, plan.loaded.targets),
         comparisons=comparisons,
         papers=_papers(registry, rows),
         manifest=resolved_manifest(plan.loaded),

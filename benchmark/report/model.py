@@ -323,6 +323,34 @@ class ClaimVerdict(Record):
     caution: str | None = None
 
 
+class TimeToTarget(Record):
+    """When the FID of a variant first reached a value; None where it did not, or was not measured."""
+
+    variant: str
+    baseline: str
+    target: float
+    """FID."""
+    what: str
+    """Where the target is from, in words."""
+    scored_images: int | None = None
+    """Only checkpoints that were scored on this many images count."""
+    step: float | None = None
+    """Optimizer step, interpolated between scored checkpoints."""
+    at_most: bool = False
+    """Whether the first scored checkpoint had reached it already."""
+    steps_interval: tuple[float, float | None] | None = None
+    """95 %, from the noise of the curve and of the target; an end beyond the last checkpoint is None."""
+    images: float | None = None
+    """Training images until then."""
+    device_hours: float | None = None
+    speedup: float | None = None
+    """Steps of the baseline over steps of the variant."""
+    speedup_interval: tuple[float, float | None] | None = None
+    seeds: int = 1
+    left_out: int = 0
+    """Checkpoints that were scored on another number of images."""
+
+
 class Source(Record):
     """The checkout that ran."""
 
@@ -373,6 +401,7 @@ class Report(Record):
     rows: list[Row]
     groups: list[Group] = []
     claims: list[ClaimVerdict] = []
+    targets: list[TimeToTarget] = []
     comparisons: list[Comparison] = Field(default=[], validation_alias=AliasChoices("comparisons", "pairs"))
     papers: dict[str, Paper] = {}
     manifest: str

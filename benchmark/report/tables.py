@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from benchmark.published.comparability import show
 from benchmark.published.verdict import MetricVerdict, RowVerdict
-from benchmark.report.model import ClaimVerdict, Comparison, Group, Report, Row
+from benchmark.report.model import ClaimVerdict, Comparison, Group, Report, Row, TimeToTarget
 from evaluator.tools.score_record import Interval
 from sra.common.tables import text_table
 
@@ -302,6 +302,50 @@ def _with_its_interval(value: float | None, interval: Interval | None, digits: i
     return " ".join(around(value, interval)) if interval else f"{signed(value, digits)} (interval not known)"
 
 
+# -- time to target --------------------------------------------------------------------------------------------------
+
+
+def target_lines(report: Report) -> Table:
+    """When each variant reached each target; empty without curves."""
+    header = ["variant", "target FID", "step", "interval", "training images", "device hours", "speedup", "interval"]
+    return Table(header, [_target_cells(time) for time in report.targets])
+
+
+def _target_cells(time: TimeToTarget) -> list[str]:
+    at_most = "at most " if time.at_most else ""
+    step = "not reached" if time.step is None else f"{at_most}{thousands(time.step)}"
+    low, high = time.steps_interval or (None, None)
+    steps = ABSENT if low is None else f"[{thousands(low)}, {'beyond' if high is None else thousands(high)}]"
+    ratio, ends = time.speedup, time.speedup_interval
+    ratios = ABSENT if ends is None or ends[1] is None else f"[{ends[0]:.2f}, {ends[1]:.2f}]"
+    images = ABSENT if time.images is None else f"{time.images / 1e6:,.3g}M"
+    hours = ABSENT if time.device_hours is None else significant(time.device_hours)
+    target = f"{time.target:.2f} ({time.what})"
+    return [time.variant, target, step, steps, images, hours, ABSENT if ratio is None else f"{ratio:.2f}x", ratios]
+
+
+def thousands(step: float) -> str:
+    """A step in thousands, small ones in full."""
+    return f"{step / 1000:.0f}K" if step >= 10_000 else f"{step:.0f}"
+
+
+def target_sentences(report: Report) -> list[str]:
+    """The speedups in words."""
+    lines = []
+    for time in report.targets:
+        if time.variant == time.baseline:
+            continue
+        *_, ratios = _target_cells(time)
+        if time.step is None:
+            lines.append(f"{time.variant} does not reach FID {time.target:.2f} ({time.what})")
+        else:
+            reached = f"{time.variant} reaches FID {time.target:.2f} ({time.what}) at step {thousands(time.step)}"
+            lines.append(reached + (f": {time.speedup:.2f}x {ratios}" if time.speedup is not None else ""))
+        if time.left_out:
+            lines[-1] += f"; {time.left_out} checkpoints scored on another number of images are left out"
+    return lines
+
+
 # -- numbers of every tool, comparisons, costs ----------------------------------------------------------------------
 
 
@@ -415,4 +459,5 @@ def terminal_summary(report: Report) -> str:
             points = ", ".join(f"{p.fid:.2f} at step {p.step} ({p.images} images)" for p in row.curve)
             remarks.append(f"{row.variant}: FID {points}")
     claims = [f"{line.text} [{line.claim.variant} minus {line.claim.baseline}]" for line in claim_lines(report)]
+    remarks += target_sentences(report)
     return "\n".join(["", text_table(header, lines), "", *claims, *([""] if claims else []), *remarks])

@@ -143,7 +143,7 @@ def _collected_again(folder: Path, contents: Contents, findings: Findings) -> Re
             row = row.model_copy(update={"verdict": with_allowances_of(before.verdict, row.verdict)})
         _compare(row, before, findings, prose=same_registry and written.schema_ == REPORT_SCHEMA)
     if same_registry and written.schema_ == REPORT_SCHEMA:
-        parts = {"headline", "groups", "claims", "comparisons"}
+        parts = {"headline", "groups", "claims", "targets", "comparisons"}
         again, inside = (side.model_dump(mode="json", include=parts) for side in (report, written))
         changed = sorted(name for name in parts if not _equal(again[name], inside[name]))
         findings.bad += [f"{name} of the report do not match the other files" for name in changed]

@@ -1,0 +1,153 @@
+"""Time to target: when the FID of each variant first reached a value, interpolated between its scored checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from benchmark.report.comparisons import Variant, deviation
+from benchmark.report.model import Comparison, CurvePoint, TimeToTarget
+
+METRIC = "fid"
+
+
+@dataclass(frozen=True)
+class _Point:
+    """FID of a variant at one step, with its noise below and above; hours are those of one process."""
+
+    step: int
+    fid: float
+    below: float
+    above: float
+    hours: float | None
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A value to reach, with its noise."""
+
+    fid: float
+    what: str
+    images: int | None
+    """Only checkpoints that were scored on as many count."""
+    below: float = 0.0
+    above: float = 0.0
+
+
+def times_to_targets(
+    variants: Sequence[Variant], comparisons: Sequence[Comparison], targets: Sequence[float]
+) -> list[TimeToTarget]:
+    """When each variant with a curve reached each target.
+
+    Args:
+        variants: of the report, with all their seeds.
+        comparisons: of the same variants; they name the baseline of each.
+        targets: FID values; empty: the last FID of the baseline.
+    """
+    known = {variant.name: variant for variant in variants}
+    baselines = {c.variant: known[c.baseline] for c in comparisons}
+    found = []
+    for variant in variants:
+        if variant.runs[0].train is None or not any(len(row.curve) > 1 for row in variant.rows):
+            continue
+        baseline = baselines.get(variant.name, variant)
+        for target in _targets(baseline, variant, targets):
+            found.append(_time(baseline, variant, target))
+    return found
+
+
+def _targets(baseline: Variant, variant: Variant, targets: Sequence[float]) -> list[_Target]:
+    if targets:
+        images = variant.runs[0].sample.images
+        return [_Target(value, "of the manifest", images) for value in targets]
+    images = baseline.runs[0].sample.images
+    points = _curve(baseline, images)
+    if not points:
+        return []
+    last = points[-1]
+    return [_Target(last.fid, f"the last of {baseline.name}", images, last.below, last.above)]
+
+
+def _curve(variant: Variant, images: int | None) -> list[_Point]:
+    """Mean over the seeds at every step that all of them scored on that many images."""
+    curves = [{p.step: p for p in row.curve if p.images == images} for row in variant.rows]
+    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return [_mean([curve[step] for curve in curves]) for step in steps]
+
+
+def _mean(points: Sequence[CurvePoint]) -> _Point:
+    values, hours = [p.fid for p in points], [p.hours for p in points if p.hours is not None]
+    middle = fmean(values)
+    if len(values) > 1:
+        from scipy import stats  # a second of imports that only several seeds pay
+
+        half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation(values) / math.sqrt(len(values))
+        below = above = half
+    else:
+        low, high = points[0].fid_interval or (middle, middle)
+        below, above = max(0.0, middle - low), max(0.0, high - middle)
+    spent = fmean(hours) if len(hours) == len(values) else None
+    return _Point(points[0].step, middle, below, above, spent)
+
+
+def _crossing(points: Sequence[_Point], fid: Callable[[_Point], float], target: float) -> float | None:
+    """The first step at which straight lines between the points come down to the target; None: not in the curve."""
+    if points and fid(points[0]) <= target:
+        return float(points[0].step)
+    for a, b in itertools.pairwise(points):
+        if fid(b) <= target:
+            return a.step + (fid(a) - target) / (fid(a) - fid(b)) * (b.step - a.step)
+    return None
+
+
+def _time(baseline: Variant, variant: Variant, target: _Target) -> TimeToTarget:
+    points = _curve(variant, target.images)
+    # The last FID of the baseline is the target itself: its noise counts for the others.
+    itself = variant is baseline and target.what != "of the manifest"
+    below, above = (0.0, 0.0) if itself else (target.below, target.above)
+    step = _crossing(points, lambda p: p.fid, target.fid)
+    early = late = step
+    if not itself:
+        early = _crossing(points, lambda p: p.fid - math.hypot(p.below, above), target.fid)
+        late = _crossing(points, lambda p: p.fid + math.hypot(p.above, below), target.fid)
+    reference = _crossing(_curve(baseline, target.images), lambda p: p.fid, target.fid)
+    train = variant.runs[0].train
+    assert train is not None
+    hours, processes = _hours_at(points, step), variant.rows[0].cost.processes
+    return TimeToTarget(
+        variant=variant.name,
+        baseline=baseline.name,
+        target=target.fid,
+        what=target.what,
+        scored_images=target.images,
+        step=step,
+        at_most=not itself and step is not None and step == points[0].step,
+        steps_interval=(early, late) if early is not None else None,
+        images=None if step is None else step * train.global_batch,
+        device_hours=hours * processes if hours is not None and processes is not None else None,
+        speedup=reference / step if reference is not None and step else None,
+        speedup_interval=_ratios(reference, early, late),
+        seeds=len(variant.by_training_seed()),
+        left_out=len({p.step for row in variant.rows for p in row.curve} - {p.step for p in points}),
+    )
+
+
+def _ratios(reference: float | None, early: float | None, late: float | None) -> tuple[float, float | None] | None:
+    """Of the baseline's steps to these; (low, high), low is 0 where the late end lies beyond the curve."""
+    if reference is None or not early:
+        return None
+    return (reference / late if late else 0.0, reference / early)
+
+
+def _hours_at(points: Sequence[_Point], step: float | None) -> float | None:
+    """Hours of one process until a step, interpolated from the start."""
+    if step is None:
+        return None
+    known = [(0.0, 0.0), *((float(p.step), p.hours) for p in points if p.hours is not None)]
+    for (a, before), (b, after) in itertools.pairwise(known):
+        if a < step <= b:
+            return before + (step - a) / (b - a) * (after - before)
+    return None
