@@ -19,6 +19,7 @@ from benchmark.machine.environment import GRACE_SECONDS, job_environment
 from benchmark.machine.gpus import missing_framework
 from benchmark.run.heartbeat import RunnerHeartbeat
 from sra.common.errors import BAD_INPUT, STOPPED, Stopped, UserError
+from sra.common.files import naming
 from sra.common.processes import die_with_parent
 from sra.common.program import SAME_REQUEST_SECONDS, stop_handler
 
@@ -112,6 +113,7 @@ def stream(
     """
     last_error = None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(naming(logs[0]))
         handles = [stack.enter_context(log.open("a", encoding="utf-8")) for log in logs]
         process = subprocess.Popen(
             argv,

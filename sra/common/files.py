@@ -64,6 +64,18 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def naming(place: Path) -> Iterator[None]:
+    """Name the file in an error of the operating system that names none: of a failed write, or of an fsync."""
+    try:
+        yield
+    except OSError as error:
+        # An error without a number would lose its message for the name.
+        if error.errno is not None:
+            error.filename = error.filename or str(place)
+        raise
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on the disk: a file's own fsync does not cover its name."""
     with without("fsync", path):

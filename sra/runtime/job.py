@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sra.common.errors import STOPPED, ConfigError, Stopped, system_trouble
+from sra.common.files import naming
 from sra.common.heartbeat import Heartbeat
 from sra.common.processes import die_with_parent
 from sra.common.program import program, set_stop_handler, stop_handler
@@ -104,13 +105,12 @@ def run(main: Callable[[list[str]], None]) -> None:
         _out_folders[:] = out_folders(sys.argv[1:])
         try:
             check_stop()
-            main(sys.argv[1:])
+            with naming(_out_folders[0]) if _out_folders else contextlib.nullcontext():
+                main(sys.argv[1:])
         except Stopped:
             _end_heartbeat("stopped")
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None and _out_folders:
-                error.filename = error.filename or str(_out_folders[0])
             system = system_trouble(error) if isinstance(error, OSError) else None
             _end_heartbeat("failed", system or str(error))
             raise

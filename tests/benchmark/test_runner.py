@@ -174,6 +174,18 @@ except Stopped:
     assert ("lost" in messages) is not saved
 
 
+def test_a_log_that_cannot_be_written_gives_the_job_the_time_to_save(tmp_path: Path) -> None:
+    job = (
+        "import pathlib, signal, sys, time; "
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(tmp_path / 'saved')!r}).touch(), sys.exit(75))); "
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    with pytest.raises(OSError, match="No space left") as failed:
+        job_process.stream([sys.executable, "-c", job], [Path("/dev/full")], "job")
+    assert failed.value.filename == "/dev/full"
+    assert (tmp_path / "saved").exists()
+
+
 def test_jobs_die_with_a_killed_runner(tmp_path: Path) -> None:
     job = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     code = f"""
