@@ -2,6 +2,7 @@
 
 OUT/manifest.resolved.yaml, provenance.json
 OUT/stages/<name>-<key>/   stage.json, log.txt, outputs, done.json (written last)
+OUT/inputs/                names and sizes of the files of each input, see `benchmark.plan.inputs`
 OUT/report/                report.json, report.md, report.html
 OUT/workers/               heartbeat files of runners of single stages (on a cluster)
 OUT/cluster/               jobs.json, and each job's batch script and log

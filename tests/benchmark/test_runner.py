@@ -1,5 +1,6 @@
 """The runner on small real processes: order, logs, finishing, refusals, interruption."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -261,6 +262,9 @@ def test_an_extended_stage_keeps_what_is_there(stage: Stage, tmp_path: Path) -> 
     code = "import sys, pathlib; pathlib.Path(sys.argv[1], 'kept.npz').rename(sys.argv[1] + '/samples.npz')"
     run_with(code, stage, tmp_path)
     assert stage.is_done
+    # Other nodes wait until the record is that of the extended job, not only of its key.
+    assert stage.is_recorded()
+    assert not dataclasses.replace(stage, job=dataclasses.replace(stage.job, seed=1)).is_recorded()
 
 
 def test_a_new_run_waits_for_the_jobs_of_one_that_was_killed(tmp_path: Path, capsys) -> None:
