@@ -143,7 +143,7 @@ def run(
 
 @app.command()
 def plan(
-    manifest: ManifestPath,
+    manifest: Annotated[Path | None, typer.Argument(metavar="[MANIFEST]", help="Optional with --budget.")] = None,
     out: Out = None,
     overrides: Set = None,
     variant: Only = None,
@@ -153,8 +153,23 @@ def plan(
     accept_moved: AcceptMoved = False,
     executor: On = Backend.local,
     containers: InContainer = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="HOURS", help="Which rows fit in 24h here, or in 100gpuh."),
+    ] = None,
 ) -> None:
     """Show which stages are done or will run and why, outputs, GPU hours, memory and disk space; runs nothing."""
+    if budget is not None:
+        from benchmark.commands.budget import manifests_of, show_budget
+
+        found = [
+            request(path, out, overrides, variant, smoke=smoke, processes=processes, accept_moved=accept_moved)
+            for path in manifests_of(manifest)
+        ]
+        typer.echo(show_budget(found, budget, as_json=as_json))
+        return
+    if manifest is None:
+        raise typer.BadParameter("expected one, or --budget", param_hint="'MANIFEST'")
     asked = request(manifest, out, overrides, variant, smoke=smoke, processes=processes, accept_moved=accept_moved)
     _show_plan(asked, executor, containers, as_json=as_json)
 
