@@ -17,7 +17,8 @@ METHOD = (
     "A metric is reproduced if the interval of its difference (measured minus published) contains zero. The interval "
     "is the sum of these parts: half a unit of the last printed digit; sampling noise, which is this run's own 95 % "
     "interval times sqrt(2) (sqrt(1 + 1/k) for the mean of k runs), because the published number is one draw with the "
-    "same noise; for rows trained here, a robust standard deviation of the known trainings of the same row, which are "
+    "same noise, but over several trainings at least Student's interval; for rows trained here, a robust standard "
+    "deviation of the known trainings of the same row, which are "
     "shown beside it; and, where the source leaves the sampler open, how far the admitted ones differ. "
     "A part that is not known counts as zero, and the row says so."
 )
