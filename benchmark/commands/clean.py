@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from benchmark.plan.run_directory import RunDirectory, is_done, read_json
+from benchmark.plan.records import DoneRecord
+from benchmark.plan.run_directory import RunDirectory, is_done
 from sra.common.errors import UserError
 from sra.common.tables import text_table
+from sra.common.validation import sound_record
 
 RECENT_CHECKPOINTS = 2
 """Newest checkpoints of an unfinished training that are not removed: the last may be damaged."""
@@ -44,9 +46,9 @@ def removable(stage: Path) -> list[Path]:
     """Files and folders of a stage that nothing needs: no outputs, no logs, nothing to resume from."""
     if not stage.is_dir() or stage.is_symlink():
         return []
-    done = read_json(stage / "done.json") or {}
-    finished = is_done(stage, str(done.get("key")))
-    outputs = {stage / name for name in done.get("outputs", {})}
+    done = sound_record(DoneRecord, stage / "done.json")
+    finished = done is not None and is_done(stage, done.key)
+    outputs = {stage / name for name in (done.outputs if done else {})}
     checkpoints = sorted(p for p in (stage / "checkpoints").glob("step-????????") if not p.is_symlink())
     shards = stage / "shards"
     found = checkpoints if finished else checkpoints[:-RECENT_CHECKPOINTS]

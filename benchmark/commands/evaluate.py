@@ -131,4 +131,5 @@ def _remarks(record: ScoreRecord) -> list[str]:
         return [f"{record.tool}: could not run: {record.error}"]
     reasons = record.settings.reasons if isinstance(record.settings, CleanFidSettings) else {}
     remarks = [f"{record.tool}: {name}: {reason}" for name, reason in reasons.items()]
+    remarks += [f"{record.tool}: no {name}: {reason}" for name, reason in record.absent.items()]
     return [*remarks, *(f"{record.tool}: warning: {text}" for text in record.warnings)]

@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel
 
 from benchmark.clusters.slurm.submitted import queue_states
-from benchmark.plan.run_directory import RunDirectory, is_alive, is_done, read_json
+from benchmark.plan.run_directory import RunDirectory, is_alive, is_done
 from benchmark.plan.stages import REPORT
 from benchmark.run.heartbeat import RunnerRecord, RunnerStage, read_runner
 from sra.common.errors import UserError
 from sra.common.tables import text_table
+from sra.common.validation import read_record, sound_record
 
 SILENT_SECONDS = 60.0
 """A runner on another machine that has not written for so long has stalled or died."""
@@ -96,9 +97,6 @@ class RunStatus:
     stages: tuple[StageStatus, ...]
 
 
-_RECORD = TypeAdapter(JobRecord)
-
-
 def show(root: Path, *, as_json: bool) -> str:
     """The state of a run and of each stage, as text or JSON.
 
@@ -154,8 +152,12 @@ def examine(root: Path, now: float) -> RunStatus:
 
 def _planned(root: Path) -> tuple[RunnerStage, ...]:
     """The stages of the saved plan."""
-    stages = (read_json(root / "plan.json") or {}).get("stages", [])
-    return tuple(RunnerStage(name=s["name"], directory=s["directory"], key=s["key"]) for s in stages)
+    found = read_record(_Plan, root / "plan.json")
+    return found.stages if found else ()
+
+
+class _Plan(BaseModel):
+    stages: tuple[RunnerStage, ...]
 
 
 def _with_queue(directory: RunDirectory, rows: list[StageStatus]) -> list[StageStatus]:
@@ -185,10 +187,7 @@ def _run_state(runner: RunnerRecord, now: float) -> str:
 
 
 def _stage(directory: Path, stage: RunnerStage, runner: RunnerRecord, now: float) -> StageStatus:
-    try:
-        record = _RECORD.validate_json((directory / "heartbeat.json").read_bytes())
-    except (OSError, ValidationError):
-        record = JobRecord()
+    record = sound_record(JobRecord, directory / "heartbeat.json") or JobRecord()
     state, since = _stage_state(directory, stage, runner, record, now)
     values = asdict(record) | {"state": state, "since": None if since is None else _clock(since)}
     del values["time"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict
 
 from benchmark.machine.environment import REVISION, TENSORFLOW_PYTHON
 
@@ -26,6 +27,42 @@ PACKAGES = (
     "scipy",
     "pillow",
 )
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Source(_Record):
+    """The checkout that ran."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+    """Whether something was not committed; None: not known."""
+
+
+class Hardware(_Record):
+    """The machine that ran."""
+
+    model_config = ConfigDict(extra="allow")
+
+    cpu: str = ""
+    gpus: list[str] = []
+
+
+class Session(_Record):
+    """One invocation: when, from which source, with which packages, where."""
+
+    created: str
+    source: Source
+    versions: dict[str, str | None] = {}
+    hardware: Hardware
+    assets: dict[str, str] = {}
+    """SHA-256 of the downloaded files that were used, by name."""
+    variables: dict[str, str] = {}
+    """Environment variables that its jobs inherited and that can matter."""
+    images: list[str] = []
+    """Container images that its jobs ran in, whose package versions are theirs; empty: none."""
 
 
 def collect() -> dict[str, Any]:

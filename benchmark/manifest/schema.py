@@ -170,6 +170,8 @@ class Loaded:
 
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+MAX_NAME = 100
+"""Characters; names of stages and files are longer."""
 SECTIONS = ("data", "codec", "model", "train", "sample", "score")
 
 
@@ -189,8 +191,10 @@ def load(path: Path, overrides: Sequence[str] = (), variants: Sequence[str] = ()
         override(document, item)
     manifest = _validated(Manifest, expand(document), path)
     for name in (manifest.name, *manifest.variants):
-        if not re.fullmatch(NAME, name):
-            allowed = "letters, digits, '.', '_' and '-', a letter or digit first (it names a folder)"
+        if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
+            allowed = (
+                f"at most {MAX_NAME} letters, digits, '.', '_' and '-', a letter or digit first (it names a folder)"
+            )
             raise ManifestError(expected(f"{path}: name", allowed, name))
     names = variants or list(manifest.variants)
     for name in names:

@@ -20,6 +20,7 @@ from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import resolved_manifest, save_plan
 from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_record
 from benchmark.published.registry import load_registry
+from sra.common.checkpoints import check_weights
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import write_bytes
 from sra.config import FP16_NEEDS_GPU, TrainJob, check_codec_folder
@@ -67,6 +68,7 @@ def prepare(request: RunRequest, remote_processes: int | None = None) -> Prepare
     _check_codecs(loaded)
     if STEPS.index(request.until) >= STEPS.index(SCORE.name):
         _check_references_and_graphs(loaded)
+    _check_weights(loaded)
     return Prepared(make_plan(loaded, directory, accept_moved=request.accept_moved), directory, processes)
 
 
@@ -161,6 +163,17 @@ def _is_graph(place: str) -> bool:
     with Path(place).open("rb") as handle:
         start = handle.read(9)
     return start[:1] == b"\n" or start[8:] == b"{"
+
+
+def _check_weights(loaded: Loaded) -> None:
+    """Look into the checkpoints before hours are spent on what comes before them."""
+    places = [located(run.checkpoint) for run in loaded.runs if run.checkpoint is not None and not loaded.smoke]
+    for path in map(Path, dict.fromkeys(places)):
+        if path.exists():
+            try:
+                check_weights(path)
+            except DataError as error:
+                raise ManifestError(f"{loaded.path}: checkpoint: {error}") from error
 
 
 def check_inputs(plan: Plan, until: str = REPORT) -> None:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
 from benchmark.assets.catalogue import recorded_hashes
 from benchmark.machine import provenance
-from benchmark.manifest.schema import Loaded, Run
+from benchmark.machine.provenance import Session
+from benchmark.manifest.schema import NAME, Loaded, Run
 from benchmark.plan.inputs import Place
 from benchmark.plan.plan import Plan, upgraded_settings
-from benchmark.plan.run_directory import PLAN, RunDirectory, read_json, write_json
-from benchmark.plan.stages import STAGE_KINDS, Inputs, Stage
+from benchmark.plan.run_directory import PLAN, RunDirectory, write_json
+from benchmark.plan.stages import STAGE_KINDS, TRAIN, Inputs, Stage
 from benchmark.published.registry import load_registry
 from benchmark.published.verdict import allowances_of
 from sra.common.errors import UserError
+from sra.common.files import load_json
+from sra.common.validation import read_record, validated
 from sra.config import from_plain, to_plain
 
 SCHEMA = 1
 PROVENANCE = "provenance.json"
+Kind = Literal["images", "latents", "train", "standin", "sample", "score"]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+"""What names a folder or a file: never a path."""
 
 
 def resolved_manifest(loaded: Loaded) -> str:
@@ -43,28 +50,34 @@ class SavedStage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: str
+    kind: Kind
     name: str
-    key: str
-    directory: str
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    directory: Name
     """Name of its directory."""
     job: dict[str, Any]
     """Settings, validated by the class of the kind."""
     inputs: Inputs
     variants: tuple[str, ...]
-    step: int | None
+    step: NonNegativeInt | None
     smoke: bool
     identity: str = ""
     contents: tuple[tuple[str, list[str]], ...] = ()
     """Path and identity of each input from outside of the run."""
+
+    @model_validator(mode="after")
+    def _has_step(self) -> Self:
+        if self.kind == TRAIN.name and self.step is None:
+            raise ValueError("step: expected the last step of a train stage, got none")
+        return self
 
     @classmethod
     def of(cls, stage: Stage) -> Self:
         """The record of a stage."""
         shared = {name: getattr(stage, name) for name in _SHARED_FIELDS}
         contents = tuple((place.path, place.now) for place in stage.contents)
-        job = to_plain(stage.job)
-        return cls(kind=stage.kind.name, directory=stage.directory.name, job=job, contents=contents, **shared)
+        job, kind = to_plain(stage.job), cast(Kind, stage.kind.name)
+        return cls(kind=kind, directory=stage.directory.name, job=job, contents=contents, **shared)
 
     def stage(self, directory: RunDirectory) -> Stage:
         """The stage, with the current path of its run directory."""
@@ -84,12 +97,20 @@ class SavedPlan(BaseModel):
     """Command line that made it."""
     manifest: str
     """Path of the manifest, as it was given."""
-    name: str
+    name: Name
     runs: tuple[Run, ...]
     smoke: bool
     notes: tuple[str, ...]
     targets: tuple[float, ...] = ()
     stages: tuple[SavedStage, ...]
+
+    @field_validator("runs")
+    @classmethod
+    def _named(cls, runs: tuple[Run, ...]) -> tuple[Run, ...]:
+        for run in runs:
+            if not re.fullmatch(NAME, run.variant):
+                raise ValueError(f"variant: expected the name of a variant, got {run.variant!r}")
+        return runs
 
     @model_validator(mode="before")
     @classmethod
@@ -99,20 +120,24 @@ class SavedPlan(BaseModel):
             return document
         if document["schema"] == 2:
             return {**document, "schema": 3}
-        loaded = document["loaded"]
-        return {
-            "schema": 3,
-            "command": document["command"],
-            "manifest": loaded["path"],
-            **{name: loaded[name] for name in ("name", "runs", "smoke", "notes")},
-            "stages": [_upgraded_stage(stage) for stage in document["stages"]],
-        }
+        try:
+            loaded = document["loaded"]
+            return {
+                "schema": 3,
+                "command": document["command"],
+                "manifest": loaded["path"],
+                **{name: loaded[name] for name in ("name", "runs", "smoke", "notes")},
+                "stages": [_upgraded_stage(stage) for stage in document["stages"]],
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"expected a plan of schema 1, got one without {error}") from error
 
 
 def _upgraded_stage(old: dict[str, Any]) -> dict[str, Any]:
     same = {name: old[name] for name in ("kind", "name", "key", "directory", "variants", "step")}
     inputs = {name: place for name, place in old["inputs"].items() if name in ("images", "latents", "samples")}
-    return {**same, "job": upgraded_settings(old), "inputs": inputs, "smoke": old["brief"]}
+    settings = upgraded_settings(old)
+    return {**same, "job": settings, "inputs": inputs, "smoke": old["brief"]}
 
 
 def save_plan(plan: Plan, directory: RunDirectory, command: str) -> None:
@@ -136,22 +161,24 @@ def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
     """The saved plan, with the directory's current path, and its command; None if there is none.
 
     Raises:
-        UserError: it was saved by a version with other settings.
+        UserError: it is damaged, or of a version with other settings.
     """
-    document = read_json(directory.root / PLAN)
+    path = directory.root / PLAN
+    document = load_json(path)
     if document is None:
         return None
-    try:
-        if document.get("schema") in (1, 2):
-            document = directory.relocated(document, [stage["directory"] for stage in document["stages"]])
-        saved = SavedPlan.model_validate(directory.located(document))
-        stages = tuple(stage.stage(directory) for stage in saved.stages)
-    except (UserError, ValidationError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{directory.root / PLAN}: expected a plan of this version: {reason}") from error
+    stages = document.get("stages")
+    if document.get("schema") in (1, 2) and isinstance(stages, list):
+        names = [str(stage["directory"]) for stage in stages if isinstance(stage, dict) and "directory" in stage]
+        document = directory.relocated(document, names)
+    saved = validated(SavedPlan, directory.located(document), str(path), "the plan")
     same = {name: getattr(saved, name) for name in ("name", "runs", "smoke", "notes", "targets")}
     loaded = Loaded(path=Path(saved.manifest), **same)
-    return Plan(loaded=loaded, stages=stages, absent=()), shlex.join(directory.located(shlex.split(saved.command)))
+    try:
+        plan = Plan(loaded=loaded, stages=tuple(stage.stage(directory) for stage in saved.stages), absent=())
+        return plan, shlex.join(directory.located(shlex.split(saved.command)))
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path}: stages or command: {error}") from error
 
 
 def require_plan(directory: RunDirectory) -> tuple[Plan, str]:
@@ -182,15 +209,22 @@ def record_session(plan: Plan, directory: RunDirectory, facts: Mapping[str, Any]
         path = directory.workers / f"{stage.directory.name}.{PROVENANCE}"
     places = [] if plan.loaded.smoke else [place for run in plan.loaded.runs for place in run.places]
     session = {**provenance.collect(), **facts, "assets": recorded_hashes(places)}
-    write_json(path, {"schema": SCHEMA, "sessions": [*_sessions(path), session]})
+    before = [] if read_record(_Provenance, path) is None else (load_json(path) or {})["sessions"]
+    write_json(path, {"schema": SCHEMA, "sessions": [*before, session]})
 
 
-def sessions_of(directory: RunDirectory) -> list[dict[str, Any]]:
-    """Every recorded invocation that had something to run, oldest first."""
+def sessions_of(directory: RunDirectory) -> list[Session]:
+    """Every recorded invocation that had something to run, oldest first.
+
+    Raises:
+        UserError: a damaged record.
+    """
     places = [directory.root / PROVENANCE, *directory.workers.glob(f"*.{PROVENANCE}")]
-    return sorted((s for path in places for s in _sessions(path)), key=lambda session: str(session["created"]))
+    found = [record for path in places if (record := read_record(_Provenance, path))]
+    return sorted((s for record in found for s in record.sessions), key=lambda session: session.created)
 
 
-def _sessions(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (read_json(path) or {}).get("sessions", [])
-    return found
+class _Provenance(BaseModel):
+    """The file."""
+
+    sessions: tuple[Session, ...]

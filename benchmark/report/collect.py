@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.assets.catalogue import known_hashes
+from benchmark.machine.provenance import Hardware, Session
 from benchmark.manifest.schema import Run
 from benchmark.plan.plan import Plan, state_of
-from benchmark.plan.run_directory import RunDirectory, read_json
+from benchmark.plan.records import FailedRecord, StageRecord
+from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import load_plan, resolved_manifest, sessions_of
 from benchmark.plan.stages import IMAGES, LATENTS, SAMPLE, SCORE, TRAIN, Stage, StageKind
 from benchmark.published.comparability import Evidence
@@ -26,19 +28,19 @@ from benchmark.report.crosscheck import disagreements
 from benchmark.report.model import (
     Dataset,
     Execution,
-    Hardware,
     Paper,
     PublishedRow,
     Report,
     Row,
     RowProvenance,
-    Session,
     StageState,
     read_report,
 )
 from benchmark.report.targets import times_to_targets
 from evaluator.tools.score_record import ScoreRecord
 from sra.common.errors import UserError
+from sra.common.files import load_json
+from sra.common.validation import read_record, validated
 from sra.config import SampleJob, to_plain
 
 NOT_RECORDED = {"created": "not recorded", "source": {}, "hardware": {}}
@@ -73,7 +75,7 @@ def collect_report(plan: Plan, directory: RunDirectory, command: str) -> Report:
         UserError: a variant names a published row that does not exist.
     """
     registry = load_registry()
-    sessions = [Session.model_validate(session) for session in sessions_of(directory) or [NOT_RECORDED]]
+    sessions = sessions_of(directory) or [Session.model_validate(NOT_RECORDED)]
     results = [_Results.read(plan, directory, run) for run in plan.loaded.runs]
     rows = [_row(registry, result, sessions[-1]) for result in results]
     variants = variants_of(plan.loaded.runs, rows)
@@ -148,14 +150,15 @@ class _Results:
 
     def dataset(self, kind: StageKind[Any]) -> Dataset | None:
         """What the images or latents stage wrote about its data."""
-        found = next((read_json(s.directory / f"{kind.name}.json") for s in self.stages if s.kind is kind), None)
-        return Dataset.model_validate(found) if found is not None else None
+        stage = next((stage for stage in self.stages if stage.kind is kind), None)
+        return read_record(Dataset, stage.directory / f"{kind.name}.json") if stage else None
 
     def execution(self, kind: StageKind[Any], name: str) -> Execution | None:
         """What the training or sampling stage wrote about its device."""
         stages = [stage for stage in self.stages if stage.kind is kind and (kind is TRAIN or stage is self.sample)]
-        found = next((read_json(stage.directory / name) for stage in stages), None)
-        return Execution.model_validate(found) if found is not None and "device" in found else None
+        path = stages[0].directory / name if stages else None
+        found = load_json(path) if path else None
+        return validated(Execution, found, str(path), "the record") if found and "device" in found else None
 
     @property
     def training(self) -> Execution | None:
@@ -173,9 +176,9 @@ class _Results:
         if adm := self.scores.get(TOOL):
             return ("failed", f"score-{TOOL}: {adm.error}") if adm.error else None
         for stage in self.stages:
-            failed = read_json(stage.directory / "failed.json")
-            if failed is not None and failed.get("key") == stage.key:
-                return "failed", f"{stage.name}: {failed['message']}"
+            failed = read_record(FailedRecord, stage.directory / "failed.json")
+            if failed is not None and failed.key == stage.key:
+                return "failed", f"{stage.name}: {failed.message}"
         scored = (s for s in self.stages if s.step == self.last and s.tool == TOOL)
         if (score := next(scored, None)) is None:
             return "failed", f"score.tools: expected {TOOL} among them, whose metrics the papers print"
@@ -185,8 +188,10 @@ class _Results:
     @property
     def commands(self) -> list[str]:
         """The command line of each stage that has started; shared ones once."""
-        found = {stage.directory.name: read_json(stage.directory / "stage.json") or {} for stage in self.stages}
-        started = [self.directory.relocated(record["argv"], [n]) for n, record in found.items() if "argv" in record]
+        found = {
+            stage.directory.name: read_record(StageRecord, stage.directory / "stage.json") for stage in self.stages
+        }
+        started = [self.directory.relocated(list(r.argv), [n]) for n, r in found.items() if r and r.argv]
         return list(dict.fromkeys(map(shlex.join, started)))
 
     def verdict(self, registry: Registry, assets: dict[str, str]) -> RowVerdict:
@@ -237,6 +242,7 @@ def _row(registry: Registry, results: _Results, session: Session) -> Row:
         group=base_name(run),
         metrics={tool: dict(record.metrics) for tool, record in scores.items()},
         errors={tool: record.error for tool, record in scores.items() if record.error},
+        absent={tool: record.absent for tool, record in scores.items() if record.absent},
         intervals={tool: record.intervals for tool, record in scores.items() if record.intervals},
         warnings=_warnings(scores),
         verdict=results.verdict(registry, session.assets),

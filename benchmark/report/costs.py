@@ -10,12 +10,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from benchmark.plan.run_directory import RunDirectory, read_json
+from benchmark.plan.records import SamplingTime, StageRecord
+from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import SAMPLE, TRAIN, Stage
 from benchmark.published.verdict import TOOL
 from benchmark.report.model import Cost, CurvePoint, LossPoint, ProbePoint, Record
 from evaluator.tools import score_record
 from evaluator.tools.score_record import ScoreRecord
+from sra.common.files import load_json
+from sra.common.validation import read_record
 
 HOUR_SECONDS = 3600.0
 GIB_BYTES = 2**30
@@ -40,10 +43,11 @@ class ProbeFile(Record):
 def read_scores(stage: Stage) -> ScoreRecord | None:
     """The score record of a stage; None if it has not scored."""
     path, folder = stage.directory / "scores.json", stage.directory.parent
-    document = read_json(path)
-    if document is not None:
-        document = RunDirectory(folder.parent).relocated(document, (place.name for place in folder.iterdir()))
-    return score_record.parse(document, str(path)) if document is not None else None
+    document = load_json(path)
+    if document is None:
+        return None
+    document = RunDirectory(folder.parent).relocated(document, (place.name for place in folder.iterdir()))
+    return score_record.parse(document, str(path))
 
 
 def read_log(stages: Sequence[Stage], last: int | None) -> list[LogLine]:
@@ -52,7 +56,7 @@ def read_log(stages: Sequence[Stage], last: int | None) -> list[LogLine]:
     if log is None or not log.is_file():
         return []
     lines = []
-    for line in log.read_text(encoding="utf-8").splitlines():
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         # A killed job, or a copy that was cut short, leaves part of a line.
         with contextlib.suppress(ValidationError):
             lines.append(LogLine.model_validate_json(line))
@@ -68,8 +72,8 @@ def cost_of(stages: Sequence[Stage], last: int | None, log: Sequence[LogLine]) -
         log: of its training.
     """
     sampled = next((stage for stage in stages if stage.kind is SAMPLE and stage.step == last), None)
-    sampling = (read_json(sampled.directory / "seconds.json") or {}) if sampled else {}
-    seconds, processes = sampling.get("seconds"), _processes(stages)
+    sampling = read_record(SamplingTime, sampled.directory / "seconds.json") if sampled else None
+    processes = _processes(stages)
     hours = log[-1].seconds / HOUR_SECONDS if log else None
     return Cost(
         seconds_per_step=seconds_per_step(log),
@@ -77,18 +81,19 @@ def cost_of(stages: Sequence[Stage], last: int | None, log: Sequence[LogLine]) -
         processes=processes,
         device_hours=hours * processes if hours is not None and processes is not None else None,
         memory_gib=max((line.memory_bytes / GIB_BYTES for line in log if line.memory_bytes is not None), default=None),
-        sample_seconds=seconds,
-        images_per_second=sampling["images"] / seconds if seconds else None,
+        sample_seconds=sampling.seconds if sampling else None,
+        images_per_second=sampling.images / sampling.seconds if sampling else None,
     )
 
 
 def _processes(stages: Sequence[Stage]) -> int | None:
     """How many processes trained, over all nodes, as the stage's command line says."""
     directory = next((stage.directory for stage in stages if stage.kind is TRAIN), None)
-    argv = (read_json(directory / "stage.json") or {}).get("argv", []) if directory else []
-    if not argv:
+    record = read_record(StageRecord, directory / "stage.json") if directory else None
+    if record is None or not record.argv:
         return None
-    return int(argv[argv.index("--processes") + 1]) if "--processes" in argv else 1
+    after = record.argv[record.argv.index("--processes") + 1 :] if "--processes" in record.argv else ("1",)
+    return int(after[0]) if after and after[0].isdecimal() else None
 
 
 def seconds_per_step(log: Sequence[LogLine]) -> float | None:
@@ -138,5 +143,5 @@ def hours_at(log: Sequence[LogLine], step: int) -> float | None:
 
 def probe_of(root: Path, variant: str) -> tuple[ProbePoint, ...]:
     """Accuracy of linear probes by time and block, if RUN_DIR/probe/VARIANT/probe.json exists."""
-    document = read_json(root / "probe" / variant / "probe.json")
-    return ProbeFile.model_validate(document or {}).rows
+    found = read_record(ProbeFile, root / "probe" / variant / "probe.json")
+    return found.rows if found else ()

@@ -9,17 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from benchmark.plan.run_directory import read_json
+from benchmark.machine.provenance import Session
 from benchmark.published.schema import METRICS
 from benchmark.published.verdict import TOOL, RowVerdict
 from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile
-from sra.common.errors import UserError
-from sra.common.files import write_bytes
+from sra.common.errors import UserError, expected
+from sra.common.files import load_json, write_bytes
+from sra.common.validation import validated
 
 SCHEMA = 4
 READABLE = (2, 3, 4)
+PICTURE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+Address = Annotated[str, Field(pattern=r"^https?://\S+$")]
+"""A link: nothing that a browser would run."""
 T = TypeVar("T")
 
 
@@ -144,8 +148,8 @@ class Paper(Record):
     """A paper that prints a published row."""
 
     title: str
-    url: str | None = None
-    code: str | None = None
+    url: Address | None = None
+    code: Address | None = None
     bibtex: str | None = None
 
 
@@ -159,6 +163,8 @@ class Row(Record):
     """By metric."""
     errors: ByTool[str] = {}
     """Why it could not run."""
+    absent: ByTool[dict[str, str]] = {}
+    """Metrics that were not computed, and why."""
     intervals: ByTool[dict[str, Interval]] = {}
     """95 % intervals by metric."""
     warnings: ByTool[list[str]] = {}
@@ -351,38 +357,6 @@ class TimeToTarget(Record):
     """Checkpoints that were scored on another number of images."""
 
 
-class Source(Record):
-    """The checkout that ran."""
-
-    commit: str | None = None
-    dirty: bool | None = None
-    """Whether something was not committed; None: not known."""
-
-
-class Hardware(Record):
-    """The machine that ran."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    cpu: str = ""
-    gpus: list[str] = []
-
-
-class Session(Record):
-    """One invocation: when, from which source, with which packages, where."""
-
-    created: str
-    source: Source
-    versions: dict[str, str | None] = {}
-    hardware: Hardware
-    assets: dict[str, str] = {}
-    """SHA-256 of the downloaded files that were used, by name."""
-    variables: dict[str, str] = {}
-    """Environment variables that its jobs inherited and that can matter."""
-    images: list[str] = []
-    """Container images that its jobs ran in, whose package versions are theirs; empty: none."""
-
-
 class Figures(Record):
     """Curves over all variants: file names next to report.json."""
 
@@ -433,14 +407,15 @@ def read_report(path: Path) -> Report | None:
     Raises:
         UserError: damaged, or of a schema that this version cannot read.
     """
-    document = read_json(path)
+    document = load_json(path)
     if document is None:
         return None
     if document.get("schema") not in READABLE:
-        allowed = ", ".join(map(str, READABLE))
-        raise UserError(f"{path}: schema: expected {allowed}, got {document.get('schema')}; run the same command again")
-    try:
-        return Report.model_validate(document)
-    except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(f"{path}: {place}: {error.errors()[0]['msg']}") from error
+        allowed, got = " or ".join(map(str, READABLE)), document.get("schema")
+        raise UserError(f"{path}: schema: expected {allowed}, got {got!r:.40}; run the same command again")
+    report = validated(Report, document, str(path), "the report")
+    shown = report.figures.model_dump().values() if report.figures else ()
+    for name in (*shown, *(name for row in report.rows for name, _ in row.pictures)):
+        if name is not None and (Path(name).name != name or Path(name).suffix not in PICTURE_TYPES):
+            raise UserError(expected(f"{path}: picture", "the name of a .png or .svg file next to the report", name))
+    return report

@@ -17,11 +17,11 @@ from pydantic import BaseModel
 from benchmark.published.schema import NO_ADDRESS
 from benchmark.report import figures, tables
 from benchmark.report.collect import load_report
-from benchmark.report.model import Figures, Report, Row
+from benchmark.report.model import PICTURE_TYPES, Figures, Report, Row
+from sra.common.errors import UserError
 from sra.common.files import write_bytes
 
 TEMPLATES = {"html": "report.html.j2", "md": "report.md.j2", "latex": "report.tex.j2"}
-IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"}
 NAMED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX = str.maketrans(ESCAPED | NAMED | {"–": "--", "±": r"$\pm$", "−": "$-$"})
@@ -111,8 +111,12 @@ def _dump(record: BaseModel) -> str:
 
 
 def _data_uri(name: str, folder: Path) -> str:
-    content = base64.b64encode((folder / name).read_bytes()).decode()
-    return f"data:{IMAGE_TYPES[Path(name).suffix]};base64,{content}"
+    path = folder / name
+    try:
+        content = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise UserError(f"{path}: expected a picture of the report: {error.strerror}") from error
+    return f"data:{PICTURE_TYPES[path.suffix]};base64,{content}"
 
 
 def _with_pictures(row: Row, out: Path) -> Row:

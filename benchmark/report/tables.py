@@ -442,6 +442,7 @@ def notes(row: Row) -> list[str]:
         reasons = [*reasons[:MAX_REASONS], rest]
     lines = [*filter(None, [row.verdict.caution]), *reasons, *row.verdict.notes]
     lines += [f"{tool} could not run: {text}" for tool, text in row.errors.items()]
+    lines += [f"{tool}: no {name}: {why}" for tool, absent in row.absent.items() for name, why in absent.items()]
     return lines + [f"{tool}: {text}" for tool, found in row.warnings.items() for text in found]
 
 

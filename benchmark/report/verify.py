@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import ValidationError
-
 from benchmark.plan.run_directory import PLAN, RunDirectory
 from benchmark.plan.saved_plan import load_plan
 from benchmark.published.registry import REGISTRY
@@ -22,8 +20,10 @@ from benchmark.report.collect import collect_report
 from benchmark.report.model import SCHEMA as REPORT_SCHEMA
 from benchmark.report.model import Report, Row, read_report
 from benchmark.run.process import evaluator_job
+from sra.common.archives import open_archive, open_member
 from sra.common.errors import UserError
-from sra.common.files import sha256_file
+from sra.common.files import parse_json, sha256_file
+from sra.common.validation import validated
 
 DISTANCE_TOLERANCE = 1e-6
 """Relative, of a distance computed again from the same statistics: summation order."""
@@ -79,34 +79,37 @@ def verify_bundle(bundle: Path) -> tuple[str, int]:
 
 
 def _contents(bundle: Path) -> Contents:
-    try:
-        with zipfile.ZipFile(bundle) as archive:
-            document = json.loads(archive.read(CONTENTS))
-        if document.get("schema") != SCHEMA:
-            raise UserError(f"{bundle}: schema: expected {SCHEMA}, got {document.get('schema')}")
-        return Contents.model_validate(document)
-    except FileNotFoundError as error:
-        raise UserError(f"{bundle}: not found") from error
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError, ValidationError) as error:
-        raise UserError(f"{bundle}: expected an archive made by sra-bench bundle") from error
+    where = f"{bundle}: {CONTENTS}"
+    with open_archive(bundle) as archive:
+        if CONTENTS not in archive.namelist():
+            raise UserError(f"{bundle}: expected an archive made by sra-bench bundle, got one without {CONTENTS}")
+        with open_member(archive, CONTENTS, where) as member:
+            document = parse_json(member.read(), where)
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{where}: schema: expected {SCHEMA}, got {schema!r:.40}")
+    return validated(Contents, document, where, "the list of contents")
 
 
 def _unpack(bundle: Path, contents: Contents, folder: Path, findings: Findings) -> None:
     """Write the listed files below a folder; finds files that are missing, added or changed."""
     listed = contents.files
-    with zipfile.ZipFile(bundle) as archive:
+    with open_archive(bundle) as archive:
         names = [name for name in archive.namelist() if name != CONTENTS]
         findings.bad += [f"{name}: listed, but not in the archive" for name in listed if name not in names]
         findings.bad += [f"{name}: in the archive, but not listed" for name in names if name not in listed]
         findings.bad += [f"{name}: twice in the archive" for name in sorted(set(names)) if names.count(name) > 1]
+        unpacked = []
         for name in set(names) & set(listed):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise UserError(f"{bundle}: {name}: expected a path inside the archive")
+            open_member(archive, name, f"{bundle}: {name}").close()
             try:
                 archive.extract(name, folder)
+                unpacked.append(name)
             except (zipfile.BadZipFile, OSError) as error:
                 findings.bad.append(f"{name}: cannot be unpacked: {error}")
-    changed = [n for n, digest in listed.items() if (folder / n).is_file() and sha256_file(folder / n) != digest]
+    changed = [name for name in sorted(unpacked) if sha256_file(folder / name) != listed[name]]
     findings.bad += [f"{name}: its content does not match its hash" for name in changed]
     if not findings.bad:
         findings.good.append(f"{len(listed)} files match their hashes")

@@ -20,10 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydantic import TypeAdapter, ValidationError
-
 from benchmark.plan.stages import Stage
 from sra.common.files import replacing
+from sra.common.validation import sound_record
 
 HEARTBEAT_SECONDS = 5.0
 """Between two writes."""
@@ -61,13 +60,7 @@ class RunnerRecord:
 
 def read_runner(path: Path) -> RunnerRecord | None:
     """Read a heartbeat file; None if it is absent or damaged."""
-    try:
-        return _RECORD.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-_RECORD = TypeAdapter(RunnerRecord)
+    return sound_record(RunnerRecord, path)
 
 
 class RunnerHeartbeat:

@@ -1,19 +1,20 @@
 """Measure the coverage of the 95 % intervals: `python -m evaluator.dev.interval_coverage` prints a Markdown table.
 
-Sample sets of known Gaussians are drawn again and again against one fixed reference. The truth is the mean of the
+Sample sets of known distributions are drawn again and again against one fixed reference. The truth is the mean of the
 metric over all of them: the expectation at that number of images, with the error of a mean of so many.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from evaluator.metrics import intervals
-from evaluator.metrics.frechet import frechet_distance, gaussian
+from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evaluator.metrics.inception_score import score_of_pool
 from evaluator.metrics.precision_recall import exact_precision_recall
 from sra.common.program import program
@@ -23,9 +24,20 @@ METRICS = ("fid", "is", "precision", "recall")
 CLASSES = 20
 
 
+MAX_SHARE_IMAGES = 10_000
+"""Precision and recall of more images would take longer than all else."""
+FACTORS, SIGMA = 256, 0.7
+"""Of correlated features: their independent causes; standard deviation of the logarithms of `heavy` ones."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """Gaussians with variances 1, 1/2, 1/3, ...; the samples' are `scale`d and shifted by `shift` in each direction."""
+    """A distribution of features and numbers of images; the samples are `scale`d and shifted by `shift` everywhere.
+
+    `normal` features are independent, with variances 1, 1/2, 1/3, ... The others are correlated through common causes
+    with such variances, never negative and skewed: `pooled` ones, like those of Inception, are squares of normal ones,
+    `heavy` ones are log-normal, so that few images decide.
+    """
 
     name: str
     width: int
@@ -33,6 +45,7 @@ class Case:
     references: int
     scale: float
     shift: float
+    kind: Literal["normal", "pooled", "heavy"] = "normal"
 
 
 CASES = (
@@ -44,30 +57,56 @@ CASES = (
     Case("fewer images than features", 64, 60, 500, 1.0, 0.1),
     Case("few images", 8, 100, 100, 0.9, 0.1),
 )
+LARGE_CASES = (
+    Case("pooled, equal", 512, 2000, 2000, 1.0, 0.0, "pooled"),
+    Case("pooled, apart", 512, 2000, 2000, 0.9, 0.05, "pooled"),
+    Case("pooled, apart", 512, 50_000, 10_000, 0.9, 0.05, "pooled"),
+    Case("pooled, equal", 2048, 5000, 5000, 1.0, 0.0, "pooled"),
+    Case("pooled, apart", 2048, 5000, 5000, 0.9, 0.05, "pooled"),
+    Case("pooled, apart", 2048, 50_000, 10_000, 0.9, 0.05, "pooled"),
+    Case("heavy, equal", 512, 2000, 2000, 1.0, 0.0, "heavy"),
+    Case("heavy, apart", 512, 2000, 2000, 0.9, 0.05, "heavy"),
+)
 
 
-def repeat(case: Case, repetitions: int) -> dict[str, Array]:
-    """(repetitions, 3) value, low end, high end of each metric."""
-    generator = np.random.default_rng(0)
-    deviations = np.arange(1, case.width + 1) ** -0.5
-    weights = generator.normal(size=(case.width, CLASSES)).astype(np.float32)
+def repeat(case: Case, repetitions: Iterable[int]) -> dict[str, Array]:
+    """(repetitions, 3) value, low end, high end of each metric; each repetition has a generator of its own number."""
+    fixed = np.random.default_rng(0)
+    weights = fixed.normal(size=(case.width, CLASSES)).astype(np.float32)
+    mixing = fixed.normal(size=(FACTORS, case.width)).astype(np.float32)
 
-    def draw(count: int, scale: float, shift: float) -> Array:
-        return (scale * generator.normal(size=(count, case.width)) * deviations + shift).astype(np.float32)
+    def draw(generator: np.random.Generator, count: int, scale: float, shift: float) -> Array:
+        variances = 1 / np.arange(1, (case.width if case.kind == "normal" else FACTORS) + 1)
+        x = generator.normal(size=(count, len(variances))) * np.sqrt(variances)
+        if case.kind != "normal":
+            causes = x.astype(np.float32) @ (mixing * variances.sum() ** -0.5)
+            own = generator.normal(size=causes.shape).astype(np.float32)
+            x = 0.8 * causes + 0.6 * own
+            x = x * x / 2 if case.kind == "pooled" else np.exp(SIGMA * x - 1)
+        return (scale * x + shift).astype(np.float32)
 
-    reference = draw(case.references, 1.0, 0.0)
-    rows = [_measure(draw(case.samples, case.scale, case.shift), reference, weights) for _ in range(repetitions)]
+    reference = draw(fixed, case.references, 1.0, 0.0)
+    other = gaussian(reference)
+    rows = []
+    for number in repetitions:
+        samples = draw(np.random.default_rng([1, number]), case.samples, case.scale, case.shift)
+        rows.append(_measure(samples, reference, other, weights))
     return {metric: np.array([row[number] for row in rows]) for number, metric in enumerate(METRICS)}
 
 
-def _measure(samples: Array, reference: Array, weights: Array) -> list[list[float]]:
-    own, other = gaussian(samples), gaussian(reference)
+def _measure(samples: Array, reference: Array, other: Gaussian, weights: Array) -> list[list[float]]:
+    own = gaussian(samples)
     fid = frechet_distance(own, other)
     score = score_of_pool(samples, weights)
-    precision, recall, coverage = exact_precision_recall(reference, samples)
-    return [
+    found = [
         [fid, *intervals.frechet_interval(fid, samples, own, other)],
         [score.value, *intervals.inception_interval(score)],
+    ]
+    if len(samples) > MAX_SHARE_IMAGES:
+        return [*found, [np.nan] * 3, [np.nan] * 3]
+    precision, recall, coverage = exact_precision_recall(reference, samples)
+    return [
+        *found,
         [precision, *intervals.precision_interval(precision, len(samples))],
         [recall, *intervals.recall_interval(recall, coverage)],
     ]
@@ -79,18 +118,23 @@ def covered_share(found: Array) -> float:
     return float(np.mean((found[:, 1] <= truth) & (truth <= found[:, 2])))
 
 
+def line(case: Case, found: dict[str, Array]) -> str:
+    """A case as a line of the table: mean value and coverage of each metric."""
+    cells = [f"{x[:, 0].mean():.3g}: {100 * covered_share(x):.1f} %" if x[0, 0] >= 0 else "-" for x in found.values()]
+    facts = [case.name, case.width, case.samples, case.references, len(found[METRICS[0]])]
+    return "| " + " | ".join([*map(str, facts), *cells]) + " |"
+
+
 def main() -> None:
-    """Print a line for each case: mean value and coverage of each metric."""
+    """Print a line for each case."""
     parser = argparse.ArgumentParser(prog="python -m evaluator.dev.interval_coverage", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=200)
-    repetitions = parser.parse_args().repetitions
-    print("| samples | features | images | references | " + " | ".join(METRICS) + " |")
-    print("|---" * (4 + len(METRICS)) + "|")
-    for case in CASES:
-        found = repeat(case, repetitions)
-        cells = [f"{found[m][:, 0].mean():.3g}: {100 * covered_share(found[m]):.1f} %" for m in METRICS]
-        facts = [case.name, case.width, case.samples, case.references]
-        print("| " + " | ".join([*map(str, facts), *cells]) + " |", flush=True)
+    parser.add_argument("--large", action="store_true", help="512 and 2,048 features, up to 50,000 images; takes hours")
+    options = parser.parse_args()
+    print("| samples | features | images | references | repetitions | " + " | ".join(METRICS) + " |")
+    print("|---" * (5 + len(METRICS)) + "|")
+    for case in LARGE_CASES if options.large else CASES:
+        print(line(case, repeat(case, range(options.repetitions))), flush=True)
 
 
 if __name__ == "__main__":

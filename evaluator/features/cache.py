@@ -6,6 +6,7 @@ a changed image nothing is reused. Features are read in slices, so that memory u
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -84,9 +85,11 @@ class FeatureCache:
                 if _holds(files[-1], (chunk.count, sum(widths))):
                     progress.skip(chunk.count)
                     continue
+                if files[-1].exists():
+                    print(f"{files[-1]}: cached features are damaged; they are computed again", flush=True)
                 found = _compute(images, chunk, extract)
                 _finish(written)
-                written.append(disk.submit(write_array, files[-1], found))
+                written.append(disk.submit(write_array, files[-1], found, checksum=True))
                 progress.update(chunk.count)
             _finish(written)
         pool, total = widths[0], sum(widths)
@@ -122,12 +125,15 @@ def feature_cache(folder: Path | None, name: str) -> Iterator[FeatureCache]:
 
 
 def _holds(file: Path, shape: tuple[int, int]) -> bool:
-    """Whether a file has features of this shape; False if it is damaged, so that it is computed again."""
+    """Whether a file has undamaged features of this shape; those of version 0.1.0 have no checksum."""
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        found = np.lib.format.open_memmap(file, mode="r")
+        content = memoryview(file.read_bytes())
     except (OSError, ValueError, EOFError):
         return False
-    return bool(found.shape == shape and found.dtype == np.float32)
+    end = found.offset + found.nbytes
+    sound = len(content) == end or content[end:] == hashlib.sha256(content[:end]).digest()
+    return sound and found.shape == shape and found.dtype == np.float32
 
 
 class Progress:

@@ -17,7 +17,8 @@ from torch import Tensor
 from evaluator.embedded import EDGE
 from evaluator.features.cache import Progress
 from evaluator.images.image_set import ImageSet
-from sra.common.errors import ToolError
+from sra.common.checkpoints import check_weights
+from sra.common.errors import DataError, ToolError
 from sra.common.files import home_path
 
 Array = np.ndarray[Any, Any]
@@ -80,9 +81,11 @@ def state_dict(path: Path) -> dict[str, Tensor]:
         ToolError: damaged, or more than tensors.
     """
     try:
+        check_weights(path)
         found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise ToolError(f"{path}: expected a whole file of tensors") from error
+    except (DataError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = f": {error}" if isinstance(error, DataError) else ""
+        raise ToolError(f"{path}: expected a whole file of tensors{reason}") from error
     return found
 
 

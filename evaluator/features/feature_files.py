@@ -25,12 +25,13 @@ from evaluator.metrics.precision_recall import NEIGHBOURS, exact_precision_recal
 from evaluator.metrics.rows import blocks
 from sra.common.errors import EvaluatorError
 from sra.common.files import replacing
-from sra.common.npz import write_array
+from sra.common.npz import has_images, read_arrays, write_array
 from sra.common.program import program
 
 CLASSIFIER = "classifier.npy"
 """File of the classifier's weights, in the cache folder of a graph."""
 Array = np.ndarray[Any, Any]
+NO_ARRAY = np.empty(0)
 
 
 class _NotCachedError(Exception):
@@ -59,7 +60,8 @@ def export(
         EvaluatorError: images or graph cannot be read.
     """
     found = statistics.read(images)
-    cached = _cached(images, cache_folder(cache, graph), widths) if found is None or features is not None else None
+    wanted = found is None or (features is not None and has_images(images))
+    cached = _cached(images, cache_folder(cache, graph), widths) if wanted else None
     if found is None:
         if cached is None:
             return False
@@ -109,7 +111,8 @@ def frechet_metrics(samples: Path, reference: Path) -> dict[str, float]:
         if side is None:
             raise EvaluatorError(f"{path}: expected the arrays {', '.join(statistics.KEYS)}, got none of them")
     a, b = (side for side in sides if side is not None)
-    return {"fid": frechet_distance(a.pool, b.pool), "sfid": frechet_distance(a.spatial, b.spatial)}
+    spatial = {"sfid": frechet_distance(a.spatial, b.spatial)} if a.spatial and b.spatial else {}
+    return {"fid": frechet_distance(a.pool, b.pool), **spatial}
 
 
 def pool_metrics(samples: Path, reference: Path, classifier: Path) -> dict[str, float]:
@@ -121,7 +124,7 @@ def pool_metrics(samples: Path, reference: Path, classifier: Path) -> dict[str, 
     Raises:
         EvaluatorError: a file cannot be read, or they do not fit each other.
     """
-    ours, theirs, weights = _read_pool(samples), _read_pool(reference), _read_matrix(classifier, None)
+    ours, theirs, weights = _read_pool(samples), _read_pool(reference), read_matrix(classifier)
     if not ours.shape[1] == theirs.shape[1] == len(weights):
         shapes = f"{ours.shape}, {theirs.shape} and classifier {weights.shape}"
         raise EvaluatorError(f"{samples}: expected features and classifier of one width, got {shapes}")
@@ -139,22 +142,26 @@ def pool_metrics(samples: Path, reference: Path, classifier: Path) -> dict[str, 
 
 
 def _read_pool(path: Path) -> Array:
-    found = _read_matrix(path, "pool")
+    found = read_arrays(path, ["pool"]).get("pool", NO_ARRAY)
+    if found.ndim != 2 or found.dtype != np.float32:
+        raise EvaluatorError(f"{path}: pool: expected a float32 matrix, got none")
     if len(found) <= NEIGHBOURS or not np.isfinite(found).all():
         raise EvaluatorError(f"{path}: expected finite features of more than {NEIGHBOURS} images")
     return found
 
 
-def _read_matrix(path: Path, key: str | None) -> Array:
-    """The float32 matrix of a file, or of one of its keys."""
-    where = f"{path}: {key}" if key else str(path)
+def read_matrix(path: Path) -> Array:
+    """The float32 matrix of an `.npy` file.
+
+    Raises:
+        EvaluatorError: another array, or none that can be read.
+    """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        found = loaded if key is None else loaded[key]
-    except (OSError, ValueError, EOFError, KeyError, IndexError, zipfile.BadZipFile) as error:
-        raise EvaluatorError(f"{where}: expected an array, got none that can be read") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype != np.float32:
-        raise EvaluatorError(f"{where}: expected a float32 matrix, got another array")
+        found = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise EvaluatorError(f"{path}: expected an array, got none that can be read") from error
+    if found.ndim != 2 or found.dtype != np.float32:
+        raise EvaluatorError(f"{path}: expected a float32 matrix, got {found.dtype} {found.shape}")
     return found
 
 
@@ -188,7 +195,7 @@ def _run(options: argparse.Namespace) -> None:
                 print(out)
         weights = cache_folder(options.cache, options.graph) / CLASSIFIER
         if options.classifier and weights.is_file():
-            write_weights(np.load(weights, allow_pickle=False), options.classifier)
+            write_weights(read_matrix(weights), options.classifier)
     elif options.command == "hash":
         print(json.dumps([open_images(path).sha256() for path in options.images]))
     elif options.command == "frechet":

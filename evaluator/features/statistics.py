@@ -1,6 +1,7 @@
 """Feature statistics of image sets: stored in the `.npz` file, or computed and cached by the hash of the pixels.
 
-Files have the keys of ADM's reference batches: `mu` (D,), `sigma` (D, D), `mu_s` (S,), `sigma_s` (S, S).
+Files have the keys of ADM's reference batches: `mu` (D,), `sigma` (D, D), `mu_s` (S,), `sigma_s` (S, S); those of other
+tools have the first two alone.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.linalg import lapack
 
 from evaluator.features.cache import Features
 from evaluator.images.image_set import ImageSet
 from evaluator.metrics.frechet import Gaussian, gaussian
-from sra.common.errors import EvaluatorError
+from sra.common.errors import EvaluatorError, UserError
 from sra.common.files import replacing
+from sra.common.npz import read_arrays
 
 KEYS = ("mu", "sigma", "mu_s", "sigma_s")
+POOL_KEYS, SPATIAL_KEYS = KEYS[:2], KEYS[2:]
+LEAST_ROUNDING = 1e-6
+"""Relative to the largest variance: eigenvalues below zero by less are rounding."""
 Array = np.ndarray[Any, Any]
 
 
@@ -27,7 +33,8 @@ class Statistics:
     """Gaussians of pooled and spatial features."""
 
     pool: Gaussian
-    spatial: Gaussian
+    spatial: Gaussian | None
+    """None: the file has `mu` and `sigma` alone."""
     stored: bool
     """Whether they come from the file; its images then count for precision and recall only."""
 
@@ -59,7 +66,11 @@ def of_samples(images: ImageSet, features: Features, cache: Path, *, trusted: bo
 def _of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
     """From the cache, or computed and written there."""
     path = cache / f"statistics-{images.sha256()[:40]}.npz"
-    found = read(path, stored=False)
+    found = None
+    try:
+        found = read(path, stored=False)
+    except UserError:
+        print(f"{path}: cached statistics are damaged; they are computed again", flush=True)
     if found is None:
         found = Statistics(gaussian(features.pool), gaussian(features.spatial), stored=False)
         write(path, found)
@@ -68,48 +79,72 @@ def _of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
 
 def _of_this_graph(path: Path, features: Features) -> Statistics | None:
     found = read(path)
-    if found is None:
-        return None
-    for key, given, rows in (("mu", found.pool, features.pool), ("mu_s", found.spatial, features.spatial)):
-        if len(given.mean) != rows.shape[1]:
-            raise EvaluatorError(
-                f"{path}: {key}: expected {rows.shape[1]} values (features of this graph), got {len(given.mean)}"
-            )
+    if found is not None:
+        check_widths(path, found, (features.pool.shape[1], features.spatial.shape[1]))
     return found
 
 
-def read(path: Path, *, stored: bool = True) -> Statistics | None:
-    """Statistics of an `.npz` file; None where it has none.
+def check_widths(path: Path, found: Statistics, widths: tuple[int, int]) -> None:
+    """Refuse statistics of another graph.
+
+    Args:
+        path: of the statistics, for the error.
+        found: its statistics.
+        widths: of the graph's pooled and spatial features.
 
     Raises:
-        EvaluatorError: some keys are missing, shapes do not fit, or values are not finite.
+        EvaluatorError: which key.
+    """
+    for key, given, width in (("mu", found.pool, widths[0]), ("mu_s", found.spatial, widths[1])):
+        if given is not None and len(given.mean) != width:
+            raise EvaluatorError(
+                f"{path}: {key}: expected {width} values (features of this graph), got {len(given.mean)}"
+            )
+
+
+def read(path: Path, *, stored: bool = True) -> Statistics | None:
+    """Statistics of an `.npz` file, in float64; None where it has none.
+
+    Raises:
+        EvaluatorError: some keys are missing, shapes do not fit, values are not finite, or a matrix is no covariance.
     """
     if not (path.is_file() and zipfile.is_zipfile(path)):
         return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            present = [key for key in KEYS if key in arrays.files]
-            if not present:
-                return None
-            if len(present) < len(KEYS):
-                raise EvaluatorError(f"{path}: expected {', '.join(KEYS)}, got {', '.join(present)}")
-            found = {key: arrays[key] for key in KEYS}
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise EvaluatorError(f"{path}: stored statistics cannot be read: {error}") from error
-    for mean, covariance in (KEYS[:2], KEYS[2:]):
-        shapes = found[mean].shape, found[covariance].shape
-        if shapes != (shapes[0][:1], shapes[0][:1] * 2):
-            raise EvaluatorError(f"{path}: {mean}, {covariance}: expected (D,), (D, D), got {shapes[0]}, {shapes[1]}")
-    for key, array in found.items():
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise EvaluatorError(f"{path}: {key}: expected finite floating-point numbers, got {array.dtype}")
-    mu, sigma, mu_s, sigma_s = (found[key] for key in KEYS)
-    return Statistics(Gaussian(mu, sigma), Gaussian(mu_s, sigma_s), stored)
+    found = read_arrays(path, KEYS)
+    if not found:
+        return None
+    if tuple(found) not in (KEYS, POOL_KEYS):
+        raise EvaluatorError(f"{path}: expected {', '.join(KEYS)}, or the first two, got {', '.join(found)}")
+    pool, *spatial = (_gaussian(path, found, *keys) for keys in (POOL_KEYS, SPATIAL_KEYS) if keys[0] in found)
+    return Statistics(pool, spatial[0] if spatial else None, stored)
+
+
+def _gaussian(path: Path, found: dict[str, Array], mean: str, covariance: str) -> Gaussian:
+    shapes = found[mean].shape, found[covariance].shape
+    if shapes != (shapes[0][:1], shapes[0][:1] * 2):
+        raise EvaluatorError(f"{path}: {mean}, {covariance}: expected (D,), (D, D), got {shapes[0]}, {shapes[1]}")
+    for key in (mean, covariance):
+        if found[key].dtype.kind != "f" or not np.isfinite(found[key]).all():
+            raise EvaluatorError(f"{path}: {key}: expected finite floating-point numbers, got {found[key].dtype}")
+    _check_covariance(f"{path}: {covariance}", found[covariance])
+    return Gaussian(found[mean].astype(np.float64), found[covariance].astype(np.float64))
+
+
+def _check_covariance(where: str, given: Array) -> None:
+    """Refuse a matrix that is not symmetric and positive semi-definite, up to the rounding of its dtype."""
+    matrix = given.astype(np.float64)
+    # Of a covariance, the largest value is on the diagonal.
+    room = max(LEAST_ROUNDING, len(matrix) * float(np.finfo(given.dtype).eps)) * float(np.abs(matrix).max(initial=0))
+    if np.abs(matrix - matrix.T).max(initial=0) > room:
+        raise EvaluatorError(f"{where}: expected a symmetric matrix, got one that differs from its transpose")
+    matrix[np.diag_indices(len(matrix))] += room
+    if len(matrix) and room and lapack.dpotrf(matrix)[1]:
+        raise EvaluatorError(f"{where}: expected a positive semi-definite matrix, got one with negative eigenvalues")
 
 
 def write(path: Path, statistics: Statistics) -> None:
     """Write statistics as an `.npz` file."""
     pool, spatial = statistics.pool, statistics.spatial
-    arrays = (pool.mean, pool.covariance, spatial.mean, spatial.covariance)
+    arrays = [pool.mean, pool.covariance, *((spatial.mean, spatial.covariance) if spatial else ())]
     with replacing(path) as temporary, temporary.open("wb") as handle:
-        np.savez(handle, allow_pickle=False, **dict(zip(KEYS, arrays, strict=True)))
+        np.savez(handle, allow_pickle=False, **dict(zip(KEYS, arrays, strict=False)))

@@ -16,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from evaluator.images.inspection import Examination, Findings, prefetched
+from sra.common.archives import check_size
 from sra.common.errors import DataError
+from sra.common.files import sha256_file
 from sra.common.listing import IMAGE_FORMATS, is_junk, list_folder, list_names, natural
 from sra.common.npz import ImageArray, open_npz
 from sra.common.pixels import UNREADABLE, has_16_bits, orientation
@@ -119,6 +121,13 @@ def open_images(path: Path) -> ImageSet:
     return ImageSet(path, found.count, found.shape, lambda: found.batches(BATCH))
 
 
+def without_images(path: Path, shape: tuple[int, int]) -> ImageSet:
+    """An empty set that stands for a file of statistics alone; its hash is that of the file."""
+    found = ImageSet(path, 0, shape, lambda: iter(()))
+    found._findings = Findings(sha256_file(path), duplicates=0, black=0, first_black=-1)
+    return found
+
+
 def _open_shards(path: Path, files: list[Path]) -> ImageSet:
     """Files named by the number of their first image, without a gap."""
     unnumbered = [file.name for file in files if not file.stem.isdigit()]
@@ -159,6 +168,7 @@ def _open_files(path: Path) -> ImageSet:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: expected a whole zip file") from error
+        check_size(archive, path)
         listing, opened = list_names(archive.namelist()), archive.open
     names, note = listing.images(str(path))
     names.sort(key=natural)
@@ -191,7 +201,7 @@ def _image(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> Iterato
         with opened(name) as file, Image.open(file, formats=list(IMAGE_FORMATS)) as image:
             yield image
     except UNREADABLE as error:
-        raise DataError(f"{path}: {name}: expected a whole image") from error
+        raise DataError(f"{path}: {name}: expected a whole image, got {error or type(error).__name__}") from error
 
 
 def _header(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> _Header:

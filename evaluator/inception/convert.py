@@ -172,10 +172,12 @@ def read(path: Path) -> Network:
             if metadata.get("format") != FORMAT:
                 raise EvaluatorError(f"--graph {path}: expected a file written by convert-inception ({FORMAT!r})")
             constants = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+        nodes = tuple(Node(**{**node, "inputs": tuple(node["inputs"])}) for node in json.loads(metadata["nodes"]))
+        return Network(nodes, constants, **json.loads(metadata["names"]))
     except (SafetensorError, OSError) as error:
         raise EvaluatorError(f"--graph {path}: expected a whole safetensors file") from error
-    nodes = tuple(Node(**{**node, "inputs": tuple(node["inputs"])}) for node in json.loads(metadata["nodes"]))
-    return Network(nodes, constants, **json.loads(metadata["names"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise EvaluatorError(f"--graph {path}: expected a file written by convert-inception, got: {error}") from error
 
 
 def source_of(graph: Graph) -> Source:

@@ -52,7 +52,11 @@ def _divergences(logits: Array) -> Array:
         np.exp(part, out=part)
         part /= part.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore"):
-        marginal = np.log(p.mean(axis=0, keepdims=True))
+        mean = p.mean(axis=0, keepdims=True)
+        # The mean of a class that nobody predicts may be zero where a probability is not.
+        if not mean.all():
+            p[:, mean[0] == 0] = 0
+        marginal = np.log(mean)
         return np.concatenate([_divergence(part, marginal) for part in blocks(p, STRIP)])
 
 

@@ -29,6 +29,7 @@ Array = np.ndarray[Any, Any]
 MakeSettings = Callable[..., AdmSettings]
 SPATIAL_CHANNELS = 7
 """First channels of `mixed_6/conv` that make the spatial features."""
+SHARES = ("precision", "recall", "precision_exact", "recall_exact")
 
 
 class Extractor(Protocol):
@@ -50,13 +51,14 @@ class Extractor(Protocol):
 class Reference:
     """Features and statistics of the reference."""
 
-    features: Features
+    features: Features | None
+    """None: it has statistics alone."""
     statistics: Statistics
 
     @cached_property
-    def of_images(self) -> Gaussian:
-        """Statistics of the pooled features of its images, whether or not the file stores others."""
-        return gaussian(self.features.pool)
+    def of_images(self) -> Gaussian | None:
+        """Statistics of the pooled features of its images, if the file stores others."""
+        return gaussian(self.features.pool) if self.features and self.statistics.stored else None
 
 
 def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = AdmSettings) -> list[Result]:
@@ -77,13 +79,22 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
             f"--views: expected {len(task.samples)} folders (one a sample set), got {len(task.options.views)}"
         )
     for images in (task.reference, *task.samples):
-        if images.count <= NEIGHBOURS:
+        if images.count <= NEIGHBOURS and not (images is task.reference and images.count == 0):
             raise EvaluatorError(f"{images.path}: expected more than {NEIGHBOURS} images, got {images.count}")
     with feature_cache(task.cache, name) as cache:
         write_weights(extractor.weights, cache.folder / CLASSIFIER)
-        found = cache.features(task.reference, extractor, extractor.widths)
-        against = Reference(found, statistics.of_reference(task.reference, found, cache.folder))
+        against = _reference(task.reference, extractor, cache)
         return [_score(task, images, extractor, cache, against, settings) for images in task.samples]
+
+
+def _reference(images: ImageSet, extractor: Extractor, cache: FeatureCache) -> Reference:
+    if images.count:
+        found = cache.features(images, extractor, extractor.widths)
+        return Reference(found, statistics.of_reference(images, found, cache.folder))
+    stored = statistics.read(images.path)
+    assert stored is not None
+    statistics.check_widths(images.path, stored, extractor.widths)
+    return Reference(None, stored)
 
 
 def _score(
@@ -93,16 +104,22 @@ def _score(
     _say(images, "statistics, FID, sFID and Inception score")
     own = statistics.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
     inception = score_of_pool(features.pool, extractor.weights)
-    metrics = {
-        "fid": frechet_distance(own.pool, against.statistics.pool),
-        "sfid": frechet_distance(own.spatial, against.statistics.spatial),
-        "is": inception.value,
-    }
-    _say(images, "precision and recall")
-    both = against.features.pool, features.pool
-    metrics["precision"], metrics["recall"] = precision_recall(*both, half=True)
-    metrics["precision_exact"], metrics["recall_exact"], coverage = exact_precision_recall(*both)
-    if against.statistics.stored:
+    metrics = {"fid": frechet_distance(own.pool, against.statistics.pool)}
+    absent = {}
+    if own.spatial and against.statistics.spatial:
+        metrics["sfid"] = frechet_distance(own.spatial, against.statistics.spatial)
+    else:
+        absent["sfid"] = "mu_s and sigma_s are not stored beside mu and sigma"
+    metrics["is"] = inception.value
+    coverage = None
+    if against.features:
+        _say(images, "precision and recall")
+        both = against.features.pool, features.pool
+        metrics["precision"], metrics["recall"] = precision_recall(*both, half=True)
+        metrics["precision_exact"], metrics["recall_exact"], coverage = exact_precision_recall(*both)
+    else:
+        absent |= dict.fromkeys(SHARES, "the reference has statistics and no images")
+    if against.of_images:
         # For comparison with the other tools, which see the images of the reference only.
         metrics["fid_images"] = frechet_distance(own.pool, against.of_images)
     pool, spatial = extractor.widths
@@ -112,7 +129,7 @@ def _score(
         widths=FeatureWidths(pool=pool, spatial=spatial, classes=extractor.weights.shape[1]),
     )
     views = None
-    if task.options.views:
+    if task.options.views and against.features:
         _say(images, "views")
         sides = realism.Side(task.reference, against.features.pool), realism.Side(images, features.pool)
         views = realism.write(*sides, extractor.weights, task.options.views[task.samples.index(images)])
@@ -120,7 +137,7 @@ def _score(
     if not task.options.no_intervals:
         _say(images, "intervals")
         found = _intervals(metrics, features, own, against, inception, coverage)
-    return Result(metrics=metrics, settings=settings, intervals=found, views=views)
+    return Result(metrics=metrics, absent=absent, settings=settings, intervals=found, views=views)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -135,18 +152,20 @@ def _intervals(
     own: Statistics,
     against: Reference,
     inception: InceptionScore,
-    coverage: Coverage,
+    coverage: Coverage | None,
 ) -> dict[str, Interval]:
     """By metric; none of FID and sFID for stored statistics of samples, whose spread is unknown."""
     result = {"is": intervals.inception_interval(inception)}
     if not own.stored:
         for metric, kind in (("fid", "pool"), ("sfid", "spatial")):
-            sides = (getattr(side, kind) for side in (features, own, against.statistics))
-            result[metric] = intervals.frechet_interval(metrics[metric], *sides)
-    for metric in ("precision", "precision_exact"):
-        result[metric] = intervals.precision_interval(metrics[metric], len(features.pool))
-    for metric in ("recall", "recall_exact"):
-        result[metric] = intervals.recall_interval(metrics[metric], coverage)
+            if metric in metrics:
+                sides = (getattr(side, kind) for side in (features, own, against.statistics))
+                result[metric] = intervals.frechet_interval(metrics[metric], *sides)
+    if coverage:
+        for metric in ("precision", "precision_exact"):
+            result[metric] = intervals.precision_interval(metrics[metric], len(features.pool))
+        for metric in ("recall", "recall_exact"):
+            result[metric] = intervals.recall_interval(metrics[metric], coverage)
     return {metric: result[metric] for metric in metrics if metric in result}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
+import math
 import os
 import sys
 import time
@@ -11,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluator.images.image_set import ImageSet, open_images
+from evaluator.features import statistics
+from evaluator.images.image_set import ImageSet, open_images, without_images
 from evaluator.inception.graph import Graph, resolve
 from evaluator.tools import Tool, score_record
 from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile, ScoreRecord, Settings, Views
-from sra.common.errors import EvaluatorError, ToolError
+from sra.common.errors import EvaluatorError, ToolError, printable
 from sra.common.files import check_place
+from sra.common.npz import has_images
 from sra.common.program import program
 
 
@@ -31,6 +35,15 @@ class Task:
     options: argparse.Namespace
     """All options, the tool's own among them."""
 
+    def require_images(self) -> None:
+        """Refuse a reference of statistics alone.
+
+        Raises:
+            ToolError: this tool needs its images.
+        """
+        if not self.reference.count:
+            raise ToolError(f"{self.reference.path}: expected images in the reference, got statistics alone")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -38,6 +51,8 @@ class Result:
 
     metrics: dict[str, float]
     settings: Settings | None
+    absent: dict[str, str] = field(default_factory=dict)
+    """Metrics that were not computed, and why."""
     intervals: dict[str, Interval] = field(default_factory=dict)
     views: Views | None = None
 
@@ -56,6 +71,9 @@ def run(
         score: one result a sample set, in order.
         add_options: adds options of this tool.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with program():
         options = _parse(tool, add_options)
         places = [("--json", path) for path in options.json]
@@ -109,7 +127,7 @@ def _score(
     started = time.monotonic()
     graph = resolve(options.graph)
     samples = [open_images(path) for path in options.samples]
-    reference = open_images(options.reference)
+    reference = _open_reference(options.reference, samples[0])
     expected = options.expect_images or [None]
     for images, count in zip(samples, expected * (len(samples) // len(expected)), strict=True):
         _check(images, reference, count, allow_other_size=options.allow_other_size)
@@ -122,11 +140,14 @@ def _score(
         print(f"{tool} could not run: {error}", flush=True)
     seconds = (time.monotonic() - started) / len(samples)
     for images, result, path in zip(samples, results, options.json, strict=True):
+        metrics = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
+        lost = {name: f"not finite: {value}" for name, value in result.metrics.items() if name not in metrics}
         record = ScoreRecord(
             tool=tool,
             version=version,
-            metrics=result.metrics,
-            intervals=result.intervals,
+            metrics=metrics,
+            absent=result.absent | lost,
+            intervals={name: ends for name, ends in result.intervals.items() if all(map(math.isfinite, ends))},
             samples=_facts(images),
             reference=_facts(reference),
             graph=NamedFile(name=graph.name, sha256=graph.sha256),
@@ -140,9 +161,16 @@ def _score(
         score_record.write(record, path)
 
 
+def _open_reference(path: Path, samples: ImageSet) -> ImageSet:
+    """The images of a reference, or none if it has statistics instead."""
+    if statistics.read(path) is not None and not has_images(path):
+        return without_images(path, samples.shape)
+    return open_images(path)
+
+
 def _facts(images: ImageSet) -> ImageSetFacts:
     return ImageSetFacts(
-        path=str(images.path),
+        path=printable(str(images.path)),
         sha256=images.sha256(),
         count=images.count,
         shape=(*images.shape, 3),
@@ -169,11 +197,13 @@ def _warnings(images: ImageSet, reference: ImageSet) -> list[str]:
     warnings = [*images.warnings(), *(f"reference: {warning}" for warning in reference.warnings())]
     if images.shape != reference.shape:
         warnings.append(f"samples are {_size(images)}, reference images {_size(reference)}: --allow-other-size")
-    return warnings
+    return list(map(printable, warnings))
 
 
 def _show(images: ImageSet, record: ScoreRecord) -> None:
     shown = ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items())
     print(f"{images.path.absolute().parent.name}: {shown}", flush=True)
+    for name, reason in record.absent.items():
+        print(f"no {name}: {reason}", flush=True)
     for warning in record.warnings:
         print(f"warning: {images.path}: {warning}", flush=True)

@@ -140,6 +140,7 @@ def _mode(resize: Callable[[Array], Array], network: Any, device: torch.device, 
 
 def score(task: Task) -> list[Result]:
     """FID and KID of every sample set with clean-fid's estimators, in every mode that can run."""
+    task.require_images()
     found, reasons = modes(task)
     settings = {name: mode.settings for name, mode in found.items()}
     why = [dict(reasons) for _ in task.samples]

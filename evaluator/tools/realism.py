@@ -55,9 +55,13 @@ class Neighbours:
         columns = (self.samples, self.realism, self.references, self.distances)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return tuple(
-            NearestReferences(sample=s, realism=r if np.isfinite(r) else None, references=n, distances=d)
+            NearestReferences(sample=s, realism=_finite(r), references=n, distances=tuple(map(_finite, d)))
             for s, r, n, d in rows
         )
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def write(reference: Side, samples: Side, weights: Array, folder: Path) -> Views:

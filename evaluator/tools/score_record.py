@@ -6,19 +6,21 @@ import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from evaluator.tools import Tool
-from sra.common.errors import EvaluatorError
-from sra.common.files import write_bytes
+from sra.common.errors import EvaluatorError, UserError
+from sra.common.files import load_json, write_bytes
+from sra.common.validation import validated
 
-SCHEMA = 2
+SCHEMA = 3
+READABLE = (1, 2, 3)
 Interval: TypeAlias = tuple[float, float]
 """95 % interval (low, high)."""
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ImageSetFacts(_Record):
@@ -26,8 +28,9 @@ class ImageSetFacts(_Record):
 
     path: str
     sha256: str
-    """Of the pixels, in order."""
+    """Of the pixels, in order; of the file, if it has statistics alone."""
     count: int
+    """0: statistics alone."""
     shape: tuple[int, int, int]
     """Height, width and 3."""
     duplicates: int = 0
@@ -111,7 +114,8 @@ class NearestReferences(_Record):
     realism: float | None = None
     """None: the sample equals a reference."""
     references: tuple[int, ...]
-    distances: tuple[float, ...]
+    distances: tuple[float | None, ...]
+    """None: not finite."""
 
 
 class Views(_Record):
@@ -138,7 +142,9 @@ class ScoreRecord(_Record):
     version: str | None = None
     """Version of the package that computed the metrics."""
     metrics: dict[str, float] = {}
-    """By name; a metric that was not computed is absent."""
+    """By name."""
+    absent: dict[str, str] = {}
+    """Metrics that were not computed, or are not finite, and why."""
     intervals: dict[str, Interval] = {}
     """By metric, where estimated."""
     samples: ImageSetFacts
@@ -168,31 +174,31 @@ def read(path: Path) -> ScoreRecord:
     """Read a record of this schema or of an earlier one.
 
     Raises:
-        EvaluatorError: not such a file.
+        EvaluatorError: not such a file, or damaged: its first key that does not fit.
     """
     try:
-        document = json.loads(path.read_bytes())
-        return parse(document, str(path))
-    except (OSError, ValueError) as error:
-        raise EvaluatorError(f"{path}: expected a JSON file of scores: {error}") from error
+        document = load_json(path)
+    except UserError as error:
+        raise EvaluatorError(str(error)) from error
+    if document is None:
+        raise EvaluatorError(f"{path}: expected a JSON file of scores: not found")
+    return parse(document, str(path))
 
 
-def parse(document: Any, where: str) -> ScoreRecord:
+def parse(document: dict[str, Any], where: str) -> ScoreRecord:
     """A record from its JSON document.
 
     Raises:
         EvaluatorError: of a later schema, or a value that does not fit.
     """
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if schema not in (1, SCHEMA):
-        raise EvaluatorError(f"{where}: schema: expected 1 or {SCHEMA}, got {schema!r}")
+    schema = document.get("schema")
+    if schema not in READABLE:
+        raise EvaluatorError(f"{where}: schema: expected 1 to {SCHEMA}, got {schema!r:.40}")
     fields = {name: value for name, value in document.items() if name != "schema"}
     try:
-        return ScoreRecord.model_validate(_of_schema_1(fields) if schema == 1 else fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise EvaluatorError(f"{where}: {key}: {first['msg']}, got {first['input']!r}") from error
+        return validated(ScoreRecord, _of_schema_1(fields) if schema == 1 else fields, where, "the record")
+    except UserError as error:
+        raise EvaluatorError(str(error)) from error
     except (KeyError, AttributeError, TypeError) as error:
         raise EvaluatorError(f"{where}: expected a record of schema 1, got one without {error}") from error
 

@@ -119,6 +119,7 @@ class Images(Dataset[Tensor]):
 
 def score(task: Task) -> list[Result]:
     """FID, IS, KID, precision and recall of every sample set."""
+    task.require_images()
     chosen, description, weights = _network(task)
     return [_score(images, task.reference, chosen, description, weights) for images in task.samples]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sra.analysis.options import View, add_options, view_of
-from sra.common.errors import ConfigError, expected
-from sra.common.files import check_place, replacing, write_json
+from sra.common.errors import ConfigError, DataError, expected
+from sra.common.files import check_place, load_json, replacing, write_json
 from sra.common.validation import ArgumentParser
 from sra.config import to_plain
 from sra.data.packed import Array, PackedFolder, check_shape
@@ -175,11 +175,11 @@ class Probing:
     def _earlier(self, data: PackedFolder, validation: PackedFolder | None) -> list[dict[str, Any]]:
         """Rows saved by an earlier call with the same settings."""
         try:
-            document = json.loads((self.out / "probe.json").read_text())
+            document = load_json(self.out / "probe.json") or {}
             same = document["settings"] == json.loads(json.dumps(self._facts(data, validation)))
-        except (OSError, ValueError, KeyError):
+            return [row for row in document["rows"] if row["t"] in self.view.times] if same else []
+        except (DataError, KeyError, TypeError):
             return []
-        return [row for row in document["rows"] if row["t"] in self.view.times] if same else []
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:

@@ -76,6 +76,11 @@ def _without_a_place(error: OSError) -> str | None:
     return f"TMPDIR: {error.strerror}" if "temporary" in str(error.strerror) else None
 
 
+def printable(text: str) -> str:
+    """Text for people and records: bytes of a file name that are not UTF-8 as escapes."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def expected(where: str, what: str, got: object, near: Iterable[str] = ()) -> str:
     """One line of the form `<where>: expected X, got Y (did you mean Z?)`.
 

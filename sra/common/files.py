@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -16,8 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sra.common.errors import UserError
+from sra.common.errors import DataError, UserError
 
+MAX_DEPTH = 50
+"""Levels of JSON documents that are read; those of this suite have ten."""
+MAX_SHOWN = 40
+"""Characters of a number that are shown in an error."""
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """Names of unfinished files, as `replacing` makes them."""
 UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EPERM)
@@ -162,13 +167,69 @@ def write_json(path: Path, document: Any) -> None:
     write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is none or it is damaged."""
+def parse_json(content: bytes | str, where: str) -> Any:
+    """A JSON document with finite numbers of at most 64 bits.
+
+    Args:
+        content: of the file.
+        where: the file, for the error.
+
+    Raises:
+        DataError: not JSON in UTF-8, nested too deeply, or another number.
+    """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = json.loads(content, parse_constant=_number, parse_float=_number, parse_int=_number)
+    except (ValueError, RecursionError) as error:
+        reason = "too many brackets" if isinstance(error, RecursionError) else error
+        raise DataError(f"{where}: expected JSON, got {reason}") from error
+    if not _is_flat(document, MAX_DEPTH):
+        raise DataError(f"{where}: expected JSON with at most {MAX_DEPTH} levels, got more")
+    return document
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:MAX_SHOWN]}")
+    if not text.lstrip("-").isdigit():
+        return value
+    if abs(value) >= 2**63:
+        raise ValueError(f"the number {text[:MAX_SHOWN]}")
+    return int(text)
+
+
+def _is_flat(value: Any, levels: int) -> bool:
+    """Whether lists and mappings are nested at most so deep."""
+    if not isinstance(value, (dict, list)):
+        return True
+    parts = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_flat(part, levels - 1) for part in parts)
+
+
+def load_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is none.
+
+    Raises:
+        DataError: there is something else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return None
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    document = parse_json(content, str(path))
+    if not isinstance(document, dict):
+        raise DataError(f"{path}: expected a JSON object, got {type(document).__name__}")
+    return document
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """`load_json`, and None for a damaged file: for what a run writes again by itself."""
+    try:
+        return load_json(path)
+    except DataError:
         return None
-    return document if isinstance(document, dict) else None
 
 
 def sha256_file(path: Path) -> str:

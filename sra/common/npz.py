@@ -1,12 +1,12 @@
-"""Images in `.npz` files, as streams: memory use does not depend on their number; single arrays in `.npy` files."""
+"""Images in `.npz` files, as streams: memory use does not depend on their number; other arrays of `.npz` and `.npy`."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from sra.common.archives import DAMAGED, open_archive, open_member
 from sra.common.errors import DataError, did_you_mean
 from sra.common.files import replacing
 
@@ -21,13 +22,24 @@ Array = np.ndarray[Any, Any]
 IMAGES, LABELS = "arr_0", "labels"
 PEEK_BYTES = 1 << 20
 """Bytes of an array of another dtype that are read to say what it holds."""
+MAX_ARRAY_BYTES = 8 << 30
+"""Of an array that is read whole: pooled features of a million images."""
 
 
-def write_array(path: Path, array: Array, *, durable: bool = True) -> None:
-    """Write a small array as `.npy`, atomically; see `replacing` for `durable`."""
+def write_array(path: Path, array: Array, *, durable: bool = True, checksum: bool = False) -> None:
+    """Write a small array as `.npy`, atomically.
+
+    Args:
+        path: of the file.
+        array: of numbers.
+        durable: see `replacing`.
+        checksum: append the SHA-256 of the file, which readers of `.npy` pass over.
+    """
     # On a file, np.save uses ndarray.tofile, which does not say why a write failed.
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)
+    if checksum:
+        content.write(hashlib.sha256(content.getbuffer()).digest())
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(content.getbuffer())
 
@@ -93,11 +105,12 @@ class ImageArray:
         Raises:
             DataError: the file ends early or fails its checksum.
         """
-        with zipfile.ZipFile(self.path) as archive, archive.open(f"{IMAGES}.npy") as member:
-            _header(member, self.path)
+        where = f"{self.path}: {IMAGES}"
+        with open_archive(self.path) as archive, _open(archive, IMAGES, where) as member:
+            _header(member, where)
             for start in range(0, self.count, size):
                 shape = (min(size, self.count - start), *self.shape, 3)
-                yield np.frombuffer(_read_exactly(member, math.prod(shape), self.path), np.uint8).reshape(shape)
+                yield np.frombuffer(_read_exactly(member, math.prod(shape), where), np.uint8).reshape(shape)
 
 
 def open_npz(path: Path) -> ImageArray:
@@ -106,24 +119,63 @@ def open_npz(path: Path) -> ImageArray:
     Raises:
         DataError: not a whole `.npz`, no `arr_0`, or not uint8 (N, H, W, 3).
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(name.removesuffix(".npy") for name in archive.namelist())
-            if IMAGES not in names:
-                found = ", ".join(names) or "nothing"
-                raise DataError(f"{path}: expected an array {IMAGES!r}, got {found}{did_you_mean(IMAGES, names)}")
-            with archive.open(f"{IMAGES}.npy") as member:
-                shape, dtype = _header(member, path)
-                if dtype != np.uint8:
-                    found = _described(member, dtype)
-                    raise DataError(f"{path}: {IMAGES}: expected uint8 in [0, 255], got {found}")
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path}: expected a whole .npz file, got a damaged one or another format") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(shape) != 4 or shape[3] != 3 or 0 in shape:
-        raise DataError(f"{path}: {IMAGES}: expected shape (N, H, W, 3), got {shape}")
+    where = f"{path}: {IMAGES}"
+    with open_archive(path) as archive:
+        names = array_names(archive)
+        if IMAGES not in names:
+            found = ", ".join(names) or "nothing"
+            raise DataError(f"{path}: expected an array {IMAGES!r}, got {found}{did_you_mean(IMAGES, names)}")
+        with _open(archive, IMAGES, where) as member:
+            shape, fortran, dtype = _header(member, where)
+            if dtype != np.uint8:
+                raise DataError(f"{where}: expected uint8 in [0, 255], got {_described(member, dtype)}")
+    if fortran:
+        raise DataError(f"{where}: expected C order, got Fortran order")
+    if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
+        raise DataError(f"{where}: expected shape (N, H, W, 3), got {shape}")
     return ImageArray(path, shape[0], (shape[1], shape[2]))
+
+
+def has_images(path: Path) -> bool:
+    """Whether an `.npz` file has an array `arr_0`.
+
+    Raises:
+        DataError: not a whole `.npz`.
+    """
+    with open_archive(path) as archive:
+        return IMAGES in array_names(archive)
+
+
+def array_names(archive: zipfile.ZipFile) -> list[str]:
+    """Arrays of an `.npz` file; some tools leave the `.npy` out."""
+    return sorted({name.removesuffix(".npy") for name in archive.namelist()})
+
+
+def _open(archive: zipfile.ZipFile, name: str, where: str) -> IO[bytes]:
+    member = f"{name}.npy"
+    return open_member(archive, member if member in archive.namelist() else name, where)
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> dict[str, Array]:
+    """Those of the named arrays that an `.npz` file has, in C order and this machine's byte order.
+
+    Raises:
+        DataError: not a whole `.npz`, or an array that is not of numbers, shorter than its header says, or too large.
+    """
+    with open_archive(path) as archive:
+        present = array_names(archive)
+        return {name: _read_array(archive, name, f"{path}: {name}") for name in names if name in present}
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, where: str) -> Array:
+    with _open(archive, name, where) as member:
+        shape, fortran, dtype = _header(member, where)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in "fiu" or not 0 <= size <= MAX_ARRAY_BYTES:
+            raise DataError(f"{where}: expected at most {MAX_ARRAY_BYTES:,} bytes of numbers, got {dtype} {shape}")
+        content = np.frombuffer(_read_exactly(member, size, where), dtype)
+    array = content.reshape(shape[::-1]).T if fortran else content.reshape(shape)
+    return np.ascontiguousarray(array, dtype.newbyteorder("="))
 
 
 def _described(member: IO[bytes], dtype: np.dtype[Any]) -> str:
@@ -142,26 +194,24 @@ def _described(member: IO[bytes], dtype: np.dtype[Any]) -> str:
     return f"{dtype} {shown}"
 
 
-def _read_exactly(member: IO[bytes], wanted: int, path: Path) -> bytes:
+def _read_exactly(member: IO[bytes], wanted: int, where: str) -> bytes:
     try:
         content = member.read(wanted)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{path}: {IMAGES} is damaged: {error}") from error
+    except (*DAMAGED, OSError) as error:
+        raise DataError(f"{where} is damaged: {error}") from error
     if len(content) != wanted:
-        raise DataError(f"{path}: {IMAGES} is truncated")
+        raise DataError(f"{where} is truncated")
     return content
 
 
-def _header(member: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether the order is Fortran's, and dtype."""
     try:
         version = np.lib.format.read_magic(member)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(member)
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path}: {IMAGES} is not a numpy array: {error}") from error
-    if fortran:
-        raise DataError(f"{path}: {IMAGES}: expected C order, got Fortran order")
-    return shape, dtype
+        return read(member)
+    except (*DAMAGED, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        raise DataError(f"{where} is not a numpy array: {error}") from error
 
 
 def read_images(path: Path) -> Iterator[Array]:
@@ -171,6 +221,7 @@ def read_images(path: Path) -> Iterator[Array]:
 
 def read_labels(path: Path) -> Array:
     """`labels` (N,) of a shard; its images are not read."""
-    with np.load(path, allow_pickle=False) as arrays:
-        labels: Array = arrays[LABELS]
-    return labels
+    found = read_arrays(path, [LABELS])
+    if LABELS not in found:
+        raise DataError(f"{path}: expected an array {LABELS!r}, got none")
+    return found[LABELS]

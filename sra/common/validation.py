@@ -1,4 +1,4 @@
-"""Reading of YAML, settings and command lines, with one line for bad input. Torch-free."""
+"""Reading of YAML, settings, records and command lines, with one line for bad input. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import re
 import types
 import typing
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from sra.common.errors import ConfigError, UserError, did_you_mean
-from sra.common.files import home_path
+from sra.common.files import home_path, load_json
 
 T = TypeVar("T")
+MAX_YAML_LEVELS, MAX_YAML_NODES = 50, 100_000
+"""A manifest has six levels and a thousand values."""
+MAX_SHOWN = 120
+"""Characters of a value that are shown in an error."""
 # Read by pydantic from a plain dataclass: unknown keys are errors, docstrings under fields are descriptions.
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True, "allow_inf_nan": False}
 CONTAINERS = (typing.Union, types.UnionType, dict, list, tuple)
@@ -58,7 +63,18 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice in a mapping."""
+    """Safe YAML that refuses a key given twice in a mapping, and deep nesting."""
+
+    levels = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.levels += 1
+        if self.levels > MAX_YAML_LEVELS:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_YAML_LEVELS} levels", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()
@@ -79,12 +95,39 @@ def parse_yaml(text: str) -> Any:
     """Parse a YAML document; aliases become copies that can be changed separately.
 
     Raises:
-        yaml.YAMLError: not YAML, a key that stands twice, or an alias that holds itself.
+        yaml.YAMLError: not YAML, a key that stands twice, an alias that holds itself, a value that is none, or too many
+            levels or values.
     """
+    loader = _Loader(text)
     try:
-        return plain_copy(yaml.load(text, _Loader))  # noqa: S506 - a SafeLoader
-    except RecursionError as error:
-        raise yaml.YAMLError("an alias that holds itself") from error
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MAX_YAML_NODES:
+            raise yaml.YAMLError(f"more than {MAX_YAML_NODES:,} values, aliases expanded")
+        return plain_copy(loader.construct_document(node))
+    except ValueError as error:  # a date or a number that is none
+        raise yaml.YAMLError(str(error)) from error
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """Number of nodes in a node, each alias counted as what it stands for.
+
+    Args:
+        node: from the composer, which shares the nodes of aliases.
+        sizes: of the nodes seen so far; 0 for those that hold this one.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if node not in sizes:
+        sizes[node] = 0
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        sizes[node] = 1 + sum(_size(part, sizes) for part in parts)
+    elif not sizes[node]:
+        raise yaml.MarkedYAMLError(problem="an alias that holds itself", problem_mark=node.start_mark)
+    return sizes[node]
 
 
 def plain_copy(value: Any) -> Any:
@@ -94,11 +137,33 @@ def plain_copy(value: Any) -> Any:
     return [plain_copy(v) for v in value] if isinstance(value, list) else value
 
 
-def validated(cls: type[T], document: Any, where: str, name: str) -> T:
-    """Settings of a class from a plain document.
+def read_record(cls: type[T], path: Path) -> T | None:
+    """The record in a JSON file; None where there is none.
 
     Args:
-        cls: a frozen dataclass that refuses unknown keys.
+        cls: a dataclass or a pydantic model.
+        path: of the file.
+
+    Raises:
+        UserError: a damaged file, by its first key that does not fit.
+    """
+    document = load_json(path)
+    return None if document is None else validated(cls, document, str(path), "the file")
+
+
+def sound_record(cls: type[T], path: Path) -> T | None:
+    """`read_record`, and None for a damaged file: for what a run writes again by itself."""
+    try:
+        return read_record(cls, path)
+    except UserError:
+        return None
+
+
+def validated(cls: type[T], document: Any, where: str, name: str) -> T:
+    """Settings or a record of a class from a plain document.
+
+    Args:
+        cls: a dataclass or a pydantic model.
         document: plain mappings and lists.
         where: file or option, for the error.
         name: of the mapping, for the error.
@@ -134,7 +199,7 @@ def one_line(cls: type, error: ValidationError, name: str) -> str:
     location = [str(part) for part in problem["loc"] if re.fullmatch(r"[\w./-]+", str(part))]
     owner, keys = _owner(cls, [str(part) for part in problem["loc"]], name)
     key = ".".join(location)
-    if problem["type"] == "unexpected_keyword_argument":
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden") and location:
         unknown = location[-1]
         return f"unknown key {key!r} in {owner}{did_you_mean(unknown, keys)}; allowed: {', '.join(keys)}"
     if problem["type"] == "missing":
@@ -142,8 +207,9 @@ def one_line(cls: type, error: ValidationError, name: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return prefixed(key, message)
-    message = message.replace("Input should be", "expected", 1)
-    return f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {problem['input']!r}"
+    message, got = message.replace("Input should be", "expected", 1), repr(problem["input"])
+    got = got if len(got) <= MAX_SHOWN else f"{got[:MAX_SHOWN]}..."
+    return f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {got}"
 
 
 def prefixed(section: str, message: str) -> str:
@@ -157,14 +223,23 @@ def _owner(cls: type, location: list[str], name: str) -> tuple[str, list[str]]:
     """Name and keys of the settings that a key belongs to."""
     current = cls
     for part in location[:-1]:
-        hint = typing.get_type_hints(current).get(part) if dataclasses.is_dataclass(current) else None
+        hint = typing.get_type_hints(current).get(part) if _keys(current) else None
         if found := _settings_in(hint):
             name, current = part, found[0]
-    return name, [f.name for f in dataclasses.fields(current)]
+    return name, _keys(current)
 
 
 def _settings_in(hint: Any) -> list[type]:
-    """Settings classes that a type hint names, however deep."""
+    """Classes of settings and records that a type hint names, however deep."""
     if typing.get_origin(hint) in CONTAINERS:
         return [found for part in typing.get_args(hint) for found in _settings_in(part)]
-    return [hint] if isinstance(hint, type) and dataclasses.is_dataclass(hint) else []
+    return [hint] if isinstance(hint, type) and _keys(hint) else []
+
+
+def _keys(cls: type) -> list[str]:
+    """Keys of settings or a record; none of another class."""
+    if dataclasses.is_dataclass(cls):
+        return [f.name for f in dataclasses.fields(cls)]
+    if isinstance(cls, type) and issubclass(cls, BaseModel):
+        return [field.alias or name for name, field in cls.model_fields.items()]
+    return []

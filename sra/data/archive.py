@@ -7,10 +7,12 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sra.common.archives import check_size
 from sra.common.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -38,12 +40,14 @@ def open_zip(place: str) -> zipfile.ZipFile:
     """A zip of images.
 
     Raises:
-        DataError: not a zip file.
+        DataError: not a zip file, or one whose content would be absurdly large.
     """
     try:
-        return zipfile.ZipFile(place)
-    except (zipfile.BadZipFile, OSError) as error:
+        archive = zipfile.ZipFile(place)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"data.images {place}: expected a folder or a zip file, got: {error}") from error
+    check_size(archive, Path(place))
+    return archive
 
 
 def places(archive: zipfile.ZipFile, names: Sequence[str]) -> Array:

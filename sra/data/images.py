@@ -7,7 +7,6 @@ that were under way. Large data sets are spread over all cores.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import shutil
 from collections import Counter
@@ -23,6 +22,7 @@ from sra.common.files import replacing, write_json
 from sra.common.listing import order_note
 from sra.common.pixels import kinds, to_rgb
 from sra.common.processes import usable_cores
+from sra.common.validation import sound_record
 from sra.config import ImagesJob
 from sra.data.source import Reader, Source, open_source
 from sra.runtime import job
@@ -57,6 +57,11 @@ class Part:
     def record(self) -> Path:
         """Progress record, written when the part is finished."""
         return self.out / "parts" / f"{self.number:05d}.json"
+
+    @property
+    def conversions(self) -> dict[str, int] | None:
+        """What was unusual about its images, by kind; None: not finished."""
+        return sound_record(dict[str, int], self.record)
 
     def place(self, index: int) -> str:
         """File of the part's image `index`, relative to the image folder."""
@@ -105,13 +110,13 @@ def prepare(config: ImagesJob, out: Path) -> None:
         if note:
             print(note, flush=True)
     parts = _parts(source, out)
-    missing = [part for part in parts if not part.record.is_file()]
+    missing = [part for part in parts if part.conversions is None]
     count = sum(len(part.names) for part in missing)
     progress = job.Progress("images", len(source.names), " images", done=len(source.names) - count)
     _make_all(missing, progress, usable_cores() if count >= POOL_FROM else 1)
     converted: Counter[str] = Counter()
     for part in parts:
-        converted.update(json.loads(part.record.read_text()))
+        converted.update(part.conversions)
     if converted:
         shown = "; ".join(f"{number} x {kind}" for kind, number in converted.most_common())
         print(f"images that are not plain 8-bit RGB (docs/data.md has the rules): {shown}", flush=True)

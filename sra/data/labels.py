@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from sra.common.errors import DataError
+from sra.common.files import parse_json
 from sra.common.listing import check_parts, refuse_folders
 from sra.config import SPLITS
 
@@ -24,10 +25,7 @@ def parse_labels(text: str | bytes, where: str) -> dict[str, int]:
     Raises:
         DataError: not of that form, a class that is no integer from 0, a name listed twice.
     """
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{where}: expected JSON, got: {error}") from error
+    document = parse_json(text, where)
     entries = document.get("labels") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
         found = "nothing" if not entries else type(entries).__name__

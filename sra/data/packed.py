@@ -9,7 +9,6 @@ DIR/latents.json   count, shape, dtype, classes, hashes; written last
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from sra.common.errors import DataError
-from sra.common.files import sha256_file, without, write_json
+from sra.common.files import load_json, sha256_file, without, write_json
 from sra.common.npz import write_array
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +38,7 @@ class PackedFolder:
         """
         self.path = path
         try:
-            self.facts: dict[str, Any] = json.loads((path / FACTS).read_text())
+            self.facts: dict[str, Any] = load_json(path / FACTS) or {}
             self.moments: Array = np.load(path / MOMENTS, mmap_mode="r", allow_pickle=False)
             self.labels: Array = np.load(path / LABELS, allow_pickle=False)
             mirrored = (path / FLIPPED).is_file()
@@ -119,8 +118,8 @@ class PackedWriter:
 
     def _found(self) -> int:
         """Rows that an earlier writer with the same plan wrote."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            state = json.loads((self.out / PROGRESS).read_text())
+        with contextlib.suppress(DataError, ValueError, KeyError, TypeError):
+            state = load_json(self.out / PROGRESS) or {}
             if state["plan"] == self._plan and all((self.out / name).is_file() for name in self._names):
                 return int(state["done"])
         return 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sra.common.errors import DataError
-from sra.common.files import check_place, replacing
+from sra.common.files import check_place, load_json, replacing
 from sra.common.validation import ArgumentParser
 from sra.config import TrainJob, to_plain
 from sra.data.packed import FACTS
@@ -78,11 +77,11 @@ def export(stage: Path, out: Path) -> str:
         DataError: not a train stage, without a checkpoint, or its latents are gone.
     """
     config = job.read_config(stage / "stage.json", TrainJob)
-    inputs = json.loads((stage / "stage.json").read_text()).get("inputs", {})
-    facts = Path(inputs.get("latents", stage)) / FACTS
+    inputs = (load_json(stage / "stage.json") or {}).get("inputs", {})
     try:
-        images = int(json.loads(facts.read_text())["count"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        facts = Path(inputs.get("latents", stage)) / FACTS
+        images = int((load_json(facts) or {})["count"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{facts}: cannot be read; the epoch depends on its `count`: {error}") from error
     check_place(out, "OUT")
     # Torch takes seconds to import: help and refusals do not wait for it.

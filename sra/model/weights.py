@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sra.common.checkpoints import SAFETENSORS, check_weights
 from sra.common.errors import DataError
 from sra.config import CodecConfig, ModelConfig
 from sra.model.transformer import DiffusionTransformer, build
+
+COMPILED = "_orig_mod."
+"""What torch.compile puts before the names of a module's tensors."""
 
 
 def load_network(path: Path, model: ModelConfig, codec: CodecConfig, which: str = "ema") -> DiffusionTransformer:
@@ -54,23 +59,58 @@ def fill(network: DiffusionTransformer, state: dict[str, Tensor], source: str) -
 def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
     """Names to tensors; the one class that published files pickle, `argparse.Namespace`, is allowed.
 
+    What names share (`module.`, `_orig_mod.`) is taken off. A file with one state gives that, by whatever name.
+
     Raises:
-        DataError: missing, damaged or unsafe file.
+        DataError: missing, damaged or unsafe file, or one without such a state: the keys that it has.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: expected a checkpoint, got no file")
+    check_weights(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
+        if path.suffix == SAFETENSORS:
+            return _bare(load_file(path), path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Each format raises errors of its own for a damaged file.
         raise DataError(f"{path}: expected weights, got: {str(error).splitlines()[0]}") from error
-    state = document.get(which, document) if isinstance(document, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{path}: expected a state {which!r} of named tensors, got none")
-    return state
+    return _bare(_state(document, which, path), path)
+
+
+def _state(document: Any, which: str, path: Path) -> dict[str, Tensor]:
+    """The state `which` of a loaded file."""
+    if _is_state(document):
+        return document  # type: ignore[no-any-return]
+    found = document if isinstance(document, dict) else {}
+    nested = found.get("state_dict")
+    if which not in found and isinstance(nested, dict) and not _is_state(nested):
+        return _state(nested, which, path)
+    states = [key for key, value in found.items() if _is_state(value)]
+    key = which if which in states else states[0] if len(states) == 1 else None
+    if key is None:
+        keys = ", ".join(map(str, found)) or f"no keys, but {type(document).__name__}"
+        raise DataError(f"{path}: expected a state {which!r} of named tensors, got {keys:.200}")
+    if key != which:
+        print(f"{path}: has no state {which!r}; its only one, {key!r}, is used", flush=True)
+    return found[key]  # type: ignore[no-any-return]
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(part, Tensor) for part in value.values())
+
+
+def _bare(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The state without what wrappers (DDP, torch.compile) put into its names."""
+    names = {name: name.replace(COMPILED, "") for name in state}
+    removed = COMPILED if any(name != bare for name, bare in names.items()) else ""
+    while len(names) > 1 and len(firsts := {bare.partition(".")[0] for bare in names.values()}) == 1:
+        (first,) = firsts
+        if not all(bare.startswith(f"{first}.") for bare in names.values()):
+            break
+        names = {name: bare.removeprefix(f"{first}.") for name, bare in names.items()}
+        removed += f"{first}."
+    if removed:
+        print(f"{path}: {removed!r} is taken off the names of its tensors", flush=True)
+    return {bare: state[name] for name, bare in names.items()}
 
 
 def _check(source: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sra.common.errors import STOPPED, ConfigError, Stopped, system_trouble
-from sra.common.files import naming
+from sra.common.files import load_json, naming
 from sra.common.heartbeat import Heartbeat
 from sra.common.processes import die_with_parent
 from sra.common.program import program, set_stop_handler, stop_handler
@@ -137,13 +136,11 @@ def read_config(path: Path, cls: type[T]) -> T:
     """Read a job's settings from the key `config` of a `stage.json`.
 
     Raises:
-        ConfigError: no such file, not JSON, or unknown keys.
+        UserError: no such file, not JSON, or unknown keys.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        plain = document["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: expected the JSON file of a stage with a key 'config', got {error}") from error
+    plain = (load_json(path) or {}).get("config")
+    if plain is None:
+        raise ConfigError(f"{path}: expected the JSON file of a stage with a key 'config', got none")
     return from_plain(cls, plain)
 
 

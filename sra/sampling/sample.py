@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from PIL import Image
 from sra.common.errors import ConfigError
 from sra.common.files import replacing, write_json
 from sra.common.npz import Array, read_images, write_array, write_images, write_shard
+from sra.common.validation import sound_record
 from sra.config import CodecConfig, SampleJob
 from sra.model.vae import Codec, load_codec
 from sra.model.weights import load_network
@@ -28,6 +28,13 @@ from sra.sampling.image_grid import EDGE, write_grid
 from sra.sampling.pipeline import Pipeline
 from sra.sampling.samplers import SamplerInputs
 from sra.sampling.seeding import PublicCode, Shard, make_seeding
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clock:
+    """The file of `Sampler._clock`."""
+
+    seconds: float
 
 
 class Sampler:
@@ -76,7 +83,8 @@ class Sampler:
         return self.shards / "clock.json"
 
     def _seconds_before(self) -> float:
-        return float(json.loads(self._clock.read_text())["seconds"]) if self._clock.is_file() else 0.0
+        found = sound_record(_Clock, self._clock)
+        return found.seconds if found else 0.0
 
     def _check_shards(self) -> None:
         names = {shard.name for shard in self.seeding.shards}

@@ -89,6 +89,17 @@ class LossWatch:
         return self.diverging and not was
 
 
+def _row(line: str) -> dict[str, Any] | None:
+    """A line of the log; None for one that was cut short or damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return None
+    return row if all(isinstance(row.get(name) or 0, (int, float)) for name in ("alignment", "loss_scale")) else None
+
+
 class LogBook:
     """Log file of a run; only the main process writes it."""
 
@@ -99,10 +110,10 @@ class LogBook:
 
     def truncate(self, step: int) -> None:
         """Drop the lines after a step, which a continued run writes again."""
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        remaining = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        write_bytes(self.path, "".join(f"{line}\n" for line in remaining).encode())
-        for line in remaining:
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        lines = [line for line in text.splitlines() if (row := _row(line)) is not None and row["step"] <= step]
+        write_bytes(self.path, "".join(f"{line}\n" for line in lines).encode())
+        for line in lines:
             row = json.loads(line)
             self.last = row["step"]
             self.watch.warnings(row)

@@ -187,3 +187,9 @@ def test_schema_is_json_and_closed() -> None:
     document = json.loads(json.dumps(schema()))
     assert document["additionalProperties"] is False
     assert "convention" in document["$defs"]["ModelConfig"]["required"]
+
+
+@pytest.mark.parametrize("change", [f"name={'n' * 101}", f"variants.{'v' * 300}.align=sra"])
+def test_names_are_not_too_long(change: str) -> None:
+    with pytest.raises(ManifestError, match=r"name: expected at most 100 letters"):
+        load(SMOKE, [change])

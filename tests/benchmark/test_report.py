@@ -14,7 +14,6 @@ import yaml
 
 from benchmark.commands.run import execute
 from benchmark.plan.request import RunRequest
-from benchmark.plan.run_directory import read_json, write_json
 from benchmark.published.schema import METRICS, Registry
 from benchmark.published.verdict import half_unit
 from benchmark.report.check import check
@@ -24,6 +23,7 @@ from benchmark.report.model import read_report
 from benchmark.report.render import latex_text, render, show_report, write_report
 from benchmark.report.tables import around, costs, terminal_summary
 from sra.common.errors import UserError
+from sra.common.files import read_json, write_json
 
 Finished = Callable[..., tuple[Path, Any]]
 NEVER = "sit-b2-sra2-256-400k"

@@ -36,7 +36,7 @@ def found_of():
 
     def found(case):
         if case not in known:
-            known[case] = interval_coverage.repeat(case, 120)
+            known[case] = interval_coverage.repeat(case, range(120))
         return known[case]
 
     return found

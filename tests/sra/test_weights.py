@@ -1,16 +1,21 @@
-"""Published checkpoints load strictly and safely."""
+"""Published checkpoints load strictly and safely; states are found as people save them."""
 
 import dataclasses
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from sra.common.errors import DataError
+from benchmark.plan.prepare import prepare
+from benchmark.plan.request import RunRequest
+from sra.common.errors import DataError, UserError
 from sra.model.weights import load_network, read_state
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+STATE = {"x_embedder.weight": torch.zeros(2), "blocks.0.bias": torch.ones(3)}
 
 
 def test_bare_state(tmp_path, sit, model, codec, helpers):
@@ -38,6 +43,88 @@ class Exploit:
 def test_code_in_a_pickle_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"ema": Exploit()}, "bad.pt", pickle_module=pickle)
-    with pytest.raises(DataError, match="expected weights"):
+    with pytest.raises(DataError, match=r"got an object of class .*getattr, which is not unpickled"):
         read_state(Path("bad.pt"))
     assert not Path("exploited").exists()
+
+
+def prefixed(prefix):
+    return {prefix + name: value for name, value in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (STATE, ""),
+        ({"ema": STATE, "model": prefixed("other."), "opt": {"state": {}, "lr": 1.0}}, ""),
+        ({"state_dict": STATE, "epoch": 3}, "has no state 'ema'; its only one, 'state_dict', is used"),
+        ({"model": STATE, "step": 7}, "'model', is used"),
+        ({"state_dict": {"ema": STATE, "model": prefixed("other.")}}, ""),
+        ({"ema": prefixed("module.")}, "'module.' is taken off"),
+        ({"ema": prefixed("_orig_mod.")}, "'_orig_mod.' is taken off"),
+        ({"ema": prefixed("module._orig_mod.")}, "'_orig_mod.module.' is taken off"),
+        ({"ema": prefixed("_orig_mod.module.")}, "'_orig_mod.module.' is taken off"),
+        (dict(zip(("x_embedder.weight", "blocks.0._orig_mod.bias"), STATE.values(), strict=True)), "'_orig_mod.'"),
+        (prefixed("net.ema_model."), "'net.ema_model.' is taken off"),
+    ],
+)
+def test_states_as_people_save_them(tmp_path, capsys, document, said):
+    torch.save(document, tmp_path / "a.pt")
+    found = read_state(tmp_path / "a.pt")
+    assert {name: value.tolist() for name, value in found.items()} == {n: v.tolist() for n, v in STATE.items()}
+    output = capsys.readouterr().out
+    assert said in output
+    assert bool(said) == bool(output)
+
+
+class Settings:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"generator": STATE, "critic": STATE}, "a state 'ema' of named tensors, got generator, critic"),
+        ({"ema": 3, "epoch": 1}, "got ema, epoch"),
+        ([torch.zeros(1)], "got no keys, but list"),
+        ({"ema": STATE, "args": Path("a")}, r"got an object of class pathlib\.\S*PosixPath"),
+        ({"ema": STATE, "args": Settings()}, r"got an object of class .*Settings, which .* save its state_dict\(\)"),
+        ({"ema": STATE, "loss": np.float64(1)}, r"got an object of class numpy\.\S*scalar"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_is_no_state_is_named(tmp_path, document, message, zipped):
+    torch.save(document, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(DataError, match=rf"a\.pt: expected .*{message}"):
+        read_state(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pt", b"", "expected weights, .* got none"),
+        ("a.pt", b"not a pickle", "expected weights, .* got none"),
+        ("a.pt", b"PK\3\4 and no more", "expected a whole .zip file"),
+        ("a.pt", bytes(range(256)) * 9, "expected weights, .* got none"),
+        ("a.safetensors", b"", "expected a safetensors file"),
+        ("a.safetensors", b"\xff" * 90, "expected a safetensors file"),
+        ("a.safetensors", b"\x02" + bytes(7) + b"{}" + bytes(5), "expected a whole safetensors file"),
+        ("a.safetensors", (100_000).to_bytes(8, "little") + b"[" * 100_000, "expected a safetensors file"),
+    ],
+)
+def test_files_that_are_no_weights(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: {message}"):
+        read_state(tmp_path / name)
+    with pytest.raises(DataError, match="expected a checkpoint, got a folder"):
+        read_state(tmp_path)
+
+
+def test_a_plan_refuses_a_checkpoint_that_cannot_be_loaded(tmp_path):
+    torch.save({"ema": STATE, "args": Settings()}, tmp_path / "a.pt")
+    run = ("variants={}", f"variants.given.checkpoint={tmp_path / 'a.pt'}", "train=null")
+    request = RunRequest(manifest=ROOT / "manifests" / "smoke.yaml", overrides=run)
+    with pytest.raises(UserError, match=r"smoke\.yaml: checkpoint: .*a\.pt: .* class .*Settings"):
+        prepare(request)
+    torch.save({"ema": STATE}, tmp_path / "a.pt")
+    assert prepare(request).plan.absent == ()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmark.plan.counts import checkpoint_bytes
-from benchmark.plan.run_directory import read_json
+from benchmark.plan.records import JobRate, SavingTime
 from benchmark.plan.stages import Stage
+from sra.common.validation import sound_record
 from sra.config import TrainJob
 
 MARGIN_SECONDS = 60.0
@@ -44,7 +45,8 @@ def grace_period(stages: Sequence[Stage], checkpoint_rate: float) -> GracePeriod
 
 def _step_seconds(stages: Sequence[Stage]) -> tuple[float, str]:
     """Seconds of the slowest stage's step, and whether they were measured."""
-    rates = [float((read_json(stage.directory / "heartbeat.json") or {}).get("rate") or 0.0) for stage in stages]
+    records = [sound_record(JobRate, stage.directory / "heartbeat.json") for stage in stages]
+    rates = [(record and record.rate) or 0.0 for record in records]
     if min(rates, default=0.0) <= 0.0:
         return UNKNOWN_STEP_SECONDS, "not measured"
     return 1 / min(rates), "measured"
@@ -52,8 +54,8 @@ def _step_seconds(stages: Sequence[Stage]) -> tuple[float, str]:
 
 def _save_seconds(stage: Stage, job: TrainJob, rate: float) -> tuple[float, str]:
     """Seconds of one checkpoint of a training stage, and where they come from."""
-    measured = (read_json(stage.directory / "checkpoints.json") or {}).get("seconds")
+    measured = sound_record(SavingTime, stage.directory / "checkpoints.json")
     if measured is not None:
-        return float(measured), f"save {measured:.1f} s (measured)"
+        return measured.seconds, f"save {measured.seconds:.1f} s (measured)"
     size = checkpoint_bytes(job) / 1e9
     return size / rate, f"save {size / rate:.1f} s ({size:.2f} GB at {rate:g} GB/s)"
