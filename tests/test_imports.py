@@ -12,6 +12,8 @@ PACKAGES = ("benchmark", "sra", "evaluator")
 # benchmark may use these torch-free modules; all else goes by argv and files.
 SHARED = {
     "sra.config",
+    "sra.common.archives",
+    "sra.common.checkpoints",
     "sra.common.errors",
     "sra.common.validation",
     "sra.common.files",

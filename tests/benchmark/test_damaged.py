@@ -82,7 +82,7 @@ def run(finished: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("losses", "curves", "probe"):
         monkeypatch.setattr(figures, name, lambda *_a, **_k: None)
     root, plan = finished({"sra": ROW})
-    record_session(plan, load_directory(root), plan.stages[0])
+    record_session(plan, load_directory(root), {}, plan.stages[0])
     write_report(load_report(root), root / "report")
     RunnerHeartbeat(root / "run.json", plan.stages).write("running")
     job = {"schema": 1, "state": "running", "step": 1, "total": 2, "unit": "steps", "rate": 1.0, "eta_seconds": 1.0}
