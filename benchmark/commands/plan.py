@@ -20,6 +20,7 @@ from benchmark.plan.stages import IMAGES, Stage, label_of
 from benchmark.run.executor import Executor, command_of
 from sra.common.listing import order_note
 from sra.common.tables import text_table
+from sra.common.validation import json_text
 from sra.config import ImagesJob
 
 
@@ -158,7 +159,7 @@ def show_plan(request: RunRequest, executor: Executor | None = None, *, as_json:
     prepared = prepare(request)
     report = plan_report(prepared, executor)
     if as_json:
-        return report.model_dump_json(by_alias=True, indent=2, exclude=None if executor else {"commands"})
+        return json_text(report, by_alias=True, exclude=None if executor else {"commands"})
     shared = f"training and sampling on {report.processes} process{'es' if report.processes > 1 else ''}"
     hows = dict.fromkeys(row.cost_source for row in report.stages if row.kind != IMAGES.name)
     missing = [f"  absent  {place}" + (f"  ({how})" if (how := remedy(place)) else "") for place in report.absent]

@@ -27,6 +27,7 @@ from benchmark.report.render import write_report
 from benchmark.run.process import evaluator_job
 from evaluator.tools.score_record import AdmSettings
 from sra.common.files import check_place, replacing, sha256_file
+from sra.common.validation import json_text
 
 SCHEMA = 1
 CONTENTS = "bundle.json"
@@ -111,7 +112,7 @@ def _unsampled(plan: Plan) -> list[Stage]:
 
 def _write(place: Path, contents: Contents, files: dict[str, Path]) -> None:
     with replacing(place) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr(CONTENTS, contents.model_dump_json(indent=2, by_alias=True), zipfile.ZIP_DEFLATED)
+        archive.writestr(CONTENTS, json_text(contents, by_alias=True), zipfile.ZIP_DEFLATED)
         for path, file in sorted(files.items()):
             stored = file.suffix in STORED_UNCOMPRESSED
             archive.write(file, path, zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED)

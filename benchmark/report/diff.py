@@ -10,6 +10,7 @@ from pydantic import Field
 from benchmark.published.comparability import show
 from benchmark.report.collect import load_report
 from benchmark.report.model import Record, Report, Row
+from sra.common.validation import json_text
 
 ABSENT = "absent"
 SCHEMA = 1
@@ -61,7 +62,7 @@ def compare_runs(first: Path, second: Path, *, as_json: bool) -> str:
         UserError: one of them holds no run.
     """
     found = differences(load_report(first), load_report(second), str(first), str(second))
-    return found.model_dump_json(indent=2, by_alias=True, exclude_unset=True) if as_json else found.text()
+    return json_text(found, by_alias=True, exclude_unset=True) if as_json else found.text()
 
 
 def differences(a: Report, b: Report, first: str, second: str) -> Diff:

@@ -17,7 +17,7 @@ from benchmark.published.verdict import TOOL, RowVerdict
 from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile
 from sra.common.errors import UserError, expected
 from sra.common.files import load_json, write_bytes
-from sra.common.validation import validated
+from sra.common.validation import json_text, validated
 
 SCHEMA = 4
 READABLE = (2, 3, 4)
@@ -394,7 +394,7 @@ class Report(Record):
 
     def json_text(self) -> str:
         """The content of report.json."""
-        return self.model_dump_json(indent=2, by_alias=True)
+        return json_text(self, by_alias=True)
 
     def write(self, path: Path) -> None:
         """Write report.json atomically."""

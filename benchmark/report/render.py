@@ -42,7 +42,7 @@ def write_report(report: Report, out: Path) -> Report:
     report = report.model_copy(update={"rows": rows, "figures": Figures(**curves)})
     report.write(out / "report.json")
     for format in ("md", "html"):
-        write_bytes(out / f"report.{format}", render(report, format, out).encode())
+        write_bytes(out / f"report.{format}", render(report, format, out).encode(errors="backslashreplace"))
     return report
 
 

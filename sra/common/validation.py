@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import types
 import typing
@@ -177,6 +178,15 @@ def validated(cls: type[T], document: Any, where: str, name: str) -> T:
     except ValidationError as error:
         raise UserError(f"{where}: {one_line(cls, error, name)}") from error
     return checked
+
+
+def json_text(record: BaseModel, **options: Any) -> str:
+    """The JSON text of a record; `options` are those of pydantic's `model_dump`."""
+    try:
+        return record.model_dump_json(indent=2, **options)
+    except ValueError:
+        # A file name that is not UTF-8, which pydantic does not write.
+        return json.dumps(record.model_dump(mode="json", **options), indent=2)
 
 
 def boolean_as_number(plain: Any, checked: Any, key: str = "") -> str | None:

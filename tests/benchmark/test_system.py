@@ -17,12 +17,13 @@ from safetensors.numpy import save_file
 from benchmark.cli.main import main
 from benchmark.plan.run_directory import RunDirectory
 from evaluator.tools import adm_protocol, base, score_record
+from evaluator.tools.score_record import NamedFile
 from sra.common import files, startup
 from sra.common.errors import DataError, Stopped, system_trouble
 from sra.common.files import check_place, home_path, make_executable, replacing, write_json
 from sra.common.npz import write_array
 from sra.common.program import Output, expand_home, program
-from sra.common.validation import parse_yaml, validated
+from sra.common.validation import json_text, parse_yaml, validated
 from sra.runtime import job
 
 ROOT = Path(__file__).parents[2]
@@ -240,6 +241,8 @@ def test_any_name_is_printed_in_any_encoding(encoding: str, monkeypatch, tmp_pat
     assert b"caf" in (tmp_path / "out").read_bytes()
     write_json(tmp_path / "x.json", {"name": name})
     assert json.loads((tmp_path / "x.json").read_text(encoding="ascii"))["name"] == name
+    record = NamedFile(name=name, sha256="0" * 64)
+    assert json.loads(json_text(record))["name"] == name
 
 
 # -- the user -------------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def submit_slurm(plan: Plan, directory: RunDirectory, cluster: Cluster, command:
             _check_partition(batch, partitions)
         register(plan, directory, command)
         for batch, text in zip(batches, scripts, strict=True):
-            write_bytes(batch.file("sh"), text.encode())
+            write_bytes(batch.file("sh"), text.encode(errors="surrogateescape"))
             make_executable(batch.file("sh"))
             for suffix in ("stops", "cancel"):
                 batch.file(suffix).unlink(missing_ok=True)
