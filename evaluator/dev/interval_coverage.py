@@ -60,12 +60,13 @@ CASES = (
 LARGE_CASES = (
     Case("pooled, equal", 512, 2000, 2000, 1.0, 0.0, "pooled"),
     Case("pooled, apart", 512, 2000, 2000, 0.9, 0.05, "pooled"),
-    Case("pooled, apart", 512, 50_000, 10_000, 0.9, 0.05, "pooled"),
-    Case("pooled, equal", 2048, 5000, 5000, 1.0, 0.0, "pooled"),
     Case("pooled, apart", 2048, 5000, 5000, 0.9, 0.05, "pooled"),
-    Case("pooled, apart", 2048, 50_000, 10_000, 0.9, 0.05, "pooled"),
     Case("heavy, equal", 512, 2000, 2000, 1.0, 0.0, "heavy"),
     Case("heavy, apart", 512, 2000, 2000, 0.9, 0.05, "heavy"),
+    Case("heavy, apart", 512, 50_000, 10_000, 0.9, 0.05, "heavy"),
+    Case("heavy, equal", 2048, 5000, 5000, 1.0, 0.0, "heavy"),
+    Case("heavy, apart", 2048, 5000, 5000, 0.9, 0.05, "heavy"),
+    Case("heavy, apart", 2048, 50_000, 10_000, 0.9, 0.05, "heavy"),
 )
 
 
