@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmark.manifest.schema import Loaded, Run, ScoreConfig
-from sra.config import CodecConfig, DataConfig, Size, TrainConfig
+from sra.config import AlignSettings, CodecConfig, DataConfig, Size, Sra2Settings, TrainConfig
 
 DIGITS = "embedded:digits"
 CODEC = CodecConfig(path=DIGITS, scale=1.0, factor=4, channels=4)
@@ -69,7 +69,15 @@ def _run(run: Run) -> Run:
             precision="fp32",
         ),
         score=ScoreConfig(tools=("adm",), reference="images", graph=DIGITS),
+        align=_align(run.align, run.model.dimensions.width),
     )
+
+
+def _align(align: AlignSettings | None, width: int) -> AlignSettings | None:
+    """The same settings, with a projection of the same ratio to the network's width."""
+    if not isinstance(align, Sra2Settings) or align.mlp_width is None:
+        return align
+    return replace(align, mlp_width=max(1, align.mlp_width * WIDTH // width))
 
 
 def _train(train: TrainConfig) -> TrainConfig:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.manifest.schema import ManifestError, load
+from benchmark.manifest.smoke_form import scaled
 
 SMOKE = Path(__file__).parents[2] / "manifests" / "smoke.yaml"
 DIT = ["model.family=dit", "model.convention=vanilla-dit", "sample.sampler=ddpm", "model.time_scale=1.0"]
@@ -65,3 +66,10 @@ def test_refusals(overrides: list[str], expected: list[str]) -> None:
     assert "smoke.yaml" in text
     for part in expected:
         assert part in text
+
+
+def test_the_smoke_form_scales_the_projection_of_sra2_with_the_network() -> None:
+    loaded = load(SMOKE.with_name("sit_b_256_400k.yaml"), variants=["sra2"])
+    assert loaded.runs[0].align.mlp_width == 2 * 768  # type: ignore[union-attr]
+    run = scaled(loaded).runs[0]
+    assert run.align.mlp_width == 2 * run.model.dimensions.width  # type: ignore[union-attr]
