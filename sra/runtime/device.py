@@ -32,7 +32,7 @@ def facts_of(device: torch.device, precision: str) -> dict[str, str]:
     if precision == "tf32" and not (gpu and torch.cuda.get_device_capability(device) >= (8, 0)):
         precision = "fp32"
     name = torch.cuda.get_device_name(device) if gpu else "CPU"
-    return {"device": str(device), "device_name": name, "precision": precision}
+    return {"device": device.type, "device_name": name, "precision": precision}
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:
