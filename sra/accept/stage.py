@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sra.accept.record import Finding
 from sra.common.errors import UserError
@@ -102,11 +102,3 @@ def distance(found: Tensor, expected: Tensor) -> float:
     """Relative L2 distance."""
     a, b = found.detach().double().cpu(), expected.detach().double().cpu()
     return float((a - b).norm() / b.norm())
-
-
-@torch.no_grad()
-def fill_zeros(module: nn.Module) -> None:
-    """Random numbers where training starts at zero: products of zeros prove nothing and run faster than others."""
-    for parameter in module.parameters():
-        if not parameter.any():
-            parameter.normal_(std=0.02)

@@ -60,8 +60,10 @@ def _numbers(module: TrainingModule, mode: Mode) -> dict[str, Tensor]:
         losses = module(x, y, randoms, teacher)
         with torch.no_grad():
             velocity = network(x, randoms.uniform("t"), y)
-    losses.total.backward()
-    gradients = {f"grad/{name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
+    # Half-precision gradients of a mean would underflow.
+    scale = 1024.0 if mode.precision == "fp16" else 1.0
+    (losses.total * scale).backward()
+    gradients = {f"grad/{name}": p.grad / scale for name, p in network.named_parameters() if p.grad is not None}
     assert isinstance(velocity, Tensor)
     return {"velocity": velocity, "generation": losses.generation, "alignment": losses.alignment, **gradients}
 
