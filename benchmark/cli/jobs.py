@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from benchmark.cli.options import Json
+from benchmark.cli.options import Json, request
 from sra.common.startup import STOP_SIGNALS
 
 jobs_app = typer.Typer()
@@ -20,6 +20,9 @@ latents_app = typer.Typer(help="Latents in the packed format and in the authors'
 
 # These jobs have parsers of their own, so that their options are not listed twice.
 JOB: Any = {"add_help_option": False, "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
+
+NOT_READY = 1
+"""Exit code of `accept`."""
 
 
 class Precision(StrEnum):
@@ -56,7 +59,9 @@ def perf(context: typer.Context) -> None:
     if first == ["evaluate"]:
         become("evaluator.dev.perf", context.args[1:])
     elif first == ["all"]:
-        _run("sra.perf", context.args)
+        code = _job("sra.perf", context.args)
+        if code != 0:
+            raise typer.Exit(code)
         become("evaluator.dev.perf", [])
     else:
         become("sra.perf", context.args)
@@ -64,8 +69,19 @@ def perf(context: typer.Context) -> None:
 
 @jobs_app.command(**JOB)
 def accept(context: typer.Context) -> None:
-    """Test a machine before a long run: numbers, speed, jobs, disk; exit code 1 if it is not ready."""
-    become("sra.accept", context.args)
+    """Test a machine before a long run: numbers, speed, jobs, disk; exit code 1 if it is not ready.
+
+    With `--save`, the rows of all manifests and their hours at the measured speeds follow.
+    """
+    if "--save" not in context.args:
+        become("sra.accept", context.args)
+    from benchmark.commands.budget import manifests_of, show_budget
+
+    code = _job("sra.accept", context.args)
+    if code in (0, NOT_READY):
+        requests = [request(path, None, None, None, smoke=False) for path in manifests_of(None)]
+        typer.echo(show_budget(requests, "24h", as_json=False))
+    raise typer.Exit(code)
 
 
 @jobs_app.command()
@@ -95,11 +111,9 @@ def become(module: str, arguments: list[str]) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], job_environment())  # noqa: S606 - no shell
 
 
-def _run(module: str, arguments: list[str]) -> None:
-    """Run a job and exit if it fails."""
+def _job(module: str, arguments: list[str]) -> int:
+    """Run a job and return its exit code."""
     from benchmark.machine.environment import job_environment
 
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env=job_environment(), check=False)
-    if done.returncode != 0:
-        raise typer.Exit(done.returncode)
+    return subprocess.run(command, env=job_environment(), check=False).returncode

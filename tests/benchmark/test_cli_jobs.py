@@ -119,6 +119,16 @@ def test_perf_starts_the_jobs_that_measure(started):
     assert started("perf", "all", "--json", code=2) == ([["sra.perf", "all", "--json"]], 2)
 
 
+def test_accept_lists_what_the_machine_can_afford(started, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert started("accept", "machine") == ([["sra.accept", "machine"]], 0)
+    assert "GPU hours" not in capsys.readouterr().out
+    assert started("accept", "--save", code=1) == ([["sra.accept", "--save"]], 1)
+    assert "sit_xl_256.yaml" in capsys.readouterr().out
+    assert started("accept", "--save", code=2)[1] == 2
+    assert "GPU hours" not in capsys.readouterr().out
+
+
 def test_parity_passes_its_options_on(started):
     arguments = ["golden", "--precision", "bf16", "--json", "--compile"]
     assert started("parity", *arguments) == ([["sra.parity", *arguments]], 0)
