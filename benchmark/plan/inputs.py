@@ -19,7 +19,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.plan.run_directory import key_of
 from sra.common.files import cache_file, write_bytes
-from sra.common.listing import IMAGE_FORMATS, OTHER_IMAGES, list_folder, list_names
+from sra.common.listing import DATASET_JSON, IMAGE_FORMATS, OTHER_IMAGES, list_folder, list_names, times_of
 
 WHOLE_BYTES = 2**26
 """Inputs of at most this size are read whole."""
@@ -47,6 +47,8 @@ DATA_SUFFIXES = {
     *(".json", ".npy", ".npz", ".pb", ".pt", ".pth", ".safetensors", ".zip"),
 }
 """Files that something reads; beside them, a README changes no input."""
+LABELS = (DATASET_JSON, "labels.npy")
+"""Files that are read whole: with other labels they often have the same size."""
 
 Files = dict[str, tuple[int, str | None]]
 """Size in bytes and checksum by relative name; None: not read. A checksum begins with how it was taken."""
@@ -110,18 +112,23 @@ def _by_time(path: Path) -> list[Any]:
 def _file(path: Path) -> tuple[str, Files]:
     """`zip` or `file`, and the members of a zip, or the file itself under an empty name."""
     with contextlib.suppress(zipfile.BadZipFile, NotImplementedError):
-        if zipfile.is_zipfile(path):
-            return "zip", _cached(path) or _members(path)
+        if zipfile.is_zipfile(path) and (members := _cached(path) or _members(path)):
+            return "zip", members
     size = path.stat().st_size
     return "file", {"": (size, _checksum(path, BLOCKS if size > WHOLE_BYTES else None))}
 
 
 def _members(path: Path) -> Files:
+    """Members of a zip; none if it lacks their checksums, as torch can write it."""
+    times = _times(path, [""])
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    data = list_names(member.filename for member in members).names
+    # Below torch's folder, which is named as the file that was written first, perhaps a hidden one, all is data.
+    data = list_names(member.filename for member in members).names or {member.filename for member in members}
+    if any(m.file_size and not m.CRC for m in members if m.filename in data):
+        return {}
     files: Files = {m.filename: (m.file_size, f"crc32 {m.CRC:08x}") for m in members if m.filename in data}
-    _cache(path, files, [""])
+    _cache(path, files, times)
     return files
 
 
@@ -131,11 +138,13 @@ def _folder(path: Path) -> Files:
     if files is None:
         listing = list_folder(path)
         files = {name: ((path / name).stat().st_size, None) for name in _data(listing.names)}
-        _cache(path, files, listing.folders)
+        _cache(path, files, listing.times)
     whole = sum(size for size, _ in files.values()) <= WHOLE_BYTES
     chosen = files if whole else heapq.nsmallest(SAMPLED_FILES, files, key=lambda name: zlib.crc32(os.fsencode(name)))
     blocks = None if whole else max(2, BLOCKS // len(chosen))
-    return {**files, **{n: ((path / n).stat().st_size, _checksum(path / n, blocks)) for n in chosen}}
+    labels = [name for name in files if PurePosixPath(name).name in LABELS]
+    read = {**dict.fromkeys(chosen, blocks), **dict.fromkeys(labels)}
+    return {**files, **{n: ((path / n).stat().st_size, _checksum(path / n, parts)) for n, parts in read.items()}}
 
 
 def _data(names: Iterable[str]) -> set[str]:
@@ -179,8 +188,7 @@ def _cache_file(path: Path) -> Path:
 
 def _times(path: Path, folders: Iterable[str]) -> dict[str, list[int]]:
     """Times of folders below a path, which change when a name comes or goes."""
-    found = {name: (path / name).stat() for name in folders}
-    return {name: [s.st_dev, s.st_ino, s.st_mtime_ns, s.st_ctime_ns] for name, s in found.items()}
+    return {name: times_of((path / name).stat()) for name in folders}
 
 
 def _cached(path: Path) -> Files | None:
@@ -193,10 +201,11 @@ def _cached(path: Path) -> Files | None:
     return None
 
 
-def _cache(path: Path, files: Files, folders: Iterable[str]) -> None:
+def _cache(path: Path, files: Files, times: Mapping[str, list[int]]) -> None:
+    """Store a listing with the times before it was taken: what came since is then seen next time."""
     if len(files) >= CACHED_FILES:
         with contextlib.suppress(OSError, RuntimeError):
-            _save(_cache_file(path), _Listing(files=files, times=_times(path, folders)))
+            _save(_cache_file(path), _Listing(files=files, times=dict(times)))
 
 
 def _record(root: Path, identity: list[str]) -> Path:

@@ -28,14 +28,12 @@ from benchmark.plan.stages import (
     weights_name,
 )
 from sra.config import (
-    ConfigError,
     DataConfig,
     ImagesJob,
     LatentsJob,
     SampleJob,
     StandInJob,
     TrainJob,
-    from_plain,
     to_plain,
 )
 
@@ -224,11 +222,7 @@ PLACES = {"data.images", "data.latents", "codec.path", "checkpoint", "reference"
 
 def _is_equal_but_for_places(begun: _Begun, stage: Stage) -> bool:
     """Whether a begun stage has the same settings and reads the same stages, wherever its other inputs lay."""
-    try:
-        job = from_plain(stage.kind.job, upgraded_settings(begun.document))
-    except ConfigError:
-        return False
-    same_settings = _flat_without_places(job) == _flat_without_places(stage.job)
+    same_settings = not _changes_of_results(begun.document, stage)
     return same_settings and _outputs_read(begun.document) == _outputs_in(stage.places)
 
 
@@ -236,11 +230,6 @@ def _outputs_read(document: dict[str, Any]) -> set[str]:
     """Outputs of other stages that a stage read, by its `stage.json`."""
     values = [*document.get("inputs", {}).values(), *_flat(upgraded_settings(document)).values()]
     return _outputs_in([value for value in values if isinstance(value, str)])
-
-
-def _flat_without_places(job: Job) -> dict[str, Any]:
-    ignored = PLACES | {f"{kind_of(job).name}.{name}" for name in kind_of(job).free(job)}
-    return {name: value for name, value in _flat(to_plain(job)).items() if name not in ignored}
 
 
 def _outputs_in(places: Collection[str | None]) -> set[str]:
@@ -375,7 +364,7 @@ def is_hub_id(place: str) -> bool:
 
 def _is_path(place: Any) -> bool:
     """Whether a place is a file or folder."""
-    return isinstance(place, str) and not place.startswith("embedded:") and not is_hub_id(place)
+    return isinstance(place, str) and not _is_embedded(place) and not is_hub_id(place)
 
 
 def _codec_identity(planner: _Planner, run: Run) -> Any:
@@ -472,9 +461,13 @@ def _changed(stage: Stage, directory: RunDirectory) -> str | None:
     document = read_record(earlier[-1].parent) if earlier else None
     if document is None:
         return None
+    return f"changed: {_shown(_changes_of_results(document, stage)) or _changed_input(document, stage, directory)}"
+
+
+def _changes_of_results(document: dict[str, Any], stage: Stage) -> list[str]:
+    """Those changes of settings with which a stage computes something else."""
     free = tuple(f"{stage.kind.name}.{name} " for name in stage.free)
-    changes = [change for change in _changes(document, stage) if not change.startswith(free)]
-    return f"changed: {_shown(changes) or _changed_input(document, stage, directory)}"
+    return [change for change in _changes(document, stage) if not (free and change.startswith(free))]
 
 
 def _changes(document: dict[str, Any], stage: Stage) -> list[str]:
@@ -482,8 +475,12 @@ def _changes(document: dict[str, Any], stage: Stage) -> list[str]:
     before, after = _flat(upgraded_settings(document)), _flat(to_plain(stage.job))
     # Paths in the run directory differ after a move, and with every change of an earlier stage.
     names = sorted((before.keys() | after.keys()) - {"checkpoint", "reference"})
-    names = [name for name in names if name not in PLACES or not _is_path(after.get(name))]
+    names = [n for n in names if n not in PLACES or _is_embedded(before.get(n)) or not _is_path(after.get(n))]
     return [f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names if before.get(n) != after.get(n)]
+
+
+def _is_embedded(place: Any) -> bool:
+    return isinstance(place, str) and place.startswith("embedded:")
 
 
 def _shown(changes: list[str]) -> str:

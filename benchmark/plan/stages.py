@@ -278,6 +278,15 @@ class _Sample(StageKind[SampleJob]):
         sample = dataclasses.replace(job.sample, shard=shard if isinstance(shard, int) else job.sample.shard)
         return dataclasses.replace(job, sample=sample)
 
+    def merged(
+        self, one: tuple[SampleJob, int | None], other: tuple[SampleJob, int | None]
+    ) -> tuple[SampleJob, int | None]:
+        """One image per file if either wants it."""
+        (job, step), (second, _) = one, other
+        return dataclasses.replace(
+            job, sample=dataclasses.replace(job.sample, png=job.sample.png or second.sample.png)
+        ), step
+
     def places(self, job: SampleJob) -> tuple[str | None, ...]:
         return (job.codec.path, job.checkpoint)
 

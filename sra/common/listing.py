@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -62,6 +62,8 @@ class Listing:
 
     folders: frozenset[str] = frozenset()
     """Folders, with a trailing slash, that are known even if they hold no file."""
+    times: Mapping[str, list[int]] = field(default_factory=dict)
+    """`times_of` each of these folders, before it was read."""
 
     def images(self, where: str) -> tuple[list[str], str | None]:
         """Sorted names of images, and one sentence on what else there is, if anything.
@@ -99,6 +101,11 @@ def list_names(names: Iterable[str]) -> Listing:
     return Listing(data - folders, sum(not name.endswith("/") for name in found) - len(data - folders), folders)
 
 
+def times_of(status: os.stat_result) -> list[int]:
+    """What changes when a name comes into a folder or leaves it, or when a file is replaced."""
+    return [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+
+
 def list_folder(folder: Path, start: str = "") -> Listing:
     """Files below a folder, through links.
 
@@ -113,7 +120,7 @@ def list_folder(folder: Path, start: str = "") -> Listing:
         DataError: a link that leads nowhere.
     """
     names: list[str] = []
-    visited: list[str] = []
+    visited: dict[str, list[int]] = {}
     seen: set[tuple[int, int]] = set()
     junk, folders, links = 0, deque([start]), deque[str]()
     while folders or links:
@@ -122,7 +129,7 @@ def list_folder(folder: Path, start: str = "") -> Listing:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        visited.append(prefix)
+        visited[prefix] = times_of(status)
         with os.scandir(folder / prefix) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if is_junk(entry.name):
@@ -133,7 +140,7 @@ def list_folder(folder: Path, start: str = "") -> Listing:
                     (links if entry.is_symlink() else folders).append(f"{prefix}{entry.name}/")
                 else:
                     names.append(prefix + entry.name)
-    return Listing(frozenset(names), junk, frozenset(visited))
+    return Listing(frozenset(names), junk, frozenset(visited), visited)
 
 
 def class_folders(place: Path) -> list[str] | None:

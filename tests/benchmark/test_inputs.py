@@ -10,6 +10,7 @@ import pytest
 
 from benchmark.plan import inputs
 from benchmark.plan.inputs import difference, examine, record_inputs
+from sra.common.listing import Listing
 
 
 @pytest.fixture
@@ -89,14 +90,30 @@ def test_a_zip_is_what_its_members_hold(folder: Path, tmp_path: Path) -> None:
     assert zipped("c.zip", zipfile.ZIP_STORED, files) != before
 
 
-def test_weights_in_torchs_format_are_their_tensors(tmp_path: Path) -> None:
-    found = []
+@pytest.mark.parametrize("folder", ["archive", ".archive.tmp"])
+@pytest.mark.parametrize("sums", [True, False])
+def test_weights_in_torchs_format_are_their_tensors(tmp_path: Path, folder: str, sums: bool) -> None:
+    """Torch names the folder after the file, perhaps a hidden one, and can leave the checksums out."""
+    path, found = tmp_path / "w.pt", []
     for content in (b"1", b"2"):
-        with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
-            archive.writestr("archive/data.pkl", b"names")
-            archive.writestr("archive/data/0", content)
-        found.append(examine(str(tmp_path / "w.pt")).now)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"{folder}/data.pkl", b"names")
+            archive.writestr(f"{folder}/data/0", content)
+            for member in archive.infolist() if not sums else ():
+                member.CRC = 0  # in the directory at the end, which is written next
+        found.append(examine(str(path)).now)
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "part/dataset.json", "labels.npy"])
+def test_labels_of_a_large_folder_are_read_whole(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for constant, value in (("WHOLE_BYTES", 100), ("BLOCK_BYTES", 10), ("BLOCKS", 4), ("SAMPLED_FILES", 2)):
+        monkeypatch.setattr(inputs, constant, value)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"0" * 10_000)
+    before = examine(str(folder)).now
+    (folder / name).write_bytes(b"0" * 4_003 + b"1" + b"0" * 5_996)
+    assert examine(str(folder)).now != before
 
 
 def test_changes_are_named(folder: Path, tmp_path: Path) -> None:
@@ -132,3 +149,21 @@ def test_a_large_folder_is_listed_once(folder: Path, tmp_path: Path, monkeypatch
     # Nowhere to write: it is listed each time.
     monkeypatch.setenv("SRA_BENCH_INPUTS", "/dev/null/cache")
     assert examine(str(folder)).now == before
+
+
+def test_what_comes_while_a_large_folder_is_listed_is_seen_next_time(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRA_BENCH_INPUTS", str(tmp_path / "cache"))
+    monkeypatch.setattr(inputs, "CACHED_FILES", 10)
+    list_folder = inputs.list_folder
+
+    def slowly(path: Path) -> Listing:
+        found = list_folder(path)
+        (folder / "class0" / "late.png").write_bytes(b"x")
+        return found
+
+    monkeypatch.setattr(inputs, "list_folder", slowly)
+    examine(str(folder))
+    monkeypatch.setattr(inputs, "list_folder", list_folder)
+    assert "class0/late.png" in examine(str(folder)).files

@@ -211,6 +211,13 @@ def test_images_for_each_file_are_written_from_the_samples(tmp_path: Path) -> No
     assert found["score-adm-sra"] == "done"
 
 
+def test_variants_that_share_samples_get_files_of_images_if_one_wants_them(tmp_path: Path) -> None:
+    finish(plan_of(tmp_path, variants=["baseline"]))
+    plan = plan_of(tmp_path, "variants.files={sample: {png: true}}", variants=["baseline", "files"])
+    shared = [s for s in plan.stages if s.kind.name == "sample"]
+    assert all("png/" in " ".join(stage.outputs) for stage in shared)
+
+
 def test_begun_shards_keep_their_size(tmp_path: Path) -> None:
     finish(plan_of(tmp_path))
     stage = next(s for s in plan_of(tmp_path, "sample.shard=3").stages if s.name == "sample-sra")
@@ -309,6 +316,24 @@ def test_an_old_run_whose_inputs_were_touched_is_done_if_the_user_says_so(
     assert states(plan_of(root, given, "train.lr=2e-4", accept_moved=True), root)["train-sra"] != "done"
     register(accepted, RunDirectory(root), "sra-bench run")
     assert set(states(plan_of(root, given), root).values()) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("codec.path=org/one", "codec.path=org/other", "latents"),
+        ("data.images=embedded:digits", "data.images={photos}", "images"),
+    ],
+)
+def test_another_codec_or_data_set_is_no_moved_input(
+    tmp_path: Path, photos: Path, before: str, after: str, told: str
+) -> None:
+    root = tmp_path / "run"
+    finish(plan_of(root, before))
+    forget_identities(root)
+    found = states(plan_of(root, after.format(photos=photos), accept_moved=True), root)
+    assert found[told].startswith(f"changed: {before.split('=')[0]} ")
+    assert found["train-sra"] != "done"
 
 
 def test_damaged_output_is_not_done(tmp_path: Path) -> None:
