@@ -161,9 +161,9 @@ class Trainer:
         return self.out / "weights" / f"step-{step:08d}.safetensors"
 
     def export(self) -> None:
-        """Write the EMA network without the training head."""
+        """Write the EMA network without the training head, unless it is there: it may have been sampled already."""
         self.skipped += self.state.guard.read()
-        if self.processes.is_main:
+        if self.processes.is_main and not self.weights_file(self.step).is_file():
             weights = self.state.ema.state_dict().items()
             exported = {n: v.contiguous().cpu() for n, v in weights if not n.startswith("ap_head.")}
             with replacing(self.weights_file(self.step)) as temporary:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,15 @@ def test_weights_that_have_gone_are_made_again(train, noise_latents, tmp_path):
     assert files[1].read_bytes() == before[1]
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert again.step == 6
+
+
+def test_weights_that_are_there_stay(train, noise_latents, tmp_path):
+    """On other hardware the same steps may be rounded differently: samples and weights of a step belong together."""
+    first = train(JOB, noise_latents, tmp_path).weights_file(3)
+    shutil.rmtree(tmp_path / "checkpoints")
+    first.write_bytes(b"sampled")
+    train(changed(steps=7), noise_latents, tmp_path)
+    assert first.read_bytes() == b"sampled"
 
 
 def test_every_damaged_checkpoint_is_refused(train, noise_latents, tmp_path):
