@@ -1,6 +1,7 @@
 """Commands that turn into a job, or convert: exit codes, help and refusals without anything heavy."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +109,10 @@ def started(monkeypatch):
             main(list(arguments))
         return commands, ended.value.code
 
-    return call
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    yield call
+    # A command that becomes a job holds signals back for it.
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def test_perf_starts_the_jobs_that_measure(started):
