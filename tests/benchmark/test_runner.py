@@ -362,4 +362,4 @@ def test_what_changes_a_number_reaches_no_job_and_what_matters_is_recorded(
     assert "secret" not in recorded(environment).values()
     directory = RunDirectory(tmp_path)
     record_session(make_plan(load(Path("manifests/smoke.yaml")), directory), directory, LOCAL.facts())
-    assert sessions_of(directory)[0]["variables"] == recorded(environment)
+    assert sessions_of(directory)[0].variables == recorded(environment)
