@@ -35,7 +35,7 @@ from sra.perf.cases import CODEC, mode_of, model_of
 from sra.perf.workloads import make_latents
 
 DIGITS = CodecConfig(path="embedded:digits", scale=1.0, factor=4, channels=4)
-LATENTS = 256
+LATENTS = 1000
 CHECKPOINT_COPIES = 4
 """Float32 copies of the weights in a checkpoint: network, EMA, two moments of AdamW."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sra.common.errors import DataError
+from sra.common.errors import DataError, UserError
 from sra.common.files import write_json
 from sra.config import to_plain
 from sra.data.prefetch import Prefetcher
@@ -152,7 +152,7 @@ def test_what_cannot_be_exported_is_said(small, digit_latents, tmp_path):
     with pytest.raises(DataError, match="checkpoints: expected a resumable checkpoint"):
         export.export(tmp_path / "stage", tmp_path / "out.pt")
     checkpoint.write(tmp_path / "stage" / "checkpoints", 1, {"format": checkpoint.FORMAT, "step": 1})
-    with pytest.raises(DataError, match="expected a file name, got a folder"):
+    with pytest.raises(UserError, match=r"OUT .*: expected a file, got a folder"):
         export.export(tmp_path / "stage", tmp_path)
     write_json(tmp_path / "stage" / "stage.json", {"config": to_plain(small.job)})
     with pytest.raises(DataError, match=r"latents\.json: cannot be read"):
