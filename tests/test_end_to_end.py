@@ -97,7 +97,7 @@ def test_the_same_command_again_runs_nothing(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_other_formats(finished: Path) -> None:
-    for format, part in (("md", "| baseline |"), ("latex", r"\toprule"), ("json", '"schema": 3'), ("html", "<html")):
+    for format, part in (("md", "| baseline |"), ("latex", r"\toprule"), ("json", '"schema": 4'), ("html", "<html")):
         done = call_bench("report", str(finished), "--format", format)
         assert done.returncode == 0, done.stderr
         assert part in done.stdout
