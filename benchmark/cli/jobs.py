@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from benchmark.cli.options import Json, request
+from sra.common.errors import FALLS_SHORT
 from sra.common.startup import STOP_SIGNALS
 
 jobs_app = typer.Typer()
@@ -20,9 +21,6 @@ latents_app = typer.Typer(help="Latents in the packed format and in the authors'
 
 # These jobs have parsers of their own, so that their options are not listed twice.
 JOB: Any = {"add_help_option": False, "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
-
-NOT_READY = 1
-"""Exit code of `accept`."""
 
 
 class Precision(StrEnum):
@@ -78,7 +76,7 @@ def accept(context: typer.Context) -> None:
     from benchmark.commands.budget import manifests_of, show_budget
 
     code = _job("sra.accept", context.args)
-    if code in (0, NOT_READY):
+    if code in (0, FALLS_SHORT):
         requests = [request(path, None, None, None, smoke=False) for path in manifests_of(None)]
         typer.echo(show_budget(requests, "24h", as_json=False))
     raise typer.Exit(code)

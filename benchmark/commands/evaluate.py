@@ -16,6 +16,7 @@ from benchmark.run.executor import interpreter_of
 from benchmark.run.process import run_job
 from evaluator.tools import TOOL_MODULES, score_record
 from evaluator.tools.score_record import CleanFidSettings, ScoreRecord
+from sra.common.files import is_embedded
 from sra.common.tables import text_table
 from sra.config import UserError
 
@@ -99,7 +100,7 @@ def convert_inception(graph: str, out: Path) -> str:
 
 def _graph(name: str) -> str:
     where = located(name)
-    if not where.startswith("embedded:") and not Path(where).is_file():
+    if not is_embedded(where) and not Path(where).is_file():
         how = remedy(where)
         allowed = "a frozen .pb file, asset:inception-graph or embedded:digits"
         raise UserError(f"--graph {name}: expected {allowed}, got no such file{f' ({how})' if how else ''}")

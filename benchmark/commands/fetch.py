@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmark.assets.catalogue import Asset, catalogue, find, folder, used_by
 from benchmark.assets.download import fetch
 from benchmark.manifest.schema import Loaded, load
+from sra.common.files import is_embedded
 
 
 def fetch_named(names: list[str], manifest: Path | None, to: Path | None) -> str:
@@ -33,5 +34,5 @@ def _listed(asset: Asset, root: Path) -> str:
 def needed_by(loaded: Loaded) -> list[Asset]:
     """Assets of a manifest: those it names, and the weights of its tools where the graph is the real one."""
     places = [place for run in loaded.runs for place in run.places]
-    real = [run.score.tools for run in loaded.runs if not run.score.graph.startswith("embedded:")]
+    real = [run.score.tools for run in loaded.runs if not is_embedded(run.score.graph)]
     return used_by(places, [tool for tools in real for tool in tools])

@@ -18,6 +18,7 @@ from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.stages import IMAGES, Stage, label_of
 from benchmark.run.executor import Executor, command_of
+from sra.common.files import is_embedded
 from sra.common.listing import order_note
 from sra.common.tables import text_table
 from sra.common.validation import json_text
@@ -198,7 +199,7 @@ def _classes(plan: Plan) -> dict[str, dict[int, str]]:
     """Class folders by label of each data set: as the images stage found them, or as they are now."""
     found = {}
     for stage in plan.stages:
-        if isinstance(stage.job, ImagesJob) and not str(stage.job.data.images).startswith("embedded:"):
+        if isinstance(stage.job, ImagesJob) and not is_embedded(str(stage.job.data.images)):
             recorded = (read_json(stage.directory / "images.json") or {}).get("class_names")
             recorded = recorded if isinstance(recorded, dict) else {}
             names = {int(label): str(name) for label, name in recorded.items() if label.isdecimal()}

@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.plan.run_directory import key_of
-from sra.common.files import cache_file, write_bytes
+from sra.common.files import cache_file, is_embedded, write_bytes
 from sra.common.listing import DATASET_JSON, IMAGE_FORMATS, OTHER_IMAGES, list_folder, list_names, times_of
 
 WHOLE_BYTES = 2**26
@@ -66,7 +66,7 @@ class Place:
     @functools.cached_property
     def before(self) -> list[Any]:
         """Identity in version 0.1.0: place, size and time."""
-        given = self.path.startswith("embedded:") or self.now[-1] == "absent"
+        given = is_embedded(self.path) or self.now[-1] == "absent"
         return self.now if given else _by_time(Path(self.path))
 
 
@@ -90,7 +90,7 @@ def examine(place: str) -> Place:
         OSError: it cannot be read.
     """
     path = Path(place)
-    if place.startswith("embedded:"):
+    if is_embedded(place):
         return Place(path=place, now=[place], files={})
     if not (path.is_file() or path.is_dir()):
         return Place(path=place, now=[place, "absent"], files={})

@@ -24,9 +24,10 @@ from benchmark.plan.stages import (
     Stage,
     StageKind,
     kind_of,
-    read_record,
+    read_stage,
     weights_name,
 )
+from sra.common.files import is_embedded
 from sra.config import (
     DataConfig,
     ImagesJob,
@@ -110,7 +111,7 @@ class _Planner:
         self.stages: dict[str, Stage] = {}
         self.places: dict[str, Place] = {}
         self.absent: list[str] = []
-        documents = {path.parent: read_record(path.parent) for path in sorted(directory.stages.glob("*/stage.json"))}
+        documents = {path.parent: read_stage(path.parent) for path in sorted(directory.stages.glob("*/stage.json"))}
         self.begun = [_Begun(folder, document) for folder, document in documents.items() if document]
         saved = (read_json(directory.root / PLAN) or {}).get("stages")
         self.planned = (
@@ -364,7 +365,7 @@ def is_hub_id(place: str) -> bool:
 
 def _is_path(place: Any) -> bool:
     """Whether a place is a file or folder."""
-    return isinstance(place, str) and not _is_embedded(place) and not is_hub_id(place)
+    return isinstance(place, str) and not is_embedded(place) and not is_hub_id(place)
 
 
 def _codec_identity(planner: _Planner, run: Run) -> Any:
@@ -431,7 +432,7 @@ def _network_of(planner: _Planner, score: ScoreConfig, tool: str) -> list[Any]:
         return []
     if score.extractor == "graph":
         return ["graph"]
-    own = not score.graph.startswith("embedded:")
+    own = not is_embedded(score.graph)
     return [planner.place(str(path), optional=True) for path in weights_of(tool)] if own else []
 
 
@@ -443,7 +444,7 @@ def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, 
 
 def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:
     """Return (`done` or `to run`, why)."""
-    document = read_record(stage.directory)
+    document = read_stage(stage.directory)
     changes = _changes(document, stage) if document else []
     if stage.is_done:
         return "done", f"finished; no new run for {_shown(changes)}" if changes else "finished with these settings"
@@ -458,7 +459,7 @@ def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:
 def _changed(stage: Stage, directory: RunDirectory) -> str | None:
     """What differs from the last stage of the same name; None if there is none."""
     earlier = sorted(directory.stages.glob(f"{stage.name}-????????/stage.json"), key=lambda p: p.stat().st_mtime)
-    document = read_record(earlier[-1].parent) if earlier else None
+    document = read_stage(earlier[-1].parent) if earlier else None
     if document is None:
         return None
     return f"changed: {_shown(_changes_of_results(document, stage)) or _changed_input(document, stage, directory)}"
@@ -475,12 +476,8 @@ def _changes(document: dict[str, Any], stage: Stage) -> list[str]:
     before, after = _flat(upgraded_settings(document)), _flat(to_plain(stage.job))
     # Paths in the run directory differ after a move, and with every change of an earlier stage.
     names = sorted((before.keys() | after.keys()) - {"checkpoint", "reference"})
-    names = [n for n in names if n not in PLACES or _is_embedded(before.get(n)) or not _is_path(after.get(n))]
+    names = [n for n in names if n not in PLACES or is_embedded(str(before.get(n))) or not _is_path(after.get(n))]
     return [f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names if before.get(n) != after.get(n)]
-
-
-def _is_embedded(place: Any) -> bool:
-    return isinstance(place, str) and place.startswith("embedded:")
 
 
 def _shown(changes: list[str]) -> str:
@@ -493,7 +490,7 @@ def _changed_input(document: dict[str, Any], stage: Stage, directory: RunDirecto
         if before != place.now:
             found = difference(directory.root, before, place)
             return f"{place.path}" + (f": {found}" if found else "")
-    given = any(not place.path.startswith("embedded:") for place in stage.contents)
+    given = any(not is_embedded(place.path) for place in stage.contents)
     if not document.get("identity") and given and _outputs_read(document) == _outputs_in(stage.places):
         return "an input, which version 0.1.0 knew by place and time alone (--accept-moved takes it for the same)"
     return "what an earlier stage makes"

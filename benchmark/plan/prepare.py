@@ -18,11 +18,11 @@ from benchmark.plan.plan import Plan, located_data, make_plan
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import resolved_manifest, save_plan
-from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_record
+from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_stage
 from benchmark.published.registry import load_registry
 from sra.common.checkpoints import check_weights
 from sra.common.errors import DataError, UserError, expected
-from sra.common.files import write_bytes
+from sra.common.files import is_embedded, write_bytes
 from sra.config import FP16_NEEDS_GPU, TrainJob, check_codec_folder
 
 
@@ -117,7 +117,7 @@ def _check_embedded(loaded: Loaded) -> None:
             "score.reference": run.score.reference,
         }
         for key, place in places.items():
-            if place is not None and place.startswith("embedded:") and place != DIGITS:
+            if place is not None and is_embedded(place) and place != DIGITS:
                 raise ManifestError(expected(f"{loaded.path}: {key}", DIGITS, place, [DIGITS]))
 
 
@@ -216,7 +216,7 @@ def register(plan: Plan, directory: RunDirectory, command: str) -> None:
     record_inputs(directory.root, {place.path: place for stage in plan.stages for place in stage.contents}.values())
     for stage in plan.stages:
         # From now on, stages of version 0.1.0 are recognised by what their inputs hold, too.
-        document = read_record(stage.directory)
+        document = read_stage(stage.directory)
         if document and document.get("key") == stage.key and not document.get("identity"):
             write_json(stage.directory / "stage.json", document | stage.origin)
     if not plan.loaded.smoke:

@@ -18,6 +18,9 @@ class StageRecord(Record):
 
     key: str
     kind: str = ""
+    name: str = ""
+    identity: str = ""
+    contents: tuple[tuple[str, list[str]], ...] = ()
     config: dict[str, Any] = {}
     inputs: dict[str, str | None] = {}
     argv: tuple[str, ...] = ()

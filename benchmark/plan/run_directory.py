@@ -222,24 +222,30 @@ def is_done(directory: Path, key: str, outputs: Sequence[str] | None = None) -> 
         key: of the stage.
         outputs: what must be there; None: what it wrote.
     """
-    done = read_json(directory / "done.json")
-    if done is None or done.get("key") != key:
-        return False
-    recorded = done.get("outputs")
-    if not isinstance(recorded, dict):
-        return False
+    found, recorded = _done(directory)
     names = recorded if outputs is None else outputs
-    return not damaged_outputs(directory, names) and all((directory / name).is_file() for name in names)
+    return (
+        found == key
+        and all((directory / name).is_file() for name in names)
+        and not _damaged(directory, recorded, names)
+    )
 
 
 def damaged_outputs(directory: Path, names: Iterable[str]) -> list[str]:
     """Outputs of a finished stage that are missing or have another size than was recorded."""
-    recorded = (read_json(directory / "done.json") or {}).get("outputs")
-    if not isinstance(recorded, dict):
-        return []
-    sizes = {name: recorded[name] for name in names if name in recorded}
-    files = {name: directory / name for name in sizes}
-    return [n for n, file in files.items() if not file.is_file() or file.stat().st_size != sizes[n]]
+    return _damaged(directory, _done(directory)[1], names)
+
+
+def _done(directory: Path) -> tuple[str | None, dict[str, int]]:
+    """Key and sizes of outputs in `done.json`; no key if the stage has not finished or the file is damaged."""
+    done = read_json(directory / "done.json") or {}
+    outputs = done.get("outputs")
+    return (done.get("key"), outputs) if isinstance(outputs, dict) else (None, {})
+
+
+def _damaged(directory: Path, recorded: dict[str, int], names: Iterable[str]) -> list[str]:
+    files = {name: directory / name for name in names if name in recorded}
+    return [n for n, file in files.items() if not file.is_file() or file.stat().st_size != recorded[n]]
 
 
 def is_reported(directory: RunDirectory, stages: Iterable[Path]) -> bool:

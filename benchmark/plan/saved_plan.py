@@ -209,8 +209,9 @@ def record_session(plan: Plan, directory: RunDirectory, facts: Mapping[str, Any]
         path = directory.workers / f"{stage.directory.name}.{PROVENANCE}"
     places = [] if plan.loaded.smoke else [place for run in plan.loaded.runs for place in run.places]
     session = {**provenance.collect(), **facts, "assets": recorded_hashes(places)}
-    before = [] if read_record(_Provenance, path) is None else (load_json(path) or {})["sessions"]
-    write_json(path, {"schema": SCHEMA, "sessions": [*before, session]})
+    document = load_json(path) or {"sessions": []}
+    validated(_Provenance, document, str(path), "the file")
+    write_json(path, {"schema": SCHEMA, "sessions": [*document["sessions"], session]})
 
 
 def sessions_of(directory: RunDirectory) -> list[Session]:

@@ -20,8 +20,11 @@ from benchmark.plan.counts import (
     weights_bytes,
 )
 from benchmark.plan.inputs import Place
+from benchmark.plan.records import StageRecord
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json
 from evaluator.tools import TOOL_MODULES
+from sra.common.files import is_embedded
+from sra.common.validation import sound_record
 from sra.config import RESUMABLE_KEYS, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
 
 PROTOCOL_TOOLS = ("adm", "adm-torch")
@@ -311,7 +314,7 @@ class _Score(StageKind[ScoreJob]):
         if job.tool not in PROTOCOL_TOOLS:
             return Disk(RECORD_BYTES, is_upper_bound=True)
         size = None if job.images is None else job.images * FEATURES_PER_IMAGE * FLOAT32_BYTES
-        return Disk(size, is_upper_bound=job.graph.startswith("embedded:"))
+        return Disk(size, is_upper_bound=is_embedded(job.graph))
 
     def cost(self, job: ScoreJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
         return cost.Estimate(how="scoring is not in the table")
@@ -454,25 +457,10 @@ class Stage:
         return self.kind.error(self.directory)
 
 
-RECORD_FIELDS = {
-    "kind": str,
-    "key": str,
-    "name": str,
-    "identity": str,
-    "config": dict,
-    "inputs": dict,
-    "contents": list,
-}
-"""Types in a `stage.json`."""
-
-
-def read_record(directory: Path) -> dict[str, Any] | None:
+def read_stage(directory: Path) -> dict[str, Any] | None:
     """The `stage.json` of a stage that was begun; None where there is none or it is damaged."""
-    document = read_json(directory / "stage.json")
-    if document is None or not all(isinstance(document.get(n, cls()), cls) for n, cls in RECORD_FIELDS.items()):
-        return None
-    pairs = all(isinstance(pair, list) and len(pair) == 2 for pair in document.get("contents", []))
-    return document if pairs else None
+    path = directory / "stage.json"
+    return read_json(path) if sound_record(StageRecord, path) else None
 
 
 def label_of(stages: Sequence[Stage]) -> str:

@@ -25,6 +25,7 @@ from typing import Any, Literal
 from benchmark.manifest.schema import Run
 from benchmark.published.comparability import Compared, Evidence, blocking, compare
 from benchmark.published.schema import LOWER_IS_BETTER, METRICS, NO_ADDRESS, SUMMARY_ONLY, Registry, Row, Spread
+from sra.common.files import is_embedded
 
 Interval = tuple[float, float]
 Status = Literal["reproduced", "better", "worse", "not comparable", "no published value", "failed", "not finished"]
@@ -335,7 +336,7 @@ def _notes(registry: Registry, row: Row, metrics: Sequence[MetricVerdict], *, tr
 def _without_row(registry: Registry, run: Run, graph: str) -> RowVerdict:
     """A run that names no row: not comparable if it is not an ImageNet evaluation, otherwise without a value."""
     reasons = []
-    if graph.startswith("embedded:"):
+    if is_embedded(graph):
         reasons.append(f"{graph.removeprefix('embedded:')} features: not comparable with ImageNet numbers")
     counts = sorted({registry.images(row) for row in registry.rows}, reverse=True)
     if run.sample.images not in counts:

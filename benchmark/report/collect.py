@@ -39,7 +39,7 @@ from benchmark.report.model import (
 from benchmark.report.targets import times_to_targets
 from evaluator.tools.score_record import ScoreRecord
 from sra.common.errors import UserError
-from sra.common.files import load_json
+from sra.common.files import EMBEDDED, is_embedded, load_json
 from sra.common.validation import read_record, validated
 from sra.config import SampleJob, to_plain
 
@@ -106,7 +106,7 @@ def _machine(hardware: Hardware) -> str:
 
 def _headline(rows: Sequence[Row]) -> str | None:
     graphs = sorted(row.provenance.graph.name or "" for row in rows if row.provenance.graph)
-    embedded = next((graph.removeprefix("embedded:") for graph in graphs if graph.startswith("embedded:")), None)
+    embedded = next((graph.removeprefix(EMBEDDED) for graph in graphs if is_embedded(graph)), None)
     return f"{embedded} features: not comparable with ImageNet numbers" if embedded else None
 
 

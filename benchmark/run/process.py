@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -42,19 +42,8 @@ def run_job(name: str, argv: Sequence[str], *, capture: bool = False) -> str:
         UserError: it refused its input, or died.
         Stopped: it was asked to stop, or this process was.
     """
-    with contextlib.ExitStack() as stack:
-        process = subprocess.Popen(
-            argv,
-            stdout=subprocess.PIPE if capture else None,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="backslashreplace",
-            env=job_environment(),
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
-        stack.callback(_end, process, GRACE_SECONDS)
-        stop_requested = stack.enter_context(_forward_stop(process, GRACE_SECONDS))
+    outputs = {"stdout": subprocess.PIPE if capture else None, "stderr": subprocess.PIPE}
+    with _running(argv, GRACE_SECONDS, errors="backslashreplace", **outputs) as (process, stop_requested):
         printed, problems = process.communicate()
     if stop_requested() or process.returncode == STOPPED:
         raise Stopped
@@ -115,19 +104,8 @@ def stream(
     with contextlib.ExitStack() as stack:
         stack.enter_context(naming(logs[0]))
         handles = [stack.enter_context(log.open("a", encoding="utf-8")) for log in logs]
-        process = subprocess.Popen(
-            argv,
-            stdin=lock or subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=job_environment(),
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
-        stack.callback(_end, process, grace)
-        stop_requested = stack.enter_context(_forward_stop(process, grace))
+        inherited = {"stdin": lock or subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process, stop_requested = stack.enter_context(_running(argv, grace, errors="replace", **inherited))
         if heartbeat is not None:
             # After the fork: `preexec_fn` is not safe beside a thread.
             stack.enter_context(heartbeat.beating())
@@ -143,6 +121,30 @@ def stream(
     if stop_requested():
         raise Stopped
     return code, last_error
+
+
+@contextlib.contextmanager
+def _running(
+    argv: Sequence[str], grace: float, **options: Any
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[], bool]]]:
+    """Start a job with stop signals passed on to it, and leave none behind.
+
+    Args:
+        argv: its command line.
+        grace: seconds that it may take to save.
+        options: of `Popen`.
+
+    Yields:
+        The process, and whether a stop was requested.
+    """
+    process: subprocess.Popen[str] = subprocess.Popen(
+        argv, text=True, env=job_environment(), start_new_session=True, preexec_fn=die_with_parent, **options
+    )
+    try:
+        with _forward_stop(process, grace) as stop_requested:
+            yield process, stop_requested
+    finally:
+        _end(process, grace)
 
 
 @contextlib.contextmanager

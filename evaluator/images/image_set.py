@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from evaluator.images.inspection import Examination, Findings, prefetched
-from sra.common.archives import check_size
+from sra.common.archives import open_zip
 from sra.common.errors import DataError
 from sra.common.files import sha256_file
 from sra.common.listing import IMAGE_FORMATS, is_junk, list_folder, list_names, natural
@@ -165,10 +165,9 @@ def _open_files(path: Path) -> ImageSet:
         listing, opened = list_folder(path), lambda name: (path / name).open("rb")
     else:
         try:
-            archive = zipfile.ZipFile(path)
+            archive = open_zip(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: expected a whole zip file") from error
-        check_size(archive, path)
         listing, opened = list_names(archive.namelist()), archive.open
     names, note = listing.images(str(path))
     names.sort(key=natural)

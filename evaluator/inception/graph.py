@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluator import embedded
 from sra.common.errors import EvaluatorError
+from sra.common.files import is_embedded
 
 INPUT, POOL, SPATIAL, LOGITS = "ExpandDims", "pool_3", "mixed_6/conv", "softmax/logits/MatMul"
 """Operations of images, pooled features, spatial features, and the classifier without its bias."""
@@ -33,5 +34,5 @@ def resolve(name: str) -> Graph:
     path = embedded.GRAPH if name == "embedded:digits" else Path(name)
     if not path.is_file():
         raise EvaluatorError(f"--graph: expected a frozen .pb file or embedded:digits, got {name!r}: not found")
-    shown = name if name.startswith("embedded:") else path.name
+    shown = name if is_embedded(name) else path.name
     return Graph(shown, path, hashlib.sha256(path.read_bytes()).hexdigest())

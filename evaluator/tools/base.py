@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import math
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +71,6 @@ def run(
         score: one result a sample set, in order.
         add_options: adds options of this tool.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be UTF-8.
-        sys.stdout.reconfigure(errors="backslashreplace")
     with program():
         options = _parse(tool, add_options)
         places = [("--json", path) for path in options.json]
@@ -157,13 +154,14 @@ def _score(
             seconds=round(seconds, 3),
             error=error,
         )
-        _show(images, record)
+        _show(record)
         score_record.write(record, path)
 
 
 def _open_reference(path: Path, samples: ImageSet) -> ImageSet:
     """The images of a reference, or none if it has statistics instead."""
-    if statistics.read(path) is not None and not has_images(path):
+    # Its statistics are read and checked where they are used; here, of a file without images alone.
+    if zipfile.is_zipfile(path) and not has_images(path) and statistics.read(path) is not None:
         return without_images(path, samples.shape)
     return open_images(path)
 
@@ -200,10 +198,11 @@ def _warnings(images: ImageSet, reference: ImageSet) -> list[str]:
     return list(map(printable, warnings))
 
 
-def _show(images: ImageSet, record: ScoreRecord) -> None:
+def _show(record: ScoreRecord) -> None:
+    place = Path(record.samples.path)
     shown = ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items())
-    print(f"{images.path.absolute().parent.name}: {shown}", flush=True)
+    print(f"{place.absolute().parent.name}: {shown}", flush=True)
     for name, reason in record.absent.items():
         print(f"no {name}: {reason}", flush=True)
     for warning in record.warnings:
-        print(f"warning: {images.path}: {warning}", flush=True)
+        print(f"warning: {place}: {warning}", flush=True)

@@ -18,14 +18,13 @@ import sra.accept
 from sra.accept import device, jobs, numbers, speed
 from sra.accept.record import Acceptance, StageResult, Status, load, read_lines
 from sra.accept.stage import NotTested, Stage
-from sra.common.errors import ConfigError, UserError
+from sra.common.errors import FALLS_SHORT, ConfigError, UserError
 from sra.common.processes import die_with_parent
 from sra.common.validation import ArgumentParser
 from sra.perf.results import Document, save
 from sra.perf.results import machine as describe
 from sra.runtime import job
 
-NOT_READY = 1
 STAGES: dict[str, tuple[Callable[[Stage], None], float]] = {
     "machine": (device.machine, 0.1),
     "numbers": (numbers.numbers, 0.25),
@@ -81,7 +80,7 @@ def main(arguments: list[str]) -> None:
             stored = save(Document(time="wall", machine=found.machine, results=found.results))
             print(f"speeds stored in {stored}", file=sys.stderr)
         if found.reasons:
-            sys.exit(NOT_READY)
+            sys.exit(FALLS_SHORT)
 
 
 def run_stage(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import torch
 from sra.accept.stage import NotTested, Stage
 from sra.config import EmaConfig
 from sra.parity.compare import ROUNDING, Mode, Report
-from sra.parity.folder import check_folder
+from sra.parity.folder import check_once
 from sra.parity.golden import open_golden
 from sra.parity.wide import check_wide
 from sra.runtime.random_streams import Randoms
@@ -75,4 +75,4 @@ def parity(stage: Stage) -> None:
     for precision in ROUNDING if stage.gpu else ("fp32", "bf16"):
         mode = Mode(stage.device, precision)
         mode.start()
-        note_report(stage, f"golden numbers in {precision} that differ", check_folder(golden, mode))
+        note_report(stage, f"golden numbers in {precision} that differ", check_once(golden, mode))

@@ -38,8 +38,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """
     kind = path.suffix if path.suffix in (".npz", ".zip") else ".zip"
     try:
-        with _opened(path) as archive:
-            check_size(archive, path)
+        with open_zip(path) as archive:
             yield archive
     except DAMAGED as error:
         problem = f"expected a whole {kind} file, got a damaged one or another format: {error}"
@@ -50,11 +49,20 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """A zip archive, for callers with an error of their own.
+
+    Raises:
+        zipfile.BadZipFile: not a zip file, or a damaged one.
+        DataError: absurdly large.
+        OSError: it cannot be read.
+    """
     try:
-        return zipfile.ZipFile(path)
-    except (ValueError, struct.error) as error:  # names that are not UTF-8, offsets below zero
+        archive = zipfile.ZipFile(path)
+    except (ValueError, NotImplementedError, struct.error) as error:  # names that are not UTF-8, offsets below zero
         raise zipfile.BadZipFile(str(error)) from error
+    _check_size(archive, path)
+    return archive
 
 
 def open_member(archive: zipfile.ZipFile, name: str, where: str) -> IO[bytes]:
@@ -77,7 +85,7 @@ def open_member(archive: zipfile.ZipFile, name: str, where: str) -> IO[bytes]:
     return archive.open(info)
 
 
-def check_size(archive: zipfile.ZipFile, path: Path) -> None:
+def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
     """Refuse an archive that would become absurdly large, before anything is unpacked.
 
     Raises:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from sra.common.startup import STOPPED as STOPPED
 
+FALLS_SHORT = 1
+"""Exit code of a check that ran and does not hold."""
 BAD_INPUT = 2
 """Exit code after a `UserError`."""
 

@@ -40,23 +40,21 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        # Not by `tempfile`, whose files only their owner may read: this one gets the mode that the umask gives.
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode
-        yield temporary
-        if temporary.stat().st_mode != mode:
-            # safetensors, like `tempfile`, makes a file of its own.
-            with without("chmod", path):
-                temporary.chmod(stat.S_IMODE(mode))
-        if durable:
-            sync(temporary)
-        temporary.replace(path)
-        if durable:
-            sync(path.parent)
-    except OSError as error:
-        # A failed write or fsync names no file. An error without a number would lose its message for the name.
-        if error.errno is not None and error.filename in (None, str(temporary)):
-            error.filename = str(path)
+        with naming(path, temporary):
+            # Not by `tempfile`, whose files only their owner may read: this one gets the mode that the umask gives.
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
+            yield temporary
+            if temporary.stat().st_mode != mode:
+                # safetensors, like `tempfile`, makes a file of its own.
+                with without("chmod", path):
+                    temporary.chmod(stat.S_IMODE(mode))
+            if durable:
+                sync(temporary)
+            temporary.replace(path)
+            if durable:
+                sync(path.parent)
+    except OSError:
         raise
     except Exception as error:
         # safetensors gives the system's error as text.
@@ -70,14 +68,19 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(place: Path) -> Iterator[None]:
-    """Name the file in an error of the operating system that names none: of a failed write, or of an fsync."""
+def naming(place: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Name the file in an error of the operating system that names none: of a failed write, or of an fsync.
+
+    Args:
+        place: the file.
+        temporary: an unfinished file that stands for it.
+    """
     try:
         yield
     except OSError as error:
         # An error without a number would lose its message for the name.
-        if error.errno is not None:
-            error.filename = error.filename or str(place)
+        if error.errno is not None and error.filename in (None, "", temporary and str(temporary)):
+            error.filename = str(place)
         raise
 
 
@@ -236,6 +239,15 @@ def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+EMBEDDED = "embedded:"
+"""Before the name of data or a network that ships with the suite, in the place of a path."""
+
+
+def is_embedded(place: str) -> bool:
+    """Whether a place is data or a network that ships with the suite."""
+    return place.startswith(EMBEDDED)
 
 
 COST_TABLE = ("perf.json", "SRA_BENCH_PERF")

@@ -12,7 +12,7 @@ from sra.config.training import check_seeds
 
 Sampler = Literal["euler", "heun", "euler-maruyama", "ddpm"]
 SAMPLERS = (*get_args(Sampler), "dopri5")
-"""By name."""
+"""All that a published protocol may name; the last is not implemented."""
 
 
 @dataclass(frozen=True, kw_only=True)

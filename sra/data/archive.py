@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sra.common.archives import check_size
+from sra.common import archives
 from sra.common.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -43,11 +43,9 @@ def open_zip(place: str) -> zipfile.ZipFile:
         DataError: not a zip file, or one whose content would be absurdly large.
     """
     try:
-        archive = zipfile.ZipFile(place)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        return archives.open_zip(Path(place))
+    except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"data.images {place}: expected a folder or a zip file, got: {error}") from error
-    check_size(archive, Path(place))
-    return archive
 
 
 def places(archive: zipfile.ZipFile, names: Sequence[str]) -> Array:

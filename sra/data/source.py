@@ -13,6 +13,7 @@ from PIL import Image
 
 from sra import embedded
 from sra.common.errors import DataError
+from sra.common.files import is_embedded
 from sra.common.listing import DATASET_JSON, KAGGLE_TRAIN, Listing, data_root, list_folder, list_names
 from sra.common.pixels import UNREADABLE, decode
 from sra.config import DataConfig
@@ -37,7 +38,7 @@ class Reader:
         Raises:
             DataError: not an image, or not all of it.
         """
-        if self.place.startswith("embedded:"):
+        if is_embedded(self.place):
             return Image.fromarray(_digits(self.resolution)[0][int(name)])
         try:
             return decode(self.content(name))

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 
+from sra.common.errors import FALLS_SHORT
 from sra.parity.compare import ROUNDING, Mode
 from sra.parity.folder import check_folder
 from sra.parity.golden import open_golden
 from sra.parity.wide import check_wide
 from sra.runtime import job
 from sra.runtime.device import facts_of
-
-FALLS_SHORT = 1
 
 
 def main(arguments: list[str]) -> None:

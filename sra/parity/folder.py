@@ -34,16 +34,21 @@ def check_folder(golden: Golden, mode: Mode) -> Report:
     Raises:
         DataError: a file is damaged.
     """
-    report = _checked(golden, mode)
+    report = check_once(golden, mode)
     if mode.precision != "fp32":
         exact = Mode(mode.device)
         exact.start()
-        report.add_failures(_checked(golden, exact), exact.precision)
+        report.add_failures(check_once(golden, exact), exact.precision)
         mode.start()
     return report
 
 
-def _checked(golden: Golden, mode: Mode) -> Report:
+def check_once(golden: Golden, mode: Mode) -> Report:
+    """Run every check of a folder in one mode.
+
+    Raises:
+        DataError: a file is damaged.
+    """
     report = Report(mode.limit)
     for name, check in CHECKS.items():
         job.check_stop()

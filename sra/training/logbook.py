@@ -111,10 +111,9 @@ class LogBook:
     def truncate(self, step: int) -> None:
         """Drop the lines after a step, which a continued run writes again."""
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
-        lines = [line for line in text.splitlines() if (row := _row(line)) is not None and row["step"] <= step]
-        write_bytes(self.path, "".join(f"{line}\n" for line in lines).encode())
-        for line in lines:
-            row = json.loads(line)
+        kept = [(line, row) for line in text.splitlines() if (row := _row(line)) is not None and row["step"] <= step]
+        write_bytes(self.path, "".join(f"{line}\n" for line, _ in kept).encode())
+        for _, row in kept:
             self.last = row["step"]
             self.watch.warnings(row)
 

@@ -19,6 +19,7 @@ from benchmark.plan.plan import is_hub_id
 from benchmark.plan.run_directory import RunDirectory, key_of
 from benchmark.run.executor import command_of
 from sra.common.errors import STOPPED, UserError
+from sra.common.files import is_embedded
 
 RUN_LABEL, SET_LABEL, LEVEL_LABEL, JOB_LABEL = (f"sra-bench/{name}" for name in ("run", "set", "level", "job"))
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -65,7 +66,7 @@ def check_volumes(jobs: list[Job], directory: RunDirectory, site: Kubernetes) ->
         raise UserError(f"--out {directory.root}: expected a folder below kubernetes.runs.mount {site.runs.mount}")
     reads = [place for job in jobs if job.stages for place in command_of(list(job.stages), directory).reads]
     for place in dict.fromkeys(reads):
-        if place.startswith("embedded:"):
+        if is_embedded(place):
             continue
         if is_hub_id(place):
             if not any(site.has(site.env.get(name, "")) for name in HUB_VARIABLES):
