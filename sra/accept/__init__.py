@@ -1,4 +1,4 @@
-"""Acceptance test of a machine before a long run: `python -m sra.accept`. Needs torch, numpy, Pillow and pydantic only.
+"""Acceptance test of a machine before a long run: `python -m sra.accept`.
 
 Every stage is a process of its own with a time limit, so that a stage that hangs or dies costs only itself. The result
 is one JSON file, written after each stage, and a last page that says whether the machine is ready, and why not.
