@@ -19,6 +19,7 @@ from sra.accept import device, jobs, numbers, speed
 from sra.accept.record import Acceptance, StageResult, Status, load, read_lines
 from sra.accept.stage import NotTested, Stage
 from sra.common.errors import FALLS_SHORT, ConfigError, UserError
+from sra.common.files import check_place
 from sra.common.processes import die_with_parent
 from sra.common.validation import ArgumentParser
 from sra.perf.results import Document, save
@@ -111,7 +112,7 @@ def run_all(options: argparse.Namespace, arguments: list[str]) -> Acceptance:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: expected cpu where no GPU is visible, got 'cuda'")
     if options.json:
-        Acceptance().save(options.json)  # a place that cannot be written to is found before the work
+        check_place(options.json, "--json")
     began, found = time.monotonic(), Acceptance(machine=describe(torch.device(options.device)))
     options.folder.mkdir(parents=True, exist_ok=True)
     passed = [text for text in arguments if text not in STAGES]

@@ -37,11 +37,11 @@ def train(stage: Stage) -> None:
 
 def sample(stage: Stage) -> None:
     """Sampling in the precisions of runs, with Stable Diffusion's decoder where diffusers is installed."""
-    batch = "64" if stage.gpu else "2"
+    batch = 64 if stage.gpu else 2
     cases = [("fast", "bf16"), ("fast", "tf32"), ("reference", "tf32")] if stage.gpu else [("fast", "fp32")]
     rows = []
     for mode, precision in cases:
-        rows += _measure(stage, "sample", mode, precision, int(batch))
+        rows += _measure(stage, "sample", mode, precision, batch)
     _compare(stage, rows)
 
 
