@@ -18,7 +18,9 @@ def published_costs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SRA_BENCH_PERF", str(tmp_path / "perf.json"))
     monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path / "assets"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.chdir(ROOT)
+    # Beside the checkout's manifests, not in it: what was run there is done, and costs nothing.
+    (tmp_path / "manifests").symlink_to(ROOT / "manifests")
+    monkeypatch.chdir(tmp_path)
 
 
 def rows_of(*arguments: str) -> dict[tuple[str, str], dict[str, object]]:
@@ -64,6 +66,7 @@ def test_other_budgets_are_refused(text: str) -> None:
 
 
 def test_no_manifest_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     done = CliRunner().invoke(app, ["plan", "--budget", "24h"])
     assert "--budget: expected a manifest, or a folder manifests here" in str(done.exception)
