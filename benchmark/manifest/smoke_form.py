@@ -1,8 +1,9 @@
 """The smoke form of a manifest (`run --smoke`): the same rows on digits, on a CPU, within seconds.
 
 Changed: width and heads, resolution, classes, steps, batch, images, data, codec, reference, graph, and precisions that
-a CPU lacks. Unchanged: depth (so that block numbers stay valid), alignment, interpolant, times, label dropout, EMA,
-learning rate, sampler, guidance and its channels and interval, convention, labels, seeding.
+a CPU lacks; of an alignment, the MLP's width and the local batch. Unchanged: depth (so that block numbers stay valid),
+the rest of the alignment, interpolant, times, label dropout, EMA, learning rate, sampler, guidance and its channels and
+interval, convention, labels, seeding.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmark.manifest.schema import Loaded, Run, ScoreConfig
-from sra.config import AlignSettings, CodecConfig, DataConfig, Size, Sra2Settings, TrainConfig
+from sra.config import AlignSettings, CodecConfig, DataConfig, DispersiveSettings, Size, Sra2Settings, TrainConfig
 
 DIGITS = "embedded:digits"
 CODEC = CodecConfig(path=DIGITS, scale=1.0, factor=4, channels=4)
@@ -18,7 +19,7 @@ WIDTH, HEADS = 48, 3
 RESOLUTION, PUBLISHED_RESOLUTION = 32, 256
 """256 px become 32 px, 512 px become 64 px."""
 CLASSES = 10
-TRAIN_STEPS, BATCH = 4, 8
+TRAIN_STEPS, BATCH, LOCAL_BATCH = 4, 8, 2
 SAMPLE_STEPS, IMAGES = 5, 64
 """Enough for steps inside and outside every published guidance interval."""
 
@@ -74,10 +75,12 @@ def _run(run: Run) -> Run:
 
 
 def _align(align: AlignSettings | None, width: int) -> AlignSettings | None:
-    """The same settings, with a projection of the same ratio to the network's width."""
-    if not isinstance(align, Sra2Settings) or align.mlp_width is None:
-        return align
-    return replace(align, mlp_width=max(1, align.mlp_width * WIDTH // width))
+    """The same settings, with a projection of the same ratio to the network's width, and a local batch that fits."""
+    if isinstance(align, Sra2Settings) and align.mlp_width is not None:
+        return replace(align, mlp_width=max(1, align.mlp_width * WIDTH // width))
+    if isinstance(align, DispersiveSettings):
+        return replace(align, local_batch=LOCAL_BATCH)
+    return align
 
 
 def _train(train: TrainConfig) -> TrainConfig:

@@ -23,7 +23,7 @@ from benchmark.published.registry import load_registry
 from sra.common.checkpoints import check_weights
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import is_embedded, write_bytes
-from sra.config import FP16_NEEDS_GPU, TrainJob, check_codec_folder
+from sra.config import FP16_NEEDS_GPU, ConfigError, TrainJob, check_codec_folder
 
 
 def load_request(request: RunRequest) -> Loaded:
@@ -90,7 +90,7 @@ def processes_for(requested: int | None) -> int:
 
 
 def check_batch_split(loaded: Loaded, processes: int) -> None:
-    """Refuse a global batch that the processes cannot share evenly, or that is larger than the data.
+    """Refuse a global batch that the processes or an alignment cannot share evenly, or that is larger than the data.
 
     Raises:
         ManifestError: in one line.
@@ -105,6 +105,11 @@ def check_batch_split(loaded: Loaded, processes: int) -> None:
             raise ManifestError(expected(where, divisor, batch))
         if count is not None and batch > count:
             raise ManifestError(expected(where, f"at most the {count} images of the data", batch))
+        if run.align is not None:
+            try:
+                run.align.check_batch(batch // (processes * run.train.accumulate))
+            except ConfigError as error:
+                raise ManifestError(f"{loaded.path}: variants.{run.variant}: {error}") from error
 
 
 def _check_embedded(loaded: Loaded) -> None:

@@ -1,7 +1,7 @@
 """Alignment losses of SRA and its successors; their settings are in `sra.config.alignment`.
 
-`base` is the interface; `sra`, `sra2` and `dual_timestep` (Self-Flow, DTS-AS) are the losses; `distances` compares
-features.
+`base` is the interface; `sra`, `sra2`, `dual_timestep` (Self-Flow, DTS-AS), `layersync` and `dispersive` are the
+losses; `distances` compares features.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from sra.alignment.base import Alignment
+from sra.alignment.dispersive import Dispersive
 from sra.alignment.dual_timestep import DualTimestep
+from sra.alignment.layersync import LayerSync
 from sra.alignment.sra import SelfRepresentation
 from sra.alignment.sra2 import CleanLatent
 from sra.config import AlignSettings
@@ -20,6 +22,8 @@ LOSSES: dict[str, Callable[[Any, int], Alignment]] = {
     "sra2": CleanLatent,
     "self-flow": DualTimestep,
     "dts-as": DualTimestep,
+    "layersync": LayerSync,
+    "dispersive": Dispersive,
 }
 """Loss of each alignment, by the `kind` of its settings; called with the settings and the resolution in pixels."""
 

@@ -34,16 +34,28 @@ class Batch:
     """Source of further random numbers; an alignment's stream names start with `align.`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What an alignment computes of a batch."""
+
+    generation: Tensor
+    """(N,) loss of the family's objective per sample."""
+    alignment: Tensor
+    """Of any shape; its mean is weighted."""
+    student: Tensor
+    """(N, T, D) the student's features, before a head; their norm is logged."""
+    teacher: Tensor | None = None
+    """(N, T, D) features that are their target; None: the target is no block's output, or there is none."""
+
+
 class Alignment(Protocol):
     """A loss that aligns the student's features with a target."""
 
     def head(self, shape: Shape) -> nn.Module | None:
         """A module for training only, saved as `ap_head` of the network; None: no head."""
 
-    def step(
-        self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
-        """Generation loss (N,) and alignment loss (any shape; its mean is weighted)."""
+    def step(self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch) -> Terms:
+        """Losses of one batch, and the features they compare."""
 
     def weight(self, epoch: float) -> float:
         """Weight of the alignment loss after `epoch` passes over the data."""

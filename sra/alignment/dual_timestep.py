@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sra.alignment.base import Batch, project, teacher_context
+from sra.alignment.base import Batch, Terms, project, teacher_context
 from sra.alignment.distances import DISTANCES
 from sra.config import GROUP_0_DIVISOR, DualTimestepSettings
 from sra.model.token_groups import Groups
@@ -31,9 +31,7 @@ class DualTimestep:
         """Weight of the alignment loss, constant."""
         return self.settings.weight
 
-    def step(
-        self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch) -> Terms:
         """The student sees both groups; the teacher gets the labels before dropout."""
         settings, objective = self.settings, batch.objective
         assert settings.blocks is not None
@@ -43,11 +41,12 @@ class DualTimestep:
         t = torch.stack([objective.draw(batch.randoms, "align.t"), batch.t])  # (2, N)
         cells = student.per_cell(groups.per_token(t))
         x_t = objective.corrupt(batch.x, batch.noise, cells)
-        prediction, hidden = student(x_t, t, batch.y, tap=m, groups=groups)
+        prediction, hidden = student(x_t, t, batch.y, taps=(m,), groups=groups)
         with teacher_context(settings.teacher_precision, batch.x.device.type):
             target = self._target(teacher, batch, t, groups, n)
         alignment = DISTANCES[settings.distance](project(student, hidden).float(), target.float())
-        return objective.loss(prediction, batch.x, batch.noise, cells), alignment
+        generation = objective.loss(prediction, batch.x, batch.noise, cells)
+        return Terms(generation=generation, alignment=alignment, student=hidden, teacher=target)
 
     def _target(self, teacher: DiffusionTransformer, batch: Batch, t: Tensor, groups: Groups, block: int) -> Tensor:
         """The teacher's features (N, T, D); t is (2, N)."""

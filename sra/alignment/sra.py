@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from sra.alignment.base import Batch, project, teacher_context
+from sra.alignment.base import Batch, Terms, project, teacher_context
 from sra.alignment.distances import DISTANCES
 from sra.config import SraSettings
 from sra.model.transformer import DiffusionTransformer, Head, Shape
@@ -32,20 +32,19 @@ class SelfRepresentation:
         start, span = (99, 800) if self.resolution >= 512 else (149, 1000)
         return self.settings.weight * math.pow(0.1, max(math.floor(epoch) - start, 0) / span)
 
-    def step(
-        self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch) -> Terms:
         """The teacher sees the same x, noise and labels (after dropout) at a less noisy time."""
         settings, objective = self.settings, batch.objective
         assert settings.blocks is not None
         assert teacher is not None
         m, n = settings.blocks
-        prediction, hidden = student(objective.corrupt(batch.x, batch.noise, batch.t), batch.t, batch.y, tap=m)
+        prediction, hidden = student(objective.corrupt(batch.x, batch.noise, batch.t), batch.t, batch.y, taps=(m,))
         with teacher_context(settings.teacher_precision, batch.x.device.type):
             t = self._teacher_time(batch)
             target = teacher.hidden(objective.corrupt(batch.x, batch.noise, t), t, batch.y, block=n)
         alignment = DISTANCES[settings.distance](project(student, hidden).float(), target.float())
-        return objective.loss(prediction, batch.x, batch.noise, batch.t), alignment
+        generation = objective.loss(prediction, batch.x, batch.noise, batch.t)
+        return Terms(generation=generation, alignment=alignment, student=hidden, teacher=target)
 
     def _teacher_time(self, batch: Batch) -> Tensor:
         interval = self.settings.interval

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from torch import Tensor, nn
+from torch import nn
 
-from sra.alignment.base import Batch, project
+from sra.alignment.base import Batch, Terms, project
 from sra.alignment.distances import DISTANCES
 from sra.config import Sra2Settings
 from sra.model.transformer import DiffusionTransformer, Shape
@@ -36,10 +36,12 @@ class CleanLatent:
         student: DiffusionTransformer,
         teacher: DiffusionTransformer | None,  # noqa: ARG002 - none is needed
         batch: Batch,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Terms:
         """The target is the clean latent, cut into the network's patches."""
         x_t = batch.objective.corrupt(batch.x, batch.noise, batch.t)
-        prediction, hidden = student(x_t, batch.t, batch.y, tap=self.settings.block)
+        assert self.settings.block is not None
+        prediction, hidden = student(x_t, batch.t, batch.y, taps=(self.settings.block,))
         projected, target = project(student, hidden).float(), student.patchify(batch.x).float()
         alignment = DISTANCES[self.settings.distance](projected, target)
-        return batch.objective.loss(prediction, batch.x, batch.noise, batch.t), alignment
+        generation = batch.objective.loss(prediction, batch.x, batch.noise, batch.t)
+        return Terms(generation=generation, alignment=alignment, student=hidden)

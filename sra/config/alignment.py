@@ -21,6 +21,7 @@ SRA_BLOCKS = {
     "dit": {"B": (3, 7), "L": (6, 14), "XL": (8, 16)},
 }
 SRA2_BLOCKS = {"sit": {"B": 2, "L": 8, "XL": 8}}
+LAYERSYNC_BLOCKS = {"sit": {"L": (8, 18), "XL": (8, 16)}}
 GROUP_0_DIVISOR = 4
 """Dual timesteps: group 0 holds T // 4 of an image's T tokens."""
 
@@ -73,6 +74,16 @@ class AlignSettings:
             patch_values: values p*p*C of one patch of the latent.
         """
         raise NotImplementedError
+
+    def check_batch(self, images: int) -> None:
+        """Check that the loss can be computed on the batch of one process.
+
+        Args:
+            images: of one forward pass.
+
+        Raises:
+            ConfigError: it cannot.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +174,9 @@ class Sra2Settings(AlignSettings):
         block = self.block if self.block is not None else SRA2_BLOCKS.get(model.family, {}).get(model.size_label)
         if block is None:
             raise ConfigError(f"align.block: missing, no default is published for {model.name}")
-        depth = model.dimensions.depth
-        if not 1 <= block <= depth:
-            raise ConfigError(expected("align.block", f"a block from 1 to {depth} (depth)", block))
         if self.mlp_activation is None:
             raise ConfigError("align.mlp_activation: missing, no default is published")
-        return replace(self, block=block, mlp_width=self.mlp_width or 2 * model.dimensions.width)
+        return replace(self, block=check_block(block, model), mlp_width=self.mlp_width or 2 * model.dimensions.width)
 
     def mlp_widths(self, width: int, patch_values: int) -> tuple[int, ...]:
         """Widths of the MLP's linear layers, from the network's hidden size to the values of one patch."""
@@ -246,11 +254,75 @@ class DtsAsSettings(DualTimestepSettings):
     """See `DualTimestepSettings`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerSyncSettings(AlignSettings):
+    """LayerSync: an earlier block aligned with a later one of the same forward pass (arXiv 2510.12581)."""
+
+    kind: Literal["layersync"] = "layersync"
+    needs_teacher = False
+    blocks: tuple[int, int] | None = None
+    """[k, k']: the aligned block and its target, counted from 1, k < k'; default by model size (B is not printed)."""
+    weight: float = 0.2
+    """Weight of the alignment loss, constant (public parser: 0.2; paper: 0.2 to 0.3)."""
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+
+    def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:  # noqa: ARG002 - the base class has it
+        """See the base class."""
+        default = LAYERSYNC_BLOCKS.get(model.family, {}).get(model.size_label)
+        return replace(self, blocks=check_blocks(self.blocks or default, model, apart=True))
+
+    def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
+        """See the base class."""
+        return AlignmentWork()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispersiveSettings(AlignSettings):
+    """Dispersive loss (arXiv 2506.09027); defaults are the public PyTorch code's. Paper: L // 4, 0.5, 0.5 and 16."""
+
+    kind: Literal["dispersive"] = "dispersive"
+    needs_teacher = False
+    block: int | None = None
+    """The dispersed block, counted from 1; default: the last."""
+    tau: float = 1.0
+    """Temperature of the squared distances, which are means over tokens and channels."""
+    weight: float = 0.25
+    """Weight of the loss, constant."""
+    local_batch: int = 32
+    """Images that are compared with each other: the batch of one GPU in the public code; it must divide that of every
+    process here, whose number changes nothing."""
+
+    def __post_init__(self) -> None:
+        if self.tau <= 0:
+            raise ConfigError(expected("tau", "a positive number", self.tau))
+        if self.local_batch < 1:
+            raise ConfigError(expected("local_batch", "a positive integer", self.local_batch))
+        check_weight(self.weight)
+
+    def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:  # noqa: ARG002 - the base class has it
+        """See the base class."""
+        return replace(self, block=check_block(self.block or model.dimensions.depth, model))
+
+    def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
+        """See the base class."""
+        return AlignmentWork()
+
+    def check_batch(self, images: int) -> None:
+        """See the base class."""
+        if images % self.local_batch:
+            what = f"a divisor of {images}, the images of one process (global_batch / processes / accumulate)"
+            raise ConfigError(expected("align.local_batch", what, self.local_batch))
+
+
 ALIGNMENTS: dict[str, type[AlignSettings]] = {
     "sra": SraSettings,
     "sra2": Sra2Settings,
     "self-flow": SelfFlowSettings,
     "dts-as": DtsAsSettings,
+    "layersync": LayerSyncSettings,
+    "dispersive": DispersiveSettings,
 }
 """Settings class of each alignment, by its `kind`."""
 
@@ -287,8 +359,25 @@ AnyAlignment = Annotated[AlignSettings, BeforeValidator(lambda v: read_alignment
 """Annotation of a field that holds the settings of any alignment: a mapping is read by its `kind`."""
 
 
-def check_blocks(blocks: tuple[int, int] | None, model: ModelConfig) -> tuple[int, int]:
+def check_block(block: int, model: ModelConfig) -> int:
+    """A block, given or by default.
+
+    Raises:
+        ConfigError: the network has no such block.
+    """
+    depth = model.dimensions.depth
+    if not 1 <= block <= depth:
+        raise ConfigError(expected("align.block", f"a block from 1 to {depth} (depth)", block))
+    return block
+
+
+def check_blocks(blocks: tuple[int, int] | None, model: ModelConfig, *, apart: bool = False) -> tuple[int, int]:
     """The student's and the teacher's block, given or by default.
+
+    Args:
+        blocks: [m, n], or None.
+        model: their network.
+        apart: whether they must differ.
 
     Raises:
         ConfigError: there is no default, or the blocks do not fit the depth.
@@ -297,8 +386,9 @@ def check_blocks(blocks: tuple[int, int] | None, model: ModelConfig) -> tuple[in
         raise ConfigError(f"align.blocks: missing, no default is published for {model.name}; give [m, n]")
     m, n = blocks
     depth = model.dimensions.depth
-    if not 1 <= m <= n <= depth:
-        raise ConfigError(expected("align.blocks", f"[m, n] with 1 <= m <= n <= {depth} (depth)", [m, n]))
+    if not 1 <= m <= n <= depth or (apart and m == n):
+        order = "<" if apart else "<="
+        raise ConfigError(expected("align.blocks", f"[m, n] with 1 <= m {order} n <= {depth} (depth)", [m, n]))
     return blocks
 
 

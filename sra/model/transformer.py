@@ -220,28 +220,28 @@ class DiffusionTransformer(nn.Module):
         return self.shape.classes
 
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor, tap: int | None = None, groups: Groups | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """The raw prediction and, if asked for, the output of block `tap`.
+        self, x: Tensor, t: Tensor, y: Tensor, taps: tuple[int, ...] = (), groups: Groups | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The raw prediction and, if asked for, the outputs of some blocks.
 
         Args:
             x: (N, C, H, W) noisy latents.
             t: (N,) times of the family; (2, N) with groups.
             y: (N,) labels.
-            tap: block, counted from 1, whose output (N, T, D) is also returned.
+            taps: blocks, counted from 1, whose outputs (N, T, D) are also returned.
             groups: two groups of tokens with a time each.
 
         Returns:
-            (N, outputs, H, W), or a pair with the tapped block's output.
+            (N, outputs, H, W), or a tuple of it and the tapped blocks' outputs, in the order of `taps`.
         """
         c = self.condition(t, y)
-        tokens, tapped = self._embed(x, groups), None
+        tokens, tapped = self._embed(x, groups), {}
         for number, block in enumerate(self.blocks, start=1):
             tokens = block(tokens, c, groups)
-            if number == tap:
-                tapped = _joined(tokens, groups)
+            if number in taps:
+                tapped[number] = _joined(tokens, groups)
         prediction = self.unpatchify(_joined(self.final_layer(tokens, c, groups), groups))
-        return prediction if tapped is None else (prediction, tapped)
+        return (prediction, *(tapped[number] for number in taps)) if taps else prediction
 
     def hidden(self, x: Tensor, t: Tensor, y: Tensor, block: int, groups: Groups | None = None) -> Tensor:
         """Output (N, T, D) of one block, counted from 1; later blocks are not computed."""

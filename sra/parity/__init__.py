@@ -1,5 +1,5 @@
 """Parity: recompute every number of a golden folder of the reference code on this machine.
 
-`folder`, `sit` and `dit` hold the checks, `checks` their common parts; `wide` checks what has no golden numbers;
-`golden` reads the folder, `compare` judges and reports.
+`folder`, `sit`, `dit` and `siblings` hold the checks, `checks` their common parts; `wide` checks what has no golden
+numbers; `golden` reads the folder, `compare` judges and reports.
 """

@@ -40,7 +40,7 @@ def attempt(scope: Scope, check: Check) -> None:
     try:
         check(scope)
     except UserError as error:
-        scope.report.fail(f"{scope.arrays.stem}/{scope.prefix}", str(error))
+        scope.report.fail(scope.item("").rstrip("/"), str(error))
         scope.arrays.state(scope.prefix)
 
 
@@ -108,6 +108,12 @@ def losses_and_gradients(
     case.compare("labels_after_dropout", labels_after_dropout(case), exact)
     with case.mode.autocast():
         losses: StepLosses = module(*images_and_labels(case), randoms, teacher)
+    compare_gradients(case, module, losses)
+    return losses
+
+
+def compare_gradients(case: Scope, module: TrainingModule, losses: StepLosses) -> None:
+    """Run a step backward; compare gradient norm and the listed gradients."""
     losses.total.backward()  # type: ignore[no-untyped-call]
     case.compare("total_grad_norm", nn.utils.clip_grad_norm_(module.parameters(), float("inf")))
     parameters = dict(module.network.named_parameters())
@@ -117,7 +123,6 @@ def losses_and_gradients(
         found = parameters[name].grad
         assert found is not None
         case.compare(f"grad/{name}", found, gradient)
-    return losses
 
 
 DROPOUT = 0.5

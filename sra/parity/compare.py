@@ -290,6 +290,11 @@ class Report:
         note = "" if holds else f"expected {expected}, got {found}"
         self.items.append(Item(name, float(not holds), 0, holds, note))
 
+    def add(self, other: Report, folder: str) -> None:
+        """Add the report of a folder below."""
+        self.items += [replace(item, item=f"{folder}/{item.item}") for item in other.items]
+        self.absent += [f"{folder}/{name}" for name in other.absent]
+
     def add_failures(self, other: Report, mode: str) -> None:
         """Replace the items that fall short in the report of another mode only."""
         wrong = {item.item: replace(item, note=f"{mode}: {item.note}") for item in other.failed}

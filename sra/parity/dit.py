@@ -36,7 +36,7 @@ def forward(networks: Networks, scope: Scope) -> None:
     y = scope.labels("y")
     x, t = scope.latents("x", len(y)), scope.shaped("t", len(y))
     with torch.no_grad(), scope.mode.autocast():
-        prediction, hidden = network(x, t, y, tap=scope.config.block_out_s)
+        prediction, hidden = network(x, t, y, taps=(scope.config.block_out_s,))
         inputs, labels = with_null(x, y, network.null_label)
         doubled = network(inputs, torch.cat([t, t]), labels)
     scope.compare("output", prediction)

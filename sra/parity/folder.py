@@ -14,10 +14,10 @@ from sra.common.errors import DataError
 from sra.data.images import center_crop
 from sra.model.transformer import build, position_encoding
 from sra.model.weights import load_network
-from sra.parity import dit, sit
+from sra.parity import dit, siblings, sit
 from sra.parity.checks import attempt, run_sections
 from sra.parity.compare import Mode, Report, exact, table
-from sra.parity.golden import Arrays, Golden, Scope
+from sra.parity.golden import Arrays, Golden, Scope, open_golden
 from sra.runtime import job
 
 FAMILIES: dict[str, Literal["sit", "dit"]] = {"sit_state_dict": "sit", "dit_state_dict": "dit"}
@@ -44,20 +44,25 @@ def check_folder(golden: Golden, mode: Mode) -> Report:
 
 
 def check_once(golden: Golden, mode: Mode) -> Report:
-    """Run every check of a folder in one mode.
+    """Run every check of a folder, and of golden folders in it, in one mode.
 
     Raises:
         DataError: a file is damaged.
     """
     report = Report(mode.limit)
-    for name, check in CHECKS.items():
+    # A folder holds the numbers of SRA's code or of other methods; no file of the others is missed.
+    sets = [checks for checks in (CHECKS, SIBLINGS) if any((golden.folder / name).is_file() for name in checks)]
+    checks = {"config.json": state_dicts} | {name: check for known in sets for name, check in known.items()}
+    for name, check in checks.items():
         job.check_stop()
         if (golden.folder / name).is_file():
             check(golden, mode, report)
         else:
             report.absent.append(name)
     for path in sorted(golden.folder.iterdir()):
-        if path.name not in CHECKS.keys() | OTHER_TESTS and not path.name.startswith("."):
+        if (path / "config.json").is_file():
+            report.add(check_once(open_golden(path), mode), path.name)
+        elif path.name not in checks.keys() | OTHER_TESTS and not path.name.startswith("."):
             report.fail(path.name, "unknown file")
     return report
 
@@ -132,18 +137,26 @@ def _arrays(check: Callable[[Scope], None], name: str) -> Callable[[Golden, Mode
     return run
 
 
-CHECKS: dict[str, Callable[[Golden, Mode, Report], None]] = {
-    "config.json": state_dicts,
+Checks = dict[str, Callable[[Golden, Mode, Report], None]]
+"""By file, in the order of the report."""
+
+
+def _files(checks: dict[str, Callable[[Scope], None]]) -> Checks:
+    return {name: _arrays(check, name) for name, check in checks.items()}
+
+
+CHECKS: Checks = {
     "published_format.pt": published_format,
-    **{
-        name: _arrays(check, name)
-        for name, check in {
+    **_files(
+        {
             "pos_embed.npz": position_encodings,
             "center_crop.npz": center_crops,
             "sit.npz": sit.check,
             "vanilla_sit.npz": sit.check_vanilla,
             "dit.npz": dit.check,
-        }.items()
-    },
+        }
+    ),
 }
-"""Known files in the order of the report."""
+"""Files with the numbers of SRA's code."""
+SIBLINGS = _files({"layersync.npz": siblings.check_layersync, "dispersive.npz": siblings.check_dispersive})
+"""Files with the numbers of other methods' code, in a folder of their own."""

@@ -18,6 +18,9 @@ from sra.common.errors import DataError, expected
 from sra.config import CodecConfig, ConfigError, ModelConfig, Size
 from sra.parity.compare import Judge, Mode, Report, output
 
+NEED_ALL = ("sit.npz", "dit.npz", "vanilla_sit.npz")
+"""Files whose numbers need every key of the configuration; for others, the network's are enough."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
@@ -31,18 +34,19 @@ class Configuration:
     """Latent cells along one axis."""
     in_channels: int
     num_classes: int
-    block_out_s: int
+    # The rest belongs to the numbers of NEED_ALL; other files hold their settings themselves.
+    block_out_s: int = 1
     """The student's block, counted from 1."""
-    block_out_t: int
+    block_out_t: int = 1
     """The teacher's block."""
-    t_max: float
+    t_max: float = 0.0
     """Largest difference between the student's and the teacher's time."""
-    cfg_scale: float
-    guidance_low: float
-    guidance_high: float
-    num_steps: int
+    cfg_scale: float = 1.0
+    guidance_low: float = 0.0
+    guidance_high: float = 1.0
+    num_steps: int = 1
     """Steps of SiT's samplers."""
-    dit_respacing: int
+    dit_respacing: int = 1
     """Steps of DiT's sampler."""
 
     def __post_init__(self) -> None:
@@ -103,8 +107,9 @@ def open_golden(folder: Path) -> Golden:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         plain = document.pop("config")
-        names = [f.name for f in dataclasses.fields(Configuration)]
-        config = Configuration(**{name: plain[name] for name in names})
+        names = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(Configuration)}
+        every = any((folder / name).is_file() for name in NEED_ALL)
+        config = Configuration(**{name: plain[name] for name, needed in names.items() if needed or every})
         # Checks the settings of the network (heads divide the width, ...) before anything is computed.
         config.model("sit")
     except KeyError as error:
@@ -143,8 +148,9 @@ class Arrays:
         return self._arrays[key]
 
     def state(self, prefix: str) -> dict[str, Tensor]:
-        """All arrays below a prefix, by their names without it."""
-        return {key.removeprefix(f"{prefix}/"): self[key] for key in self if key.startswith(f"{prefix}/")}
+        """All arrays below a prefix, by their names without it; those of the file without one."""
+        start = f"{prefix}/" if prefix else ""
+        return {key.removeprefix(start): self[key] for key in self if key.startswith(start)}
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,8 @@ class Scope:
         prefix = self.prefix
         while prefix and f"{prefix}/{name}" not in self.arrays:
             prefix = prefix.rpartition("/")[0]
-        return self.arrays[f"{prefix}/{name}" if prefix else self.key(name)].to(self.mode.device)
+        key = f"{prefix}/{name}" if prefix else name
+        return self.arrays[key if key in self.arrays else self.key(name)].to(self.mode.device)
 
     def latents(self, name: str, *lead: int) -> Tensor:
         """(*lead, C, H, W).

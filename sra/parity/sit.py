@@ -87,7 +87,7 @@ def forward(networks: Networks, scope: Scope) -> None:
     y = scope.labels("y")
     x, t = scope.latents("x", len(y)), scope.shaped("t", len(y))
     with torch.no_grad(), scope.mode.autocast():
-        velocity, hidden = network(x, t, y, tap=scope.config.block_out_s)
+        velocity, hidden = network(x, t, y, taps=(scope.config.block_out_s,))
         null = network(x, t, torch.full_like(y, network.null_label))
     scope.compare("velocity", velocity)
     scope.compare("velocity_null", null)

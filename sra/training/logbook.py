@@ -48,11 +48,22 @@ def memory_peak(device: torch.device) -> dict[str, int]:
 
 def mean_losses(losses: list[StepLosses], accelerator: Accelerator) -> dict[str, float | None]:
     """Means over the global batch of a step; every process calls this."""
-    rows = [[p.total, p.generation.mean(), p.total if p.alignment is None else p.alignment.mean()] for p in losses]
-    own = torch.stack([torch.stack([value.detach().float() for value in row]) for row in rows]).mean(0)
-    loss, generation, alignment = accelerator.reduce(own, "mean").tolist()
-    aligned = losses[0].alignment is not None
-    return {"loss": loss, "generation": generation, "alignment": alignment if aligned else None}
+    rows = [
+        {
+            "loss": part.total,
+            "generation": part.generation.mean(),
+            "alignment": None if part.alignment is None else part.alignment.mean(),
+            "student_norm": part.student_norm,
+            "teacher_norm": part.teacher_norm,
+        }
+        for part in losses
+    ]
+    names = [name for name, value in rows[0].items() if value is not None]
+    values = [[value.detach().float() for value in row.values() if value is not None] for row in rows]
+    own = torch.stack([torch.stack(row) for row in values]).mean(0)
+    # One wait for the device, however many there are.
+    means = dict(zip(names, accelerator.reduce(own, "mean").tolist(), strict=True))
+    return {**means, "alignment": means.get("alignment")}
 
 
 class LossWatch:

@@ -29,6 +29,10 @@ class StepLosses:
     """The distance as its paper or code reduces it; None without alignment."""
     weight: float
     """Weight of the alignment."""
+    student_norm: Tensor | None = None
+    """Mean over samples and tokens of the norm over channels of the student's aligned features."""
+    teacher_norm: Tensor | None = None
+    """The same of their target, where that is a block's output."""
 
 
 def objective_of(model: ModelConfig, train: TrainConfig) -> Objective:
@@ -71,10 +75,16 @@ class TrainingModule(nn.Module):
             x_t = self.objective.corrupt(batch.x, batch.noise, batch.t)
             generation = self.objective.loss(self.network(x_t, batch.t, batch.y), batch.x, batch.noise, batch.t)
             return StepLosses(total=generation.mean(), generation=generation, alignment=None, weight=0.0)
-        generation, alignment = self.alignment.step(self.network, teacher, batch)
+        terms = self.alignment.step(self.network, teacher, batch)
         weight = self.alignment.weight(epoch)
-        total = generation.mean() + weight * alignment.mean()
-        return StepLosses(total=total, generation=generation, alignment=alignment, weight=weight)
+        return StepLosses(
+            total=terms.generation.mean() + weight * terms.alignment.mean(),
+            generation=terms.generation,
+            alignment=terms.alignment,
+            weight=weight,
+            student_norm=mean_norm(terms.student),
+            teacher_norm=None if terms.teacher is None else mean_norm(terms.teacher),
+        )
 
     def _batch(self, x: Tensor, labels: Tensor, randoms: RandomSource) -> Batch:
         dropped = randoms.uniform("dropout") < self.train_config.label_dropout
@@ -87,6 +97,12 @@ class TrainingModule(nn.Module):
             objective=self.objective,
             randoms=randoms,
         )
+
+
+def mean_norm(features: Tensor) -> Tensor:
+    """Mean over samples and tokens of the norm over channels of features (N, T, D); a scalar without gradient."""
+    norms: Tensor = torch.linalg.vector_norm(features.detach(), dim=-1, dtype=torch.float32)
+    return norms.mean()
 
 
 def needs_teacher(align: AlignSettings | None) -> bool:

@@ -81,7 +81,7 @@ class WholeTeacher:
 
     def hidden(self, x: Tensor, t: Tensor, y: Tensor, block: int, groups: Groups | None = None) -> Tensor:
         """See `DiffusionTransformer.hidden`."""
-        tapped: Tensor = self.network(x, t, y, tap=block, groups=groups)[1]
+        tapped: Tensor = self.network(x, t, y, taps=(block,), groups=groups)[1]
         return tapped
 
 

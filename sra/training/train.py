@@ -106,6 +106,8 @@ class Trainer:
         if batch % (processes * self.settings.accumulate):
             parts = f"{processes} processes x accumulate {self.settings.accumulate}"
             raise DataError(f"train.global_batch: expected a multiple of {parts}, got {batch}")
+        if self.config.align is not None:
+            self.config.align.check_batch(batch // (processes * self.settings.accumulate))
 
     # -- saving and resuming ------------------------------------------------------------------------------------
 

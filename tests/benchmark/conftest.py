@@ -67,10 +67,9 @@ def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
     plain.pop("interpolant", None)
     length = {"steps": registry.steps(row)}
     align = None
-    if row.align_kind == "sra2":
-        align = {"kind": "sra2", "mlp_activation": "silu"}
-    elif row.unsettled and row.align_kind in ALIGNMENTS:
-        align = {"kind": row.align_kind}
+    if row.align_kind == "sra2" or (row.unsettled and row.align_kind in ALIGNMENTS):
+        not_printed = {"sra2": {"mlp_activation": "silu"}, "layersync": {"blocks": [4, 8]}}
+        align = {"kind": row.align_kind, **not_printed.get(row.align_kind, {})}
     elif row.align_kind in ALIGNMENTS:
         align = to_plain(published_alignment(row))
     return {**variant, "train": {**plain, **length, "ema": ema}, "align": align}

@@ -254,6 +254,7 @@ def test_the_table_of_differences_reaches_every_blocking_field(registry: Registr
     # Tested below, where they apply.
     tested |= {"sample.cfg_channels", "align.interval", "align.head", "train.flip", "model.family"}
     tested |= {"align.teacher", "align.separated", "codec precision", "pixel rounding"}
+    tested |= {"align.block", "align.tau", "align.local_batch"}
     compared = set()
     for row in SAMPLED:
         items = compare(registry, row, *matching(row))
@@ -278,6 +279,8 @@ def test_guided_channels_flips_interval_and_head(registry: Registry, matching: M
             other = dataclasses.replace(interval, random=None, fixed=0.15)
             changes.append(("align.interval", change("align", interval=other)))
             changes.append(("align.head", change("align", head=not run.align.head)))  # type: ignore[attr-defined]
+        if run.align is not None and run.align.kind == "dispersive":
+            changes += [(f"align.{key}", change("align", **{key: 7})) for key in ("block", "tau", "local_batch")]
         for field, make in changes:
             assert fields(blocking(compare(registry, row, *make(run, found)))) == {field}
 

@@ -15,7 +15,7 @@ from benchmark.manifest.schema import Run, load
 from benchmark.manifest.smoke_form import scaled
 from benchmark.plan.plan import make_plan
 from benchmark.plan.run_directory import RunDirectory
-from sra.config import Sra2Settings, to_plain
+from sra.config import DispersiveSettings, Sra2Settings, to_plain
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "manifests").glob("*.yaml"))
@@ -159,6 +159,8 @@ def test_the_smoke_form_changes_only_sizes_and_data(path: Path) -> None:
             widths = before.model.dimensions.width, after.model.dimensions.width
             assert before.align.mlp_width / widths[0] == after.align.mlp_width / widths[1]
             assert after.align == dataclasses.replace(before.align, mlp_width=after.align.mlp_width)
+        elif isinstance(before.align, DispersiveSettings):
+            assert after.align == dataclasses.replace(before.align, local_batch=2)
         else:
             assert after.align == before.align
         assert after.model.resolution * 8 == before.model.resolution or before.model.resolution == 32

@@ -41,8 +41,8 @@ def test_group_sizes_are_exact_and_positions_uniform():
 def test_one_time_for_both_groups_is_no_group(network, helpers):
     x, y, t = torch.randn(3, 4, 8, 8), torch.arange(3), torch.tensor([0.1, 0.5, 0.9])
     with torch.no_grad():
-        plain, hidden = network(x, t, y, tap=2)
-        grouped, tapped = network(x, torch.stack([t, t]), y, tap=2, groups=drawn(3))
+        plain, hidden = network(x, t, y, taps=(2,))
+        grouped, tapped = network(x, torch.stack([t, t]), y, taps=(2,), groups=drawn(3))
     assert helpers.error(grouped, plain) < LIMIT
     assert helpers.error(tapped, hidden) < LIMIT
 

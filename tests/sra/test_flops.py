@@ -6,7 +6,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sra.config import (
     CodecConfig,
+    DispersiveSettings,
     DtsAsSettings,
+    LayerSyncSettings,
     ModelConfig,
     SelfFlowSettings,
     Size,
@@ -47,6 +49,8 @@ ALIGNMENTS = {
     "sra2": Sra2Settings(block=1, mlp_width=48, mlp_activation="silu"),
     "self-flow": SelfFlowSettings(blocks=(1, 2)),
     "dts-as": DtsAsSettings(blocks=(1, 3)),
+    "layersync": LayerSyncSettings(blocks=(1, 3)),
+    "dispersive": DispersiveSettings(local_batch=2),
 }
 
 

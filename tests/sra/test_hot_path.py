@@ -14,8 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sra.config import (
     CodecConfig,
+    DispersiveSettings,
     DtsAsSettings,
     EmaConfig,
+    LayerSyncSettings,
     ModelConfig,
     SampleConfig,
     SelfFlowSettings,
@@ -48,6 +50,8 @@ ALIGNMENTS = {
     "self-flow": SelfFlowSettings(blocks=(1, 2)),
     "self-flow, min-and-clean": SelfFlowSettings(blocks=(1, 2), teacher="min-and-clean"),
     "dts-as": DtsAsSettings(blocks=(1, 2)),
+    "layersync": LayerSyncSettings(blocks=(1, 2)),
+    "dispersive": DispersiveSettings(block=3, local_batch=2),
 }
 ON_A_GPU = "optimizer=fused,losses=logged"
 """Switches of a GPU that a CPU can take, beside compilation."""
@@ -136,7 +140,8 @@ def test_the_average_is_one_call_for_all_parameters_and_equal_to_the_bit(decay):
     assert operations.counts.total() < 10
 
 
-COMPILATIONS = {"none": 1, "sra": 2, "sra2": 1, "self-flow": 2, "self-flow, min-and-clean": 2, "dts-as": 2}
+TEACHERLESS = ("none", "sra2", "layersync", "dispersive")
+COMPILATIONS = {name: 1 if name in TEACHERLESS else 2 for name in ALIGNMENTS}
 """Of the block: with gradients, and the teacher's without."""
 
 
@@ -237,7 +242,7 @@ def moved(module, device):
     return module
 
 
-@pytest.mark.parametrize("align", ["sra", "self-flow, min-and-clean", "dts-as"])
+@pytest.mark.parametrize("align", ["sra", "self-flow, min-and-clean", "dts-as", "layersync", "dispersive"])
 def test_a_training_step_keeps_to_its_device(align, pretended_gpu, monkeypatch):
     state = training(ALIGNMENTS[align], device=pretended_gpu)
     for parameter in state.module.parameters():

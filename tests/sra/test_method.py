@@ -15,7 +15,7 @@ def test_hidden_is_what_a_tap_sees(sit, model, codec, helpers):
     network = network_of(helpers.state(sit, "model/"), model, codec, "sit.npz")
     x, t, y = sit["forward/x"], sit["forward/t"], sit["forward/y"]
     with torch.no_grad():
-        assert torch.equal(network.hidden(x, t, y, block=2), network(x, t, y, tap=2)[1])
+        assert torch.equal(network.hidden(x, t, y, block=2), network(x, t, y, taps=(2,))[1])
 
 
 def test_head_does_not_change_the_networks_initialisation(model, codec):

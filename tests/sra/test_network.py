@@ -42,7 +42,7 @@ def test_a_fresh_network_predicts_zero_and_leaves_its_tokens_alone():
     initialise(network, 0)
     x, t, y = torch.randn(2, 4, 32, 32), torch.rand(2), torch.arange(2)
     with torch.no_grad():
-        out, hidden = network(x, t, y, tap=12)
+        out, hidden = network(x, t, y, taps=(12,))
         assert torch.count_nonzero(out) == 0
         assert torch.equal(hidden, network.x_embedder(x) + network.pos_embed)
 

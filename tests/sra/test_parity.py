@@ -15,12 +15,12 @@ from sra.model.transformer import build
 from sra.parity import wide
 from sra.parity.__main__ import main
 from sra.parity.compare import ROUNDING, Amplification, Mode, Report, exact, limit_of, output, table, trained
-from sra.parity.folder import CHECKS, check_folder
+from sra.parity.folder import CHECKS, SIBLINGS, check_folder
 from sra.parity.golden import open_golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CPU = Mode(torch.device("cpu"))
-NPZ = [name for name in CHECKS if name.endswith(".npz")]
+NPZ = [name for name in CHECKS if name.endswith(".npz")] + [f"siblings/{name}" for name in SIBLINGS]
 
 
 def check(folder):
@@ -82,7 +82,8 @@ def test_one_wrong_element_in_every_array_fails_every_item(seed, report, folder)
     """All expected numbers are spoilt at once: each item compares its own."""
     rng, wrong = np.random.default_rng(seed), set()
     for name in NPZ:
-        expected = {item.item.partition("/")[2] for item in report.items if item.item.startswith(f"{name[:-4]}/")}
+        stem = f"{name[:-4]}/"
+        expected = {item.item.removeprefix(stem) for item in report.items if item.item.startswith(stem)}
         # Dropped labels are an input too: a wrong one stops its whole case.
         expected = {key for key in expected if not key.endswith(("labels_after_dropout", "pos_embed"))}
         change(folder / name, lambda a, e=expected: a.update({k: spoil_weights(k, a[k], rng) for k in sorted(e)}))
@@ -99,6 +100,8 @@ def test_one_wrong_element_in_every_array_fails_every_item(seed, report, folder)
         ("dit.npz", "sampler/betas_250"),
         ("vanilla_sit.npz", "model/pos_embed"),
         ("center_crop.npz", "3/crop32"),
+        ("siblings/layersync.npz", "align_loss"),
+        ("siblings/dispersive.npz", "paper/align_loss"),
     ],
 )
 def test_one_wrong_number_is_named(name, key, folder):
@@ -134,6 +137,10 @@ INPUTS = [
     ("sit.npz", "training/2/t", "sit/training/2/gen_loss"),
     ("dit.npz", "sra_loss/t_teacher", "dit/sra_loss/align_loss"),
     ("dit.npz", "sampler/latents", "dit/sampler/cfg"),
+    ("siblings/layersync.npz", "weight", "siblings/layersync/total_grad_norm"),
+    ("siblings/layersync.npz", "t", "siblings/layersync/velocity"),
+    ("siblings/dispersive.npz", "pytorch/weight", "siblings/dispersive/pytorch/total_grad_norm"),
+    ("siblings/dispersive.npz", "paper/tau", "siblings/dispersive/paper/align_loss"),
 ]
 
 
@@ -253,6 +260,8 @@ def latents(*lead):
 def other_input(key, golden):
     """An input of the golden folder in the other configuration's shape."""
     name, steps = key.split("/")[-1], OTHER["num_steps"]
+    if golden.ndim == 0 or name == "blocks":
+        return golden.clip(max=OTHER["depth"])
     tokens = (OTHER["input_size"] // OTHER["patch_size"]) ** 2
     if name == "group":
         return np.stack([np.random.permutation(np.arange(tokens) >= tokens // 4).astype(int) for _ in range(COUNT)])
@@ -275,7 +284,8 @@ def other_file(name, golden, inputs):
     )
     arrays, config = {}, golden.config
     for prefix in {key.split("/")[0] for key in inputs} & {"model", "teacher"}:
-        network = build(config.model(family, convention), config.codec, head=convention == "sra")
+        head = convention == "sra" and not name.startswith("siblings/")
+        network = build(config.model(family, convention), config.codec, head=head)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         arrays |= {f"{prefix}/{k}": v.detach().numpy() for k, v in network.state_dict().items()}
@@ -288,6 +298,9 @@ def other(tmp_path_factory, report):
     """A folder of another configuration, whose expected numbers this implementation computed itself."""
     place = tmp_path_factory.mktemp("other")
     (place / "config.json").write_text(json.dumps({"config": OTHER}))
+    (place / "siblings").mkdir()
+    network = ("depth", "hidden_size", "num_heads", "patch_size", "input_size", "in_channels", "num_classes")
+    (place / "siblings" / "config.json").write_text(json.dumps({"config": {key: OTHER[key] for key in network}}))
     torch.manual_seed(0)
     np.random.seed(0)
     golden = open_golden(place)
@@ -295,7 +308,7 @@ def other(tmp_path_factory, report):
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Report, "compare", lambda self, name, value, *_: found.update({name: value.detach().numpy()}))
-        for name in ("sit.npz", "dit.npz", "vanilla_sit.npz"):
+        for name in ("sit.npz", "dit.npz", "vanilla_sit.npz", *(f"siblings/{name}" for name in SIBLINGS)):
             arrays = load(GOLDEN / name)
             stem = name[:-4]
             inputs = {k: v for k, v in arrays.items() if f"{stem}/{k}" not in names}
@@ -303,7 +316,7 @@ def other(tmp_path_factory, report):
             wanted = {k: np.zeros(()) for k in arrays if f"{stem}/{k}" in names and "blocks.3" not in k}
             np.savez(place / name, **made, **wanted)
             check(place)
-            results = {k: found[f"{stem}/{k}"] for k in wanted}
+            results = {k: found[f"{Path(stem).name}/{k}"] for k in wanted}
             np.savez(place / name, **made, **results)
     return place
 

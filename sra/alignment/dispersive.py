@@ -1,0 +1,48 @@
+"""Dispersive loss: push a block's outputs of different images apart; no head, no target (arXiv 2506.09027)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sra.alignment.base import Batch, Terms
+from sra.config import DispersiveSettings
+from sra.model.transformer import DiffusionTransformer, Shape
+
+
+class Dispersive:
+    """The dispersive loss; an `Alignment`."""
+
+    def __init__(self, settings: DispersiveSettings, resolution: int) -> None:  # noqa: ARG002 - the weight is constant
+        self.settings = settings
+
+    def head(self, shape: Shape) -> None:
+        """No head."""
+
+    def weight(self, epoch: float) -> float:  # noqa: ARG002 - constant in the paper and in the public code
+        """Weight of the loss, constant."""
+        return self.settings.weight
+
+    def step(
+        self,
+        student: DiffusionTransformer,
+        teacher: DiffusionTransformer | None,  # noqa: ARG002 - none is needed
+        batch: Batch,
+    ) -> Terms:
+        """The loss has one value for each `local_batch` images: (N / local_batch,)."""
+        assert self.settings.block is not None
+        x_t = batch.objective.corrupt(batch.x, batch.noise, batch.t)
+        prediction, hidden = student(x_t, batch.t, batch.y, taps=(self.settings.block,))
+        parts = hidden.float().flatten(1).split(self.settings.local_batch)
+        return Terms(
+            generation=batch.objective.loss(prediction, batch.x, batch.noise, batch.t),
+            alignment=torch.stack([dispersion(part, self.settings.tau) for part in parts]),
+            student=hidden,
+        )
+
+
+def dispersion(z: Tensor, tau: float) -> Tensor:
+    """log mean exp(-|z_i - z_j|^2 / (F tau)) over all i, j of z (N, F), both orders and i = j among them; a scalar."""
+    pairs = F.pdist(z).pow(2) / (z.shape[1] * tau)
+    return torch.cat([pairs, pairs, pairs.new_zeros(len(z))]).neg().exp().mean().log()

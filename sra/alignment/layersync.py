@@ -1,0 +1,40 @@
+"""LayerSync: align a block with a later one of the same forward pass; no head, no teacher (arXiv 2510.12581)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from sra.alignment.base import Batch, Terms
+from sra.config import LayerSyncSettings
+from sra.model.transformer import DiffusionTransformer, Shape
+
+
+class LayerSync:
+    """The loss of LayerSync; an `Alignment`."""
+
+    def __init__(self, settings: LayerSyncSettings, resolution: int) -> None:  # noqa: ARG002 - the weight is constant
+        self.settings = settings
+
+    def head(self, shape: Shape) -> None:
+        """No head."""
+
+    def weight(self, epoch: float) -> float:  # noqa: ARG002 - constant in the public code
+        """Weight of the alignment loss, constant."""
+        return self.settings.weight
+
+    def step(
+        self,
+        student: DiffusionTransformer,
+        teacher: DiffusionTransformer | None,  # noqa: ARG002 - none is needed
+        batch: Batch,
+    ) -> Terms:
+        """The loss (N, T) is the negative cosine over channels; no gradient flows through the later block's output."""
+        assert self.settings.blocks is not None
+        x_t = batch.objective.corrupt(batch.x, batch.noise, batch.t)
+        prediction, hidden, target = student(x_t, batch.t, batch.y, taps=self.settings.blocks)
+        return Terms(
+            generation=batch.objective.loss(prediction, batch.x, batch.noise, batch.t),
+            alignment=-F.cosine_similarity(hidden.float(), target.detach().float(), dim=-1),
+            student=hidden,
+            teacher=target,
+        )
