@@ -71,7 +71,7 @@ class Asset:
         sources = [s for s in (self.hub, self.url, self.manual) if s is not None]
         assert len(sources) == 1, f"{self.name}: exactly one of hub, url and manual"
         assert self.url is None or self.url.startswith(("https://", "http://")), self.url
-        assert (self.variable is not None) == (self.manual is not None), self.name
+        assert self.variable is None or self.manual is not None, self.name
         assert self.folder or self.variable or len(self.files) == 1, self.name
 
     def place(self, root: Path) -> Path:
@@ -79,6 +79,12 @@ class Asset:
         if self.variable:
             return Path(os.environ.get(self.variable) or f"${self.variable}")
         return root / self.name / ("" if self.folder else next(iter(self.files)))
+
+    def by_hand(self, root: Path) -> str | None:
+        """How to obtain it by hand and where it belongs; None if it can be fetched."""
+        return (
+            self.manual if self.manual is None or self.variable else f"{self.manual} and save it as {self.place(root)}"
+        )
 
     def missing(self, root: Path) -> list[Path]:
         """Paths of its files that are absent."""
@@ -143,7 +149,7 @@ def remedy(place: str) -> str:
         return f"the environment variable {name} is not set" + (f": {how}" if how else "")
     for asset in catalogue().values():
         if place == str(asset.place(folder())):
-            return asset.manual or f"`sra-bench fetch {asset.name}`"
+            return asset.by_hand(folder()) or f"`sra-bench fetch {asset.name}`"
     return ""
 
 

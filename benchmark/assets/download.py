@@ -41,7 +41,7 @@ def fetch(assets: list[Asset], root: Path) -> None:
                 (_from_hub if asset.hub else _from_url)(asset, path, pins)
     by_hand = [a for a in assets if a.manual and a.missing(root)]
     if by_hand:
-        raise AssetError("; ".join(f"{a.name} has to be obtained by hand: {a.manual}" for a in by_hand))
+        raise AssetError("; ".join(f"{a.name} has to be obtained by hand: {a.by_hand(root)}" for a in by_hand))
 
 
 def _from_hub(asset: Asset, path: Path, pins: Pins) -> None:

@@ -91,7 +91,7 @@ def _assets(assets: list[Asset]) -> tuple[list[Line], bool]:
 def _describe(asset: Asset, root: Path, pins: Pins) -> tuple[list[Line], bool]:
     missing = asset.missing(root)
     if missing and asset.manual:
-        return [("absent", f"{asset.name}: {asset.what}"), ("", asset.manual)], False
+        return [("absent", f"{asset.name}: {asset.what}"), ("", asset.by_hand(root) or "")], False
     lines = [("absent", f"{path}: {_by_hand(asset, path)}") for path in missing]
     try:
         present = [_present(asset, file, pins) for file in asset.files if root / asset.name / file not in missing]

@@ -34,7 +34,10 @@ def parameters(model: ModelConfig, codec: CodecConfig, *, head: bool = False) ->
 
 
 def evaluations(sample: SampleConfig) -> int:
-    """Network evaluations for one image; guidance doubles those of the steps that start inside its interval."""
+    """Network evaluations for one image; guidance doubles those of the steps that start inside its interval.
+
+    An adaptive sampler is counted by its `steps`: SiT's paper states as many.
+    """
     n, (low, high) = sample.steps, sample.guidance_interval
     if sample.sampler == "euler-maruyama":
         starts = [1 - (1 - sample.last_step) * k / max(n - 1, 1) for k in range(n)]

@@ -25,7 +25,16 @@ from benchmark.plan.run_directory import RunDirectory, is_done, read_json
 from evaluator.tools import TOOL_MODULES
 from sra.common.files import is_embedded
 from sra.common.validation import sound_record
-from sra.config import RESUMABLE_KEYS, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob, to_plain
+from sra.config import (
+    ADAPTIVE_SAMPLERS,
+    RESUMABLE_KEYS,
+    ImagesJob,
+    LatentsJob,
+    SampleJob,
+    StandInJob,
+    TrainJob,
+    to_plain,
+)
 
 PROTOCOL_TOOLS = ("adm", "adm-torch")
 """Tools of the ADM protocol: they cache features and draw views."""
@@ -271,8 +280,10 @@ class _Sample(StageKind[SampleJob]):
         return (*self.fixed_outputs, *last)
 
     def free(self, job: SampleJob) -> tuple[str, ...]:
-        """The public code's images depend on the batch; others differ by rounding at most."""
-        return ("shard", "png") if job.sample.seeding == "public-code" else ("batch", "shard", "png")
+        """The public code's random numbers and an adaptive sampler's steps depend on the batch; others only round."""
+        if job.sample.seeding == "public-code":
+            return ("shard", "png")
+        return ("png",) if job.sample.sampler in ADAPTIVE_SAMPLERS else ("batch", "shard", "png")
 
     def continued(self, job: SampleJob, begun: dict[str, Any]) -> SampleJob:
         """Shards that are there keep their size."""

@@ -16,6 +16,7 @@ from benchmark.manifest.schema import Run
 from benchmark.published.schema import Protocol, Registry, Row
 from evaluator.tools.score_record import AdmSettings, ScoreRecord
 from sra.config import (
+    ADAPTIVE_SAMPLERS,
     CODEC_FILES,
     SIZES,
     AlignSettings,
@@ -33,8 +34,6 @@ PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 """From exact to coarse: a run at least as exact as the published one differs from it by rounding only."""
 UNSETTLED = "not known"
 """Placeholder of a published setting that is not known."""
-ADAPTIVE_SAMPLERS = ("dopri5",)
-"""They choose their own steps."""
 LENGTH_TOLERANCE = 1e-3
 """Relative: papers round lengths and print 800 epochs (4,003,200 steps) as 4M."""
 

@@ -79,6 +79,17 @@ class FeatureExtractor:
         return randoms.normal("latent", shape), randoms.normal("noise", shape)
 
 
+def normalised(tokens: Tensor, convention: str) -> Tensor:
+    """Block outputs (T, D) as the authors' `main_pca.py` gives them to the PCA.
+
+    Their script for SRA's networks normalises each token, that for the baseline each channel over the tokens.
+    """
+    if convention == "sra":
+        return F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
+    low, high = tokens.amin(0), tokens.amax(0)
+    return (tokens - low) / (high - low + 1e-6)
+
+
 def pca_image(tokens: Tensor, grid: int) -> Array:
     """First three principal components of the tokens of one image, each scaled to [0, 1].
 

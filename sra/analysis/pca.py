@@ -34,7 +34,7 @@ def pictures(view: View, image: Path, label: int) -> dict[tuple[float, int], Any
     """
     import torch
 
-    from sra.analysis.features import FeatureExtractor, pca_image
+    from sra.analysis.features import FeatureExtractor, normalised, pca_image
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     moments = _moments(view, image, device)
@@ -47,7 +47,8 @@ def pictures(view: View, image: Path, label: int) -> dict[tuple[float, int], Any
     found: dict[tuple[float, int], Any] = {}
     for t in view.times:
         outputs = extractor.outputs(z, labels, noise, t)
-        found |= {(t, block): pca_image(outputs[block][0], grid) for block in view.blocks}
+        tokens = {block: normalised(outputs[block][0], view.model.convention) for block in view.blocks}
+        found |= {(t, block): pca_image(tokens[block], grid) for block in view.blocks}
     return found
 
 

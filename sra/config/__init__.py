@@ -48,10 +48,11 @@ from sra.config.model import (
     check_codec_folder,
     parse_model_name,
 )
-from sra.config.sampling import SAMPLERS, SampleConfig, check_sampler
+from sra.config.sampling import ADAPTIVE_SAMPLERS, SAMPLERS, SampleConfig, Sampler, check_sampler
 from sra.config.training import FP16_NEEDS_GPU, RESUMABLE_KEYS, EmaConfig, TrainConfig, check_seeds
 
 __all__ = [
+    "ADAPTIVE_SAMPLERS",
     "ALIGNMENTS",
     "CODEC_FILES",
     "FAMILIES",
@@ -83,6 +84,7 @@ __all__ = [
     "ModelName",
     "SampleConfig",
     "SampleJob",
+    "Sampler",
     "SelfFlowSettings",
     "Size",
     "Sra2Settings",

@@ -10,9 +10,10 @@ from sra.common.validation import STRICT
 from sra.config.model import ModelConfig
 from sra.config.training import check_seeds
 
-Sampler = Literal["euler", "heun", "euler-maruyama", "ddpm"]
-SAMPLERS = (*get_args(Sampler), "dopri5")
-"""All that a published protocol may name; the last is not implemented."""
+Sampler = Literal["euler", "heun", "dopri5", "euler-maruyama", "ddpm"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+ADAPTIVE_SAMPLERS = ("dopri5",)
+"""Their steps depend on the whole batch, and so do the samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,9 @@ class SampleConfig:
     __pydantic_config__ = STRICT
 
     sampler: Sampler = "euler-maruyama"
-    """SiT: ODE `euler`, `heun` or SDE `euler-maruyama`. DiT: `ddpm`."""
+    """SiT: ODE `euler`, `heun` or the adaptive `dopri5`, SDE `euler-maruyama`. DiT: `ddpm`."""
     steps: int = 250
-    """Integration steps (network evaluations, except for Heun)."""
+    """Integration steps (network evaluations, except for Heun); `dopri5` chooses its own."""
     last_step: float = 0.04
     """Size of the last, noise-free step of the SDE."""
     cfg: float = 1.0
@@ -83,8 +84,8 @@ class SampleConfig:
             raise ConfigError(expected("labels", "'random' for seeding 'public-code'", self.labels))
         if self.sampler == "ddpm" and not 2 <= self.steps <= 1000:
             raise ConfigError(expected("steps", "2 to 1000 for ddpm", self.steps))
-        if self.sampler == "ddpm" and self.guidance_interval != (0.0, 1.0):
-            raise ConfigError(expected("guidance_interval", "[0, 1] for ddpm", list(self.guidance_interval)))
+        if self.sampler in ("ddpm", "dopri5") and self.guidance_interval != (0.0, 1.0):
+            raise ConfigError(expected("guidance_interval", f"[0, 1] for {self.sampler}", list(self.guidance_interval)))
 
 
 def check_sampler(sample: SampleConfig, model: ModelConfig) -> None:
@@ -94,5 +95,5 @@ def check_sampler(sample: SampleConfig, model: ModelConfig) -> None:
         ConfigError: it does not fit.
     """
     if (sample.sampler == "ddpm") != (model.family == "dit"):
-        allowed = "ddpm" if model.family == "dit" else "euler, heun or euler-maruyama"
+        allowed = "ddpm" if model.family == "dit" else "euler, heun, dopri5 or euler-maruyama"
         raise ConfigError(expected("sample.sampler", f"{allowed} for family {model.family!r}", sample.sampler))

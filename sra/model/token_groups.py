@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Groups:
-    """Two groups of tokens, each with a condition of its own, for dual-timestep training.
+    """Groups of tokens, each with a condition of its own: two for dual-timestep training, or one a token.
 
     Inside the blocks the tokens are sorted by group and cut into equal pieces, each within one group. A piece is a row
     of the batch with one condition, so that adaLN is computed for N x 2 conditions instead of N x T.
@@ -19,8 +19,8 @@ class Groups:
 
     order: Tensor
     """(N, T) positions of the tokens, those of group 0 first."""
-    sizes: tuple[int, int]
-    """Tokens in each group, the same in every sample."""
+    sizes: tuple[int, ...]
+    """Tokens in each group, the same in every sample; training has two groups."""
     separated: bool = False
     """Whether attention stays inside a group."""
 
@@ -43,12 +43,12 @@ class Groups:
         return ordered.gather(1, back[:, :, None].expand_as(ordered))
 
     def per_piece(self, values: Tensor) -> Tensor:
-        """(2, N, M), one row a group, to (N P, M)."""
+        """(G, N, M), one row a group, to (N P, M)."""
         unit = math.gcd(*self.sizes)
         spread = [v[:, None].expand(-1, size // unit, -1) for v, size in zip(values, self.sizes, strict=True)]
         return torch.cat(spread, dim=1).flatten(0, 1)
 
     def per_token(self, values: Tensor) -> Tensor:
-        """(2, N), one row a group, to (N, T) in the image's order."""
+        """(G, N), one row a group, to (N, T) in the image's order."""
         spread = [v[:, None].expand(-1, size) for v, size in zip(values, self.sizes, strict=True)]
         return self.join(torch.cat(spread, dim=1)[:, :, None]).squeeze(2)

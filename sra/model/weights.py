@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,23 @@ def load_network(path: Path, model: ModelConfig, codec: CodecConfig, which: str 
 
 def network_of(state: dict[str, Tensor], model: ModelConfig, codec: CodecConfig, source: str) -> DiffusionTransformer:
     """A network in eval mode with the weights of a state, with SRA's head where the state has one; see `fill`."""
+    state = _convolution_of(state, codec.channels, model.patch)
     network = build(model, codec, head=any(name.startswith("ap_head.") for name in state))
     fill(network, state, source)
     return network.eval()
+
+
+def _convolution_of(state: dict[str, Tensor], channels: int, patch: int) -> dict[str, Tensor]:
+    """A state of Self-Flow's code in the names of SiT, without its training head; any other state unchanged.
+
+    There the patches, laid out (channel, row, column), go through a linear layer, the convolution by another name.
+    """
+    name, shape = "x_embedder.proj.weight", (channels, patch, patch)
+    weight = state.get(name)
+    if weight is None or weight.shape[1:] != (math.prod(shape),):
+        return state
+    kept = {key: value for key, value in state.items() if not key.startswith("projector.")}
+    return kept | {name: weight.reshape(-1, *shape)}
 
 
 def fill(network: DiffusionTransformer, state: dict[str, Tensor], source: str) -> None:

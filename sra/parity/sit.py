@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from sra.config import (
     EmaConfig,
     Interval,
     SampleConfig,
+    Sampler,
     SelfFlowSettings,
     SraSettings,
     TeacherInput,
@@ -47,7 +48,7 @@ from sra.training.optimizer import make_optimizer
 V = TypeVar("V")
 
 # Names in the golden file, and the suite's.
-SAMPLERS: dict[str, Literal["euler", "heun", "euler-maruyama", "ddpm"]] = {
+SAMPLERS: dict[str, Sampler] = {
     "ode_euler": "euler",
     "ode_heun": "heun",
     "sde": "euler-maruyama",

@@ -97,6 +97,9 @@ class Pipeline:
         if config.precision in HALF:
             cast_blocks(network, HALF[config.precision])
         self.network = network.to(self.device)
+        self.evaluations: list[int] = []
+        """Calls of the network in each batch."""
+        network.register_forward_pre_hook(self._count)
         self.decoder = Decoder(codec, speed.codec)
         self.overlapped = speed.writing == "overlapped"
 
@@ -105,8 +108,12 @@ class Pipeline:
         in_turn: Any = map_in_background if self.overlapped else map
         return iter(in_turn(self.decode, map(self.sample, batches)))
 
+    def _count(self, *_call: Any) -> None:
+        self.evaluations[-1] += 1
+
     def sample(self, inputs: SamplerInputs) -> Latents:
         """Latents of a batch."""
+        self.evaluations.append(0)
         set_tf32(self.config.precision)
         with autocast(self.config.precision, self.device.type):
             z = sample(self.network, self.config, self.model, inputs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,7 @@ from sra.common.errors import ConfigError
 from sra.common.files import replacing, write_json
 from sra.common.npz import Array, read_images, write_array, write_images, write_shard
 from sra.common.validation import sound_record
-from sra.config import CodecConfig, SampleJob
+from sra.config import ADAPTIVE_SAMPLERS, CodecConfig, SampleJob
 from sra.model.vae import Codec, load_codec
 from sra.model.weights import load_network
 from sra.runtime import job
@@ -30,11 +31,18 @@ from sra.sampling.samplers import SamplerInputs
 from sra.sampling.seeding import PublicCode, Shard, make_seeding
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Clock:
     """The file of `Sampler._clock`."""
 
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Evaluations:
+    """How often an adaptive sampler called the network in each batch of a shard."""
+
+    batches: tuple[int, ...]
 
 
 class Sampler:
@@ -82,6 +90,10 @@ class Sampler:
         """File with the seconds that the shards took, over all interruptions."""
         return self.shards / "clock.json"
 
+    def _evaluations(self, shard: Shard) -> Path:
+        """File with the evaluations of a shard, written before the shard is complete."""
+        return self.shards / f"{shard.name}.json"
+
     def _seconds_before(self) -> float:
         found = sound_record(_Clock, self._clock)
         return found.seconds if found else 0.0
@@ -97,9 +109,13 @@ class Sampler:
 
     def _batches(self, shard: Shard, progress: job.Progress) -> Iterator[tuple[Array, Array]]:
         """Images (N, H, W, 3) uint8 and labels (N,) of a shard's batches."""
-        for images, labels in self._load_pipeline().images(self._inputs(shard)):
+        pipeline = self._load_pipeline()
+        pipeline.evaluations.clear()
+        for images, labels in pipeline.images(self._inputs(shard)):
             yield images, labels
             progress.update(len(images))
+        if self.config.sample.sampler in ADAPTIVE_SAMPLERS:
+            write_json(self._evaluations(shard), asdict(_Evaluations(tuple(pipeline.evaluations))))
 
     def _inputs(self, shard: Shard) -> Iterator[SamplerInputs]:
         for inputs in self.seeding.inputs(shard):
@@ -129,9 +145,14 @@ class Sampler:
             self._write_pngs(self.seeding.images(self.shards))
         write_array(self.out / "labels.npy", self.seeding.labels(self.shards))
         ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
-        facts = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks, "batch": sample.batch}
+        facts: dict[str, Any] = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks}
+        facts |= {"batch": sample.batch}
+        if sample.sampler in ADAPTIVE_SAMPLERS:
+            found = (sound_record(_Evaluations, self._evaluations(shard)) for shard in self.seeding.shards)
+            counts = [count for record in found if record for count in record.batches]
+            facts |= {"evaluations": {"least": min(counts, default=None), "most": max(counts, default=None)}}
         where = facts_of(self.codec.device, sample.precision)
-        write_json(self.out / "samples.json", {**facts, **where, "speed": dataclasses.asdict(self.speed)})
+        write_json(self.out / "samples.json", {**facts, **where, "speed": asdict(self.speed)})
         write_json(self.out / "seconds.json", {"seconds": round(seconds, 3), "images": sample.images})
         write_images(self.out / "samples.npz", (sample.images, *self.shape), self.seeding.images(self.shards))
         shutil.rmtree(self.shards)

@@ -1,4 +1,4 @@
-"""Samplers with classifier-free guidance: Euler, Heun and Euler-Maruyama for SiT, DDPM for DiT."""
+"""Samplers with classifier-free guidance: Euler, Heun, dopri5 and Euler-Maruyama for SiT, DDPM for DiT."""
 
 from __future__ import annotations
 
@@ -54,6 +54,8 @@ def sample(
         velocity = velocity_of(network, model)
         if config.sampler == "euler-maruyama":
             return _euler_maruyama(velocity, config, model, inputs, network.null_label)
+        if config.sampler == "dopri5":
+            return _dopri5(velocity, config, inputs, network.null_label)
         return _ode(velocity, config, inputs, network.null_label)
 
 
@@ -120,6 +122,35 @@ def _ode(velocity: Drift, config: SampleConfig, inputs: SamplerInputs, null_labe
             moved = x + (after - now) * 0.5 * (d + drift(moved, after, y))
         x = moved
     return x
+
+
+DOPRI5 = {"method": "dopri5", "atol": 1e-6, "rtol": 1e-3}
+"""Solver and tolerances of SiT's public `sample_ddp.py ODE`."""
+
+
+def _dopri5(velocity: Drift, config: SampleConfig, inputs: SamplerInputs, null_label: int) -> Tensor:
+    """Adaptive Dormand-Prince from t = 1 to 0, in float32; the error of the whole batch decides its steps.
+
+    With guidance the state has both halves, as in the public code: its error has a part in the steps.
+    """
+    from torchdiffeq import odeint  # imports scipy, and only this sampler needs it
+
+    x, y = inputs.initial.float(), inputs.labels
+    doubled = config.cfg > 1
+    if doubled:
+        x, y = with_null(x, y, null_label)
+
+    def drift(data_time: Tensor, x: Tensor) -> Tensor:
+        t = 1 - data_time.double()
+        if not doubled:
+            return -velocity(x, t, y).float()
+        half = x[: len(x) // 2]
+        both = velocity(torch.cat([half, half]), t, y)
+        return -mixed(both, config.cfg, guided_channels(config, x.shape[1])).float()
+
+    ends = torch.tensor([0.0, 1.0], device=x.device)
+    final: Tensor = odeint(drift, x, ends, **DOPRI5)[-1, : len(inputs.initial)]
+    return final
 
 
 def _euler_maruyama(

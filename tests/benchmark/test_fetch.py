@@ -205,6 +205,10 @@ def test_what_a_person_has_to_get_is_named_after_all_else(
     assert (tmp_path / "thing" / "thing.pt").is_file()
     monkeypatch.setenv("IMAGENET", str(tmp_path))
     fetch([catalogue.find("imagenet-train")], tmp_path)
+    with pytest.raises(
+        AssetError, match=r"dispersive-256-80ep .*README.*DispLoss.*save it as \S*/dispersive-sit-b2-256.pt"
+    ):
+        fetch([catalogue.find("sit-b2-dispersive-256-80ep")], tmp_path)
 
 
 def hub(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> Asset:

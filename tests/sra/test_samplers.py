@@ -50,6 +50,14 @@ def test_ode_samplers_converge_at_their_order(path, sampler, order):
 
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])
+def test_dopri5_reaches_the_data_and_chooses_its_own_steps(path):
+    # The last step goes beyond the end, and its interpolation there is not controlled.
+    assert float(run(path, "dopri5", 1, torch.ones(1, 1, 1, 1))) == pytest.approx(S, rel=0.1)
+    one, other = (run(path, "dopri5", steps, torch.ones(1, 1, 1, 1)) for steps in (2, 250))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine"])
 def test_sde_reaches_the_variance_of_the_data(path):
     """Cell 0 starts at 1, cell k + 1 gets the k-th step's noise alone: the sum of squares is the variance, exactly."""
 
@@ -121,5 +129,5 @@ def test_mixing_guides_the_first_channels_and_leaves_each_half_its_others():
 
 
 def test_a_sampler_of_the_other_family_is_refused():
-    with pytest.raises(ConfigError, match=r"sample\.sampler: expected euler, heun or euler-maruyama"):
+    with pytest.raises(ConfigError, match=r"sample\.sampler: expected euler, heun, dopri5 or euler-maruyama"):
         run("linear", "ddpm", 5, torch.ones(1, 1, 1, 1))

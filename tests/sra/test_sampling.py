@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmark.plan.stages import SAMPLE
 from sra.common.errors import DataError
 from sra.common.files import write_json
 from sra.common.npz import read_images, read_labels, write_images, write_shard
-from sra.config import ConfigError, SampleConfig, SampleJob, to_plain
+from sra.config import CodecConfig, ConfigError, ModelConfig, SampleConfig, SampleJob, to_plain
 from sra.model.transformer import build, initialise
 from sra.model.vae import load_codec
 from sra.runtime import job
@@ -267,6 +268,28 @@ def test_public_seeding_has_no_balanced_labels():
         SampleConfig(seeding="public-code", labels="balanced")
     with pytest.raises(ConfigError, match="ranks: expected none"):
         SampleConfig(ranks=8)
+
+
+def test_an_adaptive_sampler_depends_on_the_batch_and_records_its_evaluations(run, monkeypatch):
+    whole = run("whole", sampler="dopri5")
+    counts = json.loads((whole / "samples.json").read_text())["evaluations"]
+    assert 12 < counts["least"] <= counts["most"] < 250
+    assert "evaluations" not in json.loads((run("euler", sampler="euler") / "samples.json").read_text())
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(job.Stopped):
+            run("stopped", sampler="dopri5")
+    assert len(list((whole.parent / "stopped" / "shards").glob("*.npz"))) == 1
+    stopped = run("stopped", sampler="dopri5")
+    assert (stopped / "samples.json").read_bytes() == (whole / "samples.json").read_bytes()
+    assert np.array_equal(pixels(stopped), pixels(whole))
+    # So another batch is another stage; with the public code's seeding the shard holds whole batches.
+    for seeding, free in (("per-image", {"png"}), ("public-code", {"png", "shard"})):
+        config = SampleConfig(sampler="dopri5", seeding=seeding)
+        drawn = SampleJob(
+            seed=0, codec=CodecConfig(), model=ModelConfig(convention="sra"), sample=config, checkpoint=""
+        )
+        assert set(SAMPLE.free(drawn)) == free
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):

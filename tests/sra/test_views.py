@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sra.analysis import options, pca, probe
-from sra.analysis.features import FeatureExtractor, pca_image, probe_accuracy, tapped
+from sra.analysis.features import FeatureExtractor, normalised, pca_image, probe_accuracy, tapped
 from sra.analysis.probe import ProbeSettings, split
 from sra.common.errors import DataError
 from sra.common.files import write_json
@@ -135,6 +135,24 @@ def test_components_span_their_range():
     first = tokens[:, 0].numpy()
     assert abs(np.corrcoef(image.reshape(16, 3)[:, 0], first)[0, 1]) > 0.9
     assert np.array_equal(pca_image(torch.ones(16, 8), 4), np.zeros((4, 4, 3)))
+
+
+def test_tokens_are_normalised_as_in_the_authors_figure(weights, digit_images, monkeypatch):
+    """LayerNorm of each token for SRA's networks; for the baseline, each channel to the range of its tokens."""
+    tokens = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 9)
+    centred = tokens - tokens.mean(1, keepdim=True)
+    expected = centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(normalised(tokens, "sra"), expected)
+    found = normalised(tokens, "vanilla-sit")
+    for channel in range(8):
+        values = tokens[:, channel]
+        torch.testing.assert_close(found[:, channel], (values - values.min()) / (values.max() - values.min() + 1e-6))
+    image, outputs, raw = digit_images / "images" / "00000" / "img00000003.png", FeatureExtractor.outputs, {}
+    monkeypatch.setattr(FeatureExtractor, "outputs", lambda *given: raw.update(outputs(*given)) or raw)
+    for convention in ("sra", "vanilla-sit"):
+        picture = pca.pictures(view(weights, "--blocks", "2", convention=convention), image, 1)[0.5, 2]
+        assert np.array_equal(picture, pca_image(normalised(raw[2][0], convention), 4))
+        assert not np.array_equal(picture, pca_image(raw[2][0], 4))
 
 
 def test_a_picture_of_every_block_and_time(weights, digit_images, tmp_path, capsys):
