@@ -297,8 +297,8 @@ class DispersiveSettings(AlignSettings):
     def __post_init__(self) -> None:
         if self.tau <= 0:
             raise ConfigError(expected("tau", "a positive number", self.tau))
-        if self.local_batch < 1:
-            raise ConfigError(expected("local_batch", "a positive integer", self.local_batch))
+        if self.local_batch < 2:
+            raise ConfigError(expected("local_batch", "at least 2 images", self.local_batch))
         check_weight(self.weight)
 
     def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:  # noqa: ARG002 - the base class has it

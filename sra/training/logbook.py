@@ -22,11 +22,20 @@ LOG_FILE = "log.jsonl"
 PROJECT = "sra-bench"
 NO_TENSORFLOW = "tensorboard.compat.notf"
 SMOOTHING = 0.9
-"""Decay of the average of the logged alignment loss."""
-DIVERGING_RATIO = 1.5
+"""Decay of the averages of logged numbers."""
+LOSS_RATIO = 1.5
 """Average alignment loss over its lowest value from which it counts as diverging."""
-MIN_ROWS = 20
+NORM_RATIO = 3.0
+"""Average norm of features over its value after half as many log lines from which it counts as diverging; growth in
+proportion to the steps stays below it."""
+MIN_ROWS = 50
 """Log lines before divergence counts: the loss of an untrained head jumps."""
+WATCHED = {
+    "alignment": "alignment loss",
+    "student_norm": "norm of the student's features",
+    "teacher_norm": "norm of the teacher's features",
+}
+"""Numbers of the log that must not run away."""
 MIN_LOSS_SCALE = 1.0
 """fp16 loss scale below which gradients underflow."""
 
@@ -66,38 +75,56 @@ def mean_losses(losses: list[StepLosses], accelerator: Accelerator) -> dict[str,
     return {**means, "alignment": means.get("alignment")}
 
 
+class Trend:
+    """A number of the log, smoothed."""
+
+    def __init__(self) -> None:
+        self.averages: list[float] = []
+        self.lowest = math.inf
+
+    def add(self, value: float) -> float:
+        """Return the average after a new row."""
+        before = self.averages[-1] if self.averages else value
+        self.averages.append(SMOOTHING * before + (1 - SMOOTHING) * value)
+        if len(self.averages) >= MIN_ROWS:
+            self.lowest = min(self.lowest, self.averages[-1])
+        return self.averages[-1]
+
+
 class LossWatch:
     """Warnings from rows of the log; they depend on the rows only, so that a continued run warns the same."""
 
     def __init__(self) -> None:
-        self.rows = 0
-        self.average: float | None = None
-        self.lowest = math.inf
+        self.trends = {name: Trend() for name in WATCHED}
         self.diverging = self.collapsed = False
 
     def warnings(self, row: dict[str, Any]) -> list[str]:
         """Warnings about a new row, each once until its cause is over."""
-        found = []
-        alignment, scale = row.get("alignment"), row.get("loss_scale")
-        if alignment is not None and math.isfinite(alignment) and self._begins_to_diverge(alignment):
-            found.append(
-                f"step {row['step']}: alignment loss {alignment:.4g} may be diverging: its average {self.average:.4g} "
-                f"is at least {DIVERGING_RATIO} times its lowest {self.lowest:.4g}"
-            )
+        found, scale = [], row.get("loss_scale")
+        values = {n: row[n] for n in WATCHED if row.get(n) is not None and math.isfinite(row[n])}
+        causes = [cause for name, value in values.items() if (cause := self._cause(name, value))]
+        if causes and not self.diverging:
+            now = ", ".join(f"{WATCHED[name]} {value:.4g}" for name, value in values.items())
+            found.append(f"step {row['step']}: training may be diverging: {'; '.join(causes)}; now: {now}")
+        self.diverging = bool(causes)
         if scale is not None:
             if scale < MIN_LOSS_SCALE and not self.collapsed:
                 found.append(f"step {row['step']}: the fp16 loss scale has collapsed to {scale:.4g}")
             self.collapsed = scale < MIN_LOSS_SCALE
         return found
 
-    def _begins_to_diverge(self, alignment: float) -> bool:
-        self.rows += 1
-        before = alignment if self.average is None else self.average
-        self.average = SMOOTHING * before + (1 - SMOOTHING) * alignment
-        if self.rows >= MIN_ROWS:
-            self.lowest = min(self.lowest, self.average)
-        was, self.diverging = self.diverging, self.average >= DIVERGING_RATIO * self.lowest
-        return self.diverging and not was
+    def _cause(self, name: str, value: float) -> str:
+        """Why a number runs away, in words; empty if it does not. Losses that are never positive are bounded."""
+        trend = self.trends[name]
+        average = trend.add(value)
+        ratio, before, when = LOSS_RATIO, trend.lowest, "its lowest"
+        if name != "alignment":
+            rows = len(trend.averages)
+            ratio, when = NORM_RATIO, "that after half as many log lines,"
+            before = trend.averages[rows // 2 - 1] if rows >= MIN_ROWS else math.inf
+        if not average >= ratio * before > 0:
+            return ""
+        return f"average {WATCHED[name]} {average:.4g}, at least {ratio:g} times {when} {before:.4g}"
 
 
 def _row(line: str) -> dict[str, Any] | None:
@@ -108,7 +135,7 @@ def _row(line: str) -> dict[str, Any] | None:
         return None
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         return None
-    return row if all(isinstance(row.get(name) or 0, (int, float)) for name in ("alignment", "loss_scale")) else None
+    return row if all(isinstance(row.get(name) or 0, (int, float)) for name in (*WATCHED, "loss_scale")) else None
 
 
 class LogBook:

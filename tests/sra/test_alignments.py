@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sra.alignment import LOSSES, build_alignment
+from sra.alignment.dispersive import dispersion
 from sra.config import ALIGNMENTS as SETTINGS
 from sra.config import (
     CodecConfig,
@@ -142,6 +143,32 @@ def test_sra2_has_no_teacher_and_aims_at_the_clean_patches():
         found = torch.nn.functional.smooth_l1_loss(network.ap_head(hidden), network.patchify(X), beta=0.05)
     torch.testing.assert_close(found, losses.alignment)
     torch.testing.assert_close(losses.total, losses.generation.mean() + losses.alignment)
+
+
+def test_layersync_moves_only_the_earlier_of_its_two_blocks():
+    losses, _, seen, module = one_step(ALIGNMENTS["layersync"])
+    with torch.no_grad():
+        _, later, earlier = module.network(seen["student.x"], seen["student.t"], seen["student.y"], taps=(3, 1))
+    expected = -torch.nn.functional.cosine_similarity(earlier, later, dim=-1)
+    torch.testing.assert_close(losses.alignment.detach(), expected)
+    torch.testing.assert_close(losses.student_norm, earlier.norm(dim=-1).mean())
+    torch.testing.assert_close(losses.teacher_norm, later.norm(dim=-1).mean())
+    losses.alignment.mean().backward()
+    moved = {name.split(".")[1] for name, p in module.network.blocks.named_parameters(prefix="b") if p.grad is not None}
+    assert moved == {"0"}
+
+
+def test_a_local_batch_is_independent_of_the_number_of_processes():
+    """A process of 4 images and one of 8 compute the same loss: on parts of `local_batch` images."""
+    module = TrainingModule(MODEL, CODEC, TrainConfig(steps=1), DispersiveSettings(block=2, local_batch=4))
+    initialise(module.network, 0)
+    whole = module(X[:8], LABELS[:8], Randoms(0, torch.arange(8)), None)
+    halves = [module(X[i : i + 4], LABELS[i : i + 4], Randoms(0, torch.arange(i, i + 4)), None) for i in (0, 4)]
+    torch.testing.assert_close(whole.total, torch.stack([half.total for half in halves]).mean())
+    torch.testing.assert_close(whole.alignment, torch.cat([half.alignment for half in halves]))
+    _, z = module.network(X[:4], torch.zeros(4), LABELS[:4], taps=(2,))
+    pairs = (z.flatten(1)[:, None] - z.flatten(1)[None]).pow(2).mean(2)
+    torch.testing.assert_close(dispersion(z.flatten(1), 0.5), (-pairs / 0.5).exp().mean().log())
 
 
 @pytest.mark.parametrize(("size", "layers", "millions"), [("B", 2, 1), ("B", 5, 8), ("XL", 5, 18)])

@@ -39,6 +39,7 @@ from sra.sampling.samplers import SamplerInputs, sample
 from sra.training import ema
 from sra.training.batches import Batches
 from sra.training.ema import update_ema
+from sra.training.logbook import mean_losses
 from sra.training.step import TrainState
 
 CODEC = CodecConfig(path="embedded:digits", scale=1.0, factor=4)
@@ -106,6 +107,30 @@ def test_a_training_step_reads_nothing_from_the_device_and_copies_nothing_to_it(
             for name in names:  # either way, a copy waits for the queue
                 patch.setattr(owner, name, None)
         step(state, 1)
+
+
+class OneReduction:
+    """An accelerator that averages over processes once."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def reduce(self, values, _):
+        self.calls += 1
+        return values
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+def test_a_logged_step_waits_once_for_all_its_losses_and_norms(align, monkeypatch):
+    result, engine, reads = step(training(ALIGNMENTS[align]), 0), OneReduction(), []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: reads.append(tensor) or tolist(tensor))
+    with NoHostReads():
+        means = mean_losses(result.losses, engine)
+    assert (engine.calls, len(reads)) == (1, 1)
+    norms = {"none": 0, "sra2": 1, "dispersive": 1}.get(align, 2)
+    assert len(reads[0]) == 2 + (align != "none") + norms
+    assert [name in means for name in ("student_norm", "teacher_norm")] == [norms > 0, norms > 1]
 
 
 def test_the_mode_sees_a_read():

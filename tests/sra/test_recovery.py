@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -298,8 +299,28 @@ def test_a_diverging_alignment_loss_is_warned_of_once():
     found = [watch.warnings({"step": k, "alignment": 0.3}) for k in range(100, 140)]
     assert sum(map(len, found)) == 1
     text = next(filter(None, found))[0]
-    assert "alignment loss 0.3 may be diverging" in text
+    assert "training may be diverging: average alignment loss 0.0" in text
+    assert text.endswith("now: alignment loss 0.3")
     assert not LossWatch().warnings({"step": 1, "alignment": None})
+
+
+def test_norms_that_run_away_are_warned_of_once_with_the_numbers():
+    """Growth in proportion to the steps is that of a sound training; an exponential is not."""
+    watch = LossWatch()
+    sound = [{"step": k, "alignment": 0.3, "student_norm": 20.0 + k, "teacher_norm": 2.0 * k} for k in range(400)]
+    assert not any(watch.warnings(row) for row in sound)
+    away = [{"step": k, "alignment": 0.3, "student_norm": 420 * 1.02 ** (k - 400)} for k in range(400, 520)]
+    found = [text for row in away for text in watch.warnings(row)]
+    assert len(found) == 1
+    assert re.search(
+        r"average norm of the student's features [\d.]+, at least 3 times that after half as many", found[0]
+    )
+    assert "now: alignment loss 0.3, norm of the student's features " in found[0]
+
+
+def test_a_bounded_loss_below_zero_does_not_run_away():
+    watch = LossWatch()
+    assert not any(watch.warnings({"step": k, "alignment": -0.9 + min(k, 60) / 100}) for k in range(200))
 
 
 def test_a_collapsed_loss_scale_is_warned_of_with_its_number():
