@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
+from benchmark.manifest.schema import MAX_NAME
 from benchmark.manifest.sra_flags import SCRIPTS, Flag
 from sra.common.errors import expected, one_of
 from sra.config import PUBLIC_DISTANCES, SPLITS, ConfigError
 
 Values = dict[str, Any]
 IMAGENET = SPLITS["imagenet-train"][0]
+FOLDERS = ("SiT-SRA", "DiT-SRA", "SiT-SRA_DTS_AS")
+"""Folders of their repository, one family or method each."""
+LABEL_DROPOUT = 0.1
+"""Of their networks, which no option of a script changes."""
 PROCESSES = 8
 """Default number of GPUs: that of the authors' accelerate configuration."""
 TORCHRUN = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
@@ -57,18 +63,24 @@ def _split(command: list[str]) -> tuple[str, list[str], list[str]]:
     if not places:
         raise ConfigError("from-sra: expected train.py or generate.py in the command, got neither")
     launcher, script, arguments = command[: places[0]], command[places[0]], command[places[0] + 1 :]
+    folder = next((part for part in reversed(Path(script).parts[:-1]) if part in FOLDERS), None)
+    return f"{folder or _folder_of(arguments)}/{Path(script).name}", launcher, arguments
+
+
+def _folder_of(arguments: list[str]) -> str:
+    """Folder of a script that the command names without it."""
     model = _value_of("--model", arguments)
     if any(word.startswith(DUAL) for word in arguments):
-        folder = "SiT-SRA_DTS_AS"
-    elif model is None:
-        raise ConfigError("from-sra: --model: missing; it tells the scripts of SiT and DiT apart")
-    else:
-        folder = "DiT-SRA" if model.startswith("DiT") else "SiT-SRA"
-    return f"{folder}/{Path(script).name}", launcher, arguments
+        return "SiT-SRA_DTS_AS"
+    if model is None:
+        raise ConfigError(
+            f"from-sra: --model: missing; it, or the script's folder ({', '.join(FOLDERS)}), names the script"
+        )
+    return "DiT-SRA" if model.startswith("DiT") else "SiT-SRA"
 
 
 def _value_of(name: str, words: list[str]) -> str | None:
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in itertools.zip_longest(words, words[1:]):
         if word == name:
             return following
         if word.startswith(f"{name}="):
@@ -121,11 +133,18 @@ def _refuse_others(values: Values, allowed: dict[str, Any]) -> None:
             )
 
 
-def _model(values: Values) -> Values:
-    found = re.fullmatch(r"(SiT|DiT)-(S|B|L|XL)/([248])", values["model"])
+def _name(text: str) -> str:
+    """A manifest's name: it names folders, so that all but letters, digits, '.', '_' and '-' becomes '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")[:MAX_NAME] or "from-sra"
+
+
+def _model(script: str, values: Values) -> Values:
+    family = script[:3]
+    found = re.fullmatch(rf"{family}-(S|B|L|XL)/([248])", values["model"] or "")
     if found is None:
-        raise ConfigError(expected("from-sra: --model", "SiT or DiT, -S, -B, -L or -XL, /2, /4 or /8", values["model"]))
-    model = {"family": found[1].lower(), "size": found[2], "patch": int(found[3]), "resolution": values["resolution"]}
+        allowed = f"{family}-S, -B, -L or -XL, /2, /4 or /8 for {script}"
+        raise ConfigError(expected("from-sra: --model", allowed, values["model"]))
+    model = {"family": family.lower(), "size": found[1], "patch": int(found[2]), "resolution": values["resolution"]}
     model |= {"convention": "sra", "classes": values["num_classes"]}
     # Their newest training parser says `cos` where its loss and all else say `cosine`.
     path = {"cos": "cosine"}.get(values.get("path_type", ""), values.get("path_type"))
@@ -140,12 +159,16 @@ def _training(script: str, values: Values, processes: int) -> Values:
     """Manifest of one of the training scripts."""
     _refuse_others(values, {"qk_norm": False})
     dual = script.startswith("SiT-SRA_DTS_AS")
-    model = _model(values)
-    accumulate = values["gradient_accumulation_steps"]
-    batch = values["batch_size"] if dual else values["batch_size"] * processes * accumulate
+    model = _model(script, values)
+    parts = processes * values["gradient_accumulation_steps"]
+    batch = (values["batch_size"] // parts if dual else values["batch_size"]) * parts
+    if batch < 1:
+        raise ConfigError(
+            expected("from-sra: --batch-size", f"at least {parts} (GPUs x accumulation)", values["batch_size"])
+        )
     align = _dual(values) if dual else _alignment(values, model["family"])
     return {
-        "name": values["exp_name"] or "from-sra",
+        "name": _name(values["exp_name"] or ""),
         "seed": values["seed"],
         "data": {
             "latents": values["data_dir" if dual else "data_dir_train"],
@@ -153,10 +176,10 @@ def _training(script: str, values: Values, processes: int) -> Values:
         },
         "codec": {"path": "asset:sd-vae-ft-ema"},
         "model": model,
-        "train": _length(values, batch) | _optimisation(values, batch, accumulate, model["family"]),
+        "train": _length(values, batch) | _optimisation(values, batch, model["family"]),
         "sample": {"sampler": "ddpm" if model["family"] == "dit" else "euler-maruyama"},
         "score": _score(values),
-        "variants": {"sra": {"align": align}},
+        "variants": {"sra": {"align": align}} if align else {"baseline": {}},
     }
 
 
@@ -166,18 +189,18 @@ def _length(values: Values, batch: int) -> Values:
     return {"epochs": values["epochs"]} if steps <= values["max_train_steps"] else {"steps": values["max_train_steps"]}
 
 
-def _optimisation(values: Values, batch: int, accumulate: int, family: str) -> Values:
+def _optimisation(values: Values, batch: int, family: str) -> Values:
     single = "tf32" if family == "sit" else "fp32"
     train = {
         "global_batch": batch,
-        "accumulate": accumulate,
+        "accumulate": values["gradient_accumulation_steps"],
         "lr": values["learning_rate"],
         "betas": [values["adam_beta1"], values["adam_beta2"]],
         "eps": values["adam_epsilon"],
         "weight_decay": values["adam_weight_decay"],
         "clip": values["max_grad_norm"],
         "precision": single if values["mixed_precision"] == "no" else values["mixed_precision"],
-        "label_dropout": values["cfg_prob"],
+        "label_dropout": LABEL_DROPOUT,
         "checkpoint_every": values["checkpoint_steps"],
         "workers": values["num_workers"],
     }
@@ -202,11 +225,15 @@ def _alignment(values: Values, family: str) -> Values:
     }
 
 
-def _dual(values: Values) -> Values:
-    """Self-Flow or DTS + AS."""
+def _dual(values: Values) -> Values | None:
+    """Self-Flow or DTS + AS; None: no alignment."""
+    _refuse_others(values, {"weighting": "uniform"})
+    if not values["use_alignment_loss"]:
+        _refuse_others(values, {"dual_time_scheduling": False, "attention_separation": False})
+        return None
     ratio = re.findall(r"[\d.]+", " ".join(values["mask_ratio"]))
     groups = {"mask_ratio": [float(r) for r in ratio][:1], **{k: v for k, v in values.items() if k != "mask_ratio"}}
-    needed = {"mask_ratio": [0.25], "dual_time_scheduling": True, "use_alignment_loss": True, "full_sample_prob": 0.0}
+    needed = {"mask_ratio": [0.25], "dual_time_scheduling": True, "full_sample_prob": 0.0}
     _refuse_others(groups, needed)
     teacher = TEACHERS.get((values["teacher_mask"], values["teacher_t"]))
     if teacher is None:
@@ -228,11 +255,13 @@ def _sampling(script: str, values: Values, processes: int) -> Values:
     _refuse_others(values, {"qk_norm": False, "mask_ratio": 0.0})
     if values["ckpt"] is None:
         raise ConfigError("from-sra: --ckpt: missing")
+    if not values["cfg_scale"] >= 1:
+        raise ConfigError(expected("from-sra: --cfg-scale", "at least 1 (1: no guidance)", values["cfg_scale"]))
     checkpoint = Path(values["ckpt"])
     return {
-        "name": f"{checkpoint.stem}-samples",
+        "name": _name(f"{checkpoint.stem}-samples"),
         "codec": {"path": f"asset:sd-vae-ft-{values['vae']}"},
-        "model": _model(values),
+        "model": _model(script, values),
         "sample": {
             **_sampler(script, values),
             "steps": values["num_steps"],

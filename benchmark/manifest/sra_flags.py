@@ -23,11 +23,13 @@ class Flag:
     """Manifest keys that take its value; `align.` and `checkpoint` belong under a variant. Empty: there is none."""
     note: str = ""
     """How it is converted, or why there is no key."""
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
 
 
 OUTPUT = "set by `--out`"
-SAME_COMMAND = "not needed: the same command continues a run"
+RESUME = (
+    "nothing continues their checkpoint: training starts anew (an interrupted run of the suite continues by itself)"
+)
 ATTENTION = "not needed: attention always uses `scaled_dot_product_attention`"
 QK_NORM = "used by no published network; rejected if set"
 LAUNCHER = "left over from a launcher; ignored"
@@ -38,7 +40,7 @@ _LOGGING = (
     Flag("--output-dir", "str", "exps", (), OUTPUT),
     Flag("--exp-name", "str", None, ("name",)),
     Flag("--logging-dir", "str", "logs", (), OUTPUT),
-    Flag("--resume-ckpt", "str", None, (), SAME_COMMAND),
+    Flag("--resume-ckpt", "str", None, (), RESUME),
     Flag("--epochs", "int", 801, ("train.epochs",), "whichever comes first ends it; epochs of ImageNet"),
     Flag("--max-train-steps", "int", 4_100_000, ("train.steps",), "see `--epochs`"),
     Flag("--checkpoint-steps", "int", 50_000, ("train.checkpoint_every",), "they keep all: see `train.milestones`"),
@@ -64,17 +66,19 @@ _OPTIMISATION = (
     Flag("--max-grad-norm", "float", 1.0, ("train.clip",)),
     Flag("--seed", "int", 0, ("seed",), NUMBERS),
 )
-_LABEL_DROPOUT = Flag("--cfg-prob", "float", 0.1, ("train.label_dropout",))
+_CFG_PROB = Flag(
+    "--cfg-prob", "float", 0.1, (), "has no effect there: labels are dropped with probability 0.1, even at 0"
+)
 _BLOCKS = (
     Flag("--block-out-s", "int", 4, ("align.blocks",), "first of the two values"),
     Flag("--block-out-t", "int", 8, ("align.blocks",), "second of the two values"),
 )
-_RESOLUTION = Flag("--resolution", "int", 256, ("model.resolution",))
-_SIT_LOSS = (
+_RESOLUTION = Flag("--resolution", "int", 256, ("model.resolution",), "", (256, 512))
+_PATH = (
     Flag("--path-type", "str", "linear", ("model.interpolant",), "`cos` is `cosine`", ("linear", "cosine", "cos")),
     Flag("--prediction", "str", "v", (), "only velocity prediction is supported", ("v",)),
-    Flag("--weighting", "str", "uniform", ("train.times",), "", ("uniform", "lognormal")),
 )
+_WEIGHTING = Flag("--weighting", "str", "uniform", ("train.times",), "", ("uniform", "lognormal"))
 _LOCAL_BATCH = Flag(
     "--batch-size",
     "int",
@@ -101,8 +105,9 @@ SIT_TRAIN = (
     _TF32,
     Flag("--num-workers", "int", 8, ("train.workers",)),
     Flag("--loss-type", "str", "cos", _LOSS_KEYS, _LOSS, ("sml1", "l2", "l1", "cos")),
-    _LABEL_DROPOUT,
-    *_SIT_LOSS,
+    _CFG_PROB,
+    *_PATH,
+    _WEIGHTING,
     *_BLOCKS,
     Flag("--t-max", "float", 0.2, ("align.interval",), _INTERVAL),
 )
@@ -112,34 +117,54 @@ DIT_TRAIN = (
     _FUSED,
     _QK_NORM,
     _DATA,
-    _RESOLUTION,
+    Flag("--resolution", "int", 256, ("model.resolution",), "", (256,)),
     _LOCAL_BATCH,
     *_OPTIMISATION,
     _TF32,
     Flag("--num-workers", "int", 8, ("train.workers",)),
     Flag("--loss-type", "str", "sml1", _LOSS_KEYS, "`smooth-l1`, weight 0.04 with their schedule", ("sml1",)),
-    _LABEL_DROPOUT,
+    _CFG_PROB,
     *_BLOCKS,
     Flag("--t-max", "float", 0.1, ("align.interval",), _INTERVAL),
 )
 DUAL_TRAIN = (
     *_LOGGING,
-    *_GRIDS,
+    Flag(
+        "--sample-steps",
+        "int",
+        100_000,
+        ("train.grid_every",),
+        "theirs grows tenfold an epoch after a tenth of the steps",
+    ),
     *_MODEL,
     _FUSED,
     _QK_NORM,
-    Flag("--attention-separation", "switch", False, ("align.separated",)),
+    Flag("--attention-separation", "switch", False, ("align.separated",), "refused without `--use-alignment-loss`"),
     Flag("--data-dir", "str", "../data/imagenet256", ("data.latents",), "the folder that contains `vae-sd`"),
     _RESOLUTION,
-    Flag("--batch-size", "int", 32, ("train.global_batch",), "global in this script, unlike in the others"),
+    Flag(
+        "--batch-size",
+        "int",
+        32,
+        ("train.global_batch",),
+        "global in this script, unlike in the others; what its GPUs and accumulation do not divide is dropped",
+    ),
     *_OPTIMISATION,
     Flag("--num-workers", "int", 16, ("train.workers",)),
     Flag("--loss-type", "str", "cos", ("align.distance",), "`cos`: `cosine-tokens`", ("sml1", "l2", "l1", "cos")),
-    _LABEL_DROPOUT,
-    *_SIT_LOSS,
+    _CFG_PROB,
+    *_PATH,
+    Flag(
+        "--weighting",
+        "str",
+        "uniform",
+        (),
+        "must be `uniform`: `lognormal` has another mean and deviation in this script",
+        ("uniform", "lognormal"),
+    ),
     *_BLOCKS,
-    Flag("--mask-ratio", "list", ["0.5"], (), "must be 0.25: group 0 is a quarter of the tokens"),
-    Flag("--use-alignment-loss", "switch", False, (), "must be set: the groups belong to the alignment"),
+    Flag("--mask-ratio", "list", ["0.5"], (), "with alignment it must be 0.25: group 0 is a quarter of the tokens"),
+    Flag("--use-alignment-loss", "switch", False, (), "must be set for an alignment; without it, a baseline"),
     Flag("--align-weight", "float", 0.5, ("align.weight",)),
     Flag(
         "--teacher-t",
@@ -151,8 +176,8 @@ DUAL_TRAIN = (
         ("self_flow", "same", "sra"),
     ),
     Flag("--teacher-mask", "switch", False, ("align.teacher",), "see `--teacher-t`"),
-    Flag("--dual-time-scheduling", "switch", False, (), "must be set: both alignments use two timesteps"),
-    Flag("--full-sample-prob", "float", 0.0, (), "must be 0"),
+    Flag("--dual-time-scheduling", "switch", False, (), "must be set with `--use-alignment-loss`, and not without it"),
+    Flag("--full-sample-prob", "float", 0.0, (), "with alignment it must be 0"),
 )
 
 _SAMPLING = (
@@ -173,7 +198,7 @@ _LAUNCHER = (
 )
 _SIT_SAMPLER = (
     Flag("--mode", "str", "sde", ("sample.sampler",), "`sde`: `euler-maruyama`; `ode`: `euler`, with `--heun` `heun`"),
-    Flag("--cfg-scale", "float", 1.8, ("sample.cfg",)),
+    Flag("--cfg-scale", "float", 1.8, ("sample.cfg",), "at least 1"),
     Flag("--path-type", "str", "linear", ("model.interpolant",), "", ("linear", "cosine")),
     Flag("--num-steps", "int", 50, ("sample.steps",)),
     Flag("--heun", "switch", False, ("sample.sampler",), "see `--mode`"),
@@ -202,7 +227,7 @@ DIT_GENERATE = (
     *_sampled("DiT-XL/2"),
     _VAE,
     *_COUNTS,
-    Flag("--cfg-scale", "float", 1.5, ("sample.cfg", "sample.cfg_channels"), "applied to three channels"),
+    Flag("--cfg-scale", "float", 1.5, ("sample.cfg", "sample.cfg_channels"), "at least 1; applied to three channels"),
     Flag("--num-steps", "int", 250, ("sample.steps",), "steps of `ddpm`"),
     Flag("--heun", "switch", False, (), "ignored"),
     *_LAUNCHER,

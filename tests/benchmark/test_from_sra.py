@@ -130,6 +130,31 @@ def test_all_nodes_count(launcher: str, ranks: int) -> None:
     assert manifest(command)["sample"]["ranks"] == ranks
 
 
+def test_the_folder_of_the_script_decides_what_it_does(tmp_path: Path) -> None:
+    """In the folder of DTS + AS nothing is aligned unless it is asked for, and the batch is that of all GPUs."""
+    run = resolved("torchrun --nproc_per_node=8 SRA/SiT-SRA_DTS_AS/train.py --model SiT-B/2 --batch-size 260", tmp_path)
+    assert (run.align, run.variant, run.train.global_batch, run.train.workers) == (None, "baseline", 256, 16)
+    other = resolved("torchrun --nproc_per_node=8 SiT-SRA/train.py --model SiT-B/2 --batch-size 260", tmp_path)
+    assert (other.align.kind, other.train.global_batch, other.train.workers) == ("sra", 8 * 260, 8)
+    sampled = resolved("torchrun --nproc_per_node=2 DiT-SRA/generate.py --ckpt a.pt", tmp_path)
+    assert (sampled.model.family, sampled.model.size, sampled.sample.sampler) == ("dit", "XL", "ddpm")
+    assert resolved("SiT-SRA/generate.py --ckpt a.pt", tmp_path).model.size == "B"
+
+
+def test_label_dropout_is_that_of_their_networks_whatever_the_option_says() -> None:
+    for command in (TRAIN, DIT, DUAL):
+        assert manifest(command, "--cfg-prob", "0")["train"]["label_dropout"] == 0.1
+
+
+def test_names_and_paths_with_spaces(tmp_path: Path) -> None:
+    run = resolved(f"{TRAIN} --exp-name '.my run: a/b' --data-dir '/data/image  net/a: #1'", tmp_path)
+    assert (load(tmp_path / "mine.yaml").name, run.data.latents) == ("my-run-a-b", "/data/image  net/a: #1")
+    sampled = resolved(f"{SAMPLE} --ckpt 'my exps/epoch 799 (1).pt'", tmp_path)
+    assert load(tmp_path / "mine.yaml").name == "epoch-799-1--samples"
+    assert sampled.checkpoint == "my exps/epoch 799 (1).pt"
+    assert yaml.safe_load(from_command(shlex.split(f"{TRAIN} --exp-name 日本")))["name"] == "from-sra"
+
+
 def test_the_shorter_of_epochs_and_steps_counts():
     assert manifest(TRAIN, "--max-train-steps", "400000")["train"]["steps"] == 400_000
     train = manifest(TRAIN, "--epochs", "400", "--max-train-steps", str(400 * 5004))["train"]
@@ -163,7 +188,19 @@ def test_dual_timesteps(arguments, kind, teacher, tmp_path):
         (f"{TRAIN} --qk-norm", "--qk-norm: expected False"),
         (f"{DUAL} --mask-ratio 0.5", r"--mask-ratio: .*\[0.5\]"),
         (f"{DUAL} --teacher-t same", "--teacher-t: expected sra or self_flow with --teacher-mask, got 'same'"),
-        (f"{DUAL} --no-use-alignment-loss", "--use-alignment-loss: expected True"),
+        (f"{DUAL} --no-use-alignment-loss", "--dual-time-scheduling: expected False"),
+        (f"{DUAL} --no-dual-time-scheduling", "--dual-time-scheduling: expected True"),
+        (f"{DUAL} --no-use-alignment-loss --no-dual-time-scheduling", "--attention-separation: expected False"),
+        (f"{DUAL} --weighting lognormal", "--weighting: expected uniform"),
+        (f"{DUAL} --batch-size 7", "--batch-size: expected at least 8 "),
+        (f"{SAMPLE} --cfg-scale 0.9", "--cfg-scale: expected at least 1 .*0.9"),
+        (f"{SAMPLE} --cfg-scale nan", "--cfg-scale: expected at least 1 .*nan"),
+        (f"{SAMPLE} --resolution 128", "--resolution: invalid choice: 128"),
+        (f"{DIT} --resolution 512", "--resolution: invalid choice: 512"),
+        ("DiT-SRA/train.py --model SiT-XL/2", "--model: expected DiT-.*'SiT-XL/2'"),
+        ("SiT-SRA_DTS_AS/train.py", "--model: expected SiT-.*None"),
+        ("generate.py --ckpt a.pt", "--model: missing; .*DiT-SRA"),
+        (SAMPLE.replace("=8", "=gpu"), "--nproc_per_node: .*--processes: all GPUs together.*'gpu'"),
         (SAMPLE.replace("--ckpt exps/sitxl/checkpoints/epoch-799.pt", ""), "--ckpt: missing"),
         (f"{SAMPLE} --mode both", "--mode: .*'both'"),
         (SAMPLE.replace("=8", "=x"), "--nproc_per_node: .*'x'"),
@@ -181,6 +218,8 @@ def test_what_has_no_key_is_said():
     text = from_command(shlex.split(TRAIN))
     assert "# --output-dir: no key; set by `--out`." in text
     assert "# --batch-size" not in text
+    resumed = from_command(shlex.split(f"{TRAIN} --resume-ckpt exps/a/checkpoints/step-50000.pt"))
+    assert "# --resume-ckpt: no key; nothing continues their checkpoint" in resumed
     assert yaml.safe_load(from_command(shlex.split(f"{TRAIN} --path-type cos")))["model"]["interpolant"] == "cosine"
 
 
@@ -206,6 +245,7 @@ OTHERS = {
     "--max-train-steps": "5",
     "--resolution": "512",
     "--gradient-accumulation-steps": "2",
+    "--cfg-scale": "2.5",
 }
 
 
@@ -232,9 +272,9 @@ def at(document, key):
 
 
 FLAGS = [(script, flag) for script, flags in SCRIPTS.items() for flag in flags]
-KEYED = [
-    (script, flag) for script, flag in FLAGS if flag.keys and (script, flag.name) != ("DiT-SRA/train.py", "--loss-type")
-]
+# Their parsers allow one value.
+FIXED = {("DiT-SRA/train.py", "--loss-type"), ("DiT-SRA/train.py", "--resolution")}
+KEYED = [(script, flag) for script, flag in FLAGS if flag.keys and (script, flag.name) not in FIXED]
 UNKEYED = [(script, flag) for script, flag in FLAGS if not flag.keys and not flag.choices]
 # Keys that several flags decide together.
 SHARED = {"train.epochs", "train.steps", "train.global_batch", "align.kind", "align.teacher", "sample.sampler"}
