@@ -5,7 +5,7 @@ import os
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Threads of several workers would wait for each other's cores, spinning.
+    # More threads than cores wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
