@@ -62,7 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_holds_every_tools_numbers(finished: Path) -> None:
     report = json.loads((finished / "report" / "report.json").read_text())
     assert [row["variant"] for row in report["rows"]] == ["baseline", "sra"]
-    assert report["headline"] == "digits features: not comparable with ImageNet numbers"
+    assert report["headline"].startswith("digits features")
     for row in report["rows"]:
         assert row["errors"] == {}
         assert set(row["metrics"]["adm"]) >= {"fid", "sfid", "is", "precision", "recall"}

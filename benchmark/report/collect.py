@@ -107,7 +107,7 @@ def _machine(hardware: Hardware) -> str:
 def _headline(rows: Sequence[Row]) -> str | None:
     graphs = sorted(row.provenance.graph.name or "" for row in rows if row.provenance.graph)
     embedded = next((graph.removeprefix(EMBEDDED) for graph in graphs if is_embedded(graph)), None)
-    return f"{embedded} features: not comparable with ImageNet numbers" if embedded else None
+    return f"{embedded} features: compare the variants with each other, not with ImageNet numbers" if embedded else None
 
 
 def _papers(registry: Registry, rows: Sequence[Row]) -> dict[str, Paper]:
@@ -240,6 +240,7 @@ def _row(registry: Registry, results: _Results, session: Session) -> Row:
     return Row(
         variant=run.variant,
         group=base_name(run),
+        what=_what(run),
         metrics={tool: dict(record.metrics) for tool, record in scores.items()},
         errors={tool: record.error for tool, record in scores.items() if record.error},
         absent={tool: record.absent for tool, record in scores.items() if record.absent},
@@ -256,6 +257,23 @@ def _row(registry: Registry, results: _Results, session: Session) -> Row:
         published=_published(registry, run),
         commands=results.commands,
     )
+
+
+def _what(run: Run) -> str:
+    """What was trained and sampled, in one line."""
+    if run.samples is not None:
+        return f"samples of {run.samples}"
+    sample = run.sample
+    guided = f"guidance {sample.cfg:g}" if sample.cfg > 1 else "no guidance"
+    parts = [
+        f"{run.model.name} at {run.model.resolution} px",
+        run.align.kind if run.align else "no alignment",
+        f"{run.train.steps:,} steps of {run.train.global_batch} images"
+        if run.train
+        else f"weights of {run.checkpoint}",
+        f"{sample.images:,} samples: {sample.sampler}, {sample.steps} steps, {guided}",
+    ]
+    return "; ".join(parts)
 
 
 def _warnings(scores: dict[str, ScoreRecord]) -> dict[str, list[str]]:

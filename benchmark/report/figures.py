@@ -65,10 +65,12 @@ def curves(rows: Sequence[Row], by: Literal["step", "hours"]) -> bytes | None:
 
 
 def _curve(axes: Any, points: Sequence[tuple[float, CurvePoint]], number: int, label: str | None) -> None:
-    """One variant; hollow markers where fewer images were scored than at the end."""
+    """One variant; only points of equally many images are joined, and those with fewer than the last are hollow."""
     color, dash = _color(number), DASHES[number // len(SERIES) % len(DASHES)]
-    x, y = [x for x, _ in points], [p.fid for _, p in points]
-    axes.plot(x, y, label=label, color=color, linestyle=dash, linewidth=1.4)
+    for images in dict.fromkeys(point.images for _, point in points):
+        x, y = zip(*((x, p.fid) for x, p in points if p.images == images), strict=True)
+        axes.plot(x, y, label=label, color=color, linestyle=dash, linewidth=1.4)
+        label = None
     for place, point in points:
         face = color if point.images == points[-1][1].images else "none"
         axes.plot([place], [point.fid], marker="o", markersize=5, color=color, markerfacecolor=face)

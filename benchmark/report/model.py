@@ -159,6 +159,8 @@ class Row(Record):
     variant: str
     group: str
     """Name of the variant in the manifest, whatever its seeds."""
+    what: str = ""
+    """What was trained and sampled, in words."""
     metrics: ByTool[dict[str, float | None]]
     """By metric."""
     errors: ByTool[str] = {}

@@ -24,7 +24,9 @@ from sra.common.files import write_bytes
 TEMPLATES = {"html": "report.html.j2", "md": "report.md.j2", "latex": "report.tex.j2"}
 ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"}
 NAMED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX = str.maketrans(ESCAPED | NAMED | {"–": "--", "±": r"$\pm$", "−": "$-$"})
+LATEX = str.maketrans(
+    ESCAPED | NAMED | {"–": "--", "±": r"$\pm$", "−": "$-$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
+)
 
 
 def write_report(report: Report, out: Path) -> Report:

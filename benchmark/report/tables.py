@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Literal
 
 from benchmark.published.comparability import show
 from benchmark.published.verdict import MetricVerdict, RowVerdict
-from benchmark.report.model import ClaimVerdict, Comparison, Group, Report, Row, TimeToTarget
+from benchmark.report.model import ClaimVerdict, Comparison, Difference, Group, Report, Row, TimeToTarget
 from evaluator.tools.score_record import Interval
 from sra.common.tables import text_table
 
@@ -42,34 +43,45 @@ class Column:
     title: str
     digits: int
     """Decimals."""
+    better: Literal["lower", "higher"]
+    meaning: str = ""
+    """For a reader who sees the metric for the first time."""
+
+    @property
+    def heading(self) -> str:
+        """Title, and an arrow to the better side."""
+        return f"{self.title} {'↓' if self.better == 'lower' else '↑'}"
 
 
 PRINTED_METRICS = (
-    Column("adm", "fid", "FID", 2),
-    Column("adm", "sfid", "sFID", 2),
-    Column("adm", "is", "IS", 2),
-    Column("adm", "precision", "Prec.", 3),
-    Column("adm", "recall", "Rec.", 3),
+    Column("adm", "fid", "FID", 2, "lower", "distance of the samples' Inception features from those of real images"),
+    Column("adm", "sfid", "sFID", 2, "lower", "the same on features that keep positions: structure"),
+    Column("adm", "is", "IS", 2, "higher", "how surely and how diversely a classifier names the samples"),
+    Column("adm", "precision", "Prec.", 3, "higher", "share of samples that look like real images"),
+    Column("adm", "recall", "Rec.", 3, "higher", "share of real images that the samples cover"),
 )
 """Metrics that papers print."""
 BY_METRIC = {column.metric: column for column in PRINTED_METRICS}
 COLUMNS = (
     *PRINTED_METRICS,
-    Column("clean-fid", "fid", "clean-fid FID", 2),
-    Column("torch-fidelity", "fid", "torch-fidelity FID", 2),
-    Column("torch-fidelity", "is", "torch-fidelity IS", 2),
+    Column("clean-fid", "fid", "clean-fid FID", 2, "lower"),
+    Column("torch-fidelity", "fid", "torch-fidelity FID", 2, "lower"),
+    Column("torch-fidelity", "is", "torch-fidelity IS", 2, "higher"),
 )
-OPTIONAL_COLUMNS = (Column("adm-torch", "fid", "adm-torch FID", 2), Column("adm-torch", "is", "adm-torch IS", 2))
+OPTIONAL_COLUMNS = (
+    Column("adm-torch", "fid", "adm-torch FID", 2, "lower"),
+    Column("adm-torch", "is", "adm-torch IS", 2, "higher"),
+)
 """Of a tool that scores only on request."""
 EFFECTS = ("moves FID", "harmless", "not stated", "none")
 """In the order in which settings are listed."""
 COSTS = {
     "seconds_per_step": "seconds per step",
-    "training_hours": "training hours",
+    "training_hours": "training",
     "processes": "processes",
-    "device_hours": "device hours",
+    "device_hours": "device time",
     "memory_gib": "GPU memory, GiB",
-    "sample_seconds": "sampling seconds",
+    "sample_seconds": "sampling",
     "images_per_second": "images per second",
 }
 """Titles of the fields of `Cost`."""
@@ -105,10 +117,16 @@ def significant(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def supported_digits(interval: Interval) -> int | None:
+    """Decimals that give an interval's width two significant digits; None without a width."""
+    width = interval[1] - interval[0]
+    return min(6, max(0, 1 - math.floor(math.log10(width)))) if 0 < width < math.inf else None
+
+
 def around(difference: float, interval: Interval) -> tuple[str, str]:
     """A difference and its interval, to two significant digits of the interval's width."""
-    width = interval[1] - interval[0]
-    digits = min(6, max(0, 1 - math.floor(math.log10(width)))) if width > 0 else 3
+    digits = supported_digits(interval)
+    digits = 3 if digits is None else digits
     low, high = (signed(value, digits) for value in interval)
     return signed(difference, digits), f"[{low}, {high}]"
 
@@ -135,7 +153,7 @@ class Table:
 class Cell:
     """One metric of one row of the verdict table."""
 
-    title: str
+    column: Column
     measured: str
     published: str | None = None
     difference: str | None = None
@@ -202,11 +220,11 @@ def _mean_line(report: Report, group: Group, row: Row) -> Line:
 
 
 def _cell(metric: str, measured: float | None, judged: MetricVerdict | None, published: str | None) -> Cell:
-    title, shown = BY_METRIC[metric].title, number(measured, digits_of(metric, published))
+    column, shown = BY_METRIC[metric], number(measured, digits_of(metric, published))
     if judged is None or judged.difference is None or judged.interval is None:
-        return Cell(title, shown, published, status=judged.status if judged else None)
+        return Cell(column, shown, published, status=judged.status if judged else None)
     difference = around(judged.difference, judged.interval)
-    return Cell(title, shown, published, *difference, judged.status, ", ".join(judged.trainings))
+    return Cell(column, shown, published, *difference, judged.status, ", ".join(judged.trainings))
 
 
 def marked(verdict: RowVerdict) -> str:
@@ -308,7 +326,16 @@ def _with_its_interval(value: float | None, interval: Interval | None, digits: i
 
 def target_lines(report: Report) -> Table:
     """When each variant reached each target; empty without curves."""
-    header = ["variant", "target FID", "step", "interval", "training images", "device hours", "speedup", "interval"]
+    header = [
+        "variant",
+        "target FID",
+        "step",
+        "interval",
+        "training images",
+        "device time",
+        "speedup",
+        "interval",
+    ]
     return Table(header, [_target_cells(time) for time in report.targets])
 
 
@@ -320,7 +347,7 @@ def _target_cells(time: TimeToTarget) -> list[str]:
     ratio, ends = time.speedup, time.speedup_interval
     ratios = ABSENT if ends is None or ends[1] is None else f"[{ends[0]:.2f}, {ends[1]:.2f}]"
     images = ABSENT if time.images is None else f"{time.images / 1e6:,.3g}M"
-    hours = ABSENT if time.device_hours is None else significant(time.device_hours)
+    hours = ABSENT if time.device_hours is None else duration(time.device_hours)
     target = f"{time.target:.2f} ({time.what})"
     return [time.variant, target, step, steps, images, hours, ABSENT if ratio is None else f"{ratio:.2f}x", ratios]
 
@@ -364,7 +391,10 @@ def _with_interval(row: Row, tool: str, metric: str) -> str:
     value, interval = row.value(tool, metric), row.interval(tool, metric)
     if value is None:
         return ABSENT
-    return f"{value:.5g}" + (f" [{interval[0]:.5g}, {interval[1]:.5g}]" if interval else "")
+    if interval is None or (digits := supported_digits(interval)) is None:
+        return f"{value:.5g}"
+    # The value in more digits than the interval supports: the tools are compared by them.
+    return f"{value:.5g} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
 def differences(comparison: Comparison) -> Table:
@@ -373,14 +403,24 @@ def differences(comparison: Comparison) -> Table:
     for m in comparison.metrics:
         digits = BY_METRIC[m.metric].digits
         shown = around(m.difference, m.interval) if m.interval else (signed(m.difference, digits), "not known")
-        lines.append([BY_METRIC[m.metric].title, number(m.baseline, digits), number(m.variant, digits), *shown])
-    return Table(["metric", comparison.baseline, comparison.variant, "difference", "95 % interval"], lines)
+        sides = number(m.baseline, digits), number(m.variant, digits)
+        lines.append([BY_METRIC[m.metric].heading, *sides, *shown, better_side(comparison, m)])
+    return Table(["metric", comparison.baseline, comparison.variant, "difference", "95 % interval", "better"], lines)
+
+
+def better_side(comparison: Comparison, difference: Difference) -> str:
+    """Which of two variants is better in a metric, as far as the interval tells."""
+    if difference.interval is None or difference.interval[0] <= 0 <= difference.interval[1]:
+        return "not clear"
+    lower = comparison.variant if difference.difference < 0 else comparison.baseline
+    higher = comparison.baseline if difference.difference < 0 else comparison.variant
+    return lower if BY_METRIC[difference.metric].better == "lower" else higher
 
 
 def cost_ratios(comparison: Comparison) -> Table:
     """The cost of two variants."""
     lines = [
-        [COSTS[name], significant(cost.baseline), significant(cost.variant), f"{cost.ratio:.3f}"]
+        [COSTS[name], cost_text(name, cost.baseline), cost_text(name, cost.variant), f"{cost.ratio:.3f}"]
         for name, cost in comparison.cost.items()
         if cost
     ]
@@ -392,6 +432,9 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     changed = [f"{s.field}: {show(s.baseline)} → {show(s.variant)}" for s in comparison.settings]
     notes = [f"settings that differ: {'; '.join(changed)}"] if changed else ["no setting differs"]
     notes += [f"interval: {noise}" for noise in dict.fromkeys(m.noise for m in comparison.metrics)]
+    steps, hours = comparison.cost.get("seconds_per_step"), comparison.cost.get("device_hours")
+    if steps and hours and not 0.9 < steps.ratio / hours.ratio < 1.1:
+        notes.append("the median step and the hours give other ratios: some steps were slower than others")
     if printed := comparison.published_cost:
         notes.append(f"published ratios: hours {printed.hours:.3f}, memory {printed.memory:.3f} ({printed.source})")
     return notes
@@ -402,20 +445,35 @@ def curve(row: Row) -> Table:
     lines = [
         [
             f"{p.step:,}",
-            ABSENT if p.hours is None else f"{p.hours:.3g}",
+            ABSENT if p.hours is None else duration(p.hours),
             ABSENT if p.images is None else f"{p.images:,}",
             number(p.fid, 2),
             number(p.inception_score, 2),
         ]
         for p in row.curve
     ]
-    return Table(["step", "hours", "images", "FID", "IS"], lines if len(lines) > 1 else [])
+    return Table(["step", "training", "images", "FID", "IS"], lines if len(lines) > 1 else [])
 
 
 def costs(row: Row) -> list[tuple[str, str]]:
     """(title, measured value) of each cost of a row that was measured."""
-    values = {title: getattr(row.cost, name) for name, title in COSTS.items()}
-    return [(title, significant(value)) for title, value in values.items() if value is not None]
+    values = {name: getattr(row.cost, name) for name in COSTS}
+    return [(COSTS[name], cost_text(name, value)) for name, value in values.items() if value is not None]
+
+
+def cost_text(name: str, value: float) -> str:
+    """A field of `Cost` with its unit, if the title does not give it."""
+    if name.endswith("hours"):
+        return duration(value)
+    return duration(value / 3600) if name == "sample_seconds" else significant(value)
+
+
+def duration(hours: float) -> str:
+    """In seconds, minutes or hours."""
+    for unit, seconds in (("h", 3600), ("min", 60)):
+        if hours * 3600 >= seconds:
+            return f"{significant(hours * 3600 / seconds)} {unit}"
+    return f"{significant(hours * 3600)} s"
 
 
 # -- sentences ------------------------------------------------------------------------------------------------------
@@ -434,11 +492,16 @@ def published_row(report: Report, row: Row) -> str | None:
     return f"{shown} ({', '.join(urls)})" if urls else shown
 
 
-def notes(row: Row) -> list[str]:
-    """Why a row has its status, and everything else to know that is not a number."""
+def notes(row: Row, where: str = "see the report") -> list[str]:
+    """Why a row has its status, and everything else to know that is not a number.
+
+    Args:
+        row: of the report.
+        where: the rest of its settings stand.
+    """
     reasons = row.verdict.reasons
     if row.verdict.settings and len(reasons) > MAX_REASONS + 1:
-        rest = f"{len(reasons) - MAX_REASONS} more settings differ: see the report"
+        rest = f"{len(reasons) - MAX_REASONS} more settings differ: {where}"
         reasons = [*reasons[:MAX_REASONS], rest]
     lines = [*filter(None, [row.verdict.caution]), *reasons, *row.verdict.notes]
     lines += [f"{tool} could not run: {text}" for tool, text in row.errors.items()]

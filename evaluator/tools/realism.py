@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from evaluator.images.image_set import ImageSet
 from evaluator.metrics.precision_recall import NEIGHBOURS
@@ -24,7 +24,8 @@ from sra.common.files import replacing
 CHOSEN = 16
 SHOWN = 3
 """References beside each sample."""
-TILE, GAP, CAPTION, TITLE = 96, 4, 14, 22
+TILE, GAP, CAPTION, TITLE = 96, 4, 20, 28
+FONT = 15
 COLUMNS = 2
 BLOCK = 1000
 
@@ -150,7 +151,7 @@ def grid(reference: ImageSet, samples: ImageSet, worst: Neighbours, best: Neighb
     canvas = Image.new("RGB", (COLUMNS * width + GAP, sum(heights)), "white")
     for (title, found), top in zip(parts, (0, heights[0]), strict=True):
         text = f"{title} {len(found.samples)} samples (framed) and their nearest references, by realism"
-        ImageDraw.Draw(canvas).text((GAP, top + GAP), text, fill="black")
+        ImageDraw.Draw(canvas).text((GAP, top + GAP), text, fill="black", font=ImageFont.load_default(FONT))
         for row in range(len(found.samples)):
             corner = (GAP + row % COLUMNS * width, top + TITLE + row // COLUMNS * (CAPTION + TILE + GAP))
             _group(canvas, corner, found, row, shown, beside)
@@ -169,7 +170,7 @@ def _group(
     x, y = corner
     sample, drawing = int(found.samples[row]), ImageDraw.Draw(canvas)
     text = f"#{sample}  realism {found.realism[row]:.3f}  distance {found.distances[row, 0]:.3g}"
-    drawing.text((x, y), text, fill="black")
+    drawing.text((x, y), text, fill="black", font=ImageFont.load_default(FONT))
     tiles = [shown[sample], *(beside[int(place)] for place in found.references[row])]
     for place, tile in enumerate(tiles):
         left = x + place * (TILE + GAP) + (GAP if place else 0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from sra.common.files import replacing
 from sra.config import SampleConfig, TrainJob
@@ -25,15 +26,21 @@ GRID_SAMPLERS = {
 }
 
 
-def write_grid(images: np.ndarray[Any, Any], path: Path) -> None:
-    """Write up to 64 images (N, H, W, 3) uint8, row by row, as one PNG."""
+def write_grid(images: np.ndarray[Any, Any], labels: Iterable[int], path: Path) -> None:
+    """Write up to 64 images (N, H, W, 3) uint8, row by row and each below its label, as one PNG."""
     edge = images.shape[1]
-    sheet = np.full((EDGE * edge, EDGE * edge, 3), 255, np.uint8)
-    for index, image in enumerate(images[: EDGE * EDGE]):
+    font = max(10, edge // 8)
+    strip = font + 4
+    height = strip + edge
+    sheet = Image.new("RGB", (EDGE * edge, EDGE * height), "white")
+    draw, typeface = ImageDraw.Draw(sheet), ImageFont.load_default(font)
+    for index, (image, label) in enumerate(zip(images[: EDGE * EDGE], labels, strict=False)):
         row, column = divmod(index, EDGE)
-        sheet[row * edge : (row + 1) * edge, column * edge : (column + 1) * edge] = image
+        left, top = column * edge, row * height + strip
+        draw.text((left + edge // 2, top - 1), str(label), fill="black", font=typeface, anchor="mb")
+        sheet.paste(Image.fromarray(image), (left, top))
     with replacing(path) as temporary:
-        Image.fromarray(sheet).save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG")
 
 
 class TrainingGrid:
@@ -53,10 +60,12 @@ class TrainingGrid:
         shape = self.job.codec.latent_shape(self.job.model.resolution)
         indices = torch.arange(EDGE * EDGE, device=self.device)
         randoms = Randoms(self.job.seed, indices)
+        labels = indices % self.job.model.classes
         inputs = SamplerInputs(
-            indices % self.job.model.classes,
+            labels,
             randoms.normal("grid.initial", shape),
             lambda k: randoms.normal(f"grid.step.{k}", shape),
         )
         z = sample(network, GRID_SAMPLERS[self.job.model.family], self.job.model, inputs)
-        write_grid(self._codec.decode(z.float()).cpu().numpy(), self.out / f"step-{step:08d}.png")
+        images = self._codec.decode(z.float()).cpu().numpy()
+        write_grid(images, labels.tolist(), self.out / f"step-{step:08d}.png")

@@ -139,11 +139,12 @@ class Sampler:
             seconds: that sampling took.
         """
         sample = self.config.sample
-        images = self.seeding.images(self.shards)
-        write_grid(np.stack(list(itertools.islice(images, EDGE * EDGE))), self.out / "grid.png")
+        labels = self.seeding.labels(self.shards)
+        first = np.stack(list(itertools.islice(self.seeding.images(self.shards), EDGE * EDGE)))
+        write_grid(first, labels, self.out / "grid.png")
         if sample.png:
             self._write_pngs(self.seeding.images(self.shards))
-        write_array(self.out / "labels.npy", self.seeding.labels(self.shards))
+        write_array(self.out / "labels.npy", labels)
         ranks = self.seeding.ranks if isinstance(self.seeding, PublicCode) else None
         facts: dict[str, Any] = {"images": sample.images, "seeding": sample.seeding, "ranks": ranks}
         facts |= {"batch": sample.batch}

@@ -34,7 +34,7 @@ def test_grids_do_not_disturb_training(train, small, digit_latents, tmp_path):
     assert not (plain.out / "grids").exists()
     pictures = sorted((drawn.out / "grids").iterdir())
     assert [p.name for p in pictures] == ["step-00000002.png", "step-00000004.png"]
-    assert Image.open(pictures[0]).size == (8 * 32, 8 * 32)
+    assert Image.open(pictures[0]).size == (8 * 32, 8 * 46)
 
 
 def test_grids_show_the_same_noise_again(small, digit_latents, tmp_path):
@@ -50,15 +50,22 @@ def test_grids_of_dit(small, tmp_path):
     network = build(model, small.codec)
     initialise(network, 0)
     TrainingGrid(dataclasses.replace(small.job, model=model), tmp_path, torch.device("cpu")).draw(network.eval(), 7)
-    assert Image.open(tmp_path / "step-00000007.png").size == (8 * 32, 8 * 32)
+    assert Image.open(tmp_path / "step-00000007.png").size == (8 * 32, 8 * 46)
 
 
-def test_a_short_grid_is_filled_with_white(tmp_path):
-    write_grid(np.zeros((9, 2, 2, 3), np.uint8), tmp_path / "grid.png")
-    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
-    assert sheet.shape == (16, 16, 3)
-    assert (sheet == 0).sum() == 9 * 2 * 2 * 3
-    assert (sheet[2:4, :2] == 0).all()
+def test_a_grid_of_few_images_is_white_beyond_them_and_has_their_labels(tmp_path):
+    grids = []
+    for labels in (range(9), [4] * 9):
+        write_grid(np.tile(np.uint8([7, 200, 30]), (9, 16, 16, 1)), labels, tmp_path / "grid.png")
+        grids.append(np.asarray(Image.open(tmp_path / "grid.png")))
+    height = 16 + 14
+    assert grids[0].shape == (8 * height, 8 * 16, 3)
+    assert (grids[0] == (7, 200, 30)).all(axis=2).sum() == 9 * 16 * 16
+    assert (grids[0][2 * height :] == 255).all()
+    changed = [tuple(place) for place in np.argwhere((grids[0] != grids[1]).any(axis=2))]
+    assert changed
+    assert all(y % height < 14 for y, _ in changed)
+    assert not any(x // 16 == 4 and y < height for y, x in changed)
 
 
 def test_reading_ahead_changes_nothing(train, small, digit_latents, tmp_path):
