@@ -129,12 +129,13 @@ def exact(found: Tensor, expected: Tensor, _limit: float) -> Verdict:
     return verdict if verdict.ok else replace(verdict, note=_element(found, expected, int(different.int().argmax())))
 
 
-def within(multiple: float = OUTPUT, room: float = 1.0) -> Judge:
+def within(multiple: float = OUTPUT, room: float = 1.0, whole: float = 1.0) -> Judge:
     """Relative L2, and each element relative to its size plus the array's root mean square.
 
     Args:
         multiple: tolerance of an element in units of the mode's limit.
         room: factor on all tolerances.
+        whole: factor on the tolerance of the array.
     """
 
     @_same_shape
@@ -142,13 +143,15 @@ def within(multiple: float = OUTPUT, room: float = 1.0) -> Judge:
         a, b = _double(found), _double(expected)
         relative = (a - b).abs() / (b.abs() + _rms(b)).clamp_min(torch.finfo(b.dtype).tiny)
         median = float(relative[b != 0].median()) if b.any() else 0.0
-        return _verdict(a, b, relative, room * max(multiple * limit, TYPICAL * median), room * limit)
+        return _verdict(a, b, relative, room * max(multiple * limit, TYPICAL * median), room * whole * limit)
 
     return judge
 
 
 output = within()
 """Predictions, losses, norms, samples."""
+solved = within(whole=10.0)
+"""Samples of an adaptive solver, whose steps carry rounding on."""
 gradient = within(GRADIENT)
 """Gradients of weights."""
 

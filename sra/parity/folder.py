@@ -158,5 +158,12 @@ CHECKS: Checks = {
     ),
 }
 """Files with the numbers of SRA's code."""
-SIBLINGS = _files({"layersync.npz": siblings.check_layersync, "dispersive.npz": siblings.check_dispersive})
+SIBLINGS = _files(
+    {
+        "layersync.npz": siblings.check_layersync,
+        "dispersive.npz": siblings.check_dispersive,
+        "self_flow.npz": siblings.check_self_flow,
+        "dopri5.npz": siblings.check_dopri5,
+    }
+)
 """Files with the numbers of other methods' code, in a folder of their own."""

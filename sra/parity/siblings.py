@@ -1,14 +1,23 @@
-"""Checks of the numbers of other methods' code: `layersync.npz` and `dispersive.npz`, one training step each."""
+"""Checks of the numbers of other methods' code.
+
+`layersync.npz` and `dispersive.npz` hold one training step each, `self_flow.npz` a published network and its sampler,
+`dopri5.npz` the ODE command of SiT.
+"""
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import torch
+from torch import Tensor
 
-from sra.config import AlignSettings, DispersiveSettings, LayerSyncSettings, TrainConfig
-from sra.parity.checks import Check, GoldenRandoms, Networks, attempt, compare_gradients, run_sections
+from sra.config import AlignSettings, DispersiveSettings, LayerSyncSettings, SampleConfig, TrainConfig
+from sra.model.token_groups import Groups
+from sra.parity.checks import GUIDED, Check, GoldenRandoms, Networks, attempt, compare_gradients, run_sections
+from sra.parity.compare import exact, solved
 from sra.parity.golden import Scope
+from sra.sampling.samplers import DOPRI5, SamplerInputs, sample, velocity_of
 from sra.training.losses import StepLosses, objective_of
 
 STEP = TrainConfig(steps=1, label_dropout=0.0)
@@ -67,3 +76,64 @@ def _step(networks: Networks, scope: Scope, align: AlignSettings) -> StepLosses:
     compare_gradients(scope, module, losses)
     scope.compare("gen_loss", losses.generation)
     return losses
+
+
+def check_self_flow(file: Scope) -> None:
+    """Check every key of `self_flow.npz`: the network in its own names, and its sampler."""
+    networks = Networks(file, file.config.model("sit", convention="vanilla-sit"))
+    networks.constants()
+    attempt(file, partial(self_flow, networks))
+    run_sections(file, {"sampler": partial(self_flow_sampler, networks)})
+
+
+def self_flow(networks: Networks, scope: Scope) -> None:
+    """Its output, which is the velocity in this suite's convention, with a time per image and with one per token."""
+    network, tokens, y = networks.load(), scope.config.tokens, scope.labels("y")
+    count = len(y)
+    x, t, each = scope.latents("x_t", count), scope.shaped("t", count), scope.shaped("t_tokens", count, tokens)
+    velocity = velocity_of(network, networks.model)
+    groups = Groups(torch.arange(tokens, device=x.device).expand(count, tokens), (1,) * tokens)
+    with torch.no_grad(), scope.mode.autocast():
+        scope.compare("output", torch.cat([velocity(x[i : i + 1], t[i], y[i : i + 1]) for i in range(count)]))
+        scope.compare("output_tokens", -network(x, (1 - each).T, y, groups=groups)[:, : scope.config.in_channels])
+
+
+def self_flow_sampler(networks: Networks, scope: Scope) -> None:
+    """Final latents of the vanilla SDE without guidance."""
+    y, steps = scope.labels("y"), int(scope.shaped("steps"))
+    initial, noise = scope.latents("initial", len(y)), scope.latents("noise", steps - 1, len(y))
+    config = SampleConfig(sampler="euler-maruyama", steps=steps)
+    with scope.mode.autocast():
+        inputs = SamplerInputs(y, initial, noise.__getitem__)
+        scope.compare("final", sample(networks.load(), config, networks.model, inputs))
+
+
+def check_dopri5(file: Scope) -> None:
+    """Check every key of `dopri5.npz`; the output grid of a section changes nothing."""
+    networks = Networks(file, file.config.model("sit", convention="vanilla-sit"))
+    networks.constants()
+    for name in ("atol", "rtol"):
+        file.compare(name, torch.tensor(DOPRI5[name], dtype=torch.float64), exact)
+    sections: dict[str, Check] = {
+        name: partial(dopri5, networks) for name in file.children if file.at(name).has("evaluations")
+    }
+    run_sections(file, sections)
+
+
+def dopri5(networks: Networks, scope: Scope) -> None:
+    """Final latents, and in float32 how often the network was called; `cfgW` is guided with W in three channels."""
+    guidance = re.fullmatch(r"cfg(\d+(?:\.\d+)?)", scope.prefix)
+    config = SampleConfig(sampler="dopri5", cfg=float(guidance[1]) if guidance else 1.0, cfg_channels=GUIDED)
+    network, y, calls = networks.load(), scope.labels("y"), []
+    counter = network.register_forward_pre_hook(lambda *_: calls.append(1))
+    with scope.mode.autocast():
+        found = sample(network, config, networks.model, SamplerInputs(y, scope.latents("initial", len(y)), _no_noise))
+    counter.remove()
+    scope.compare("final", found, solved)
+    expected = scope.shaped("evaluations")
+    if scope.mode.precision == "fp32":
+        scope.compare("evaluations", torch.tensor(len(calls), dtype=expected.dtype), exact)
+
+
+def _no_noise(step: int) -> Tensor:
+    raise AssertionError(f"an ODE has no noise, but step {step} asked for it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,7 +125,7 @@ def _ode(velocity: Drift, config: SampleConfig, inputs: SamplerInputs, null_labe
     return x
 
 
-DOPRI5 = {"method": "dopri5", "atol": 1e-6, "rtol": 1e-3}
+DOPRI5: dict[str, Any] = {"method": "dopri5", "atol": 1e-6, "rtol": 1e-3}
 """Solver and tolerances of SiT's public `sample_ddp.py ODE`."""
 
 

@@ -102,6 +102,10 @@ def test_one_wrong_element_in_every_array_fails_every_item(seed, report, folder)
         ("center_crop.npz", "3/crop32"),
         ("siblings/layersync.npz", "align_loss"),
         ("siblings/dispersive.npz", "paper/align_loss"),
+        ("siblings/self_flow.npz", "output_tokens"),
+        ("siblings/self_flow.npz", "sampler/final"),
+        ("siblings/dopri5.npz", "cfg1.5/final"),
+        ("siblings/dopri5.npz", "grid2/evaluations"),
     ],
 )
 def test_one_wrong_number_is_named(name, key, folder):
@@ -141,6 +145,9 @@ INPUTS = [
     ("siblings/layersync.npz", "t", "siblings/layersync/velocity"),
     ("siblings/dispersive.npz", "pytorch/weight", "siblings/dispersive/pytorch/total_grad_norm"),
     ("siblings/dispersive.npz", "paper/tau", "siblings/dispersive/paper/align_loss"),
+    ("siblings/self_flow.npz", "t_tokens", "siblings/self_flow/output_tokens"),
+    ("siblings/self_flow.npz", "sampler/noise", "siblings/self_flow/sampler/final"),
+    ("siblings/dopri5.npz", "initial", "siblings/dopri5/grid2/final"),
 ]
 
 
@@ -260,9 +267,13 @@ def latents(*lead):
 def other_input(key, golden):
     """An input of the golden folder in the other configuration's shape."""
     name, steps = key.split("/")[-1], OTHER["num_steps"]
+    if name == "steps":
+        return np.int64(OTHER["dit_respacing"] + 1)
     if golden.ndim == 0 or name == "blocks":
         return golden.clip(max=OTHER["depth"])
     tokens = (OTHER["input_size"] // OTHER["patch_size"]) ** 2
+    if name == "t_tokens":
+        return np.random.rand(COUNT, tokens).astype(np.float32)
     if name == "group":
         return np.stack([np.random.permutation(np.arange(tokens) >= tokens // 4).astype(int) for _ in range(COUNT)])
     if name in ("y", "labels", "labels_after_dropout"):
@@ -279,9 +290,9 @@ def other_input(key, golden):
 
 
 def other_file(name, golden, inputs):
-    family, convention = {"dit.npz": ("dit", "sra"), "vanilla_sit.npz": ("sit", "vanilla-sit")}.get(
-        name, ("sit", "sra")
-    )
+    family = "dit" if name == "dit.npz" else "sit"
+    vanilla = name in ("vanilla_sit.npz", "siblings/self_flow.npz", "siblings/dopri5.npz")
+    convention = "vanilla-sit" if vanilla else "sra"
     arrays, config = {}, golden.config
     for prefix in {key.split("/")[0] for key in inputs} & {"model", "teacher"}:
         head = convention == "sra" and not name.startswith("siblings/")
@@ -289,6 +300,11 @@ def other_file(name, golden, inputs):
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         arrays |= {f"{prefix}/{k}": v.detach().numpy() for k, v in network.state_dict().items()}
+    if name == "siblings/self_flow.npz":
+        arrays["model/x_embedder.proj.weight"] = arrays["model/x_embedder.proj.weight"].reshape(
+            OTHER["hidden_size"], -1
+        )
+        arrays["model/projector.linear1.bias"] = np.zeros(2 * OTHER["hidden_size"], np.float32)
     rest = {k: v for k, v in inputs.items() if not k.startswith(("model/", "teacher/"))}
     return arrays | {key: other_input(key, value) for key, value in rest.items()}
 

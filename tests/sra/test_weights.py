@@ -12,6 +12,7 @@ from benchmark.plan.prepare import prepare
 from benchmark.plan.request import RunRequest
 from sra.common.errors import DataError, UserError
 from sra.model.weights import load_network, read_state
+from sra.parity.golden import open_golden
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -33,6 +34,21 @@ def test_what_does_not_fit_is_named(tmp_path, sit, model, codec, helpers):
     wide = dataclasses.replace(model, classes=20)
     with pytest.raises(DataError, match=r"y_embedder\.embedding_table\.weight \(11, 32\).*\(21, 32\)"):
         load_network(GOLDEN / "published_format.pt", wide, codec, which="model")
+
+
+def test_self_flows_file_is_a_vanilla_network_under_other_names(tmp_path, codec):
+    golden = GOLDEN / "siblings"
+    with np.load(golden / "self_flow.npz", allow_pickle=False) as arrays:
+        theirs = {k.removeprefix("model/"): torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith("model/")}
+    torch.save({"state_dict": {f"module.{name}": value for name, value in theirs.items()}}, tmp_path / "theirs.pt")
+    vanilla = open_golden(golden).config.model("sit", "vanilla-sit")
+    network = load_network(tmp_path / "theirs.pt", vanilla, codec)
+    patch = torch.randn(1, 4, 2, 2)
+    linear = theirs["x_embedder.proj.weight"] @ patch.flatten()
+    torch.testing.assert_close(network.x_embedder.proj(patch).flatten(), linear + theirs["x_embedder.proj.bias"])
+    assert network.ap_head is None
+    with pytest.raises(DataError, match=r"x_embedder\.proj\.weight \(32, 16\)"):
+        load_network(tmp_path / "theirs.pt", dataclasses.replace(vanilla, patch=4), codec)
 
 
 class Exploit:
