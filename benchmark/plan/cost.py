@@ -39,6 +39,7 @@ from sra.config import (
     UserError,
 )
 from sra.model.flops import count as work_of
+from sra.model.flops import training_macs
 
 FORWARDS_PER_STEP = 3
 """A backward pass costs two forward passes: a training step without alignment costs three evaluations."""
@@ -219,7 +220,8 @@ def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -
     """
     rates = [r for r in table.train if r.family == job.model.family]
     kind = job.align.kind if job.align else None
-    priced = kind if kind is None or any(r.align == kind for r in rates) else "sra"
+    work, plain = (training_macs(job.model, job.codec, align) for align in (job.align, None))
+    priced = kind if any(r.align == kind for r in rates) else "sra" if work > plain else None
     rates = [r for r in rates if r.align == priced]
     found = _closest(job.model, job.codec, job.train.precision, rates)
     if found is None:
@@ -227,7 +229,7 @@ def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -
     rate, ratio = found
     images = steps * job.train.global_batch
     remarks = (
-        f"{kind} priced as {priced}" if kind != priced else "",
+        f"{kind} priced as {priced or 'no alignment'}" if kind != priced else "",
         f"at {rate.precision}" if rate.precision != job.train.precision else "",
     )
     return Estimate(

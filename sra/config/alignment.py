@@ -303,7 +303,8 @@ class DispersiveSettings(AlignSettings):
 
     def resolved(self, model: ModelConfig, codec: CodecConfig) -> Self:  # noqa: ARG002 - the base class has it
         """See the base class."""
-        return replace(self, block=check_block(self.block or model.dimensions.depth, model))
+        block = model.dimensions.depth if self.block is None else self.block
+        return replace(self, block=check_block(block, model))
 
     def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
         """See the base class."""

@@ -96,6 +96,10 @@ def test_other_sizes_scale_by_counted_flops_and_say_so() -> None:
     assert small.gpu_hours / base.gpu_hours == pytest.approx(6.06 / 23.01, rel=1e-3)
     assert "sit-B/2 256 px x 0.263 by FLOPs" in small.how
     assert "self-flow priced as sra" in of(plan_of("sit_b_256_400k.yaml"), "train-self-flow").how
+    siblings = plan_of("sit_256_layersync_dispersive.yaml")
+    plain, aligned = (of(siblings, f"train-xl-{name}") for name in ("400k", "layersync-400k"))
+    assert "layersync priced as no alignment" in aligned.how
+    assert aligned.gpu_hours == plain.gpu_hours
 
 
 def test_what_no_table_holds_is_unknown() -> None:

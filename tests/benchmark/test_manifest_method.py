@@ -59,6 +59,7 @@ def test_dit_is_trained_and_sampled() -> None:
         (["variants.sra.align=layersync", "model.size=B"], ["align.blocks: missing", "SiT-B/2"]),
         (["variants.sra.align=layersink"], ["'layersink'", "did you mean 'layersync'"]),
         (["variants.sra.align={kind: dispersive, block: 7}"], ["align.block: ", "7"]),
+        (["variants.sra.align={kind: dispersive, block: 0}"], ["align.block: ", "0"]),
         (["variants.sra.align={kind: dispersive, tau: 0}"], ["align.tau: ", "0"]),
         (["variants.sra.align={kind: dispersive, local_batch: 1}"], ["align.local_batch: ", "1"]),
         ([*DIT, "train.times=lognormal"], ["train.times", "lognormal"]),
