@@ -26,9 +26,9 @@ SMOOTHING = 0.9
 LOSS_RATIO = 1.5
 """Average alignment loss over its lowest value from which it counts as diverging."""
 NORM_RATIO = 3.0
-"""Average norm of features over its value after half as many log lines from which it counts as diverging; growth in
-proportion to the steps stays below it."""
-MIN_ROWS = 50
+"""Average norm of features over its value after half as many log lines from which it counts as diverging: more than
+growth in proportion to the steps."""
+MIN_ROWS = 20
 """Log lines before divergence counts: the loss of an untrained head jumps."""
 WATCHED = {
     "alignment": "alignment loss",
