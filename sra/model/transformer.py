@@ -311,19 +311,29 @@ MAX_COMPILATIONS = 64
 """Of the block in one process, which may run networks of many widths; beyond it torch runs the block eagerly."""
 
 
-def compile_blocks(network: DiffusionTransformer, *, fixed_shapes: bool) -> None:
+COMPILE_OPTIONS: dict[str, dict[str, bool]] = {
+    "on": {},
+    # Casts of weights, and whatever else is small and independent, share a kernel.
+    "combined": {"combo_kernels": True, "combo_kernels_pointwise_only": True},
+    "max-autotune": {"max_autotune": True},
+}
+"""Options of torch's compiler for each value of the switch `compile` but `off`."""
+
+
+def compile_blocks(network: DiffusionTransformer, *, fixed_shapes: bool, how: str = "on") -> None:
     """Compile the blocks in place: they share one compilation, and the names of the state stay.
 
     Args:
         network: whose blocks to compile.
         fixed_shapes: compile each shape of the tokens for itself, as in training, which has one or two of them;
             otherwise the second shape is compiled for any, as in sampling.
+        how: value of the switch `compile`, not `off`.
     """
     # DDP would have every block cut where a bucket of gradients ends; blocks are small enough to overlap as they are.
     torch._dynamo.config.optimize_ddp = False
     torch._dynamo.config.recompile_limit = MAX_COMPILATIONS
     for block in network.blocks:
-        block.compile(dynamic=False if fixed_shapes else None)
+        block.compile(dynamic=False if fixed_shapes else None, options=COMPILE_OPTIONS[how])
 
 
 def cast_blocks(network: DiffusionTransformer, dtype: torch.dtype) -> None:

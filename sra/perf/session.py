@@ -14,7 +14,7 @@ import torch
 import sra.perf
 from sra.common.errors import ConfigError
 from sra.common.validation import ArgumentParser
-from sra.config import ModelConfig, SampleConfig, TrainConfig, TrainJob
+from sra.config import ModelConfig, SampleConfig, SampleJob, TrainConfig, TrainJob
 from sra.model import flops
 from sra.perf.cases import CODEC, Mode, align_of, mode_of, model_of
 from sra.perf.results import Document, Result, machine, peak_of, ratio_of, summary
@@ -163,7 +163,8 @@ class Session:
         for name in self.models:
             model = model_of(name, options.family, options.resolution)
             free_memory(self.device)
-            subjects = [Sampling(model, config, mode, codec, self.folder) for mode in self.modes]
+            job = SampleJob(seed=0, codec=CODEC, model=model, sample=config, checkpoint="")
+            subjects = [Sampling(job, mode, codec, self.folder) for mode in self.modes]
             measured = self.measure(subjects, self._mode_names(), "sample")
             for mode, subject, times in zip(self.modes, subjects, measured, strict=True):
                 macs, evaluations = flops.count(model, CODEC).forward, subject.evaluations / subject.images

@@ -17,7 +17,7 @@ from torch import distributed as dist
 from sra.common.errors import UserError
 from sra.common.files import write_json
 from sra.common.npz import write_array
-from sra.config import ModelConfig, SampleConfig, SampleJob, TrainJob
+from sra.config import SampleJob, TrainJob
 from sra.data.latents import PackedLatents
 from sra.data.public_layout import place_of
 from sra.model.transformer import build, fill_zeros, initialise
@@ -113,7 +113,7 @@ class Training:
         # A GPU multiplies zeros faster: at its start, all gradients of the blocks would be zero.
         fill_zeros(self.state.network, 0)
         fill_zeros(self.state.ema, 0)
-        shape = CODEC.moments_shape(job.model.resolution)
+        shape = job.codec.moments_shape(job.model.resolution)
         source = make_latents(folder, mode, shape, 8 * job.train.global_batch)
         self.batches = Batches(job, source, engine, mode.speed)
         time_method = self.clock.time_method
@@ -256,25 +256,23 @@ class Encoding:
 class Sampling:
     """Batches of images of one network in one mode, written to disk."""
 
-    def __init__(self, model: ModelConfig, config: SampleConfig, mode: Mode, codec: Any, folder: Path) -> None:
+    def __init__(self, job: SampleJob, mode: Mode, codec: Any, folder: Path) -> None:
         """Build the network and the sampling pipeline of a stage.
 
         Args:
-            model: the network.
-            config: sampler, steps, guidance, precision, batch.
+            job: network, sampler, steps, guidance, precision, batch; its checkpoint is not read.
             mode: how to compute.
             codec: decoder, on the device to compute on.
             folder: for the images.
         """
-        self.clock, self.mode, self.folder, self.batch = Clock(codec.device), mode, folder, config.batch
+        self.clock, self.mode, self.folder, self.batch = Clock(codec.device), mode, folder, job.sample.batch
         self.png = mode.reference and not isinstance(codec, NoCodec)
         self.images = self.evaluations = 0
-        network = build(model, CODEC)
+        network = build(job.model, job.codec)
         initialise(network, 0)
         fill_zeros(network, 0)
         network.register_forward_pre_hook(self._count)
-        self.pipeline = Pipeline(network.eval(), model, config, codec, mode.speed)
-        job = SampleJob(seed=0, codec=CODEC, model=model, sample=config, checkpoint="")
+        self.pipeline = Pipeline(network.eval(), job.model, job.sample, codec, mode.speed)
         self.seeding = PerImage(job, codec.device)
         self.clock.time_method(self.pipeline, "sample", "network")
         self.clock.time_method(self.pipeline, "decode", "decode")

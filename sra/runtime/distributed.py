@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,6 +126,13 @@ class CpuProcessGroup:
         if self.size > 1:
             with self._waiting():
                 dist.barrier(group=self.group)
+
+    def one_per_machine_first(self, work: Callable[[], None]) -> None:
+        """Do some work in one process of each machine, while the others wait; nothing for a process alone."""
+        if self.size > 1:
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                work()
+            self.barrier()
 
     def broadcast_from_main(self, value: T) -> T:
         """Return the main process's value; a shared file system may show the others another state."""

@@ -24,8 +24,8 @@ class Speed:
 
     teacher: Literal["auto", "needed", "whole"] = "auto"
     """Blocks that the teacher computes: up to the aligned one, or all and the final layer."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """`torch.compile` of the transformer blocks, one compilation for all of them."""
+    compile: Literal["auto", "on", "combined", "max-autotune", "off"] = "auto"
+    """`torch.compile` of the transformer blocks, one compilation for all; see `model.transformer.COMPILE_OPTIONS`."""
     optimizer: Literal["auto", "fused", "plain"] = "auto"
     """AdamW in one fused kernel, or torch's default implementation."""
     ema: Literal["auto", "foreach", "loop"] = "auto"

@@ -91,8 +91,8 @@ class Pipeline:
             speed: resolved switches.
         """
         self.model, self.config, self.speed, self.device = model, config, speed, codec.device
-        if speed.compile == "on":
-            compile_blocks(network, fixed_shapes=False)
+        if speed.compile != "off":
+            compile_blocks(network, fixed_shapes=False, how=speed.compile)
         use_attention(speed.attention)
         if config.precision in HALF:
             cast_blocks(network, HALF[config.precision])

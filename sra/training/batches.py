@@ -54,7 +54,7 @@ class Batches:
         self.job, self.settings, self.engine = job, job.train, engine
         self.order = DataOrder(job.seed, latents.count, job.train.global_batch)
         self.latents, self.pinned = latents, speed.transfer == "pinned" and engine.device.type == "cuda"
-        self._together = Together(compiled=speed.compile == "on")
+        self._together = Together(compiled=speed.compile != "off")
         self._prefetcher = Prefetcher(self._choose, self._read, job.train.workers)
 
     def of_step(self, step: int) -> Iterator[Batch]:

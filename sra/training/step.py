@@ -96,7 +96,7 @@ class TrainState:
             engine: precision and processes.
             speed: resolved switches.
         """
-        self.engine, self.settings, self.speed = engine, job.train, speed
+        self.engine, self.job, self.settings, self.speed = engine, job, job.train, speed
         module = TrainingModule(job.model, job.codec, job.train, job.align)
         initialise(module.network, job.seed)
         self.network = module.network
@@ -109,13 +109,23 @@ class TrainState:
         if isinstance(self.module, nn.parallel.DistributedDataParallel):
             # Buffers are constants: nothing to send at every step.
             self.module.forward_sync_buffers = False
-        if speed.compile == "on":
-            compile_blocks(self.network, fixed_shapes=True)
-            compile_blocks(self.ema, fixed_shapes=True)
+        if speed.compile != "off":
+            for network in (self.network, self.ema):
+                compile_blocks(network, fixed_shapes=True, how=speed.compile)
         self.teacher: DiffusionTransformer | None = None
         if needs_teacher(job.align):
             self.teacher = cast(DiffusionTransformer, WholeTeacher(self.ema)) if speed.teacher == "whole" else self.ema
         self.guard = NonFiniteGuard(self.module, job.train, speed, scaled=engine.scaler is not None)
+
+    def rehearse(self) -> None:
+        """Compile what a step runs, by computing gradients for empty latents; changes nothing."""
+        device, settings = self.engine.device, self.settings
+        images = settings.global_batch // (self.engine.num_processes * settings.accumulate)
+        x = torch.zeros(images, *self.job.codec.latent_shape(self.job.model.resolution), device=device)
+        positions = torch.arange(images, device=device)
+        with self.engine.no_sync(self.module):
+            self.backward(self.forward((x, positions % self.job.model.classes, Randoms(0, positions)), 0.0).total)
+        self.optimizer.zero_grad()
 
     def update(self, step: int, epoch: float, batches: Iterable[Batch]) -> StepResult:
         """Train on one global batch.

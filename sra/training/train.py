@@ -192,6 +192,9 @@ class Trainer:
             finish_trackers(self.accelerator)
 
     def _train(self) -> None:
+        if self.speed.compile != "off":
+            # The others read its code from the cache of their machine.
+            self.processes.one_per_machine_first(self.state.rehearse)
         progress = job.Progress(self.out.name, self.total, " steps", done=self.step)
         while self.step < self.total:
             started = time.monotonic()
