@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +32,16 @@ def check_wide(mode: Mode, report: Report) -> None:
     """Compare the velocity, losses and gradients of a mode with those of a CPU."""
     for size in WIDTHS:
         mode.forget()
-        reference = _module(size)
-        expected = _numbers(reference, CPU)
-        for name, found in _numbers(copy.deepcopy(reference), mode).items():
+        module, expected = _reference(size)
+        for name, found in _numbers(copy.deepcopy(module), mode).items():
             report.compare(f"wide/{size.width}x{size.heads}/{name}", found, expected[name], whole)
+
+
+@lru_cache
+def _reference(size: Size) -> tuple[TrainingModule, dict[str, Tensor]]:
+    """A module, and its numbers on a CPU in float32: computed once for all modes."""
+    module = _module(size)
+    return module, _numbers(copy.deepcopy(module), CPU)
 
 
 def _module(size: Size) -> TrainingModule:

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 import torch
 import torch.nn.functional as F
 
+from sra.config import ModelConfig
+
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -24,7 +26,7 @@ def set_tf32(precision: str) -> None:
 
 
 def facts_of(device: torch.device, precision: str) -> dict[str, str]:
-    """What a job's record says of its device, and in which precision that computes what `precision` asks for.
+    """Device, and in which precision it computes what `precision` asks for.
 
     TF32 exists on NVIDIA GPUs of compute capability 8.0 and later; elsewhere, float32 products are exact.
     """
@@ -33,6 +35,13 @@ def facts_of(device: torch.device, precision: str) -> dict[str, str]:
         precision = "fp32"
     name = torch.cuda.get_device_name(device) if gpu else "CPU"
     return {"device": device.type, "device_name": name, "precision": precision}
+
+
+def record_of(device: torch.device, precision: str, model: ModelConfig) -> dict[str, str]:
+    """What a job's record says of its device, precision and attention kernel; after `use_attention`."""
+    size = model.dimensions
+    kernel = attention_kernel(device, precision, size.width // size.heads)
+    return {**facts_of(device, precision), "attention_kernel": kernel}
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:

@@ -22,7 +22,7 @@ from sra.config import ADAPTIVE_SAMPLERS, CodecConfig, SampleJob
 from sra.model.vae import Codec, load_codec
 from sra.model.weights import load_network
 from sra.runtime import job
-from sra.runtime.device import facts_of
+from sra.runtime.device import record_of
 from sra.runtime.distributed import CpuProcessGroup, make_state
 from sra.runtime.speed import speed_from_environment
 from sra.sampling.image_grid import EDGE, write_grid
@@ -152,7 +152,7 @@ class Sampler:
             found = (sound_record(_Evaluations, self._evaluations(shard)) for shard in self.seeding.shards)
             counts = [count for record in found if record for count in record.batches]
             facts |= {"evaluations": {"least": min(counts, default=None), "most": max(counts, default=None)}}
-        where = facts_of(self.codec.device, sample.precision)
+        where = record_of(self.codec.device, sample.precision, self.config.model)
         write_json(self.out / "samples.json", {**facts, **where, "speed": asdict(self.speed)})
         write_json(self.out / "seconds.json", {"seconds": round(seconds, 3), "images": sample.images})
         write_images(self.out / "samples.npz", (sample.images, *self.shape), self.seeding.images(self.shards))

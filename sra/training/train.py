@@ -22,7 +22,7 @@ from sra.common.files import replacing, write_json
 from sra.config import RESUMABLE_KEYS, TrainJob, to_plain
 from sra.data.latents import PackedLatents
 from sra.runtime import job
-from sra.runtime.device import attention_kernel, facts_of, set_tf32
+from sra.runtime.device import record_of, set_tf32
 from sra.runtime.distributed import CpuProcessGroup, StopVote, leave, make_accelerator
 from sra.runtime.speed import speed_from_environment
 from sra.sampling.image_grid import TrainingGrid
@@ -73,11 +73,8 @@ class Trainer:
         policy = checkpoint.Policy(keep=self.settings.keep, keep_every=self.settings.keep_every)
         self.writer = checkpoint.Writer(out / "checkpoints", self.identity(), policy)
         if self.processes.is_main:
-            device = self.accelerator.device
-            model = config.model.dimensions
-            kernel = attention_kernel(device, self.settings.precision, model.width // model.heads)
-            facts = {**facts_of(device, self.settings.precision), "attention_kernel": kernel}
-            write_json(out / "speed.json", {**facts, **dataclasses.asdict(self.speed)})
+            record = record_of(self.accelerator.device, self.settings.precision, config.model)
+            write_json(out / "speed.json", {**record, **dataclasses.asdict(self.speed)})
             print(f"speed: {self.speed}", flush=True)
         start_trackers(self.accelerator, self.settings.trackers, out)
 

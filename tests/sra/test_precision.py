@@ -41,7 +41,9 @@ def test_training(precision, small, digit_latents, tmp_path):
     job = dataclasses.replace(small.job, train=dataclasses.replace(small.train, precision=precision))
     Trainer(job, digit_latents, tmp_path)
     check(precision)
-    assert json.loads((tmp_path / "speed.json").read_text())["precision"] == "fp32"  # a CPU has no TF32
+    record = json.loads((tmp_path / "speed.json").read_text())
+    assert record["precision"] == "fp32"  # a CPU has no TF32
+    assert record["attention_kernel"] == "flashforcpu"
 
 
 def test_fp16_is_not_trained_in_float32(small, digit_latents, tmp_path):
@@ -57,7 +59,9 @@ def test_sampling(precision, small, tmp_path):
     job = SampleJob(seed=0, codec=small.codec, model=small.model, sample=settings, checkpoint=weights)
     Sampler(job, tmp_path, load_codec(small.codec), CpuProcessGroup()).run()
     check(precision)
-    assert json.loads((tmp_path / "samples.json").read_text())["precision"] == "fp32"
+    record = json.loads((tmp_path / "samples.json").read_text())
+    assert record["precision"] == "fp32"
+    assert record["attention_kernel"] == "flashforcpu"
 
 
 def test_parity(precision):
