@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import torch
 from torch import distributed as dist
 
-REPEATS = 5
+from sra.accept.stage import milliseconds
 
 
 def main(arguments: list[str]) -> None:
@@ -21,14 +20,7 @@ def main(arguments: list[str]) -> None:
     dist.all_reduce(buffer)
     if not bool((buffer == size).all()):
         raise RuntimeError(f"the sum over {size} processes is wrong")
-    if gpu:
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(REPEATS):
-        dist.all_reduce(buffer)
-    if gpu:
-        torch.cuda.synchronize()
-    seconds = (time.perf_counter() - began) / REPEATS
+    seconds = milliseconds(lambda: dist.all_reduce(buffer), device) / 1e3
     if rank == 0:
         print(2 * (size - 1) / size * 4 * buffer.numel() / seconds / 1e9, flush=True)
     dist.destroy_process_group()

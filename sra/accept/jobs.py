@@ -30,7 +30,7 @@ from sra.config import (
     to_plain,
 )
 from sra.model.transformer import build
-from sra.perf.__main__ import measure_scaling
+from sra.perf.__main__ import measure_scaling, on_processes
 from sra.perf.cases import CODEC, mode_of, model_of
 from sra.perf.workloads import make_latents
 
@@ -134,19 +134,14 @@ def processes(stage: Stage) -> None:
     size = torch.cuda.device_count() if stage.gpu else 2
     if size < 2:
         raise NotTested("one GPU")
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
     megabytes = 1024 if stage.gpu else 4
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    command = [sys.executable, "-m", *launch, "-m", "sra.accept.collectives", str(megabytes)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(f"the sum over {size} processes failed: {done.stderr.strip()[-300:]}")
-    stage.note(f"sum over {size} processes", float(done.stdout), "GB/s", note=f"sent by each, {megabytes} MiB")
+    rate = float(on_processes(size, "sra.accept.collectives", str(megabytes)))
+    stage.note(f"sum over {size} processes", rate, "GB/s", note=f"sent by each, {megabytes} MiB")
     if stage.gpu:
         options = ["--model", stage.model, "--batch", str(stage.batches[0]), "--steps", "5", "--precision", "bf16"]
-        for row in measure_scaling([1, size], 1, options)["scaling"]:
-            note = f"efficiency {row['efficiency']:.2f}"
-            stage.note(f"training on {row['processes']}", row["images_per_second"], "images/s", note=note)
+        for row in measure_scaling([1, size], 1, options)[1]:
+            note = f"efficiency {row.efficiency:.2f}"
+            stage.note(f"training on {row.processes}", row.images_per_second, "images/s", note=note)
 
 
 def disk(stage: Stage) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sra.accept.record import Finding
 from sra.common.errors import UserError
 from sra.perf.results import Result
-from sra.perf.timing import Clock, synchronize
+from sra.perf.timing import time_rounds
 
 
 class NotTested(UserError):  # noqa: N818 - a result, not an error
@@ -76,26 +76,19 @@ class Stage:
             self.note(name, type(error).__name__, ok=False, note=lines[0][:200] if lines else "")
 
 
-def milliseconds(work: Callable[[], object], device: torch.device, inner: int = 5, repeats: int = 7) -> float:
-    """Median milliseconds of one call.
+CALLS, REPEATS = 5, 7
+"""Calls of a measurement, and measurements, of `milliseconds`."""
 
-    Args:
-        work: what is called; warmed up here.
-        device: that it computes on.
-        inner: calls per measurement.
-        repeats: measurements.
-    """
-    work()
-    work()
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        started = Clock.now()
-        for _ in range(inner):
+
+def milliseconds(work: Callable[[], object], device: torch.device) -> float:
+    """Median milliseconds of one call, which is warmed up here."""
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
             work()
-        synchronize(device)
-        times.append((Clock.now() - started) / inner)
-    return 1e3 * statistics.median(times)
+
+    run(2)
+    return 1e3 * statistics.median(time_rounds(run, device, CALLS) for _ in range(REPEATS))
 
 
 def distance(found: Tensor, expected: Tensor) -> float:

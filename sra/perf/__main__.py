@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,22 @@ SCALING_OPTIONS = {"--processes", "--repeats", "--out", "--json", "--save"}
 """Options that `scaling` does not pass on to the processes that it starts."""
 
 
-def measure_scaling(processes: list[int], repeats: int, arguments: list[str]) -> dict[str, Any]:
-    """Weak scaling: images/s per process for each number of processes, over those for the first.
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """Training on a number of processes of this machine."""
+
+    processes: int
+    images_per_second: float
+    """Of all processes."""
+    efficiency: float
+    """Images per second and process, over those of the first number of processes."""
+    repeats: int
+
+
+def measure_scaling(
+    processes: list[int], repeats: int, arguments: list[str]
+) -> tuple[dict[str, Any], tuple[Scaling, ...]]:
+    """Weak scaling: the first result, and the rate on each number of processes.
 
     Args:
         processes: numbers of processes on this machine.
@@ -44,25 +60,34 @@ def measure_scaling(processes: list[int], repeats: int, arguments: list[str]) ->
             found[number].append(_train_on(number, arguments))
     rates = {n: statistics.median(row["images_per_second"] for row in rows) / n for n, rows in found.items()}
     first = rates[processes[0]]
-    rows = [
-        {"processes": n, "images_per_second": rates[n] * n, "efficiency": rates[n] / first, "repeats": repeats}
-        for n in processes
-    ]
-    return {"network": found[processes[0]][0], "scaling": rows}
+    return found[processes[0]][0], tuple(
+        Scaling(processes=n, images_per_second=rate * n, efficiency=rate / first, repeats=repeats)
+        for n, rate in rates.items()
+    )
+
+
+def on_processes(processes: int, module: str, *arguments: str) -> str:
+    """Run a module in several processes of this machine. Returns what they print.
+
+    Raises:
+        UserError: one of them failed.
+    """
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", module]
+    # One thread each: threads of several processes would compete for the same cores.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    command = [sys.executable, "-m", *launch, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or [done.stderr[-500:]]
+        raise UserError(f"{module} in {processes} processes: {lines[-1]}")
+    return done.stdout
 
 
 def _train_on(processes: int, arguments: list[str]) -> dict[str, Any]:
     """First result of `sra.perf train` on a number of processes."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [*launch, "-m", "sra.perf", "train", *arguments, "--out", str(out)]
-        # One thread each: threads of several processes would compete for the same cores.
-        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not out.is_file():
-            lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or [done.stderr[-500:]]
-            raise UserError(f"scaling with {processes} processes: {lines[-1]}")
+        on_processes(processes, "sra.perf", "train", *arguments, "--out", str(out))
         row: dict[str, Any] = json.loads(out.read_text())["results"][0]
     return row
 
@@ -76,11 +101,12 @@ def _scaling(options: argparse.Namespace, arguments: list[str]) -> tuple[dict[st
             skipping = argument in SCALING_OPTIONS
         if not skipping:
             passed.append(argument)
-    found = measure_scaling(options.processes, options.repeats, passed)
+    network, rows = measure_scaling(options.processes, options.repeats, passed)
     text = "\n".join(
-        f"{row['processes']} processes: {row['images_per_second']:.2f} images/s, efficiency {row['efficiency']:.3f}"
-        for row in found["scaling"]
+        f"{row.processes} processes: {row.images_per_second:.2f} images/s, efficiency {row.efficiency:.3f}"
+        for row in rows
     )
+    found = {"network": network, "scaling": [dataclasses.asdict(row) for row in rows]}
     return {"schema": SCHEMA, "machine": machine(torch.device(options.device)), **found}, text
 
 

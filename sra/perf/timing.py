@@ -71,12 +71,12 @@ class Subject(Protocol):
         """Do the work a number of times; may return before the device has finished."""
 
 
-def time_rounds(subject: Subject, rounds: int) -> float:
-    """Mean seconds of a round."""
-    synchronize(subject.clock.device)
+def time_rounds(run: Callable[[int], None], device: torch.device, rounds: int) -> float:
+    """Mean seconds of a round, of work that is done a number of times."""
+    synchronize(device)
     started = Clock.now()
-    subject.run(rounds)
-    synchronize(subject.clock.device)
+    run(rounds)
+    synchronize(device)
     return (Clock.now() - started) / rounds
 
 
@@ -96,7 +96,8 @@ def time_in_turn(subjects: Sequence[Subject], steps: int, rounds: int) -> list[l
         job.check_stop()
         order = range(len(subjects)) if number % 2 == 0 else reversed(range(len(subjects)))
         for index in order:
-            seconds[index].append(time_rounds(subjects[index], rounds))
+            subject = subjects[index]
+            seconds[index].append(time_rounds(subject.run, subject.clock.device, rounds))
     return seconds
 
 
@@ -106,7 +107,7 @@ def time_parts(subject: Subject, steps: int) -> dict[str, float]:
     subject.clock.on = True
     for _ in range(steps):
         subject.clock.seconds.clear()
-        whole = time_rounds(subject, 1)
+        whole = time_rounds(subject.run, subject.clock.device, 1)
         row = dict(subject.clock.seconds)
         rows.append({**row, "host": whole - sum(row.values())})
     subject.clock.on = False

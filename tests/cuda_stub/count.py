@@ -1,6 +1,7 @@
 """Count kernels, copies, waits and memory of one training step and of one sampled batch; runs on `runtime.c` only.
 
-`python count.py train|sample FOLDER MODEL` prints a JSON object; MODEL is `smoke`, the smoke manifest's with SRA, or XL/2.
+`python count.py train|sample FOLDER MODEL` prints a JSON object; MODEL is XL/2, or `smoke`, the smoke manifest's with
+SRA.
 """
 
 import ctypes

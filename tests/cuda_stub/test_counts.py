@@ -51,7 +51,7 @@ def build(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def on_the_stub(tmp_path_factory):
-    """Run count.py with arguments; returns what it prints."""
+    """Run count.py with a subject, a network and switches; returns what it prints."""
     folder = tmp_path_factory.mktemp("cuda")
     library = build(folder)
     environment = {
@@ -66,10 +66,48 @@ def on_the_stub(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
     }
 
-    def run(*arguments):
-        command = [sys.executable, HERE / "count.py", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    def run(what, model, switches):
+        command = [sys.executable, HERE / "count.py", what, folder, model]
+        settings = {**environment, "SRA_BENCH_SPEED": switches}
+        done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1])
 
     return run
+
+
+CASES = {
+    "XL/2, a step": (("train", "XL/2"), ""),
+    "XL/2, `compile=combined`": (("train", "XL/2"), "compile=combined"),
+    "smoke, a step": (("train", "smoke"), ""),
+    "smoke, a batch": (("sample", "smoke"), ""),
+}
+"""Columns of the table: arguments of count.py, and switches."""
+ROWS = {
+    "compiled kernels (Triton)": "triton",
+    "other kernels": "kernels",
+    "matrix products": "products",
+    "copies": "copies",
+    "fills": "fills",
+    "times that the host waits": "waits",
+    "peak of torch's memory, MiB": "memory",
+}
+
+
+def printed():
+    """The table: counts by column and row."""
+    section = (ROOT / "docs" / "performance.md").read_text().split("### Counted")[1].split("\n### ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    numbers = {row[0]: [float(cell.replace(",", "")) for cell in row[1:]] for row in rows}
+    assert set(numbers) == set(ROWS)
+    return {name: {ROWS[row]: cells[index] for row, cells in numbers.items()} for index, name in enumerate(header[1:])}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_counts_are_those_of_the_table(case, on_the_stub):
+    arguments, switches = CASES[case]
+    expected = printed()[case]
+    found = on_the_stub(*arguments, switches)
+    assert found == pytest.approx(expected, rel=0.02), f"{case}: {found}"
+    assert found["waits"] == expected["waits"]

@@ -37,7 +37,9 @@ def process(rank, folder):
 
     compile_module = torch.nn.Module.compile
     torch.nn.Module.compile = lambda module, **options: compile_module(module, backend=backend, **options)
-    state = TrainState(JOB, TorchEngine("fp32", torch.device("cpu"), bucket_views=True), parse_speed("compile=on").resolved("cpu"))
+    state = TrainState(
+        JOB, TorchEngine("fp32", torch.device("cpu"), bucket_views=True), parse_speed("compile=on").resolved("cpu")
+    )
     CpuProcessGroup().one_per_machine_first(state.rehearse)
     rehearsed = len(began)
     positions = torch.arange(2)

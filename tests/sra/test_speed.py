@@ -184,7 +184,7 @@ def test_a_saved_optimizer_continues_with_the_kernel_of_this_one():
 def test_unknown_switches_are_refused():
     with pytest.raises(ConfigError, match=r"SRA_BENCH_SPEED: .* got 'complie' \(did you mean 'compile'"):
         parse_speed("complie=on")
-    with pytest.raises(ConfigError, match="compile: expected one of auto, on, .*off, got 'yes'"):
+    with pytest.raises(ConfigError, match=r"compile: expected one of auto, on, .*off, got 'yes'"):
         parse_speed("compile=yes")
     with pytest.raises(ConfigError, match="losses=logged: expected optimizer=fused, got plain"):
         parse_speed("losses=logged,optimizer=plain").resolved("cuda")
