@@ -19,6 +19,8 @@ ORDER = ("pos_embed", "x_embedder", "t_embedder", "y_embedder", "blocks", "ap_he
 encoding included."""
 HEAD = ("ap_head.linear1.", "ap_head.linear2.")
 """Parameters of SRA's head; the authors' network has no place for the head of another alignment."""
+NO_HEAD = "; without SRA's head, so that of their scripts only SiT-SRA_DTS_AS/generate.py loads it"
+"""The others build a network with a head and load strictly."""
 
 
 def in_public_order(names: Iterable[str]) -> list[str]:
@@ -71,7 +73,7 @@ def public_document(config: TrainJob, state: dict[str, Any], images: int) -> dic
 
 
 def export(stage: Path, out: Path) -> str:
-    """Write the newest checkpoint of a train stage in the authors' layout; returns what it is.
+    """Write the newest checkpoint of a train stage in the authors' layout; returns what it is and who can load it.
 
     Raises:
         DataError: not a train stage, without a checkpoint, or its latents are gone.
@@ -92,7 +94,8 @@ def export(stage: Path, out: Path) -> str:
         raise DataError(f"{stage / 'checkpoints'}: expected a resumable checkpoint, got none")
     with replacing(out) as temporary:
         checkpoint.write_state(temporary, public_document(config, state, images))
-    return f"{out}: step {state['step']} of {config.model.name}"
+    headless = not any(name.startswith(HEAD) for name in state["network"])
+    return f"{out}: step {state['step']} of {config.model.name}{NO_HEAD if headless else ''}"
 
 
 def main(arguments: list[str]) -> None:

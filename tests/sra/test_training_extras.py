@@ -109,7 +109,9 @@ def stage(train, request, small, digit_latents, tmp_path):
 def test_exported_checkpoints_load_like_published_ones(stage, small, tmp_path, capsys):
     out = tmp_path / "public.pt"
     export.main([str(stage.out), str(out)])
-    assert "step 9 of SiT-2x16x2/2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "step 9 of SiT-2x16x2/2" in said
+    assert ("without SRA's head" in said) == (stage.config.align is None)
     for which, expected in (("ema", stage.state.ema), ("model", stage.state.network)):
         found = load_network(out, small.model, small.codec, which).state_dict()
         assert found.keys() == expected.state_dict().keys()
