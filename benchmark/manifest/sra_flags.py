@@ -256,14 +256,75 @@ SCRIPTS: dict[str, tuple[Flag, ...]] = {
     "SiT-SRA_DTS_AS/generate.py": DUAL_GENERATE,
 }
 
+LINES = {
+    "SiT-SRA/train.py": (
+        "1723f85",
+        "--output-dir 94, --exp-name 107, --logging-dir 94, --resume-ckpt 206, --epochs 246, --max-train-steps 225, "
+        "--checkpoint-steps 251, --checkpoint-epochs 359, --sample-steps 268, --model 131, --num-classes 133, "
+        "--fused-attn 128, --qk-norm 128, --data-dir-train 176, --resolution 125, --batch-size 180, "
+        "--mixed-precision 101, --gradient-accumulation-steps 100, --learning-rate 168, --adam-beta1 169, "
+        "--adam-beta2 169, --adam-weight-decay 170, --adam-epsilon 171, --max-grad-norm 337, --seed 121, "
+        "--num-workers 188, --loss-type 160, --cfg-prob 134, --path-type 153, --prediction 152, --weighting 156, "
+        "--block-out-s 157, --block-out-t 158, --t-max 159",
+    ),
+    "SiT-SRA/generate.py": (
+        "3a22705",
+        "--global-seed 43, --tf32 36, --ckpt 61, --sample-dir 89, --model 51, --num-classes 53, --resolution 50, "
+        "--fused-attn 49, --qk-norm 49, --vae 73, --per-proc-batch-size 97, --num-fid-samples 100, --mode 130, "
+        "--cfg-scale 54, --path-type 127, --num-steps 122, --heun 123, --guidance-low 125, --guidance-high 126",
+    ),
+    "DiT-SRA/train.py": (
+        "0432985",
+        "--output-dir 86, --exp-name 99, --logging-dir 86, --resume-ckpt 187, --epochs 216, --max-train-steps 206, "
+        "--checkpoint-steps 220, --checkpoint-epochs 287, --model 122, --num-classes 124, --fused-attn 121, "
+        "--qk-norm 121, --data-dir-train 157, --resolution 118, --batch-size 161, --mixed-precision 93, "
+        "--gradient-accumulation-steps 92, --learning-rate 149, --adam-beta1 150, --adam-beta2 150, "
+        "--adam-weight-decay 151, --adam-epsilon 152, --max-grad-norm 264, --seed 113, --num-workers 169, "
+        "--block-out-s 248, --block-out-t 248, --t-max 247",
+    ),
+    "DiT-SRA/generate.py": (
+        "3a22705",
+        "--global-seed 44, --tf32 37, --ckpt 60, --sample-dir 85, --model 51, --num-classes 53, --resolution 49, "
+        "--vae 69, --per-proc-batch-size 93, --num-fid-samples 96, --cfg-scale 70, --num-steps 57",
+    ),
+    "SiT-SRA_DTS_AS/train.py": (
+        "e4b10ff",
+        "--output-dir 74, --exp-name 85, --logging-dir 74, --resume-ckpt 191, --epochs 221, --max-train-steps 206, "
+        "--checkpoint-steps 227, --checkpoint-epochs 332, --sample-steps 223, --model 111, --num-classes 113, "
+        "--fused-attn 106, --qk-norm 107, --attention-separation 108, --data-dir 155, --resolution 101, "
+        "--batch-size 157, --mixed-precision 81, --gradient-accumulation-steps 80, --learning-rate 149, "
+        "--adam-beta1 150, --adam-beta2 150, --adam-weight-decay 151, --adam-epsilon 152, --max-grad-norm 303, "
+        "--seed 98, --num-workers 167, --loss-type 137, --cfg-prob 114, --path-type 129, --prediction 128, "
+        "--weighting 132, --block-out-s 133, --block-out-t 134, --mask-ratio 135, --use-alignment-loss 115, "
+        "--align-weight 295, --teacher-t 139, --teacher-mask 140, --dual-time-scheduling 141, --full-sample-prob 136",
+    ),
+    "SiT-SRA_DTS_AS/generate.py": (
+        "e4b10ff",
+        "--global-seed 34, --tf32 27, --ckpt 53, --sample-dir 68, --model 45, --num-classes 47, --resolution 44, "
+        "--fused-attn 40, --qk-norm 41, --use-alignment-loss 49, --attention-separation 42, --mask-ratio 105, "
+        "--mask-type 106, --vae 62, --per-proc-batch-size 74, --num-fid-samples 76, --mode 109, --cfg-scale 64, "
+        "--path-type 104, --num-steps 99, --heun 100, --guidance-low 102, --guidance-high 103",
+    ),
+}
+"""Where each script first uses (not declares) its options: commit, and lines of the file; others have no use."""
+
+
+def read_at(script: str) -> dict[str, str]:
+    """`FILE:LINE` at which a script first reads each flag; those that it never reads are left out."""
+    entries = (entry.split() for entry in LINES[script][1].split(", "))
+    return {name: f"{script.rpartition('/')[2]}:{line}" for name, line in entries}
+
 
 def table(script: str) -> str:
-    """Markdown table of a script: flag, default, manifest key, and how it is converted or why there is no key."""
-    lines = [f"### {script}", "", "| flag | their default | manifest key | note |", "|---|---|---|---|"]
+    """Markdown table of a script: flag, default, place of use, manifest key and how it is converted."""
+    places = read_at(script)
+    lines = [f"### {script}", "", f"Lines are those of commit {LINES[script][0]}.", ""]
+    lines += ["| flag | their default | read at | manifest key | note |", "|---|---|---|---|---|"]
     for flag in SCRIPTS[script]:
         default = "none" if flag.default is None else f"`{flag.default}`"
         keys = ", ".join(f"`{key}`" for key in flag.keys) or "none"
-        lines.append(f"| `{flag.name}` | {default} | {keys} | {flag.note} |")
+        place = places.get(flag.name, "nowhere")
+        lines.append(f"| `{flag.name}` | {default} | {place} | {keys} | {flag.note} |")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from benchmark.manifest.from_sra import from_command
 from benchmark.manifest.schema import Manifest, load
-from benchmark.manifest.sra_flags import SCRIPTS, table
+from benchmark.manifest.sra_flags import SCRIPTS, read_at, table
 from sra.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -312,6 +312,18 @@ def test_every_key_exists():
             hint = sections[section]
             owners = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
             assert not key or key[0] in {f.name for f in dataclasses.fields(owners[0])}, (script, flag.name)
+
+
+def test_every_flag_says_where_it_is_read() -> None:
+    launcher = {"--world_size", "--local-rank", "--dist_url"}
+    dit = {"DiT-SRA/train.py": {"--cfg-prob", "--loss-type", "--allow-tf32"}, "DiT-SRA/generate.py": {"--heun"}}
+    nowhere = {**dit, "SiT-SRA/train.py": {"--allow-tf32"}}
+    for script, flags in SCRIPTS.items():
+        places = read_at(script)
+        assert all(place.startswith(script.rpartition("/")[2] + ":") for place in places.values())
+        unread = nowhere.get(script, set()) | (launcher if script.endswith("generate.py") else set())
+        assert {flag.name for flag in flags} - places.keys() == unread
+        assert places.keys() <= {flag.name for flag in flags}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
