@@ -17,7 +17,17 @@ import pytest
 import torch
 
 from sra.common.errors import Stopped, UserError
-from sra.config import CodecConfig, ConfigError, ModelConfig, Size, SraSettings, TrainConfig, TrainJob, to_plain
+from sra.config import (
+    CodecConfig,
+    ConfigError,
+    DispersiveSettings,
+    ModelConfig,
+    Size,
+    SraSettings,
+    TrainConfig,
+    TrainJob,
+    to_plain,
+)
 from sra.model.weights import load_network
 from sra.runtime import distributed, job, launch
 from sra.runtime.distributed import CpuProcessGroup, check_processes
@@ -120,6 +130,9 @@ def test_a_batch_that_cannot_be_shared_is_refused(noise_latents, tmp_path):
     odd = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, global_batch=15, accumulate=2))
     with pytest.raises(Exception, match=r"train\.global_batch: .* 1 processes x accumulate 2, got 15"):
         Trainer(odd, noise_latents, tmp_path)
+    local = dataclasses.replace(JOB, align=DispersiveSettings(block=2, local_batch=3))
+    with pytest.raises(ConfigError, match=r"align\.local_batch: .* 16, .* got 3"):
+        Trainer(local, noise_latents, tmp_path)
 
 
 @pytest.mark.parametrize(
