@@ -257,6 +257,8 @@ def _sampling(script: str, values: Values, processes: int) -> Values:
         raise ConfigError("from-sra: --ckpt: missing")
     if not values["cfg_scale"] >= 1:
         raise ConfigError(expected("from-sra: --cfg-scale", "at least 1 (1: no guidance)", values["cfg_scale"]))
+    if script.startswith("DiT") and values["cfg_scale"] > 1:
+        _refuse_others(values, {"num_classes": 1000})  # their null label is always 1000
     checkpoint = Path(values["ckpt"])
     return {
         "name": _name(f"{checkpoint.stem}-samples"),

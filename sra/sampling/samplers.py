@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sra.common.errors import DataError
 from sra.config import ModelConfig, SampleConfig, check_sampler
 from sra.model.transformer import DiffusionTransformer
 from sra.objectives.ddpm import Diffusion
@@ -150,7 +151,10 @@ def _dopri5(velocity: Drift, config: SampleConfig, inputs: SamplerInputs, null_l
         return -mixed(both, config.cfg, guided_channels(config, x.shape[1])).float()
 
     ends = torch.tensor([0.0, 1.0], device=x.device)
-    final: Tensor = odeint(drift, x, ends, **DOPRI5)[-1, : len(inputs.initial)]
+    try:
+        final: Tensor = odeint(drift, x, ends, **DOPRI5)[-1, : len(inputs.initial)]
+    except AssertionError as error:  # so torchdiffeq says that no step is small enough
+        raise DataError(f"sampler dopri5: expected velocities without NaN or infinity, got: {error}") from error
     return final
 
 

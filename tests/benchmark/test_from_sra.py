@@ -197,6 +197,7 @@ def test_dual_timesteps(arguments, kind, teacher, tmp_path):
         (f"{SAMPLE} --cfg-scale nan", "--cfg-scale: expected at least 1 .*nan"),
         (f"{SAMPLE} --resolution 128", "--resolution: invalid choice: 128"),
         (f"{DIT} --resolution 512", "--resolution: invalid choice: 512"),
+        (f"{DIT_SAMPLE} --num-classes 10", "--num-classes: expected 1000"),
         ("DiT-SRA/train.py --model SiT-XL/2", "--model: expected DiT-.*'SiT-XL/2'"),
         ("SiT-SRA_DTS_AS/train.py", "--model: expected SiT-.*None"),
         ("generate.py --ckpt a.pt", "--model: missing; .*DiT-SRA"),
@@ -272,8 +273,9 @@ def at(document, key):
 
 
 FLAGS = [(script, flag) for script, flags in SCRIPTS.items() for flag in flags]
-# Their parsers allow one value.
+# Their scripts allow one value (with guidance).
 FIXED = {("DiT-SRA/train.py", "--loss-type"), ("DiT-SRA/train.py", "--resolution")}
+FIXED |= {("DiT-SRA/generate.py", "--num-classes")}
 KEYED = [(script, flag) for script, flag in FLAGS if flag.keys and (script, flag.name) not in FIXED]
 UNKEYED = [(script, flag) for script, flag in FLAGS if not flag.keys and not flag.choices]
 # Keys that several flags decide together.

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sra.common.errors import ConfigError
+from sra.common.errors import ConfigError, DataError
 from sra.config import ModelConfig, SampleConfig
 from sra.objectives.flow import coefficients
 from sra.sampling.samplers import SamplerInputs, guided, mixed, sample, velocity_of
@@ -55,6 +55,11 @@ def test_dopri5_reaches_the_data_and_chooses_its_own_steps(path):
     assert float(run(path, "dopri5", 1, torch.ones(1, 1, 1, 1))) == pytest.approx(S, rel=0.1)
     one, other = (run(path, "dopri5", steps, torch.ones(1, 1, 1, 1)) for steps in (2, 250))
     assert torch.equal(one, other)
+
+
+def test_dopri5_refuses_a_network_that_gives_no_numbers():
+    with pytest.raises(DataError, match="sampler dopri5: expected velocities without NaN"):
+        run("linear", "dopri5", 1, torch.full((1, 1, 1, 1), math.nan))
 
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])
