@@ -327,6 +327,17 @@ def verify(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An arc
 
 
 @app.command()
+def site(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Archives made by bundle.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the pages.")],
+) -> None:
+    """Verify bundles and write static pages of all of them: by published row, with verdicts, claims, cost."""
+    from benchmark.commands.site import make_site
+
+    typer.echo(make_site(bundles, out))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of manifests, for editors."""
     from benchmark.manifest.schema import schema as manifest_schema

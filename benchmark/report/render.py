@@ -77,22 +77,23 @@ def render(report: Report, format: str, folder: Path) -> str:
     """
     if format == "json":
         return report.json_text()
-    template = _environment().get_template(TEMPLATES[format])
+    template = environment().get_template(TEMPLATES[format])
     return template.render(report=report, lines=tables.verdict_lines(report), folder=folder)
 
 
 @functools.cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, with the functions and filters that they use."""
+    found = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(tables=tables, no_address=NO_ADDRESS)
-    environment.filters.update(slug=_slug, cell=_markdown_cell, tex=latex_text, dump=_dump, data_uri=_data_uri)
-    return environment
+    found.globals.update(tables=tables, no_address=NO_ADDRESS)
+    found.filters.update(slug=_slug, cell=_markdown_cell, tex=latex_text, dump=_dump, data_uri=_data_uri)
+    return found
 
 
 def _slug(status: str) -> str:

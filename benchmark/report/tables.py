@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal
 
 from benchmark.published.comparability import show
+from benchmark.published.schema import LOWER_IS_BETTER
 from benchmark.published.verdict import MetricVerdict, RowVerdict
 from benchmark.report.model import ClaimVerdict, Comparison, Difference, Group, Report, Row, TimeToTarget
 from evaluator.tools.score_record import Interval
@@ -43,34 +43,33 @@ class Column:
     title: str
     digits: int
     """Decimals."""
-    better: Literal["lower", "higher"]
     meaning: str = ""
     """For a reader who sees the metric for the first time."""
 
     @property
     def heading(self) -> str:
         """Title, and an arrow to the better side."""
-        return f"{self.title} {'↓' if self.better == 'lower' else '↑'}"
+        return f"{self.title} {'↓' if self.metric in LOWER_IS_BETTER else '↑'}"
 
 
 PRINTED_METRICS = (
-    Column("adm", "fid", "FID", 2, "lower", "distance of the samples' Inception features from those of real images"),
-    Column("adm", "sfid", "sFID", 2, "lower", "the same on features that keep positions: structure"),
-    Column("adm", "is", "IS", 2, "higher", "how surely and how diversely a classifier names the samples"),
-    Column("adm", "precision", "Prec.", 3, "higher", "share of samples that look like real images"),
-    Column("adm", "recall", "Rec.", 3, "higher", "share of real images that the samples cover"),
+    Column("adm", "fid", "FID", 2, "distance of the samples' Inception features from those of real images"),
+    Column("adm", "sfid", "sFID", 2, "the same on features that keep positions: structure"),
+    Column("adm", "is", "IS", 2, "how surely and how diversely a classifier names the samples"),
+    Column("adm", "precision", "Prec.", 3, "share of samples that look like real images"),
+    Column("adm", "recall", "Rec.", 3, "share of real images that the samples cover"),
 )
 """Metrics that papers print."""
 BY_METRIC = {column.metric: column for column in PRINTED_METRICS}
 COLUMNS = (
     *PRINTED_METRICS,
-    Column("clean-fid", "fid", "clean-fid FID", 2, "lower"),
-    Column("torch-fidelity", "fid", "torch-fidelity FID", 2, "lower"),
-    Column("torch-fidelity", "is", "torch-fidelity IS", 2, "higher"),
+    Column("clean-fid", "fid", "clean-fid FID", 2),
+    Column("torch-fidelity", "fid", "torch-fidelity FID", 2),
+    Column("torch-fidelity", "is", "torch-fidelity IS", 2),
 )
 OPTIONAL_COLUMNS = (
-    Column("adm-torch", "fid", "adm-torch FID", 2, "lower"),
-    Column("adm-torch", "is", "adm-torch IS", 2, "higher"),
+    Column("adm-torch", "fid", "adm-torch FID", 2),
+    Column("adm-torch", "is", "adm-torch IS", 2),
 )
 """Of a tool that scores only on request."""
 EFFECTS = ("moves FID", "harmless", "not stated", "none")
@@ -414,7 +413,7 @@ def better_side(comparison: Comparison, difference: Difference) -> str:
         return "not clear"
     lower = comparison.variant if difference.difference < 0 else comparison.baseline
     higher = comparison.baseline if difference.difference < 0 else comparison.variant
-    return lower if BY_METRIC[difference.metric].better == "lower" else higher
+    return lower if difference.metric in LOWER_IS_BETTER else higher
 
 
 def cost_ratios(comparison: Comparison) -> Table:

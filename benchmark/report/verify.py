@@ -57,25 +57,50 @@ class Findings:
         return "\n".join(f"{label}: {line}" for label, lines in parts for line in lines)
 
 
+@dataclass(frozen=True)
+class Examined:
+    """An archive that was unpacked and checked."""
+
+    contents: Contents
+    findings: Findings
+    report: Report | None
+    """Collected again from its files; None where that is impossible."""
+
+    @property
+    def code(self) -> int:
+        """0, 1: it contradicts itself, or 3: nothing in it proves a score."""
+        if self.findings.bad:
+            return CONTRADICTED
+        scored = {row.variant for row in self.report.rows if row.metrics} if self.report else set()
+        return SOUND if scored and scored <= self.findings.computed else NOT_PROVED
+
+
 def verify_bundle(bundle: Path) -> tuple[str, int]:
-    """Check an archive; returns what to print, and the exit code: 0, 1 it contradicts itself, 3 nothing proves a score.
+    """Check an archive; returns what to print, and the exit code of `Examined`.
 
     Raises:
         UserError: not an archive of this suite.
     """
-    contents = _contents(bundle)
-    findings, scored = Findings(), set()
     with tempfile.TemporaryDirectory() as folder:
-        _unpack(bundle, contents, Path(folder), findings)
-        report = _collected_again(Path(folder), contents, findings)
-        if report is not None:
-            scored = {row.variant for row in report.rows if row.metrics}
-            _check_scores(Path(folder), report, findings)
-            _check_samples(Path(folder), report, findings)
+        found = examine(bundle, Path(folder))
+    head = f"{bundle}: {found.contents.name}, SHA-256 of its contents {found.contents.digest}"
+    return f"{head}\n{found.findings.text()}", found.code
+
+
+def examine(bundle: Path, folder: Path) -> Examined:
+    """Unpack an archive into a folder and check it.
+
+    Raises:
+        UserError: not an archive of this suite.
+    """
+    contents, findings = _contents(bundle), Findings()
+    _unpack(bundle, contents, folder, findings)
+    report = _collected_again(folder, contents, findings)
+    if report is not None:
+        _check_scores(folder, report, findings)
+        _check_samples(folder, report, findings)
     findings.unknown.append("training and sampling are not repeated; to redo them, see the commands in the report")
-    head = f"{bundle}: {contents.name}, SHA-256 of its contents {contents.digest}"
-    code = SOUND if scored and scored <= findings.computed else NOT_PROVED
-    return f"{head}\n{findings.text()}", CONTRADICTED if findings.bad else code
+    return Examined(contents, findings, report)
 
 
 def _contents(bundle: Path) -> Contents:
