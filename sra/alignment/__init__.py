@@ -6,9 +6,6 @@ losses; `distances` compares features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from sra.alignment.base import Alignment
 from sra.alignment.dispersive import Dispersive
 from sra.alignment.dual_timestep import DualTimestep
@@ -17,7 +14,7 @@ from sra.alignment.sra import SelfRepresentation
 from sra.alignment.sra2 import CleanLatent
 from sra.config import AlignSettings
 
-LOSSES: dict[str, Callable[[Any, int], Alignment]] = {
+LOSSES: dict[str, type[Alignment]] = {
     "sra": SelfRepresentation,
     "sra2": CleanLatent,
     "self-flow": DualTimestep,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from sra.config import AlignSettings
 from sra.model.transformer import DiffusionTransformer, Shape
 from sra.objectives.base import Objective
 from sra.runtime.random_streams import RandomSource
@@ -48,17 +49,27 @@ class Terms:
     """(N, T, D) features that are their target; None: the target is no block's output, or there is none."""
 
 
-class Alignment(Protocol):
+class Alignment:
     """A loss that aligns the student's features with a target."""
 
-    def head(self, shape: Shape) -> nn.Module | None:
+    settings: Any
+    """Of the method's class; resolved for the network."""
+
+    def __init__(self, settings: AlignSettings, resolution: int) -> None:
+        """Keep the settings, and the resolution in pixels (schedules of some public code depend on it)."""
+        self.settings, self.resolution = settings, resolution
+
+    def head(self, shape: Shape) -> nn.Module | None:  # noqa: ARG002 - for those that have one
         """A module for training only, saved as `ap_head` of the network; None: no head."""
+        return None
 
     def step(self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch) -> Terms:
         """Losses of one batch, and the features they compare."""
+        raise NotImplementedError
 
-    def weight(self, epoch: float) -> float:
+    def weight(self, epoch: float) -> float:  # noqa: ARG002 - constant unless a method says otherwise
         """Weight of the alignment loss after `epoch` passes over the data."""
+        return float(self.settings.weight)
 
 
 def teacher_context(precision: Literal["autocast", "fp32"], device: str) -> AbstractContextManager[object]:

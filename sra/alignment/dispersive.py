@@ -6,23 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sra.alignment.base import Batch, Terms
+from sra.alignment.base import Alignment, Batch, Terms
 from sra.config import DispersiveSettings
-from sra.model.transformer import DiffusionTransformer, Shape
+from sra.model.transformer import DiffusionTransformer
 
 
-class Dispersive:
-    """The dispersive loss; an `Alignment`."""
+class Dispersive(Alignment):
+    """The dispersive loss."""
 
-    def __init__(self, settings: DispersiveSettings, resolution: int) -> None:  # noqa: ARG002 - the weight is constant
-        self.settings = settings
-
-    def head(self, shape: Shape) -> None:
-        """No head."""
-
-    def weight(self, epoch: float) -> float:  # noqa: ARG002 - constant in the paper and in the public code
-        """Weight of the loss, constant."""
-        return self.settings.weight
+    settings: DispersiveSettings
 
     def step(
         self,

@@ -10,26 +10,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sra.alignment.base import Batch, Terms, project, teacher_context
+from sra.alignment.base import Alignment, Batch, Terms, project, teacher_context
 from sra.alignment.distances import DISTANCES
 from sra.config import GROUP_0_DIVISOR, DualTimestepSettings
 from sra.model.token_groups import Groups
 from sra.model.transformer import DiffusionTransformer, Head, Shape
 
 
-class DualTimestep:
-    """The loss of dual-timestep training; an `Alignment`."""
+class DualTimestep(Alignment):
+    """The loss of dual-timestep training."""
 
-    def __init__(self, settings: DualTimestepSettings, resolution: int) -> None:  # noqa: ARG002 - constant weight
-        self.settings = settings
+    settings: DualTimestepSettings
 
     def head(self, shape: Shape) -> nn.Module | None:
         """SRA's projection, if the settings ask for it."""
         return Head(shape.width) if self.settings.head else None
-
-    def weight(self, epoch: float) -> float:  # noqa: ARG002 - constant in the public code
-        """Weight of the alignment loss, constant."""
-        return self.settings.weight
 
     def step(self, student: DiffusionTransformer, teacher: DiffusionTransformer | None, batch: Batch) -> Terms:
         """The student sees both groups; the teacher gets the labels before dropout."""

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from sra.alignment.base import Batch, Terms
+from sra.alignment.base import Alignment, Batch, Terms
 from sra.config import LayerSyncSettings
-from sra.model.transformer import DiffusionTransformer, Shape
+from sra.model.transformer import DiffusionTransformer
 
 
-class LayerSync:
-    """The loss of LayerSync; an `Alignment`."""
+class LayerSync(Alignment):
+    """The loss of LayerSync."""
 
-    def __init__(self, settings: LayerSyncSettings, resolution: int) -> None:  # noqa: ARG002 - the weight is constant
-        self.settings = settings
-
-    def head(self, shape: Shape) -> None:
-        """No head."""
-
-    def weight(self, epoch: float) -> float:  # noqa: ARG002 - constant in the public code
-        """Weight of the alignment loss, constant."""
-        return self.settings.weight
+    settings: LayerSyncSettings
 
     def step(
         self,

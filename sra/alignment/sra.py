@@ -6,17 +6,16 @@ import math
 
 from torch import Tensor, nn
 
-from sra.alignment.base import Batch, Terms, project, teacher_context
+from sra.alignment.base import Alignment, Batch, Terms, project, teacher_context
 from sra.alignment.distances import DISTANCES
 from sra.config import SraSettings
 from sra.model.transformer import DiffusionTransformer, Head, Shape
 
 
-class SelfRepresentation:
-    """The loss of SRA; an `Alignment`."""
+class SelfRepresentation(Alignment):
+    """The loss of SRA."""
 
-    def __init__(self, settings: SraSettings, resolution: int) -> None:
-        self.settings, self.resolution = settings, resolution
+    settings: SraSettings
 
     def head(self, shape: Shape) -> nn.Module | None:
         """SRA's projection, if the settings ask for it."""

@@ -6,17 +6,16 @@ import itertools
 
 from torch import nn
 
-from sra.alignment.base import Batch, Terms, project
+from sra.alignment.base import Alignment, Batch, Terms, project
 from sra.alignment.distances import DISTANCES
 from sra.config import Sra2Settings
 from sra.model.transformer import DiffusionTransformer, Shape
 
 
-class CleanLatent:
-    """The loss of SRA 2; an `Alignment`."""
+class CleanLatent(Alignment):
+    """The loss of SRA 2."""
 
-    def __init__(self, settings: Sra2Settings, resolution: int) -> None:  # noqa: ARG002 - the weight is constant
-        self.settings = settings
+    settings: Sra2Settings
 
     def head(self, shape: Shape) -> nn.Module:
         """The MLP from the block's width to the values of one patch."""
@@ -26,10 +25,6 @@ class CleanLatent:
         for before, after in itertools.pairwise(self.settings.mlp_widths(shape.width, shape.patch_values)):
             layers += [nn.Linear(before, after), activation()]
         return nn.Sequential(*layers[:-1])
-
-    def weight(self, epoch: float) -> float:  # noqa: ARG002 - constant in the paper
-        """Weight of the alignment loss, constant."""
-        return self.settings.weight
 
     def step(
         self,

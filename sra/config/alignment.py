@@ -66,14 +66,14 @@ class AlignSettings:
         """
         raise NotImplementedError
 
-    def work(self, width: int, patch_values: int) -> AlignmentWork:
+    def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - none by default
         """Computation of a training step in addition to the student's; the settings must be resolved.
 
         Args:
             width: hidden size D of the network.
             patch_values: values p*p*C of one patch of the latent.
         """
-        raise NotImplementedError
+        return AlignmentWork()
 
     def check_batch(self, images: int) -> None:
         """Check that the loss can be computed on the batch of one process.
@@ -273,10 +273,6 @@ class LayerSyncSettings(AlignSettings):
         default = LAYERSYNC_BLOCKS.get(model.family, {}).get(model.size_label)
         return replace(self, blocks=check_blocks(self.blocks or default, model, apart=True))
 
-    def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
-        """See the base class."""
-        return AlignmentWork()
-
 
 @dataclass(frozen=True, kw_only=True)
 class DispersiveSettings(AlignSettings):
@@ -305,10 +301,6 @@ class DispersiveSettings(AlignSettings):
         """See the base class."""
         block = model.dimensions.depth if self.block is None else self.block
         return replace(self, block=check_block(block, model))
-
-    def work(self, width: int, patch_values: int) -> AlignmentWork:  # noqa: ARG002 - the base class has it
-        """See the base class."""
-        return AlignmentWork()
 
     def check_batch(self, images: int) -> None:
         """See the base class."""
