@@ -205,6 +205,9 @@ def evaluate(
         Extractor, typer.Option(help="Inception of clean-fid and torch-fidelity: their own, or the graph's.")
     ] = Extractor.own,
     assets: Annotated[Path | None, typer.Option(help="Folder of their weights; default: $SRA_BENCH_ASSETS.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="More metrics of adm (repeatable), such as kid or fid@50000.")
+    ] = None,
     views: Annotated[Path | None, typer.Option(help="Write class histograms and nearest references here.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache features here: a stopped run continues.")] = None,
@@ -227,6 +230,7 @@ def evaluate(
         trust_statistics=trust_statistics,
         allow_other_size=allow_other_size,
         intervals=intervals,
+        metrics=tuple(metrics or ()),
         extractor=extractor.value,
         assets=assets,
         views=views,

@@ -10,11 +10,11 @@ from typing import Any
 
 from benchmark.assets.catalogue import located, remedy
 from benchmark.manifest.schema import TOOLS
-from benchmark.plan.stages import EXTRACTOR_TOOLS, PROTOCOL_TOOLS
+from benchmark.plan.stages import EXTRACTOR_TOOLS
 from benchmark.report.crosscheck import disagreements
 from benchmark.run.executor import interpreter_of
 from benchmark.run.process import run_job
-from evaluator.tools import TOOL_MODULES, score_record
+from evaluator.tools import PROTOCOL_TOOLS, TOOL_MODULES, optional_metric, score_record
 from evaluator.tools.score_record import CleanFidSettings, ScoreRecord
 from sra.common.files import is_embedded
 from sra.common.tables import text_table
@@ -35,7 +35,8 @@ class ToolOptions:
     """Score against a reference of another resolution."""
     intervals: bool = True
     """Estimate 95 % intervals."""
-
+    metrics: tuple[str, ...] = ()
+    """More than the protocol's."""
     extractor: str = "own"
     """Network of clean-fid and torch-fidelity: their `own`, or the `graph`'s, converted."""
     assets: Path | None = None
@@ -48,8 +49,9 @@ class ToolOptions:
         command = [*self._shared(), *(["--extractor", self.extractor] if tool in EXTRACTOR_TOOLS else [])]
         if tool in EXTRACTOR_TOOLS and self.assets:
             command += ["--assets", str(self.assets)]
-        if tool in PROTOCOL_TOOLS and self.views:
-            command += ["--views", str(self.views / tool)]
+        if tool in PROTOCOL_TOOLS:
+            command += ["--views", str(self.views / tool)] if self.views else []
+            command += ["--metrics", *self.metrics] if self.metrics else []
         return command
 
     def _shared(self) -> list[str]:
@@ -72,6 +74,10 @@ def score_samples(
         if not place.exists():
             raise UserError(f"{name} {place}: expected a .npz file, a folder or a zip of images, got no such file")
     where, own = _graph(graph), options or ToolOptions()
+    try:
+        list(map(optional_metric, own.metrics))
+    except ValueError as error:
+        raise UserError(f"--metrics: {error}") from error
     records = {tool: _score(tool, samples, reference, where, own.argv(tool)) for tool in tools or TOOLS}
     warnings = disagreements(records)
     document = {

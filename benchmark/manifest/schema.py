@@ -8,13 +8,13 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from benchmark.manifest.document import ManifestError, expand, override, read
-from evaluator.tools import Tool
+from evaluator.tools import PROTOCOL_TOOLS, Tool, optional_metric
 from sra.common.errors import expected, one_of
 from sra.common.validation import adapter, boolean_as_number, one_line
 from sra.config import (
@@ -53,6 +53,8 @@ class ScoreConfig:
     """Frozen Inception graph (`.pb`), or `embedded:digits` (the small classifier shipped with the suite)."""
     extractor: Literal["own", "graph"] = "own"
     """Network of clean-fid and torch-fidelity: their own Inception, or the graph's, converted."""
+    metrics: tuple[Annotated[str, AfterValidator(optional_metric)], ...] = ()
+    """More metrics of adm and adm-torch, such as `kid`, `coverage` or `fid@50000`; papers print none of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +303,9 @@ def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant)
         raise ConfigError(expected("sample.cfg_channels", f"at most codec.channels = {full.codec.channels}", 3))
     if full.score.reference == "images" and full.data.images is None:
         raise ConfigError("data.images: expected a place, because score.reference is 'images', got none")
+    if full.score.metrics and not set(PROTOCOL_TOOLS) & set(full.score.tools):
+        tools = ", ".join(full.score.tools)
+        raise ConfigError(f"score.metrics: expected one of {', '.join(PROTOCOL_TOOLS)} among score.tools, got {tools}")
     given = {"align": align, "checkpoint": variant.checkpoint, "samples": variant.samples}
     several = [name for name, value in given.items() if value is not None]
     if len(several) > 1:

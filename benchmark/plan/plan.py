@@ -27,6 +27,7 @@ from benchmark.plan.stages import (
     read_stage,
     weights_name,
 )
+from evaluator.tools import PROTOCOL_TOOLS
 from sra.common.files import is_embedded
 from sra.config import (
     DataConfig,
@@ -413,9 +414,11 @@ def _score(
             reference=reference,
             graph=run.score.graph,
             extractor=run.score.extractor if tool in EXTRACTOR_TOOLS else None,
+            metrics=run.score.metrics if tool in PROTOCOL_TOOLS and not early else (),
             images=count,
         )
         facts = [identity, tool, reference_identity, graph_identity, *_network_of(planner, run.score, tool)]
+        facts += [list(job.metrics)] if job.metrics else []
         planner.add(
             f"score-{tool}-{run.variant}{suffix}",
             lambda _, facts=facts: facts,  # type: ignore[misc]

@@ -22,7 +22,7 @@ from benchmark.plan.counts import (
 from benchmark.plan.inputs import Place
 from benchmark.plan.records import StageRecord
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json
-from evaluator.tools import TOOL_MODULES
+from evaluator.tools import PROTOCOL_TOOLS, TOOL_MODULES
 from sra.common.files import is_embedded
 from sra.common.validation import sound_record
 from sra.config import (
@@ -36,8 +36,6 @@ from sra.config import (
     to_plain,
 )
 
-PROTOCOL_TOOLS = ("adm", "adm-torch")
-"""Tools of the ADM protocol: they cache features and draw views."""
 EXTRACTOR_TOOLS = ("clean-fid", "torch-fidelity")
 """Tools with an Inception network of their own, which the graph's can replace."""
 FEATURES_PER_IMAGE = 2048 + 17 * 17 * 7
@@ -57,6 +55,8 @@ class ScoreJob:
     """Frozen Inception graph, or `embedded:digits`."""
     extractor: str | None = None
     """Network of clean-fid and torch-fidelity: `own` or `graph`."""
+    metrics: tuple[str, ...] = ()
+    """More than the protocol's."""
     images: int | None = None
     """Number of images in the sample set; None: not known before it is read."""
 
@@ -333,7 +333,7 @@ class _Score(StageKind[ScoreJob]):
     def batch(self, stage: Stage) -> str:
         job = stage.job
         assert isinstance(job, ScoreJob)
-        return " ".join((job.tool, job.reference, job.graph, job.extractor or ""))
+        return " ".join((job.tool, job.reference, job.graph, job.extractor or "", *job.metrics))
 
     def label(self, job: ScoreJob) -> str:
         return f"score-{job.tool}"
@@ -345,6 +345,7 @@ class _Score(StageKind[ScoreJob]):
         arguments += ["--json", *(str(stage.directory / "scores.json") for stage in stages)]
         arguments += ["--reference", first.reference, "--graph", first.graph]
         arguments += ["--extractor", first.extractor] if first.extractor else []
+        arguments += ["--metrics", *first.metrics] if first.metrics else []
         if first.tool in PROTOCOL_TOOLS:
             arguments += ["--views", *(str(stage.directory / "views") for stage in stages)]
         if None not in counts:

@@ -11,6 +11,7 @@ from benchmark.published.comparability import show
 from benchmark.published.schema import LOWER_IS_BETTER
 from benchmark.published.verdict import MetricVerdict, RowVerdict
 from benchmark.report.model import ClaimVerdict, Comparison, Difference, Group, Report, Row, TimeToTarget
+from evaluator.tools import is_optional, is_predicted
 from evaluator.tools.score_record import Interval
 from sra.common.tables import text_table
 
@@ -377,12 +378,25 @@ def target_sentences(report: Report) -> list[str]:
 
 
 def all_numbers(report: Report) -> Table:
-    """Every metric of every tool, with its interval where there is one."""
-    found = dict.fromkeys((tool, metric) for row in report.rows for tool in row.metrics for metric in row.metrics[tool])
+    """Every metric of every tool, with its interval where there is one; but those that were named alone."""
+    return _numbers(report, optional=False)
+
+
+def optional_numbers(report: Report) -> Table:
+    """The metrics that were named, likewise; no paper prints them, and some are predicted, not measured."""
+    return _numbers(report, optional=True)
+
+
+def _numbers(report: Report, *, optional: bool) -> Table:
+    pairs = ((tool, metric) for row in report.rows for tool in row.metrics for metric in row.metrics[tool])
+    found = dict.fromkeys(pair for pair in pairs if is_optional(pair[1]) == optional)
     tools = list(dict.fromkeys(tool for tool, _ in found))
     known = [(column.tool, column.metric) for column in COLUMNS]
     ordered = sorted(found, key=lambda n: (tools.index(n[0]), known.index(n) if n in known else len(known)))
-    lines = [[tool, m, *(_with_interval(row, tool, m) for row in report.rows)] for tool, m in ordered]
+    lines = [
+        [tool, f"{m} (predicted)" if is_predicted(m) else m, *(_with_interval(row, tool, m) for row in report.rows)]
+        for tool, m in ordered
+    ]
     return Table(["tool", "metric", *(row.variant for row in report.rows)], lines)
 
 

@@ -21,8 +21,8 @@ Interval = tuple[float, float]
 """95 % interval (low, high)."""
 QUANTILE = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
-STEP, TAIL = 0.7, 9.0
-"""Of the integral, in log s: distance of its nodes, and how far it reaches beyond the eigenvalues; errors of 1e-4."""
+STEP, TAIL = 0.7, 14.0
+"""Of the integral, in log s: distance of its nodes, and how far it reaches beyond the eigenvalues; errors of 1e-6."""
 SUBSETS, SUBSET_SHARE = 100, 0.6
 """Random subsets of the samples for recall, and the share of the samples in each."""
 
@@ -33,7 +33,7 @@ def frechet_interval(value: float, features: Rows, own: Gaussian, reference: Gau
     The variance is the jackknife's (Efron and Stein 1981), from the exact distance without each image.
     """
     without = distances_without_each(features, own, reference)
-    low, high = _around(value, math.sqrt(float(without.var()) * (len(without) - 1)))
+    low, high = around(value, math.sqrt(float(without.var()) * (len(without) - 1)))
     return max(low, 0.0), high
 
 
@@ -70,7 +70,7 @@ def _nodes(values: Array) -> Array:
     if not len(values):
         return np.ones(0)
     first, last = 0.5 * math.log(values.min()) - TAIL, 0.5 * math.log(values.max()) + TAIL
-    return np.exp(np.arange(first, last, STEP))
+    return np.asarray(np.exp(np.arange(first, last, STEP)))
 
 
 def root_of(covariance: Array, reference: Array) -> tuple[Array, Array]:
@@ -90,10 +90,15 @@ def inception_interval(score: InceptionScore) -> Interval:
 
     The error of the marginal does not enter in first order: the derivative of the mean KL with respect to it is zero.
     """
-    parts = zip(score.splits, score.divergences, strict=True)
-    variances = [(split**2) * float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.0 for split, part in parts]
-    low, high = _around(score.value, math.sqrt(sum(variances)) / len(variances))
+    errors = split_errors(score)
+    low, high = around(score.value, math.hypot(*errors) / len(errors))
     return max(low, 1.0), high
+
+
+def split_errors(score: InceptionScore) -> list[float]:
+    """Standard error of the Inception score of each split."""
+    parts = zip(score.splits, score.divergences, strict=True)
+    return [split * float(part.std(ddof=1)) / math.sqrt(len(part)) if len(part) > 1 else 0.0 for split, part in parts]
 
 
 def precision_interval(value: float, count: int) -> Interval:
@@ -116,17 +121,20 @@ def recall_interval(value: float, coverage: Coverage) -> Interval:
         part[generator.permutation(count)[:size]] = True
         found.append(coverage.recall(part))
     variance = float(np.var(found, ddof=1)) * size / (count - size)
+    return share_interval(value, variance, min(count, len(coverage.balls)))
+
+
+def share_interval(value: float, variance: float, trials: int) -> Interval:
+    """Interval of a share with this variance over sample sets; of `trials` independent ones at 0 and 1."""
     if variance > 0 and 0 < value < 1:
         return _wilson(value, max(value * (1 - value) / variance, 1.0))
-    # At 0 and 1 a share has no spread: use the wider of the subsets' interval and that of independent trials.
-    (low, high), (other_low, other_high) = (
-        _around(value, math.sqrt(variance)),
-        _wilson(value, min(count, len(coverage.balls))),
-    )
+    # At 0 and 1 a share has no spread: use the wider of its interval and that of independent trials.
+    (low, high), (other_low, other_high) = around(value, math.sqrt(variance)), _wilson(value, trials)
     return max(min(low, other_low), 0.0), min(max(high, other_high), 1.0)
 
 
-def _around(value: float, error: float) -> Interval:
+def around(value: float, error: float) -> Interval:
+    """1.96 standard errors to each side."""
     return value - QUANTILE * error, value + QUANTILE * error
 
 

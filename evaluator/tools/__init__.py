@@ -1,12 +1,15 @@
 """Scoring tools, each run with `python -m`, by the names that manifests use.
 
 `adm` (TensorFlow) and `adm_torch` share `adm_protocol`; `clean_fid`, `torch_fidelity`. All use `base` and write a
-`score_record`; `realism` draws the views.
+`score_record`; `realism` draws the views, `optional_metrics` has those that are computed if named.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
+
+from sra.common.errors import did_you_mean
 
 Tool: TypeAlias = Literal["adm", "clean-fid", "torch-fidelity", "adm-torch"]
 TOOL_MODULES: dict[str, str] = {
@@ -15,3 +18,33 @@ TOOL_MODULES: dict[str, str] = {
     "torch-fidelity": "evaluator.tools.torch_fidelity",
     "adm-torch": "evaluator.tools.adm_torch",
 }
+PROTOCOL_TOOLS = ("adm", "adm-torch")
+"""Tools of the ADM protocol: they cache features, draw views and have optional metrics."""
+OPTIONAL_METRICS = (
+    *("kid", "kid_subsets", "density", "coverage", "top1", "top5", "class_histogram", "label_histogram", "class_means"),
+    *("is_splits", "fid_infinity", "fid@N"),
+)
+"""Of the ADM protocol, computed if named; N is a number of images."""
+PREDICTED = re.compile(r"fid@([1-9][0-9]{0,8})")
+
+
+def optional_metric(name: str) -> str:
+    """The name, checked.
+
+    Raises:
+        ValueError: not one of `OPTIONAL_METRICS`, in words.
+    """
+    if (name not in OPTIONAL_METRICS or name == "fid@N") and not PREDICTED.fullmatch(name):
+        near = did_you_mean(name, OPTIONAL_METRICS)
+        raise ValueError(f"expected one of {', '.join(OPTIONAL_METRICS)} (such as fid@50000), got {name!r}{near}")
+    return name
+
+
+def is_optional(metric: str) -> bool:
+    """Whether a metric of a record is not one of the protocol's, which papers print."""
+    return metric in OPTIONAL_METRICS or metric.startswith("is_split_") or is_predicted(metric)
+
+
+def is_predicted(metric: str) -> bool:
+    """Whether it is what FID would be at another number of images."""
+    return metric == "fid_infinity" or PREDICTED.fullmatch(metric) is not None

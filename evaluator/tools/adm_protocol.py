@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,15 +20,17 @@ from evaluator.metrics import intervals
 from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evaluator.metrics.inception_score import InceptionScore, score_of_pool
 from evaluator.metrics.precision_recall import NEIGHBOURS, Coverage, exact_precision_recall, precision_recall
-from evaluator.tools import realism
+from evaluator.tools import OPTIONAL_METRICS, optional_metrics, realism
 from evaluator.tools.base import Result, Task
-from evaluator.tools.score_record import AdmSettings, FeatureWidths, Interval
+from evaluator.tools.optional_metrics import LabelsOf, Scored, labels_in
+from evaluator.tools.score_record import AdmSettings, ClassScore, FeatureWidths, Interval
 from sra.common.errors import EvaluatorError
 
 Array = np.ndarray[Any, Any]
 MakeSettings = Callable[..., AdmSettings]
 SPATIAL_CHANNELS = 7
 """First channels of `mixed_6/conv` that make the spatial features."""
+NO_IMAGES = "the reference has statistics and no images"
 SHARES = ("precision", "recall", "precision_exact", "recall_exact")
 
 
@@ -74,6 +76,8 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
         EvaluatorError: not one folder of views a set, sets of three images or fewer, statistics that do not fit, a
             cache that cannot be written.
     """
+    labels = partial(labels_in, task.options.metrics, extractor.weights.shape[1], task.graph.path)
+    optional_metrics.check(task.options.metrics, task.reference, task.samples, extractor.widths[0], labels)
     if task.options.views and len(task.options.views) != len(task.samples):
         raise EvaluatorError(
             f"--views: expected {len(task.samples)} folders (one a sample set), got {len(task.options.views)}"
@@ -84,7 +88,7 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
     with feature_cache(task.cache, name) as cache:
         write_weights(extractor.weights, cache.folder / CLASSIFIER)
         against = _reference(task.reference, extractor, cache)
-        return [_score(task, images, extractor, cache, against, settings) for images in task.samples]
+        return [_score(task, images, extractor, cache, against, settings, labels) for images in task.samples]
 
 
 def _reference(images: ImageSet, extractor: Extractor, cache: FeatureCache) -> Reference:
@@ -98,7 +102,13 @@ def _reference(images: ImageSet, extractor: Extractor, cache: FeatureCache) -> R
 
 
 def _score(
-    task: Task, images: ImageSet, extractor: Extractor, cache: FeatureCache, against: Reference, make: MakeSettings
+    task: Task,
+    images: ImageSet,
+    extractor: Extractor,
+    cache: FeatureCache,
+    against: Reference,
+    make: MakeSettings,
+    labels: LabelsOf,
 ) -> Result:
     features = cache.features(images, extractor, extractor.widths)
     _say(images, "statistics, FID, sFID and Inception score")
@@ -118,7 +128,7 @@ def _score(
         metrics["precision"], metrics["recall"] = precision_recall(*both, half=True)
         metrics["precision_exact"], metrics["recall_exact"], coverage = exact_precision_recall(*both)
     else:
-        absent |= dict.fromkeys(SHARES, "the reference has statistics and no images")
+        absent |= dict.fromkeys(SHARES, NO_IMAGES)
     if against.of_images:
         # For comparison with the other tools, which see the images of the reference only.
         metrics["fid_images"] = frechet_distance(own.pool, against.of_images)
@@ -127,6 +137,7 @@ def _score(
         stored_statistics=against.statistics.stored,
         trusted_sample_statistics=own.stored,
         widths=FeatureWidths(pool=pool, spatial=spatial, classes=extractor.weights.shape[1]),
+        fid_interval="jackknife",
     )
     views = None
     if task.options.views and against.features:
@@ -137,13 +148,36 @@ def _score(
     if not task.options.no_intervals:
         _say(images, "intervals")
         found = _intervals(metrics, features, own, against, inception, coverage)
-    return Result(metrics=metrics, absent=absent, settings=settings, intervals=found, views=views)
+    classes: tuple[ClassScore, ...] = ()
+    if names := task.options.metrics:
+        _say(images, ", ".join(names))
+        if not against.features:
+            lost = dict.fromkeys(filter(optional_metrics.OF_REFERENCE_IMAGES.__contains__, names), NO_IMAGES)
+            absent, names = absent | lost, tuple(name for name in names if name not in lost)
+        scored = Scored(
+            features=features,
+            own=own.pool,
+            inception=inception,
+            weights=extractor.weights,
+            labels=labels(images),
+            reference=against.features,
+            reference_labels=labels(task.reference),
+            against=against.statistics.pool,
+        )
+        more = dict(optional_metrics.compute(names, scored))
+        metrics |= {name: more[name].value for name in more}
+        classes = optional_metrics.by_class(names, scored)
+        if not task.options.no_intervals:
+            found |= {name: interval for name, (_, interval) in more.items() if interval}
+    return Result(metrics=metrics, absent=absent, settings=settings, intervals=found, views=views, classes=classes)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the ADM protocol."""
     help_views = "write views (class histogram, nearest references) into these folders, one a sample set"
     parser.add_argument("--views", type=Path, nargs="+", help=help_views)
+    help_metrics = f"compute these, too: {', '.join(OPTIONAL_METRICS)}"
+    parser.add_argument("--metrics", type=optional_metrics.option, nargs="+", default=(), help=help_metrics)
 
 
 def _intervals(

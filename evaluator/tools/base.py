@@ -17,7 +17,7 @@ from evaluator.features import statistics
 from evaluator.images.image_set import ImageSet, open_images, without_images
 from evaluator.inception.graph import Graph, resolve
 from evaluator.tools import Tool, score_record
-from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile, ScoreRecord, Settings, Views
+from evaluator.tools.score_record import ClassScore, ImageSetFacts, Interval, NamedFile, ScoreRecord, Settings, Views
 from sra.common.errors import EvaluatorError, ToolError, printable
 from sra.common.files import check_place
 from sra.common.npz import has_images
@@ -55,6 +55,7 @@ class Result:
     """Metrics that were not computed, and why."""
     intervals: dict[str, Interval] = field(default_factory=dict)
     views: Views | None = None
+    classes: tuple[ClassScore, ...] = ()
 
 
 def run(
@@ -151,6 +152,7 @@ def _score(
             warnings=tuple(_warnings(images, reference)),
             settings=result.settings,
             views=result.views,
+            classes=result.classes,
             seconds=round(seconds, 3),
             error=error,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,8 +13,8 @@ from sra.common.errors import EvaluatorError, UserError
 from sra.common.files import load_json, write_bytes
 from sra.common.validation import validated
 
-SCHEMA = 3
-READABLE = (1, 2, 3)
+SCHEMA = 4
+READABLE = (1, 2, 3, 4)
 Interval: TypeAlias = tuple[float, float]
 """95 % interval (low, high)."""
 
@@ -60,6 +60,8 @@ class AdmSettings(_Record):
     trusted_sample_statistics: bool
     """Whether they use those stored in the samples' file."""
     widths: FeatureWidths
+    fid_interval: Literal["influence", "jackknife"] = "influence"
+    """How the intervals of FID and sFID were estimated; until schema 3, by the influence of each image."""
 
 
 class AdmTorchSettings(AdmSettings):
@@ -135,6 +137,20 @@ class Views(_Record):
     best: tuple[NearestReferences, ...]
 
 
+class ClassScore(_Record):
+    """Samples of one class."""
+
+    label: int
+    """Class of the classifier."""
+    images: int
+    top1: float | None = None
+    """Share of them that the classifier says is of the class."""
+    distance: float | None = None
+    """Squared, between the mean features of samples and references of the class; unbiased."""
+    interval: Interval | None = None
+    """Of the distance, 95 %."""
+
+
 class ScoreRecord(_Record):
     """Scores of one sample set by one tool, or why there are none."""
 
@@ -153,6 +169,8 @@ class ScoreRecord(_Record):
     warnings: tuple[str, ...] = ()
     settings: Settings | None = None
     """None after an error."""
+    classes: tuple[ClassScore, ...] = ()
+    """The worst first, if a metric by class was named."""
     views: Views | None = None
     seconds: float = 0.0
     """Wall-clock time."""

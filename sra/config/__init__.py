@@ -106,7 +106,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-LATER_KEYS = {"allow_unused_classes": False}
+LATER_KEYS: dict[str, Any] = {"allow_unused_classes": False, "metrics": []}
 """Settings that are newer than finished runs: left out at this value, so that stage keys and checkpoints stay valid."""
 
 

@@ -48,7 +48,8 @@ def test_every_option():
         views=Path("v"),
         assets=Path("a"),
         extractor="graph",
+        metrics=("kid", "fid@50000"),
     )
     shared = ["--cache", "c", "--expect-images", "50000", "--trust-statistics", "--allow-other-size", "--no-intervals"]
-    assert options.argv("adm") == [*shared, "--views", "v/adm"]
+    assert options.argv("adm") == [*shared, "--views", "v/adm", "--metrics", "kid", "fid@50000"]
     assert options.argv("torch-fidelity") == [*shared, "--extractor", "graph", "--assets", "a"]

@@ -435,6 +435,16 @@ def test_the_extractor_changes_the_tools_that_have_one(tmp_path: Path) -> None:
     assert arguments[arguments.index("--extractor") + 1] == "graph"
 
 
+def test_named_metrics_are_those_of_the_protocol_and_change_no_other_key(tmp_path: Path) -> None:
+    before, plan = keys(plan_of(tmp_path)), plan_of(tmp_path, "score.metrics=[kid, fid@50000]")
+    changed = {name for name, key in keys(plan).items() if key != before[name]}
+    stages = [stage for stage in plan.stages if stage.tool == "adm" and "-step" not in stage.name]
+    assert changed == {stage.name for stage in stages}
+    command = command_of(stages, RunDirectory(tmp_path))
+    assert "--metrics kid fid@50000 --" in " ".join(command.arguments)
+    assert "metrics" not in plan_of(tmp_path).stages[-1].record([])["config"]
+
+
 def test_tools_are_told_how_many_images_were_sampled(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     plan = plan_of(tmp_path, "sample.images=500", "sample.milestone_images=100")

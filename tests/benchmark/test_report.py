@@ -357,6 +357,16 @@ def test_markdown_and_latex_print_what_papers_print(shown: Path, registry: Regis
     assert any(fid in line for line in rows if "published" in line)
 
 
+def test_named_metrics_are_in_a_table_of_their_own(finished: Finished) -> None:
+    more = {"coverage": 0.91234, "fid@50000": 1.2345}
+    root, _ = finished(ROWS, metrics={"sra": more}, intervals={"sra": {"fid@50000": [1.1, 1.4]}})
+    for form in ("md", "html"):
+        before, after = show_report(root, form).split("More metrics")
+        assert not [name for name in more if name in before]
+        assert all(part in after for part in ("0.91234", "fid@50000 (predicted)", "1.2345 [1.1, 1.4]"))
+    assert not {metric.metric for row in load_report(root).rows for metric in row.verdict.metrics} & set(more)
+
+
 def test_json_keeps_the_keys_of_the_contract(shown: Path) -> None:
     report = json.loads(show_report(shown, "json"))
     assert report["schema"] == 4

@@ -38,7 +38,9 @@ def test_every_metric_has_a_value_and_an_interval_that_holds_it(task, projection
         assert low <= found[name] <= high
         assert low < high
     widths = FeatureWidths(pool=12, spatial=9, classes=5)
-    assert result.settings == AdmSettings(stored_statistics=False, trusted_sample_statistics=False, widths=widths)
+    assert result.settings == AdmSettings(
+        stored_statistics=False, trusted_sample_statistics=False, widths=widths, fid_interval="jackknife"
+    )
 
 
 def test_intervals_can_be_left_out(task, projection):

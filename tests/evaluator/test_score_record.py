@@ -72,7 +72,7 @@ def saved(path, document):
 def test_a_record_is_read_as_it_was_written(tmp_path):
     score_record.write(RECORD, tmp_path / "scores.json")
     assert score_record.read(tmp_path / "scores.json") == RECORD
-    assert json.loads((tmp_path / "scores.json").read_text())["schema"] == 3
+    assert json.loads((tmp_path / "scores.json").read_text())["schema"] == 4
 
 
 def test_schema_1_is_read(tmp_path):
@@ -94,7 +94,7 @@ def test_schema_1_of_a_tool_that_could_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        ({"schema": 4}, "schema: expected 1 to 3, got 4"),
+        ({"schema": 5}, "schema: expected 1 to 4, got 5"),
         ({"tool": "unknown"}, "tool: "),
         ({"samples": {**IMAGES, "count": "many"}}, r"samples\.count: "),
         ({"more": 1}, "unknown key 'more'"),
