@@ -32,7 +32,6 @@ FLOORS = (
     "evaluator/tools",
     "evaluator/dev",
     "evaluator",
-    "benchmark",
     "benchmark/machine",
     "benchmark/assets",
     "benchmark/manifest",
@@ -45,6 +44,7 @@ FLOORS = (
     "benchmark/clusters/slurm",
     "benchmark/clusters/kubernetes",
     "benchmark/commands",
+    "benchmark",
     "benchmark/cli",
 )
 """From the ground up."""

@@ -342,11 +342,14 @@ def site(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of manifests, for editors."""
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tables of all keys instead.")] = False,
+) -> None:
+    """Print the JSON schema of manifests, for editors; or tables of all keys with defaults and meaning."""
+    from benchmark.manifest.reference import reference
     from benchmark.manifest.schema import schema as manifest_schema
 
-    typer.echo(json.dumps(manifest_schema(), indent=2))
+    typer.echo(reference() if markdown else json.dumps(manifest_schema(), indent=2))
 
 
 @app.command()

@@ -398,6 +398,20 @@ class Report(Record):
         """The content of report.json."""
         return json_text(self, by_alias=True)
 
+    def numbers(self) -> list[dict[str, str | float | None]]:
+        """One record for each metric of each tool of each row: `pandas.DataFrame(report.numbers())`.
+
+        Keys: variant, tool, metric, value, low and high (ends of the 95 % interval), verdict of the row.
+        """
+        found: list[dict[str, str | float | None]] = []
+        for row in self.rows:
+            for tool, metrics in row.metrics.items():
+                for metric, value in metrics.items():
+                    low, high = row.interval(tool, metric) or (None, None)
+                    number = {"value": value, "low": low, "high": high, "verdict": row.verdict.status}
+                    found.append({"variant": row.variant, "tool": tool, "metric": metric, **number})
+        return found
+
     def write(self, path: Path) -> None:
         """Write report.json atomically."""
         write_bytes(path, (self.json_text() + "\n").encode())
