@@ -22,6 +22,7 @@ SHARED = {
     "sra.common.program",
     "sra.common.startup",
     "sra.common.tables",
+    "sra.data.labels",
     "sra.model.flops",
     "evaluator.tools",
     "evaluator.tools.score_record",

@@ -53,4 +53,4 @@ def section(path: Path, name: str, cls: type[T]) -> T:
             raise UserError(one_of(f"{path}: section", str(key), SECTIONS))
     if name not in document:
         raise UserError(f"{path}: expected a section {name!r}, got none")
-    return validated(cls, document[name] or {}, f"{path}: {name}", name)
+    return validated(cls, document[name] or {}, f"{path}: {name}")

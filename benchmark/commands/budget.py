@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.commands.plan import plan_report
+from benchmark.plan.inputs import examine
 from benchmark.plan.prepare import prepare, processes_for
 from benchmark.plan.request import RunRequest
 from benchmark.plan.stages import SAMPLE, TRAIN
@@ -115,9 +117,10 @@ def _budget_report(requests: Sequence[RunRequest], budget: str) -> BudgetReport:
     limit = gpu_hours_of(budget, processes_for(requests[0].processes))
     rows: list[AffordableRow] = []
     refused, source, device = [], "", ""
+    look = functools.cache(examine)
     for one in requests:
         try:
-            prepared = prepare(one)
+            prepared = prepare(one, look=look)
         except UserError as error:
             if len(requests) == 1:
                 raise

@@ -203,7 +203,9 @@ def _classes(plan: Plan) -> dict[str, dict[int, str]]:
             recorded = (read_json(stage.directory / "images.json") or {}).get("class_names")
             recorded = recorded if isinstance(recorded, dict) else {}
             names = {int(label): str(name) for label, name in recorded.items() if label.isdecimal()}
-            found[str(stage.job.data.images)] = names or dict(enumerate(class_names(stage.job.data) or ()))
+            found[str(stage.job.data.images)] = names or dict(
+                enumerate(class_names(stage.job.data, stage.contents[0]) or ())
+            )
     return {place: names for place, names in found.items() if names}
 
 

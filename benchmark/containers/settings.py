@@ -70,4 +70,4 @@ def parse_settings(items: list[str]) -> ContainerSettings:
         if "=" not in item:
             raise UserError(expected("--container", "key=value", item))
     pairs = dict(item.split("=", 1) for item in items)
-    return validated(ContainerSettings, pairs, "--container", "its settings")
+    return validated(ContainerSettings, pairs, "--container")

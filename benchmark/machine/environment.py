@@ -34,7 +34,7 @@ LAUNCHERS = re.compile(
 """Variables of accelerate, MPI, Slurm and torchrun that jobs do not inherit. Left over in a shell, they would make a
 job wait for others, or train with settings that no manifest names; the jobs' own launcher sets what they need."""
 SETTINGS = re.compile(
-    r"NVIDIA_TF32_OVERRIDE|(DNNL|ONEDNN)_DEFAULT_FPMATH_MODE|XLA_FLAGS|PYTHON(OPTIMIZE|WARNINGS)|"
+    r"NVIDIA_TF32_OVERRIDE|(DNNL|ONEDNN)_DEFAULT_FPMATH_MODE|XLA_FLAGS|PYTHON(INSPECT|OPTIMIZE|WARNINGS)|"
     r"TORCH_(?!CPP_|CUDA_ARCH|DISTRIBUTED_DEBUG|EXTENSIONS|FR_|HOME|LOGS|NCCL_|SHOW_|TRACE)\w+|TORCHDYNAMO_\w+|"
     r"TORCHINDUCTOR_(?!CACHE_DIR|COMPILE_THREADS)\w+|TRITON_(?!CACHE|HOME)\w+|TF_(?!CPP_|FORCE_GPU_ALLOW|GPU_ALLOC)\w+"
 )

@@ -214,15 +214,12 @@ def schema() -> dict[str, Any]:
 
 
 def _validated(cls: type, document: dict[str, Any], path: Path, prefix: str = "") -> Any:
-    try:
-        checked = adapter(cls).validate_python(document)
-    except ValidationError as error:
-        raise ManifestError(
-            f"{path}: {prefix}{one_line(cls, error, 'the manifest' if cls is Manifest else cls.__name__)}"
-        ) from error
-    if (key := boolean_as_number(document, checked)) is not None:
+    if (key := boolean_as_number(cls, document)) is not None:
         raise ManifestError(f"{path}: {prefix}{key}: expected a number, got a boolean")
-    return checked
+    try:
+        return adapter(cls).validate_python(document)
+    except ValidationError as error:
+        raise ManifestError(f"{path}: {prefix}{one_line(cls, error)}") from error
 
 
 def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -> list[Run]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
+from benchmark.plan.inputs import Place
 from benchmark.plan.run_directory import read_json
-from sra.common.listing import DATASET_JSON, class_folders, data_root
+from sra.common.archives import open_archive, open_member
+from sra.common.listing import DATASET_JSON, IMAGE_FORMATS, KAGGLE_TRAIN
 from sra.config import SPLITS, CodecConfig, DataConfig, LatentsJob, ModelConfig, SampleConfig, TrainJob
+from sra.data.labels import folder_labels
 from sra.model.flops import SINUSOIDS
 
 DIGITS_IMAGES, DIGITS_CLASSES = 1797, 10
-LISTING_BYTES = 10_000_000
-"""Largest `dataset.json` that a plan reads: a tenth of a second."""
+IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes}
+KAGGLE = f"{KAGGLE_TRAIN}/"
 FLOAT32_BYTES = 4
 
 
@@ -55,39 +59,56 @@ def image_count(data: DataConfig) -> int | None:
     return counts.get(data.images or "") or counts.get(data.split) or record.get("count")
 
 
-def class_names(data: DataConfig) -> list[str] | None:
+def class_names(data: DataConfig, place: Place) -> list[str] | None:
     """Class folders in the order of their labels; None where labels do not come from folders, or are not there.
+
+    Args:
+        data: settings.
+        place: of its images.
 
     Raises:
         DataError: the folder that is meant is another.
     """
-    if data.images is None or data.labels == "dataset.json":
+    prefix = next((KAGGLE for name in place.files if name.startswith(KAGGLE)), "")
+    if data.labels == "dataset.json" or (data.labels == "auto" and prefix + DATASET_JSON in place.files):
         return None
-    root = Path(data.images)
-    return None if data.labels == "auto" and (data_root(root) / DATASET_JSON).is_file() else class_folders(root)
+    names = [name.removeprefix(prefix) for name in place.files if name.startswith(prefix)]
+    images = [name for name in names if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES]
+    return list(folder_labels(images, (), Path(place.path))) or None
 
 
-def class_count(data: DataConfig) -> int | None:
-    """Number of classes, where it is known before the images are read.
+def class_counts(data: DataConfig, place: Place) -> tuple[int, int] | None:
+    """How many classes have images, and the highest label + 1, where they are known before the images are read.
+
+    Args:
+        data: settings.
+        place: of its images or latents.
 
     Raises:
-        DataError: as in `class_names`.
+        DataError: as in `class_names`; a `dataset.json` that cannot be read.
     """
-    if data.images == "embedded:digits":
-        return DIGITS_CLASSES
+    if place.path == "embedded:digits":
+        return DIGITS_CLASSES, DIGITS_CLASSES
     if data.split in SPLITS:
-        return SPLITS[data.split][1]
-    if data.latents is not None:
-        classes = (read_json(Path(data.latents) / "latents.json") or {}).get("classes")
-        return classes if isinstance(classes, int) else None
-    names = class_names(data)
-    if names is not None:
-        return len(names) or None
-    listing = data_root(Path(data.images or "")) / DATASET_JSON
-    if data.labels != "folders" and listing.is_file() and listing.stat().st_size < LISTING_BYTES:
-        entries = (read_json(listing) or {}).get("labels")
-        return len({str(entry[-1:]) for entry in entries}) if isinstance(entries, list) else None
-    return None
+        return SPLITS[data.split][1], SPLITS[data.split][1]
+    if data.images is not None and (names := class_names(data, place)):
+        return len(names), len(names)
+    listing = next((n for n in (DATASET_JSON, KAGGLE + DATASET_JSON, "vae-sd/dataset.json") if n in place.files), None)
+    if listing is not None:
+        # Not parsed, which would take seconds for a million images.
+        labels = {int(label) for label in re.findall(rb'"\s*,\s*(\d+)\s*\]', _content(place, listing))}
+        return (len(labels), max(labels) + 1) if labels else None
+    classes = (read_json(Path(place.path) / "latents.json") or {}).get("classes")
+    return (classes, classes) if isinstance(classes, int) else None
+
+
+def _content(place: Place, name: str) -> bytes:
+    """Bytes of a file of an input."""
+    path = Path(place.path)
+    if path.is_dir():
+        return (path / name).read_bytes()
+    with open_archive(path) as archive, open_member(archive, name, f"{path}: {name}") as member:
+        return member.read()
 
 
 def image_bytes(resolution: int) -> int:

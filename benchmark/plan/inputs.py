@@ -19,7 +19,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -68,6 +68,10 @@ class Place:
         """Identity in version 0.1.0: place, size and time."""
         given = is_embedded(self.path) or self.now[-1] == "absent"
         return self.now if given else _by_time(Path(self.path))
+
+
+Look = Callable[[str], Place]
+"""`examine`, or a function that remembers what it found."""
 
 
 @dataclass(frozen=True, kw_only=True)

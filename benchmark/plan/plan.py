@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from benchmark.assets.catalogue import located, weights_of
 from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig
 from benchmark.plan.counts import image_count
-from benchmark.plan.inputs import Place, difference, examine
+from benchmark.plan.inputs import Look, Place, difference, examine
 from benchmark.plan.run_directory import PLAN, RunDirectory, damaged_outputs, key_of, read_json
 from benchmark.plan.stages import (
     EXTRACTOR_TOOLS,
@@ -107,10 +108,9 @@ class _Begun:
 class _Planner:
     """Collects stages, one for each key: variants share those with equal settings and inputs."""
 
-    def __init__(self, directory: RunDirectory, smoke: bool, accept_moved: bool) -> None:
-        self.directory, self.smoke, self.accept_moved = directory, smoke, accept_moved
+    def __init__(self, directory: RunDirectory, smoke: bool, accept_moved: bool, look: Look) -> None:
+        self.directory, self.smoke, self.accept_moved, self.look = directory, smoke, accept_moved, look
         self.stages: dict[str, Stage] = {}
-        self.places: dict[str, Place] = {}
         self.absent: list[str] = []
         documents = {path.parent: read_stage(path.parent) for path in sorted(directory.stages.glob("*/stage.json"))}
         self.begun = [_Begun(folder, document) for folder, document in documents.items() if document]
@@ -187,10 +187,8 @@ class _Planner:
         return self.accept_moved and begun.document.get("name") == stage.name and _is_equal_but_for_places(begun, stage)
 
     def place(self, path: str, *, optional: bool = False) -> Place:
-        """Identity of an input; each is looked at once, and noted as absent if it is needed and missing."""
-        if path not in self.places:
-            self.places[path] = examine(path)
-        place = self.places[path]
+        """Identity of an input, which is noted as absent if it is needed and missing."""
+        place = self.look(path)
         if place.now[-1] == "absent" and path not in self.absent and not optional:
             self.absent.append(path)
         return place
@@ -239,18 +237,19 @@ def _outputs_in(places: Collection[str | None]) -> set[str]:
     return {place.split("/stages/")[-1] for place in places if place and "/stages/" in place}
 
 
-def make_plan(loaded: Loaded, directory: RunDirectory, *, accept_moved: bool = False) -> Plan:
+def make_plan(loaded: Loaded, directory: RunDirectory, *, accept_moved: bool = False, look: Look | None = None) -> Plan:
     """List every stage that the runs of a manifest need.
 
     Args:
         loaded: the manifest.
         directory: of the run; what was begun there is continued.
         accept_moved: take inputs of version 0.1.0's stages, known by place and time alone, for the same.
+        look: at an input; default: at each once.
 
     Raises:
         ManifestError: `train.epochs` of a data set of unknown size.
     """
-    planner = _Planner(directory, loaded.smoke, accept_moved)
+    planner = _Planner(directory, loaded.smoke, accept_moved, look or functools.cache(examine))
     for run in loaded.runs:
         _plan_run(planner, _located(run))
     return Plan(loaded=loaded, stages=in_order(planner.stages.values()), absent=tuple(planner.absent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import zipfile
 from collections.abc import Iterable
@@ -12,8 +13,8 @@ from benchmark.assets.catalogue import Pins, folder, located, remedy, used_by, v
 from benchmark.machine.gpus import absent_gpus, has_gpu, visible_gpus
 from benchmark.manifest.schema import Loaded, ManifestError, load
 from benchmark.manifest.smoke_form import DIGITS, scaled
-from benchmark.plan.counts import class_count, image_count
-from benchmark.plan.inputs import record_inputs
+from benchmark.plan.counts import class_counts, image_count
+from benchmark.plan.inputs import Look, examine, record_inputs
 from benchmark.plan.plan import Plan, located_data, make_plan
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, write_json
@@ -45,12 +46,13 @@ class Prepared(NamedTuple):
     """Of training and sampling."""
 
 
-def prepare(request: RunRequest, remote_processes: int | None = None) -> Prepared:
+def prepare(request: RunRequest, remote_processes: int | None = None, look: Look | None = None) -> Prepared:
     """Load and check a manifest, and list its stages.
 
     Args:
         request: from the command line.
         remote_processes: processes of training and sampling on other machines, whose GPUs cannot be counted here.
+        look: at an input; several plans can share one that remembers.
 
     Raises:
         UserError: bad input, in one line.
@@ -64,12 +66,13 @@ def prepare(request: RunRequest, remote_processes: int | None = None) -> Prepare
             load_registry().row(run.published)
     check_batch_split(loaded, processes)
     _check_embedded(loaded)
-    _check_classes(loaded)
+    look = look or functools.cache(examine)
+    _check_classes(loaded, look)
     _check_codecs(loaded)
     if STEPS.index(request.until) >= STEPS.index(SCORE.name):
         _check_references_and_graphs(loaded)
     _check_weights(loaded)
-    return Prepared(make_plan(loaded, directory, accept_moved=request.accept_moved), directory, processes)
+    return Prepared(make_plan(loaded, directory, accept_moved=request.accept_moved, look=look), directory, processes)
 
 
 def processes_for(requested: int | None) -> int:
@@ -126,16 +129,17 @@ def _check_embedded(loaded: Loaded) -> None:
                 raise ManifestError(expected(f"{loaded.path}: {key}", DIGITS, place, [DIGITS]))
 
 
-def _check_classes(loaded: Loaded) -> None:
+def _check_classes(loaded: Loaded, look: Look) -> None:
     """Refuse networks with other classes than the data: labels that were never trained would be sampled."""
     for run in loaded.runs:
         if run.train is None:
             continue
-        count, classes = class_count(located_data(run.data)), run.model.classes
-        if count is None or count == classes or (count < classes and run.train.allow_unused_classes):
+        data, classes = located_data(run.data), run.model.classes
+        used, known = class_counts(data, look(str(data.images or data.latents))) or (classes, classes)
+        if known <= classes and (used >= classes or run.train.allow_unused_classes):
             continue
-        remedy = "" if count > classes else " (more only with train.allow_unused_classes: true)"
-        what = f"the {count} classes of the data{remedy}"
+        remedy = "" if known > classes else " (more only with train.allow_unused_classes: true)"
+        what = f"the {known if known > classes else used} classes of the data{remedy}"
         raise ManifestError(expected(f"{loaded.path}: model.classes", what, classes))
 
 

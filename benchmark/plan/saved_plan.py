@@ -171,7 +171,7 @@ def load_plan(directory: RunDirectory) -> tuple[Plan, str] | None:
     if document.get("schema") in (1, 2) and isinstance(stages, list):
         names = [str(stage["directory"]) for stage in stages if isinstance(stage, dict) and "directory" in stage]
         document = directory.relocated(document, names)
-    saved = validated(SavedPlan, directory.located(document), str(path), "the plan")
+    saved = validated(SavedPlan, directory.located(document), str(path))
     same = {name: getattr(saved, name) for name in ("name", "runs", "smoke", "notes", "targets")}
     loaded = Loaded(path=Path(saved.manifest), **same)
     try:
@@ -210,7 +210,7 @@ def record_session(plan: Plan, directory: RunDirectory, facts: Mapping[str, Any]
     places = [] if plan.loaded.smoke else [place for run in plan.loaded.runs for place in run.places]
     session = {**provenance.collect(), **facts, "assets": recorded_hashes(places)}
     document = load_json(path) or {"sessions": []}
-    validated(_Provenance, document, str(path), "the file")
+    validated(_Provenance, document, str(path))
     write_json(path, {"schema": SCHEMA, "sessions": [*document["sessions"], session]})
 
 

@@ -158,7 +158,7 @@ class _Results:
         stages = [stage for stage in self.stages if stage.kind is kind and (kind is TRAIN or stage is self.sample)]
         path = stages[0].directory / name if stages else None
         found = load_json(path) if path else None
-        return validated(Execution, found, str(path), "the record") if found and "device" in found else None
+        return validated(Execution, found, str(path)) if found and "device" in found else None
 
     @property
     def training(self) -> Execution | None:

@@ -429,7 +429,7 @@ def read_report(path: Path) -> Report | None:
     if document.get("schema") not in READABLE:
         allowed, got = " or ".join(map(str, READABLE)), document.get("schema")
         raise UserError(f"{path}: schema: expected {allowed}, got {got!r:.40}; run the same command again")
-    report = validated(Report, document, str(path), "the report")
+    report = validated(Report, document, str(path))
     shown = report.figures.model_dump().values() if report.figures else ()
     for name in (*shown, *(name for row in report.rows for name, _ in row.pictures)):
         if name is not None and (Path(name).name != name or Path(name).suffix not in PICTURE_TYPES):

@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context, select_autoescape
+from jinja2.runtime import Context
 from pydantic import BaseModel
 
 from benchmark.published.schema import NO_ADDRESS
@@ -87,6 +88,7 @@ def environment() -> Environment:
     found = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=select_autoescape(["html.j2"]),
+        finalize=_finalized,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -98,6 +100,15 @@ def environment() -> Environment:
 
 def _slug(status: str) -> str:
     return status.replace(",", "").replace(" ", "-")
+
+
+@pass_context
+def _finalized(context: Context, value: Any) -> Any:
+    """In Markdown, a value without HTML or links of its own; code is marked as safe."""
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")
+    if not is_text or not str(context.name).endswith(".md.j2"):
+        return value
+    return value.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def _markdown_cell(text: str) -> str:

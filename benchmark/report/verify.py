@@ -113,7 +113,7 @@ def _contents(bundle: Path) -> Contents:
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{where}: schema: expected {SCHEMA}, got {schema!r:.40}")
-    return validated(Contents, document, where, "the list of contents")
+    return validated(Contents, document, where)
 
 
 def _unpack(bundle: Path, contents: Contents, folder: Path, findings: Findings) -> None:

@@ -214,7 +214,7 @@ def parse(document: dict[str, Any], where: str) -> ScoreRecord:
         raise EvaluatorError(f"{where}: schema: expected 1 to {SCHEMA}, got {schema!r:.40}")
     fields = {name: value for name, value in document.items() if name != "schema"}
     try:
-        return validated(ScoreRecord, _of_schema_1(fields) if schema == 1 else fields, where, "the record")
+        return validated(ScoreRecord, _of_schema_1(fields) if schema == 1 else fields, where)
     except UserError as error:
         raise EvaluatorError(str(error)) from error
     except (KeyError, AttributeError, TypeError) as error:

@@ -131,7 +131,7 @@ def load(path: Path) -> Acceptance:
         raise DataError(f"{path}: expected the JSON file of an acceptance test, got {error.strerror}") from error
     except ValidationError as error:
         raise DataError(
-            f"{path}: expected the JSON file of an acceptance test: {one_line(Acceptance, error, 'the document')}"
+            f"{path}: expected the JSON file of an acceptance test: {one_line(Acceptance, error)}"
         ) from error
 
 

@@ -33,10 +33,16 @@ UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errn
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, moved onto it when the block succeeds, removed when it fails.
 
+    A device or pipe is itself written to.
+
     Args:
         path: of the finished file.
         durable: whether to fsync; not needed for many small files that can be made again.
     """
+    if _is_device(path):
+        with naming(path):
+            yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -65,6 +71,11 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is a device or pipe, such as /dev/stdout: to move a file there would destroy it."""
+    return path.exists() and (path.parent == Path("/dev") or not (path.is_file() or path.is_dir()))
 
 
 @contextmanager
@@ -139,6 +150,8 @@ def check_place(path: Path, option: str) -> None:
     """
     if path.is_dir():
         raise UserError(f"{option} {path}: expected a file, got a folder")
+    if _is_device(path):
+        return
     folder = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     try:
         with tempfile.TemporaryFile(dir=folder):

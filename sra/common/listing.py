@@ -14,12 +14,18 @@ from sra.common.errors import DataError
 
 DATASET_JSON = "dataset.json"
 """Names and classes of a data set."""
-JUNK_NAMES = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found", "$RECYCLE.BIN")
+JUNK_NAMES = (
+    *("__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found"),
+    *("$RECYCLE.BIN", "#recycle", "@Recycle", "System Volume Information"),
+)
 """What operating systems and file servers leave beside files; names that begin with a dot are junk as well."""
 KAGGLE_TRAIN = "ILSVRC/Data/CLS-LOC/train"
 """Where Kaggle's `imagenet-object-localization-challenge` keeps the training images."""
-PARTS = re.compile(r"(train|training|val|valid|validation|test|testing|eval|dev)[_-]?\d*", re.IGNORECASE)
-"""Names of folders that are parts of a data set rather than classes."""
+PARTS = re.compile(
+    r"(.*[^a-z])?(train|training|val|valid|validation|test|testing|eval|dev|holdout|unlabell?ed)(set|[ab])?([^a-z].*)?",
+    re.IGNORECASE,
+)
+"""Names of folders that are parts of a data set rather than classes, if all folders are named so."""
 IMAGE_FORMATS = {
     "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
     "PNG": (".apng", ".png"),
@@ -94,7 +100,7 @@ class Listing:
 
 
 def list_names(names: Iterable[str]) -> Listing:
-    """A listing of the members of a zip."""
+    """A listing of files by name, such as the members of a zip."""
     found = list(names)
     data = frozenset(name for name in found if not is_junk(name))
     folders = frozenset(name for name in data if name.endswith("/"))
@@ -138,24 +144,11 @@ def list_folder(folder: Path, start: str = "") -> Listing:
                     raise DataError(f"{link}: expected a file or folder, got a link to {link.readlink()}: not found")
                 elif entry.is_dir():
                     (links if entry.is_symlink() else folders).append(f"{prefix}{entry.name}/")
-                else:
+                elif entry.is_file():
                     names.append(prefix + entry.name)
+                else:  # a pipe, socket or device, which a reader might wait for
+                    junk += 1
     return Listing(frozenset(names), junk, frozenset(visited), visited)
-
-
-def class_folders(place: Path) -> list[str] | None:
-    """Class folders of a data set in the order of their labels, without reading what is in them; None: no folder.
-
-    Raises:
-        DataError: they are parts of a data set.
-    """
-    root = data_root(place)
-    if not root.is_dir():
-        return None
-    with os.scandir(root) as entries:
-        found = sorted(entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir())
-    check_parts(found, place)
-    return found
 
 
 def data_root(place: Path) -> Path:
@@ -170,7 +163,7 @@ def check_parts(folders: Sequence[str], place: Path) -> None:
         DataError: with the likely folder.
     """
     if folders and all(PARTS.fullmatch(folder) for folder in folders):
-        likely = next((folder for folder in folders if folder.lower().startswith("train")), folders[0])
+        likely = next((folder for folder in folders if "train" in folder.lower()), folders[0])
         refuse_folders(folders, place, likely)
 
 

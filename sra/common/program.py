@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from sra.common.errors import BAD_INPUT, STOPPED, Stopped, UserError, system_trouble
+from sra.common.files import home_path
 from sra.common.startup import SAID_AT_STOP, handled
 
 SAME_REQUEST_SECONDS = 2.0
@@ -57,8 +58,9 @@ def program() -> Iterator[None]:
     Stop signals raise `Stopped` within the block, unless it handles them itself. Ends the process with exit code 75
     and one line after `Stopped`, with 2 and one line after bad input or an error of the operating system.
     """
-    _name_the_user()
     sys.argv[1:] = expand_home(sys.argv[1:])
+    _name_the_user()
+    _leave_a_closed_home()
     asked: float | None = None
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -101,6 +103,15 @@ def _name_the_user() -> None:
     except KeyError:
         os.environ.setdefault("USER", f"uid-{os.getuid()}")
         os.environ.setdefault("HOME", NO_HOME)
+
+
+def _leave_a_closed_home() -> None:
+    """Do without a home folder, or a cache in it, that this user may not enter, as another user's after `su` is."""
+    home = home_path("~")
+    for place in (home, home / ".cache", home / ".cache" / "sra-bench"):
+        if os.path.lexists(place) and not os.access(place, os.X_OK):
+            print(f"warning: {place}: permission denied; done without a home folder", file=sys.stderr, flush=True)
+            os.environ["HOME"] = NO_HOME
 
 
 class Output(io.FileIO):

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
-from sra.common.errors import ConfigError, UserError, did_you_mean
+from sra.common.errors import ConfigError, UserError, did_you_mean, expected
 from sra.common.files import home_path, load_json
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class _Loader(yaml.SafeLoader):
 
 # YAML 1.1 takes 4e5 and 1e-4 for text, as they have no point.
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
@@ -149,7 +149,7 @@ def read_record(cls: type[T], path: Path) -> T | None:
         UserError: a damaged file, by its first key that does not fit.
     """
     document = load_json(path)
-    return None if document is None else validated(cls, document, str(path), "the file")
+    return None if document is None else validated(cls, document, str(path))
 
 
 def sound_record(cls: type[T], path: Path) -> T | None:
@@ -160,23 +160,24 @@ def sound_record(cls: type[T], path: Path) -> T | None:
         return None
 
 
-def validated(cls: type[T], document: Any, where: str, name: str) -> T:
+def validated(cls: type[T], document: Any, where: str) -> T:
     """Settings or a record of a class from a plain document.
 
     Args:
         cls: a dataclass or a pydantic model.
         document: plain mappings and lists.
         where: file or option, for the error.
-        name: of the mapping, for the error.
 
     Raises:
         UserError: bad input, in one line.
     """
+    if (key := boolean_as_number(cls, document)) is not None:
+        raise UserError(f"{where}: {key}: expected a number, got a boolean")
     try:
         # mypy takes the hash of the instances for that of the class.
         checked: T = adapter(cls).validate_python(document)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise UserError(f"{where}: {one_line(cls, error, name)}") from error
+        raise UserError(f"{where}: {one_line(cls, error)}") from error
     return checked
 
 
@@ -189,37 +190,54 @@ def json_text(record: BaseModel, **options: Any) -> str:
         return json.dumps(record.model_dump(mode="json", **options), indent=2)
 
 
-def boolean_as_number(plain: Any, checked: Any, key: str = "") -> str | None:
-    """Key of the first boolean of a plain document that became a number (pydantic takes `true` for 1), or None."""
+def boolean_as_number(hint: Any, plain: Any, key: str = "") -> str | None:
+    """Key of the first boolean of a plain document where there must be a number (pydantic takes `true` for 1), or None.
+
+    Args:
+        hint: a class, or another type of the document.
+        plain: the document.
+        key: of the document.
+    """
     if isinstance(plain, bool):
-        return key if isinstance(checked, (int, float)) and not isinstance(checked, bool) else None
+        types_ = set(_leaves(hint))
+        return key if types_ & {int, float} and bool not in types_ else None
     if isinstance(plain, dict):
-        items = checked if isinstance(checked, dict) else getattr(checked, "__dict__", {})
-        parts = [(value, items.get(name), f"{key}.{name}" if key else str(name)) for name, value in plain.items()]
-    elif isinstance(plain, list) and isinstance(checked, (list, tuple)):
-        parts = [(value, item, key) for value, item in zip(plain, checked, strict=False)]
+        hints = {name: part for cls in _settings_in(hint) for name, part in typing.get_type_hints(cls).items()}
+        parts = [(hints.get(n, hint), value, f"{key}.{n}" if key else str(n)) for n, value in plain.items()]
     else:
-        return None
+        parts = [(hint, value, key) for value in plain] if isinstance(plain, list) else []
     return next((found for part in parts if (found := boolean_as_number(*part)) is not None), None)
 
 
-def one_line(cls: type, error: ValidationError, name: str) -> str:
-    """Describe the first error: key, what is expected, what was given, the nearest name of an unknown key."""
-    problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"] if re.fullmatch(r"[\w./-]+", str(part))]
-    owner, keys = _owner(cls, [str(part) for part in problem["loc"]], name)
+def _leaves(hint: Any) -> list[Any]:
+    """The types in a type hint, however deep."""
+    arguments = typing.get_args(hint)
+    return [leaf for part in arguments for leaf in _leaves(part)] if arguments else [hint]
+
+
+def one_line(cls: type, error: ValidationError) -> str:
+    """Describe the first error: key, what is expected, what was given, the nearest allowed name."""
+    problems = error.errors()
+    # Of the name of a size and its own dimensions, a mapping is meant as the second.
+    is_name = [p["type"] == "literal_error" and isinstance(p["input"], dict) for p in problems]
+    problem = problems[is_name.index(False) if False in is_name else 0]
+    location, keys = _location(cls, [str(part) for part in problem["loc"]])
     key = ".".join(location)
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden") and location:
-        unknown = location[-1]
-        return f"unknown key {key!r} in {owner}{did_you_mean(unknown, keys)}; allowed: {', '.join(keys)}"
+        *parents, unknown = location
+        return prefixed(".".join(parents), expected("", f"one of the keys {', '.join(keys)}", unknown, keys)[2:])
     if problem["type"] == "missing":
-        return f"{key or owner}: missing, it has no default"
+        return f"{key}: missing, it has no default"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return prefixed(key, message)
-    message, got = message.replace("Input should be", "expected", 1), repr(problem["input"])
+    message, got = (
+        re.split(", (?:got|unable) ", message.replace("Input should be", "expected", 1))[0],
+        repr(problem["input"]),
+    )
     got = got if len(got) <= MAX_SHOWN else f"{got[:MAX_SHOWN]}..."
-    return f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {got}"
+    near = did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", message))
+    return prefixed(key, f"{message[0].lower() + message[1:]}, got {got}{near}")
 
 
 def prefixed(section: str, message: str) -> str:
@@ -229,14 +247,16 @@ def prefixed(section: str, message: str) -> str:
     return f"{section}.{message}" if re.match(r"[\w.]+: ", message) else f"{section}: {message}"
 
 
-def _owner(cls: type, location: list[str], name: str) -> tuple[str, list[str]]:
-    """Name and keys of the settings that a key belongs to."""
-    current = cls
-    for part in location[:-1]:
-        hint = typing.get_type_hints(current).get(part) if _keys(current) else None
-        if found := _settings_in(hint):
-            name, current = part, found[0]
-    return name, _keys(current)
+def _location(cls: type, loc: list[str]) -> tuple[list[str], list[str]]:
+    """Keys that lead to an error, without pydantic's names of alternatives; and the keys beside the last of them."""
+    current, alternatives, location = cls, [cls], []
+    for part in loc:
+        if re.fullmatch(r"[\w./-]+", part) and part not in [one.__name__ for one in alternatives]:
+            location.append(part)
+            hint = typing.get_type_hints(current).get(part) if _keys(current) else None
+            if alternatives := _settings_in(hint):
+                current = alternatives[0]
+    return location, _keys(current)
 
 
 def _settings_in(hint: Any) -> list[type]:

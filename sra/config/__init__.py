@@ -132,4 +132,4 @@ def from_plain(cls: type[T], plain: dict[str, Any]) -> T:
         # mypy takes the hash of the instances for that of the class.
         return cast(T, adapter(cls).validate_python(plain))  # type: ignore[arg-type]
     except ValidationError as error:
-        raise ConfigError(f"{cls.__name__}: {one_line(cls, error, cls.__name__)}") from error
+        raise ConfigError(f"{cls.__name__}: {one_line(cls, error)}") from error

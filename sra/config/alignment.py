@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ValidationError
 
 from sra.common.errors import ConfigError, expected, one_of
-from sra.common.validation import STRICT, adapter, one_line, prefixed
+from sra.common.validation import STRICT, adapter, boolean_as_number, one_line, prefixed
 from sra.config.model import CodecConfig, ModelConfig
 
 # SRA paper, section 4: student block, teacher block (counted from 1).
@@ -340,11 +340,13 @@ def read_alignment(plain: Mapping[str, Any]) -> AlignSettings:
     if "kind" not in plain:
         raise ConfigError("align.kind: missing, it has no default")
     cls = settings_class(str(plain["kind"]))
+    if (key := boolean_as_number(cls, plain)) is not None:
+        raise ConfigError(f"align.{key}: expected a number, got a boolean")
     try:
         # mypy takes the hash of the instances for that of the class.
         settings: AlignSettings = adapter(cls).validate_python(dict(plain))  # type: ignore[arg-type]
     except ValidationError as error:
-        raise ConfigError(prefixed("align", one_line(cls, error, cls.__name__))) from error
+        raise ConfigError(prefixed("align", one_line(cls, error))) from error
     return settings
 
 

@@ -16,6 +16,10 @@ FAMILIES: dict[Family, str] = {"sit": "SiT", "dit": "DiT"}
 """Names of the families as papers print them."""
 
 
+MAX_DIMENSION = 100_000
+"""Of a network's size: more is a mistake."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """Depth, width and heads of a transformer."""
@@ -31,8 +35,8 @@ class Size:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise ConfigError(expected(name, "a positive integer", value))
+            if not 1 <= value <= MAX_DIMENSION:
+                raise ConfigError(expected(name, f"a positive integer of at most {MAX_DIMENSION}", value))
         if self.width % self.heads or self.width % 4:
             raise ConfigError(expected("width", f"a multiple of heads ({self.heads}) and of 4", self.width))
 

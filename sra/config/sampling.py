@@ -8,12 +8,14 @@ from typing import Literal, get_args
 from sra.common.errors import ConfigError, expected
 from sra.common.validation import STRICT
 from sra.config.model import ModelConfig
-from sra.config.training import check_seeds
+from sra.config.training import MAX_COUNT, check_seeds
 
 Sampler = Literal["euler", "heun", "dopri5", "euler-maruyama", "ddpm"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 ADAPTIVE_SAMPLERS = ("dopri5",)
 """Their steps depend on the whole batch, and so do the samples."""
+MAX_STEPS = 100_000
+"""Of the integration of one image; papers use 250."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +65,11 @@ class SampleConfig:
         low, high = self.guidance_interval
         if not 0 <= low <= high <= 1:
             raise ConfigError(expected("guidance_interval", "[low, high] with 0 <= low <= high <= 1", [low, high]))
-        for name in ("steps", "images", "batch", "shard", "ranks"):
+        for name in ("steps", "images", "milestone_images", "batch", "shard", "ranks"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(expected(name, "a positive integer", value))
+            most = MAX_STEPS if name == "steps" else MAX_COUNT
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(expected(name, f"a positive integer of at most {most}", value))
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ConfigError(expected("seeds", "different integers", list(self.seeds)))
         if self.seeds is not None and self.seed is not None:

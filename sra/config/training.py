@@ -40,6 +40,8 @@ def check_seeds(name: str, seeds: Sequence[int]) -> None:
             raise ConfigError(expected(name, "an integer from 0 to 2^63 - 1", seed))
 
 
+MAX_COUNT = 10**9
+"""Of steps, images and the like: more is a mistake."""
 RESUMABLE_KEYS = (
     "steps",
     "epochs",
@@ -141,8 +143,8 @@ class TrainConfig:
     def _check_numbers(self) -> None:
         for name in ("steps", "epochs", "global_batch", "accumulate", "checkpoint_every", "keep", "log_every"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(expected(name, "a positive integer", value))
+            if value is not None and not 1 <= value <= MAX_COUNT:
+                raise ConfigError(expected(name, f"a positive integer of at most {MAX_COUNT}", value))
         for name in ("lr", "eps", "clip"):
             if getattr(self, name) <= 0:
                 raise ConfigError(expected(name, "a positive number", getattr(self, name)))

@@ -174,7 +174,7 @@ def test_several_processes_go_through_the_launcher(tmp_path: Path, assets: Path)
 @pytest.mark.parametrize(
     ("items", "problem"),
     [
-        (["engin=docker"], "unknown key 'engin' in its settings.*did you mean 'engine'"),
+        (["engin=docker"], "--container: expected one of the keys .*, got 'engin' .did you mean 'engine'"),
         (["engine=lxc"], "engine: expected 'auto', .*got 'lxc'"),
         (["engine"], "expected key=value"),
         (["shared_memory=lots"], "expected a number with k, m or g"),

@@ -177,9 +177,13 @@ def test_links_and_markup_of_a_report_run_nothing(run: Path, tmp_path: Path) -> 
     document["name"] = document["notes"][0:0] = "<script>alert(1)</script>"
     document["notes"] = ["<img src=x onerror=alert(1)>"]
     write_json(file, document)
-    text = show_report(run, "html")
-    assert "<script>" not in text
-    assert "<img src=x" not in text
+    document["notes"].append("[here](javascript:alert(1))")
+    write_json(file, document)
+    for format in ("html", "md"):
+        text = show_report(run, format)
+        assert "<script>" not in text
+        assert "<img src=x" not in text
+    assert "[here](" not in text
     paper = next(iter(document["papers"].values()))
     for link in ("javascript:alert(1)", "data:text/html,x", "//evil"):
         paper["url"] = link

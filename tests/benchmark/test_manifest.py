@@ -24,8 +24,13 @@ def refusal(*overrides: str, path: Path = SMOKE) -> str:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("train.lrr=1", ["train.lrr", "did you mean 'lr'"]),
+        ("train.lrr=1", ["train: expected one of the keys", "did you mean 'lr'"]),
         ("train.lr=abc", ["train.lr", "'abc'", "number"]),
+        ("train.steps=on", ["train.steps: expected a number, got a boolean"]),
+        ("variants.sra.align.blocks=[true, 4]", ["align.blocks: expected a number, got a boolean"]),
+        ("model.size.width=97", ["model.size.width: expected a multiple of heads"]),
+        ("train.precision=FP16", ["train.precision: ", "did you mean 'fp16'"]),
+        ("sample.steps=1e11", ["sample.steps: ", "at most"]),
         ("trian=1", ["'trian'", "did you mean 'train'"]),
         ("model.patch=3", ["model.patch: ", "1, 2, 4 or 8", "3"]),
         ("model.resolution=30", ["30", "codec.factor x patch = 8"]),
@@ -73,6 +78,10 @@ def test_numbers_as_people_write_them(item: str, steps: int | None, lr: float | 
     assert run.train is not None
     assert steps in (None, run.train.steps)
     assert lr in (None, run.train.lr)
+
+
+def test_a_revision_that_begins_as_a_number_is_text() -> None:
+    assert load(SMOKE, ["codec.revision=31e2abff"]).runs[0].codec.revision == "31e2abff"
 
 
 def test_an_override_adds_no_variant_by_mistake() -> None:

@@ -541,6 +541,7 @@ def classes_of(tmp_path: Path, *overrides: str) -> str:
 def image_folders(root: Path, *names: str) -> None:
     for name in names:
         (root / "set" / name).mkdir(parents=True)
+        (root / "set" / name / "a.png").touch()
 
 
 def test_class_folders_and_their_order_are_shown(tmp_path: Path) -> None:
@@ -564,6 +565,9 @@ def test_classes_of_finished_images_are_those_of_their_record(tmp_path: Path) ->
     [
         (("a", "b", "c"), r"model\.classes: expected the 3 classes .*train\.allow_unused_classes: true.*, got 10"),
         (("train", "val"), r"got train, val \(did you mean .*/train\?\)"),
+        (("test_set", "training_set"), r"got test_set, training_set \(did you mean .*/training_set\?\)"),
+        (("trainA", "testA", "unlabeled"), r"did you mean .*/trainA\?"),
+        (("all/ape", "all/cat"), r"got all \(did you mean .*/all\?\)"),
     ],
 )
 def test_classes_that_the_data_lack_are_refused(tmp_path: Path, folders: tuple[str, ...], problem: str) -> None:
@@ -577,6 +581,24 @@ def test_classes_of_a_listing_are_counted(tmp_path: Path) -> None:
     write_json(tmp_path / "set" / "dataset.json", {"labels": [["00000/a.png", 3], ["00000/b.png", 5]]})
     with pytest.raises(UserError, match=r"model\.classes: expected the 2 classes"):
         classes_of(tmp_path)
+    with pytest.raises(UserError, match=r"model\.classes: expected the 6 classes"):
+        classes_of(tmp_path, "model.classes=2")
+
+
+def test_classes_of_a_zip_are_counted(tmp_path: Path) -> None:
+    for number, (name, content) in enumerate(
+        [("a/x.png", b""), ("dataset.json", b'{"labels": [["a/x.png", 0],\n["b, 1].png", 1]]}')], start=1
+    ):
+        with zipfile.ZipFile(tmp_path / "set", "a") as archive:
+            archive.writestr(name, content)
+        with pytest.raises(UserError, match=rf"model\.classes: expected the {number} classes"):
+            classes_of(tmp_path)
+
+
+def test_a_folder_of_two_names_is_one_class(tmp_path: Path) -> None:
+    image_folders(tmp_path, "a", "b")
+    (tmp_path / "set" / "c").symlink_to("a")
+    assert "0 a, 1 b\n" in classes_of(tmp_path, "model.classes=2") + "\n"
 
 
 def test_unused_classes_can_be_allowed_and_change_no_key_otherwise(tmp_path: Path) -> None:

@@ -35,8 +35,11 @@ def test_places_of_kinds_and_of_tools(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (SMALL % ", prot: 1", r"slurm: unknown key 'prot' in slurm.*did you mean 'port'\?"),
-        ("slurm: {gpu: {time: '5', partion: x}, cpu: {time: '1'}}", r"'gpu.partion' in gpu.*did you mean 'partition'"),
+        (SMALL % ", prot: 1", r"slurm: expected one of the keys .*, got 'prot' .did you mean 'port'\?"),
+        (
+            "slurm: {gpu: {time: '5', partion: x}, cpu: {time: '1'}}",
+            r"gpu: expected one of the keys .*, got 'partion' .did you mean 'partition'",
+        ),
         ("slurn: {}", r"section: .*'slurn'.*did you mean 'slurm'"),
         ("kubernetes: {}", "section 'slurm'"),
         ("slurm: {gpu: {time: 12:00:00}, cpu: {time: '1'}}", r"gpu\.time: .*in quotes.*43200"),

@@ -92,7 +92,7 @@ def test_inputs_must_be_on_the_machine(
     [
         ({"accelerators": "H100"}, "accelerators: expected NAME:NUMBER.*'H100'"),
         ({"accelerators": "H100:3"}, "train.global_batch: .*3 processes.*got 32"),
-        ({"disk": 1}, "unknown key 'disk' in skypilot.*did you mean 'disk_size'"),
+        ({"disk": 1}, "skypilot: expected one of the keys .*, got 'disk' .did you mean 'disk_size'"),
         ({"images": {"tag": "a b"}}, "tag: .*'a b'"),
         ({"mount": "runs"}, "mount.*expected an absolute path.*'runs'"),
     ],

@@ -149,7 +149,7 @@ def test_the_home_folder_is_expanded_wherever_a_path_is_given(monkeypatch: pytes
     given = ["run", "~/m.yaml", "--out=~/runs", "--set", "data.path=~/x", "--set=a=~", "~nobody-there/x"]
     assert expand_home(given) == ["run", "/home/me/m.yaml", "--out=/home/me/runs", *given[3:]]
     document = parse_yaml("{kind: apptainer, image: ~/x.sif, mounts: ['~/data:/data']}")
-    container = validated(Container, document, "site.yaml", "container")
+    container = validated(Container, document, "site.yaml")
     assert (container.image, container.mounts) == ("/home/me/x.sif", ("/home/me/data:/data",))
 
 
@@ -162,6 +162,17 @@ def test_a_place_for_scores_is_checked_before_anything_is_scored(tmp_path: Path,
         assert f"--json {named}: expected a f" in capsys.readouterr().err
     check_place(tmp_path / "new" / "scores.json", "--json")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_device_or_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    check_place(pipe, "--json")
+    write_json(pipe, [])
+    assert os.read(reader, 9) == b"[]\n"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_scores_are_shown_even_if_they_cannot_be_stored(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -246,6 +257,17 @@ def test_any_name_is_printed_in_any_encoding(encoding: str, monkeypatch, tmp_pat
 
 
 # -- the user -------------------------------------------------------------------------------------------------------
+
+
+def test_a_home_folder_that_is_closed_is_done_without(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / ".cache").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda place, _: place != tmp_path / ".cache")
+    with program():
+        assert Path("~/x").expanduser() == Path("/no-home-folder/x")
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path / '.cache'}: permission denied; done without a home folder\n"
+    )
 
 
 def test_a_user_whom_the_system_does_not_know_has_a_name_and_no_home(monkeypatch: pytest.MonkeyPatch) -> None:

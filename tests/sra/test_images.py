@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from PIL import Image
 
 from sra import data
 from sra.common.errors import DataError
-from sra.common.listing import IMAGE_FORMATS, KAGGLE_TRAIN, natural, order_note
+from sra.common.listing import IMAGE_FORMATS, KAGGLE_TRAIN, list_folder, natural, order_note
 from sra.common.processes import _quotas
 from sra.config import DataConfig, ImagesJob
 from sra.data import archive, images
@@ -92,6 +93,13 @@ def test_each_real_folder_counts_once_through_links(tmp_path):
     (root / "cat" / "up").symlink_to("..")  # a loop
     source = open_source(DataConfig(images=str(root)), 16)
     assert (source.names, source.labels) == (["ape/3.png", "cat/1.png", "cat/2.png"], [0, 1, 1])
+
+
+def test_a_pipe_is_no_data(tmp_path):
+    place(tmp_path / "set", {"a/1.png": png()})
+    os.mkfifo(tmp_path / "set" / "a" / "2.png")
+    listing = list_folder(tmp_path / "set")
+    assert (listing.names, listing.junk) == ({"a/1.png"}, 1)
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path):
