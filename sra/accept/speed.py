@@ -90,7 +90,7 @@ def _profile(stage: Stage, label: str, subject: Subject) -> None:
         sums[kind] = ms + event.self_device_time_total / 1e3 / rounds, launches + event.count // rounds
     rows = sorted(sums.items(), key=lambda item: -item[1][0])
     text = ", ".join(f"{kind} {ms:.2f} ms in {count}" for kind, (ms, count) in rows)
-    stage.note(f"{label}: kernels of a step", text or None)
+    stage.note(f"{label}: kernels of a step", text or "the profiler saw none")
 
 
 def _compare(stage: Stage, rows: list[Result]) -> None:

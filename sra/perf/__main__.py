@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -78,8 +79,10 @@ def on_processes(processes: int, module: str, *arguments: str) -> str:
     command = [sys.executable, "-m", *launch, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or [done.stderr[-500:]]
-        raise UserError(f"{module} in {processes} processes: {lines[-1]}")
+        # A worker's error stands before torchrun's own report.
+        found = re.search(r"^(?:\[rank\d+\]: )?((?:error|\w+Error): .*)$", done.stderr, re.MULTILINE)
+        reason = found[1] if found else (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise UserError(f"{module} in {processes} processes: {reason}")
     return done.stdout
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sra.accept import __main__ as accept
-from sra.accept import numbers, speed
+from sra.accept import jobs, numbers, speed
 from sra.accept.record import Acceptance, Finding, StageResult, load, read_lines
 from sra.accept.stage import Stage
 from sra.common.errors import ConfigError, DataError
@@ -97,6 +97,17 @@ def test_out_of_memory_halves_the_batch(stage, monkeypatch):
     speed._measure(stage, "train", "fast", "fp32", 8)
     assert tried == [8, 4, 2]
     assert [finding.ok for finding in read_lines(stage.lines)[0]] == [None, None]
+
+
+@pytest.mark.parametrize(("losses", "ok"), [((2.0, 1.0), True), ((2.0, 1.5), False), ((0.0, 0.0), False)])
+def test_losses_of_a_continued_job_are_compared(losses, ok, stage, monkeypatch):
+    """A GPU that computes nothing has losses of zero."""
+    whole, last = losses
+    found = iter([{1: whole, 2: 1.0 if whole else 0.0}, {1: whole, 2: last}])
+    monkeypatch.setattr(jobs, "_train", lambda *_: next(found))
+    monkeypatch.setattr(jobs, "find_spec", lambda name: name == "accelerate" or None)
+    jobs.job(stage)
+    assert read_lines(stage.lines)[0][0].ok is ok
 
 
 def test_an_error_of_cuda_is_a_failed_check(stage):

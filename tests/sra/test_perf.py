@@ -15,7 +15,7 @@ from sra.common.errors import ConfigError, UserError
 from sra.config import CodecConfig
 from sra.data.latents import PackedLatents
 from sra.perf import results
-from sra.perf.__main__ import main
+from sra.perf.__main__ import main, on_processes
 from sra.perf.cases import align_of, mode_of, model_of
 from sra.perf.workloads import TorchEngine
 from sra.runtime.speed import Speed
@@ -134,6 +134,14 @@ def test_a_size_without_published_blocks_is_aligned_where_b_is():
         for family, size in (("sit", "S/2"), ("dit", "S/2"), ("sit", "XL/2"), ("sit", "2x16x2/2"))
     }
     assert list(found.values()) == [(3, 8), (3, 7), (8, 20), (1, 2)]
+
+
+def test_a_process_that_fails_is_told_in_one_line(monkeypatch):
+    stderr = "Traceback\n[rank1]: RuntimeError: the sum is wrong\nE1130 failed (exitcode: 1)\n=====\n"
+    done = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(UserError, match="^sra.perf in 2 processes: RuntimeError: the sum is wrong$"):
+        on_processes(2, "sra.perf")
 
 
 @pytest.mark.slow
