@@ -140,7 +140,7 @@ def test_a_process_that_fails_is_told_in_one_line(monkeypatch):
     stderr = "Traceback\n[rank1]: RuntimeError: the sum is wrong\nE1130 failed (exitcode: 1)\n=====\n"
     done = subprocess.CompletedProcess([], 1, "", stderr)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    with pytest.raises(UserError, match="^sra.perf in 2 processes: RuntimeError: the sum is wrong$"):
+    with pytest.raises(UserError, match=r"^sra\.perf in 2 processes: RuntimeError: the sum is wrong$"):
         on_processes(2, "sra.perf")
 
 
