@@ -28,7 +28,7 @@ from sra.runtime import job
 
 STAGES: dict[str, tuple[Callable[[Stage], None], float]] = {
     "machine": (device.machine, 0.1),
-    "numbers": (numbers.numbers, 0.25),
+    "numbers": (numbers.numbers, 0.35),
     "train": (speed.train, 0.4),
     "sample": (speed.sample, 0.25),
     "parity": (numbers.parity, 0.15),

@@ -88,7 +88,8 @@ class Networks:
         module = TrainingModule(model or self.model, self.file.config.codec, train, align)
         module.network = network or self.load()
         module.zero_grad()
-        return module
+        # The network is there already; the tables of the objective are not.
+        return module.to(self.file.mode.device)
 
 
 def images_and_labels(case: Scope) -> tuple[Tensor, Tensor]:

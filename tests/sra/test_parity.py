@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from sra.common.errors import DataError
-from sra.config import Size
+from sra.config import Size, SraSettings, TrainConfig
 from sra.model.transformer import build
 from sra.parity import wide
 from sra.parity.__main__ import main
+from sra.parity.checks import Networks
 from sra.parity.compare import ROUNDING, Amplification, Mode, Report, exact, limit_of, output, table, trained
 from sra.parity.folder import CHECKS, SIBLINGS, check_folder
-from sra.parity.golden import open_golden
+from sra.parity.golden import Arrays, Scope, open_golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CPU = Mode(torch.device("cpu"))
@@ -453,3 +454,13 @@ def test_trained_weights_may_differ_where_adam_amplifies_rounding_only():
     assert not judge(torch.tensor([0, 0, 2e-4]), expected, 1e-6).ok
     assert float(amplification.of("weight").max()) < 0.2
     assert amplification.of("pos_embed") is None
+
+
+@pytest.mark.parametrize("file", ["dit", "sit"])
+def test_a_training_module_is_whole_on_its_device(file):
+    """The tables of DiT's objective are part of the module, not of the network."""
+    golden = open_golden(GOLDEN)
+    scope = Scope(Arrays(GOLDEN / f"{file}.npz"), Report(1e-6), Mode(torch.device("meta")), golden.config)
+    train, align = TrainConfig(steps=1), SraSettings(blocks=golden.config.blocks)
+    module = Networks(scope, golden.config.model(file)).module(train, align)
+    assert {tensor.device.type for tensor in (*module.parameters(), *module.buffers())} == {"meta"}
