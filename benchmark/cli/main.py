@@ -244,6 +244,28 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Samples: .npz, folder or zip of images.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Other samples.")],
+    reference: Annotated[Path, typer.Option(help="Reference: .npz batch, folder or zip of real images.")],
+    graph: Annotated[
+        str, typer.Option(help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
+    ] = "asset:inception-graph",
+    cache: Annotated[Path | None, typer.Option(help="Cache features here: a stopped run continues.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the differences here.")] = None,
+) -> None:
+    """Compare two sample sets: the difference of every metric, its interval and a permutation test."""
+    from benchmark.commands.compare import compare_samples
+
+    if json_path:
+        check_place(json_path, "--json")
+    found, text = compare_samples(first, second, reference, graph, cache)
+    typer.echo(text)
+    if json_path:
+        write_json(json_path, found.model_dump(mode="json"))
+
+
+@app.command()
 def convert_inception(
     graph: Annotated[
         str, typer.Argument(metavar="GRAPH", help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")

@@ -70,10 +70,8 @@ def score_samples(
     Raises:
         UserError: a file is not there, or the tools refuse it.
     """
-    for name, place in (("--samples", samples), ("--reference", reference)):
-        if not place.exists():
-            raise UserError(f"{name} {place}: expected a .npz file, a folder or a zip of images, got no such file")
-    where, own = _graph(graph), options or ToolOptions()
+    check_images({"--samples": samples, "--reference": reference})
+    where, own = graph_file(graph), options or ToolOptions()
     try:
         list(map(optional_metric, own.metrics))
     except ValueError as error:
@@ -94,17 +92,36 @@ def score_samples(
     return document, "\n".join([*table, *remarks, *(f"warning: {text}" for text in warnings)])
 
 
+def check_images(places: dict[str, Path]) -> None:
+    """Refuse image sets that are not there.
+
+    Args:
+        places: by the option that names them.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for name, place in places.items():
+        if not place.exists():
+            raise UserError(f"{name} {place}: expected a .npz file, a folder or a zip of images, got no such file")
+
+
 def convert_inception(graph: str, out: Path) -> str:
     """Take the Inception network out of a frozen graph; returns what was written, in words.
 
     Raises:
         UserError: not such a graph, or a place that cannot be written.
     """
-    command = [sys.executable, "-m", "evaluator.inception.convert", _graph(graph), str(out)]
+    command = [sys.executable, "-m", "evaluator.inception.convert", graph_file(graph), str(out)]
     return run_job("convert-inception", command, capture=True).strip()
 
 
-def _graph(name: str) -> str:
+def graph_file(name: str) -> str:
+    """Path of a frozen graph, or `embedded:digits`.
+
+    Raises:
+        UserError: no such graph, with the remedy.
+    """
     where = located(name)
     if not is_embedded(where) and not Path(where).is_file():
         how = remedy(where)

@@ -1,1 +1,1 @@
-"""Image sets: `image_set` reads them, `inspection` finds duplicates and blank images."""
+"""Image sets: `image_set` reads them, `labels` finds their labels, `inspection` duplicates and blank images."""

@@ -30,6 +30,8 @@ class Coverage:
     """(M, BALLS) samples whose balls hold a reference, or may for some part of the samples; -1: no more."""
     closer: Array
     """(M, BALLS) number of samples that lie closer to the centre of the ball than the reference does."""
+    inside: Array
+    """(N,) whether each sample is inside a ball of a reference: their share is the precision."""
 
     def recall(self, part: Array) -> float:
         """Recall of the samples where `part` (N,) is true: a ball reaches to the third other sample of the part."""
@@ -72,5 +74,5 @@ def exact_precision_recall(reference: Rows, samples: Rows) -> tuple[float, float
         known = closer < REACH
         deepest.add(i[known], closer[known].astype(float), j[known])
     closer = np.where(deepest.places >= 0, deepest.values, 0).astype(np.int64)
-    coverage = Coverage(near.places, deepest.places, closer)
+    coverage = Coverage(near.places, deepest.places, closer, in_reference)
     return float(in_reference.mean()), float(in_samples.mean()), coverage

@@ -16,7 +16,7 @@ from evaluator.features.cache import FeatureCache, Features, feature_cache
 from evaluator.features.feature_files import CLASSIFIER, write_weights
 from evaluator.features.statistics import Statistics
 from evaluator.images.image_set import ImageSet
-from evaluator.metrics import intervals
+from evaluator.metrics import differences, intervals
 from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evaluator.metrics.inception_score import InceptionScore, score_of_pool
 from evaluator.metrics.precision_recall import NEIGHBOURS, Coverage, exact_precision_recall, precision_recall
@@ -78,6 +78,8 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
     """
     labels = partial(labels_in, task.options.metrics, extractor.weights.shape[1], task.graph.path)
     optional_metrics.check(task.options.metrics, task.reference, task.samples, extractor.widths[0], labels)
+    if task.options.differences and len(task.samples) != 2:
+        raise EvaluatorError(f"--differences: expected two sample sets, got {len(task.samples)}")
     if task.options.views and len(task.options.views) != len(task.samples):
         raise EvaluatorError(
             f"--views: expected {len(task.samples)} folders (one a sample set), got {len(task.options.views)}"
@@ -169,13 +171,24 @@ def _score(
         classes = optional_metrics.by_class(names, scored)
         if not task.options.no_intervals:
             found |= {name: interval for name, (_, interval) in more.items() if interval}
-    return Result(metrics=metrics, absent=absent, settings=settings, intervals=found, views=views, classes=classes)
+    parts = _contributions(metrics, features, own, against, inception, coverage) if task.options.differences else {}
+    return Result(
+        metrics=metrics,
+        absent=absent,
+        settings=settings,
+        intervals=found,
+        views=views,
+        classes=classes,
+        contributions=parts,
+    )
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the ADM protocol."""
     help_views = "write views (class histogram, nearest references) into these folders, one a sample set"
     parser.add_argument("--views", type=Path, nargs="+", help=help_views)
+    help_differences = "write differences between two sample sets here"
+    parser.add_argument("--differences", type=Path, help=help_differences)
     help_metrics = f"compute these, too: {', '.join(OPTIONAL_METRICS)}"
     parser.add_argument("--metrics", type=optional_metrics.option, nargs="+", default=(), help=help_metrics)
 
@@ -201,6 +214,25 @@ def _intervals(
         for metric in ("recall", "recall_exact"):
             result[metric] = intervals.recall_interval(metrics[metric], coverage)
     return {metric: result[metric] for metric in metrics if metric in result}
+
+
+def _contributions(
+    metrics: dict[str, float],
+    features: Features,
+    own: Statistics,
+    against: Reference,
+    inception: InceptionScore,
+    coverage: Coverage | None,
+) -> dict[str, Array]:
+    """(N,) of each image, by metric."""
+    found = {"is": differences.inception_contributions(inception)}
+    for metric, kind in (("fid", "pool"), ("sfid", "spatial")):
+        if metric in metrics and not own.stored:
+            sides = (getattr(side, kind) for side in (features, own, against.statistics))
+            found[metric] = differences.frechet_contributions(metrics[metric], *sides)
+    if coverage:
+        found["precision_exact"] = coverage.inside.astype(np.float64)
+    return found
 
 
 def _say(images: ImageSet, stage: str) -> None:

@@ -16,10 +16,22 @@ from pathlib import Path
 from evaluator.features import statistics
 from evaluator.images.image_set import ImageSet, open_images, without_images
 from evaluator.inception.graph import Graph, resolve
+from evaluator.metrics.differences import difference
+from evaluator.metrics.rows import Array
 from evaluator.tools import Tool, score_record
-from evaluator.tools.score_record import ClassScore, ImageSetFacts, Interval, NamedFile, ScoreRecord, Settings, Views
+from evaluator.tools.score_record import (
+    ClassScore,
+    DifferenceRecord,
+    ImageSetFacts,
+    Interval,
+    MetricDifference,
+    NamedFile,
+    ScoreRecord,
+    Settings,
+    Views,
+)
 from sra.common.errors import EvaluatorError, ToolError, printable
-from sra.common.files import check_place
+from sra.common.files import check_place, write_json
 from sra.common.npz import has_images
 from sra.common.program import program
 
@@ -56,6 +68,8 @@ class Result:
     intervals: dict[str, Interval] = field(default_factory=dict)
     views: Views | None = None
     classes: tuple[ClassScore, ...] = ()
+    contributions: dict[str, Array] = field(default_factory=dict)
+    """(N,) of each image to a metric, where the tool is asked for them."""
 
 
 def run(
@@ -77,6 +91,7 @@ def run(
         places = [("--json", path) for path in options.json]
         places += [("--cache", options.cache / "x")] if options.cache else []
         places += [("--views", folder / "x") for folder in getattr(options, "views", None) or ()]
+        places += [("--differences", options.differences)] if getattr(options, "differences", None) else []
         for option, path in places:
             check_place(path, option)
         _score(tool, version, score, options)
@@ -131,8 +146,9 @@ def _score(
         _check(images, reference, count, allow_other_size=options.allow_other_size)
     error: str | None = None
     results: Sequence[Result] = [Result(metrics={}, settings=None)] * len(samples)
+    task = Task(reference, samples, graph, options.cache, options)
     try:
-        results = score(Task(reference, samples, graph, options.cache, options))
+        results = score(task)
     except ToolError as reason:
         error = str(reason)
         print(f"{tool} could not run: {error}", flush=True)
@@ -158,6 +174,34 @@ def _score(
         )
         _show(record)
         score_record.write(record, path)
+    if place := getattr(options, "differences", None):
+        write_json(place, _differences(task, results).model_dump(mode="json"))
+
+
+def _differences(task: Task, results: Sequence[Result]) -> DifferenceRecord:
+    """The second sample set against the first."""
+    first, second = results
+    found = {}
+    for name in (name for name in first.metrics if name in second.metrics):
+        values = first.metrics[name], second.metrics[name]
+        sides = [one.contributions.get(name) for one in results]
+        change, interval, p = values[1] - values[0], None, None
+        if sides[0] is not None and sides[1] is not None:
+            print(f"{name}: difference", flush=True)
+            change, interval, p = difference(values, sides[0], sides[1])
+        elif name in first.intervals and name in second.intervals:
+            below, above = ((one.intervals[name][0], one.intervals[name][1]) for one in results)
+            low = math.hypot(above[0] - values[1], below[1] - values[0])
+            interval = change - low, change + math.hypot(above[1] - values[1], below[0] - values[0])
+        found[name] = MetricDifference(first=values[0], second=values[1], difference=change, interval=interval, p=p)
+    a, b = task.samples
+    return DifferenceRecord(
+        samples=(_facts(a), _facts(b)),
+        reference=_facts(task.reference),
+        graph=NamedFile(name=task.graph.name, sha256=task.graph.sha256),
+        paired=a.count == b.count,
+        metrics=found,
+    )
 
 
 def _open_reference(path: Path, samples: ImageSet) -> ImageSet:

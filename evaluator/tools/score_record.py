@@ -137,6 +137,29 @@ class Views(_Record):
     best: tuple[NearestReferences, ...]
 
 
+class MetricDifference(_Record):
+    """One metric of two sample sets."""
+
+    first: float
+    second: float
+    difference: float
+    """Second minus first."""
+    interval: Interval | None = None
+    p: float | None = None
+    """Of a permutation test; None: recall has none."""
+
+
+class DifferenceRecord(_Record):
+    """Two sample sets, compared."""
+
+    samples: tuple[ImageSetFacts, ImageSetFacts]
+    reference: ImageSetFacts
+    graph: NamedFile
+    paired: bool
+    """Whether they were compared image by image, in their order: sets of equal size are."""
+    metrics: dict[str, MetricDifference]
+
+
 class ClassScore(_Record):
     """Samples of one class."""
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from benchmark.cli.main import app
 from evaluator.tools import score_record
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +71,21 @@ def test_the_tools_agree_where_their_definitions_do(scores):
     assert fidelity["is"] == pytest.approx(adm["is"], rel=1e-3)
     assert fidelity["precision"] == pytest.approx(adm["precision_exact"], abs=5e-3)
     assert fidelity["recall"] == pytest.approx(adm["recall_exact"], abs=5e-3)
+
+
+def test_compare_finds_noise_worse_than_digits(scores, digits):
+    samples = [str(digits / f"{name}.npz") for name in ("a", "noise")]
+    options = ["--reference", str(digits / "b.npz"), "--graph", "embedded:digits", "--cache", str(digits / "cache")]
+    done = CliRunner().invoke(app, ["compare", *samples, *options, "--json", str(digits / "d.json")])
+    assert done.exit_code == 0, done.output
+    assert "900 and 900 images, compared image by image" in done.stdout
+    found = score_record.DifferenceRecord.model_validate_json((digits / "d.json").read_text())
+    half, noise = (record.metrics["fid"] for record in scores["adm"])
+    fid = found.metrics["fid"]
+    assert (fid.first, fid.second, fid.difference) == pytest.approx((half, noise, noise - half))
+    assert fid.interval[0] > 0
+    assert fid.p < 0.01
+    assert found.metrics["recall_exact"].interval[1] < 0
 
 
 def test_records_say_what_was_scored(scores):

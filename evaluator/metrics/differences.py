@@ -1,0 +1,72 @@
+"""Differences of metrics between two sample sets, from what each image contributes to them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from evaluator.metrics.frechet import Gaussian
+from evaluator.metrics.inception_score import InceptionScore
+from evaluator.metrics.intervals import Interval, around, distances_without_each
+from evaluator.metrics.rows import Array, Rows
+
+PERMUTATIONS = 9999
+BATCH_VALUES = 5_000_000
+"""Numbers permuted at a time."""
+
+
+class Difference(NamedTuple):
+    """Second set minus first."""
+
+    value: float
+    interval: Interval
+    """95 %."""
+    p: float
+    """Of the permutation test: how often sets with exchanged images differ as much; at least 1 / 10,000."""
+
+
+def frechet_contributions(value: float, features: Rows, own: Gaussian, reference: Gaussian) -> Array:
+    """(N,) contributions of features (N, D) to their Frechet distance: the pseudo-values of the jackknife."""
+    count = len(features)
+    return count * value - (count - 1) * distances_without_each(features, own, reference)
+
+
+def inception_contributions(score: InceptionScore) -> Array:
+    """(N,) contributions to an Inception score, to first order; their mean is the score."""
+    parts = zip(score.splits, score.divergences, strict=True)
+    images = sum(map(len, score.divergences)) / len(score.splits)
+    return np.concatenate([split * images / len(part) * (1 + part - part.mean()) for split, part in parts])
+
+
+def difference(values: tuple[float, float], first: Array, second: Array) -> Difference:
+    """The difference of a metric between two sample sets, its interval and its test.
+
+    Sets of equal size are paired by place: if image i of both has the same label or noise, what they share cancels; if
+    not, pairing changes nothing in expectation.
+
+    Args:
+        values: of the metric.
+        first: (N,) contributions of the images of the first set.
+        second: (M,) of the second.
+    """
+    paired = len(first) == len(second)
+    data = (second - first,) if paired else (second, first)
+    error = math.sqrt(sum(float(part.var(ddof=1)) / len(part) for part in data))
+    found = stats.permutation_test(
+        data,
+        _mean_difference,
+        permutation_type="samples" if paired else "independent",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        batch=max(1, BATCH_VALUES // sum(map(len, data))),
+        rng=np.random.default_rng(0),
+    )
+    change = values[1] - values[0]
+    return Difference(change, around(change, error), float(found.pvalue))
+
+
+def _mean_difference(first: Array, second: Array | None = None, axis: int = -1) -> Array:
+    return np.asarray(first.mean(axis=axis) - (0 if second is None else second.mean(axis=axis)))
