@@ -38,7 +38,7 @@ def compare_samples(
         command = [interpreter_of(module), "-m", module, "--samples", str(first), str(second), "--json", *scores]
         command += ["--reference", str(reference), "--graph", graph_file(graph), "--differences", str(place)]
         run_job("compare", [*command, *(["--cache", str(cache)] if cache else [])])
-        found = validated(DifferenceRecord, read_json(place), "adm", "the differences")
+        found = validated(DifferenceRecord, read_json(place), str(place))
     header = ["metric", "A", "B", "B minus A", "95 % interval", "p"]
     counts = " and ".join(f"{samples.count:,}" for samples in found.samples)
     how = "image by image" if found.paired else "as independent sets"
