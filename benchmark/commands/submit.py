@@ -8,7 +8,7 @@ from benchmark.clusters.site_file import section
 from benchmark.clusters.slurm import queue as slurm_queue
 from benchmark.clusters.slurm.site import SlurmSite, site_path
 from benchmark.clusters.slurm.submit import cluster_of, show, submit_slurm
-from benchmark.clusters.slurm.submitted import cancel_jobs, in_queue, load_submitted
+from benchmark.clusters.slurm.submitted import cancel_jobs, in_queue, load_submitted, script_elsewhere
 from benchmark.plan.prepare import check_inputs, prepare
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
@@ -57,6 +57,8 @@ def cancel(root: Path, *, now: bool = False) -> str:
     submitted, queue = in_queue(directory, missed=True)
     active = [job for job in submitted if job.is_active(queue)]
     running = [] if now else [job for job in active if queue[job.number].state == "RUNNING"]
+    # Where the run was before, there is nothing to save to.
+    running = [job for job in running if not script_elsewhere(job, directory, queue)]
     cancelled = [job for job in active if job not in running]
     cancel_jobs(cancelled)
     for job in running:

@@ -449,6 +449,7 @@ def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:
     document = read_stage(stage.directory)
     changes = _changes(document, stage) if document else []
     if stage.is_done:
+        changes += [f"another number of processes than {ranks}"] if (ranks := stage.ranks) else []
         return "done", f"finished; no new run for {_shown(changes)}" if changes else "finished with these settings"
     if damaged_outputs(stage.directory, stage.outputs):
         return "to run", "its outputs are missing or damaged"

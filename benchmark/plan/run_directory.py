@@ -231,9 +231,10 @@ def is_done(directory: Path, key: str, outputs: Sequence[str] | None = None) -> 
     )
 
 
-def damaged_outputs(directory: Path, names: Iterable[str]) -> list[str]:
-    """Outputs of a finished stage that are missing or have another size than was recorded."""
-    return _damaged(directory, _done(directory)[1], names)
+def damaged_outputs(directory: Path, names: Iterable[str] | None = None) -> list[str]:
+    """Outputs of a finished stage, all or some, that are missing or have another size than was recorded."""
+    recorded = _done(directory)[1]
+    return _damaged(directory, recorded, recorded if names is None else names)
 
 
 def _done(directory: Path) -> tuple[str | None, dict[str, int]]:

@@ -425,6 +425,14 @@ class Stage:
         return self.kind.resume_step(self.directory, self.job, self.step)
 
     @property
+    def ranks(self) -> int | None:
+        """Processes that finished samples of the public code depend on, if the settings do not fix their number."""
+        open_ = (
+            isinstance(self.job, SampleJob) and self.job.sample.seeding == "public-code" and not self.job.sample.ranks
+        )
+        return (read_json(self.directory / "samples.json") or {}).get("ranks") if open_ else None
+
+    @property
     def how_it_continues(self) -> str:
         """What its job does with what is in its directory, in words."""
         return self.kind.how_it_continues(self.directory, self.job, self.step)

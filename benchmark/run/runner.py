@@ -115,7 +115,7 @@ def _clear(stage: Stage) -> None:
     sweep(stage.directory)
     (stage.directory / "failed.json").unlink(missing_ok=True)
     # An output was lost or changed since the stage finished: the job must not take a damaged one for finished.
-    damaged = damaged_outputs(stage.directory, stage.outputs)
+    damaged = damaged_outputs(stage.directory)
     separate = all(name.startswith(f"{stage.kind.separate_outputs}/") for name in damaged)
     for name in damaged if separate else stage.outputs:
         (stage.directory / name).unlink(missing_ok=True)
@@ -127,7 +127,9 @@ def _finish(stage: Stage, seconds: float) -> None:
     if stage.error:
         return
     try:
-        outputs = outputs_of(stage.directory, stage.outputs)
+        # Weights of a shorter run, too: with its settings it is done again.
+        older = (f"{path.parent.name}/{path.name}" for path in stage.directory.glob("weights/step-*.safetensors"))
+        outputs = outputs_of(stage.directory, tuple(dict.fromkeys((*stage.outputs, *sorted(older)))))
     except FileNotFoundError as error:
         raise StageError(f"stage {stage.name}: ended without its output {error.filename}") from error
     write_json(stage.directory / "done.json", {"key": stage.key, "outputs": outputs, "seconds": round(seconds, 3)})

@@ -606,3 +606,13 @@ def test_unused_classes_can_be_allowed_and_change_no_key_otherwise(tmp_path: Pat
     assert "0 a, 1 b, 2 c" in classes_of(tmp_path, "train.allow_unused_classes=true")
     assert keys(plan_of(tmp_path)) == keys(plan_of(tmp_path, "train.allow_unused_classes=false"))
     assert plan_of(tmp_path).stages[2].key == "eae36c39d5a90152"
+
+
+def test_samples_that_depend_on_the_number_of_processes_say_so(tmp_path: Path) -> None:
+    public = "sample.seeding=public-code"
+    finish(plan_of(tmp_path, public))
+    for item, said in ((public, "finished; no new run for another number of processes than 8"), ("sample.ranks=8", "")):
+        stage = next(s for s in plan_of(tmp_path, public, item).stages if s.kind.name == "sample")
+        if stage.directory.is_dir():
+            write_json(stage.directory / "samples.json", {"ranks": 8})
+        assert state_of(stage, RunDirectory(tmp_path))[1].startswith(said)

@@ -92,6 +92,16 @@ def test_finished_stage_has_a_log_and_done(stage: Stage, tmp_path: Path) -> None
     assert document["key"] == stage.key
 
 
+def test_weights_of_a_shorter_training_are_outputs_too(stage: Stage, tmp_path: Path) -> None:
+    shorter = stage.directory / "weights" / "step-00000005.safetensors"
+    shorter.parent.mkdir(parents=True)
+    shorter.write_text("weights")
+    run_with(WORK, stage, tmp_path)
+    assert is_done(stage.directory, stage.key, ["weights/step-00000005.safetensors"])
+    shorter.write_text("other")
+    assert not is_done(stage.directory, stage.key, ["weights/step-00000005.safetensors"])
+
+
 def test_the_jobs_error_line_is_the_runs(stage: Stage, tmp_path: Path) -> None:
     code = "import sys; print('error: x.png: not an image', file=sys.stderr); sys.exit(2)"
     with pytest.raises(runner.StageError, match=r"stage train-x: x\.png: not an image"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,24 @@ def test_cancel_at_once_and_with_nothing_to_cancel(run: Submission, fake_slurm: 
     assert fake_slurm.asked("scancel") == ["101 102 103 104 105 106"]
     fake_slurm.queue(entry("images", "CANCELLED"))
     assert cancel(run.out).endswith("none of its 6 jobs waits or runs")
+
+
+def test_jobs_of_a_moved_run_are_cancelled_and_those_of_the_original_of_a_copy_are_not(
+    run: Submission, fake_slurm: Any
+) -> None:
+    run.submit()
+    script = run.out.resolve() / "cluster" / "latents.sh"
+    (fake_slurm.root / "queue").write_text(f"102|RUNNING|n0|None|smoke-latents|{script}\n")
+    copy = run.out.with_name("copy")
+    shutil.copytree(run.out, copy)
+    assert "none of its" in cancel(copy)
+    assert fake_slurm.asked("scancel") == []
+    shutil.rmtree(run.out)
+    run.out = copy
+    with pytest.raises(UserError, match=r"job 102 in the queue works where the run was before \(.*/run/cluster/"):
+        run.submit()
+    assert cancel(copy) == "cancelled: job 102 (latents)"
+    assert fake_slurm.asked("scancel") == ["102"]
 
 
 def test_a_damaged_record_of_jobs_is_one_line(run: Submission, fake_slurm: Any) -> None:

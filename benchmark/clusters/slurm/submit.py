@@ -19,6 +19,7 @@ from benchmark.clusters.slurm.submitted import (
     load_submitted,
     located,
     save_submitted,
+    script_elsewhere,
 )
 from benchmark.plan.plan import Plan
 from benchmark.plan.prepare import register
@@ -73,7 +74,7 @@ def select(
     """
     todo = {stage.directory.name: stage for stage in plan.stages if not stage.is_done}
     active = [job for job in submitted if job.is_active(queue)]
-    _check_active(active, plan, directory)
+    _check_active(active, plan, directory, queue)
     reports = [job for job in active if job.directories == REPORT_JOB.directories]
     queued = [job for job in active if job not in reports]
     stale: list[SubmittedJob] = []
@@ -96,12 +97,17 @@ def _is_orphan(job: SubmittedJob, todo: dict[str, Stage], queued: list[Submitted
     return any(name in todo and name not in coming for stage in stages for name in stages_read([stage], directory))
 
 
-def _check_active(active: list[SubmittedJob], plan: Plan, directory: RunDirectory) -> None:
+def _check_active(active: list[SubmittedJob], plan: Plan, directory: RunDirectory, queue: dict[int, QueuedJob]) -> None:
     known = {stage.directory.name for stage in plan.stages} | set(REPORT_JOB.directories)
     for job in active:
         if not known.issuperset(job.directories):
             raise UserError(
                 f"--out {directory.root}: job {job.number} ({job.name}) of other settings or variants is in the queue; "
+                f"`sra-bench cancel {directory.root}` first"
+            )
+        if script := script_elsewhere(job, directory, queue):
+            raise UserError(
+                f"--out {directory.root}: job {job.number} in the queue works where the run was before ({script}); "
                 f"`sra-bench cancel {directory.root}` first"
             )
         if (directory.cluster / f"{job.name}.cancel").exists():

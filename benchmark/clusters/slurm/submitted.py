@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -70,7 +71,10 @@ def load_submitted(directory: RunDirectory) -> list[SubmittedJob]:
 
 
 def located(jobs: Sequence[SubmittedJob], directory: RunDirectory, queue: dict[int, QueuedJob]) -> list[SubmittedJob]:
-    """Jobs of which sbatch did not tell the number, with the number that the queue tells; without those not in it."""
+    """Jobs with the number that the queue tells where sbatch told none; without those that it does not tell, either.
+
+    Jobs of the run that this one is a copy of are left out, too.
+    """
     known = {job.number for job in jobs}
     found = {
         (entry.name, os.path.realpath(entry.script)): number
@@ -80,7 +84,15 @@ def located(jobs: Sequence[SubmittedJob], directory: RunDirectory, queue: dict[i
     numbered = (
         job if job.number else replace(job, number=found.get((job.label, _script(job, directory)), 0)) for job in jobs
     )
-    return [job for job in numbered if job.number]
+    return [j for j in numbered if j.number and not ((s := script_elsewhere(j, directory, queue)) and s.exists())]
+
+
+def script_elsewhere(job: SubmittedJob, directory: RunDirectory, queue: dict[int, QueuedJob]) -> Path | None:
+    """Its batch script, if that lies in a run directory that this one was copied or moved from."""
+    entry = job.in_queue(queue)
+    script = os.path.realpath(entry.script) if entry else ""
+    is_other = script.endswith(f"/cluster/{job.name}.sh") and script != _script(job, directory)
+    return Path(script) if is_other else None
 
 
 def _script(job: SubmittedJob, directory: RunDirectory) -> str:
