@@ -7,13 +7,13 @@ metric over all of them: the expectation at that number of images, with the erro
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from evaluator.metrics import intervals
+from evaluator.metrics import extrapolation, intervals
 from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evaluator.metrics.inception_score import score_of_pool
 from evaluator.metrics.precision_recall import exact_precision_recall
@@ -69,9 +69,30 @@ LARGE_CASES = (
     Case("heavy, apart", 2048, 50_000, 10_000, 0.9, 0.05, "heavy"),
 )
 
+PREDICTED_CASES = (
+    Case("normal, equal", 512, 1250, 2500, 1.0, 0.0),
+    Case("normal, apart", 512, 1250, 2500, 1.1, 0.02),
+    Case("normal, apart", 512, 2500, 2500, 1.1, 0.02),
+    Case("heavy, equal", 512, 1250, 2500, 1.0, 0.0, "heavy"),
+    Case("heavy, apart", 512, 1250, 2500, 0.9, 0.05, "heavy"),
+    Case("heavy, apart", 512, 2500, 2500, 0.9, 0.05, "heavy"),
+    Case("normal, apart", 2048, 5000, 10_000, 1.1, 0.02),
+    Case("normal, apart", 2048, 10_000, 10_000, 1.1, 0.02),
+)
+TRUTH_IMAGES_PER_FEATURE = 200
+"""Images from which the FID of infinitely many is known."""
+
 
 def repeat(case: Case, repetitions: Iterable[int]) -> dict[str, Array]:
     """(repetitions, 3) value, low end, high end of each metric; each repetition has a generator of its own number."""
+    reference, samples, weights = _drawn(case, repetitions)
+    other = gaussian(reference)
+    rows = [_measure(x, reference, other, weights) for x in samples]
+    return {metric: np.array([row[number] for row in rows]) for number, metric in enumerate(METRICS)}
+
+
+def _drawn(case: Case, repetitions: Iterable[int]) -> tuple[Array, Iterator[Array], Array]:
+    """References, sample sets, and a classifier's weights."""
     fixed = np.random.default_rng(0)
     weights = fixed.normal(size=(case.width, CLASSES)).astype(np.float32)
     mixing = fixed.normal(size=(FACTORS, case.width)).astype(np.float32)
@@ -87,12 +108,8 @@ def repeat(case: Case, repetitions: Iterable[int]) -> dict[str, Array]:
         return (scale * x + shift).astype(np.float32)
 
     reference = draw(fixed, case.references, 1.0, 0.0)
-    other = gaussian(reference)
-    rows = []
-    for number in repetitions:
-        samples = draw(np.random.default_rng([1, number]), case.samples, case.scale, case.shift)
-        rows.append(_measure(samples, reference, other, weights))
-    return {metric: np.array([row[number] for row in rows]) for number, metric in enumerate(METRICS)}
+    generators = (np.random.default_rng([1, number]) for number in repetitions)
+    return reference, (draw(g, case.samples, case.scale, case.shift) for g in generators), weights
 
 
 def _measure(samples: Array, reference: Array, other: Gaussian, weights: Array) -> list[list[float]]:
@@ -126,12 +143,34 @@ def line(case: Case, found: dict[str, Array]) -> str:
     return "| " + " | ".join([*map(str, facts), *cells]) + " |"
 
 
+def predicted_line(case: Case, repetitions: int) -> str:
+    """FID of infinitely many images, what is measured, and what is predicted: values and coverage."""
+    reference, samples, _ = _drawn(case, range(repetitions))
+    other = gaussian(reference)
+    many = replace(case, samples=TRUTH_IMAGES_PER_FEATURE * case.width)
+    (large,) = _drawn(many, [repetitions])[1]
+    truth, _ = extrapolation.fit(large, gaussian(large), other).at(None)
+    curves = [extrapolation.fit(x, gaussian(x), other) for x in samples]
+    found = np.array([(curve.value, value, *ends) for curve in curves for value, ends in [curve.at(None)]])
+    share = 100 * np.mean((found[:, 2] <= truth) & (truth <= found[:, 3]))
+    numbers = [f"{x:.3g}" for x in (truth, *found.mean(axis=0)[:2], found[:, 1].std(ddof=1))]
+    facts = [case.name, case.width, case.samples, case.references, repetitions, *numbers, f"{share:.0f} %"]
+    return "| " + " | ".join(map(str, facts)) + " |"
+
+
 def main() -> None:
     """Print a line for each case."""
     parser = argparse.ArgumentParser(prog="python -m evaluator.dev.interval_coverage", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--large", action="store_true", help="512 and 2,048 features, up to 50,000 images; takes hours")
+    parser.add_argument("--predicted", action="store_true", help="FID predicted at infinitely many images instead")
     options = parser.parse_args()
+    if options.predicted:
+        header = "samples | features | images | references | repetitions | truth | measured | predicted | sd | coverage"
+        print(f"| {header} |\n" + "|---" * 10 + "|")
+        for case in PREDICTED_CASES:
+            print(predicted_line(case, options.repetitions), flush=True)
+        return
     print("| samples | features | images | references | repetitions | " + " | ".join(METRICS) + " |")
     print("|---" * (5 + len(METRICS)) + "|")
     for case in LARGE_CASES if options.large else CASES:

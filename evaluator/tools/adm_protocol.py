@@ -23,8 +23,9 @@ from evaluator.metrics.precision_recall import NEIGHBOURS, Coverage, exact_preci
 from evaluator.tools import OPTIONAL_METRICS, optional_metrics, realism
 from evaluator.tools.base import Result, Task
 from evaluator.tools.optional_metrics import LabelsOf, Scored, labels_in
-from evaluator.tools.score_record import AdmSettings, ClassScore, FeatureWidths, Interval
+from evaluator.tools.score_record import AdmSettings, ClassScore, FeatureWidths, Interval, NamedFile
 from sra.common.errors import EvaluatorError
+from sra.common.files import sha256_file
 
 Array = np.ndarray[Any, Any]
 MakeSettings = Callable[..., AdmSettings]
@@ -56,6 +57,8 @@ class Reference:
     features: Features | None
     """None: it has statistics alone."""
     statistics: Statistics
+    file: NamedFile | None
+    """Of stored statistics."""
 
     @cached_property
     def of_images(self) -> Gaussian | None:
@@ -94,13 +97,16 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
 
 
 def _reference(images: ImageSet, extractor: Extractor, cache: FeatureCache) -> Reference:
-    if images.count:
-        found = cache.features(images, extractor, extractor.widths)
-        return Reference(found, statistics.of_reference(images, found, cache.folder))
-    stored = statistics.read(images.path)
-    assert stored is not None
-    statistics.check_widths(images.path, stored, extractor.widths)
-    return Reference(None, stored)
+    features = cache.features(images, extractor, extractor.widths) if images.count else None
+    if features:
+        found = statistics.of_reference(images, features, cache.folder)
+    else:
+        stored = statistics.read(images.path)
+        assert stored is not None
+        statistics.check_widths(images.path, stored, extractor.widths)
+        found = stored
+    file = NamedFile(name=images.path.name, sha256=sha256_file(images.path)) if found.stored else None
+    return Reference(features, found, file)
 
 
 def _score(
@@ -139,6 +145,7 @@ def _score(
         stored_statistics=against.statistics.stored,
         trusted_sample_statistics=own.stored,
         widths=FeatureWidths(pool=pool, spatial=spatial, classes=extractor.weights.shape[1]),
+        statistics=against.file,
         fid_interval="jackknife",
     )
     views = None

@@ -35,6 +35,9 @@ from sra.common.files import check_place, write_json
 from sra.common.npz import has_images
 from sra.common.program import program
 
+PICKLES = (".pt", ".pth", ".pkl", ".pickle")
+"""Of statistics, as torch-fidelity caches them."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -206,6 +209,11 @@ def _differences(task: Task, results: Sequence[Result]) -> DifferenceRecord:
 
 def _open_reference(path: Path, samples: ImageSet) -> ImageSet:
     """The images of a reference, or none if it has statistics instead."""
+    if path.suffix in PICKLES and path.is_file():
+        raise EvaluatorError(
+            f"--reference {path}: expected an .npz file, got a pickle, which is not read: it could run anything (write "
+            "its mu and sigma with np.savez)"
+        )
     # Its statistics are read and checked where they are used; here, of a file without images alone.
     if zipfile.is_zipfile(path) and not has_images(path) and statistics.read(path) is not None:
         return without_images(path, samples.shape)

@@ -60,6 +60,8 @@ class AdmSettings(_Record):
     trusted_sample_statistics: bool
     """Whether they use those stored in the samples' file."""
     widths: FeatureWidths
+    statistics: NamedFile | None = None
+    """The reference file whose stored statistics were used, and the hash of all of it; not known until schema 3."""
     fid_interval: Literal["influence", "jackknife"] = "influence"
     """How the intervals of FID and sFID were estimated; until schema 3, by the influence of each image."""
 

@@ -7,8 +7,9 @@ from evaluator.features import statistics
 from evaluator.metrics import inception_score
 from evaluator.metrics.frechet import gaussian
 from evaluator.tools import adm_protocol
-from evaluator.tools.score_record import AdmSettings, FeatureWidths
+from evaluator.tools.score_record import AdmSettings, FeatureWidths, NamedFile
 from sra.common.errors import EvaluatorError
+from sra.common.files import sha256_file
 
 GENERATOR = np.random.default_rng(3)
 REFERENCE, SAMPLES = (GENERATOR.integers(low, 256, (300, 8, 8, 3), dtype=np.uint8) for low in (0, 20))
@@ -77,6 +78,7 @@ def test_stored_statistics_of_a_reference_are_used_and_its_images_count_for_prec
     assert plain["fid"] > 1e-3
     assert [found[name] for name in NAMES[3:]] == [plain[name] for name in NAMES[3:]]
     assert result.settings.stored_statistics is True
+    assert result.settings.statistics == NamedFile(name="reference.npz", sha256=sha256_file(path))
 
 
 def test_samples_with_statistics_are_refused_unless_trusted_and_then_scored_by_them(task, projection, tmp_path):

@@ -87,6 +87,13 @@ def test_a_reference_of_another_resolution(run_tool, files, tmp_path):
     assert any("samples are 8 x 8, reference images 16 x 16" in warning for warning in record.warnings)
 
 
+def test_pickled_statistics_are_refused_unread(run_tool, files, tmp_path):
+    (tmp_path / "stats.pt").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    code, record, line = run_tool(scores, *files[:3], tmp_path / "stats.pt")
+    assert (code, record) == (2, None)
+    assert "stats.pt: expected an .npz file, got a pickle" in line
+
+
 def test_suspicious_images_are_warned_of(run_tool, tmp_path):
     broken = PIXELS.copy()
     broken[[40, 70, 71]] = 0
