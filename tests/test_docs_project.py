@@ -60,8 +60,8 @@ def test_modules_that_are_run_exist():
     assert [path for path in paths if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file())] == []
 
 
-def test_readme_shows_every_folder():
-    tree = (ROOT / "README.md").read_text().partition("## The tree")[2]
+def test_the_tree_shows_every_folder():
+    tree = (ROOT / "ARCHITECTURE.md").read_text().partition("## The tree")[2].partition("\n## ")[0]
     folders = {path.parent for package in ("benchmark", "sra", "evaluator") for path in ROOT.glob(f"{package}/*/*.py")}
     assert [folder.name for folder in folders if f"`{folder.relative_to(ROOT)}/`" not in tree] == []
 
