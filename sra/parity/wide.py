@@ -2,7 +2,7 @@
 
 The heads of the golden networks are 8 wide; those of the published ones, 64 and 72, take other attention kernels. One
 step of SRA, with the same weights and random numbers, is compared with the same step on a CPU in float32, which the
-golden numbers prove.
+golden numbers prove. A CPU itself, in bf16 and fp16, and compiled in float32 and bf16, stays below 0.42 of each limit.
 """
 
 from __future__ import annotations

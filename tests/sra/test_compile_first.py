@@ -67,6 +67,16 @@ def test_one_process_compiles_before_the_others(tmp_path):
     assert first["norm"] == second["norm"]
 
 
+def test_a_training_run_begins_with_it(small, noise_latents, train, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setenv("SRA_BENCH_SPEED", "compile=on")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr(CpuProcessGroup, "one_per_machine_first", lambda _, work: begun.append(work.__name__))
+    train(small.job, noise_latents, tmp_path)
+    assert begun == ["rehearse"]
+
+
 def test_a_rehearsal_changes_nothing():
     def trained(rehearse):
         job = dataclasses.replace(JOB, train=dataclasses.replace(TRAIN, accumulate=1, global_batch=2))
