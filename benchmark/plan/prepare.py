@@ -23,8 +23,8 @@ from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_stage
 from benchmark.published.registry import load_registry
 from sra.common.checkpoints import check_weights
 from sra.common.errors import DataError, UserError, expected
-from sra.common.files import is_embedded, write_bytes
-from sra.config import FP16_NEEDS_GPU, ConfigError, TrainJob, check_codec_folder
+from sra.common.files import is_embedded, read_json, write_bytes
+from sra.config import CODEC_FILES, FP16_NEEDS_GPU, ConfigError, TrainJob, check_codec_folder
 
 
 def load_request(request: RunRequest) -> Loaded:
@@ -144,13 +144,27 @@ def _check_classes(loaded: Loaded, look: Look) -> None:
 
 
 def _check_codecs(loaded: Loaded) -> None:
-    """Refuse a folder that is no codec before hours are spent on what comes before decoding."""
-    for place in dict.fromkeys(located(run.codec.path) for run in loaded.runs if run.samples is None):
+    """Refuse a folder that is no codec, or another one, before hours are spent on what comes before decoding."""
+    for codec in dict.fromkeys(run.codec for run in loaded.runs if run.samples is None):
+        place = located(codec.path)
         try:
             check_codec_folder(Path(place))
         except DataError as error:
             how = remedy(place)
             raise ManifestError(f"{loaded.path}: {error}{f' ({how})' if how else ''}") from error
+        for key, value in _codec_facts(place).items():
+            if getattr(codec, key) != value:
+                raise ManifestError(expected(f"{loaded.path}: codec.{key}", f"{value} of {place}", getattr(codec, key)))
+
+
+def _codec_facts(place: str) -> dict[str, int]:
+    """Factor and channels of a codec; empty where they are not known before it is loaded."""
+    if is_embedded(place):
+        return {"factor": 4, "channels": 4}
+    facts = read_json(Path(place) / CODEC_FILES[0]) or {}
+    channels, blocks = facts.get("latent_channels"), facts.get("block_out_channels")
+    is_known = isinstance(blocks, list) and isinstance(channels, int)
+    return {"factor": 2 ** (len(blocks) - 1), "channels": channels} if is_known else {}
 
 
 def _check_references_and_graphs(loaded: Loaded) -> None:

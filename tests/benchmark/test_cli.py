@@ -71,6 +71,7 @@ def test_missing_dataset_is_refused_by_run_and_marked_by_plan(tmp_path: Path) ->
 
 def test_a_codec_that_is_none_is_refused_before_anything_runs(tmp_path: Path) -> None:
     codec, out = tmp_path / "vae", tmp_path / "out"
+    assert "codec.factor: expected 4 of embedded:digits, got 8" in refused("plan", SMOKE, "--set", "codec.factor=8")
     for make in (codec.mkdir, (codec / "config.json").touch):
         make()
         line = refused("run", SMOKE, "--out", str(out), "--set", f"codec.path={codec}")
