@@ -163,8 +163,9 @@ def _codec_facts(place: str) -> dict[str, int]:
         return {"factor": 4, "channels": 4}
     facts = read_json(Path(place) / CODEC_FILES[0]) or {}
     channels, blocks = facts.get("latent_channels"), facts.get("block_out_channels")
-    is_known = isinstance(blocks, list) and isinstance(channels, int)
-    return {"factor": 2 ** (len(blocks) - 1), "channels": channels} if is_known else {}
+    if not isinstance(blocks, list) or not isinstance(channels, int):
+        return {}
+    return {"factor": 2 ** (len(blocks) - 1), "channels": channels}
 
 
 def _check_references_and_graphs(loaded: Loaded) -> None:
