@@ -30,15 +30,19 @@ class Curve:
     curvature: float
     deviation: float
     """Standard deviation of `value` over sample sets."""
+    slope_deviation: float
+    """Of `slope`, from both halves."""
 
     def at(self, count: int | None) -> tuple[float, Interval]:
         """FID expected at this number of images (None: infinitely many), and its 95 % interval.
 
-        The interval includes the sampling noise, and as error of the extrapolation what the curvature changes.
+        The interval includes the sampling noise of value and slope, and as error of the extrapolation all that the
+        curvature changes.
         """
         step = (1 / count if count else 0.0) - 1 / self.count
         bend = self.curvature * step**2 / 2
-        value, room = self.value + self.slope * step + bend, math.hypot(QUANTILE * self.deviation, bend)
+        value, noise = self.value + self.slope * step + bend, math.hypot(self.deviation, self.slope_deviation * step)
+        room = math.hypot(QUANTILE * noise, bend)
         return max(value, 0.0), (max(value - room, 0.0), max(value + room, 0.0))
 
 
@@ -62,8 +66,9 @@ def fit(features: Rows, own: Gaussian, reference: Gaussian) -> Curve:
     value, slope, deviation = _slope(features, own, reference)
     second = np.random.default_rng(0).integers(0, 2, len(features) // 2)
     halves = (_Half(features, part) for part in (second, 1 - second))
-    slopes = [_slope(half, gaussian(half), reference)[1] for half in halves]
-    return Curve(len(features), value, slope, (float(np.mean(slopes)) - slope) * len(features), deviation)
+    first, last = (_slope(half, gaussian(half), reference)[1] for half in halves)
+    curvature = ((first + last) / 2 - slope) * len(features)
+    return Curve(len(features), value, slope, curvature, deviation, abs(first - last) / 2)
 
 
 def _slope(features: Rows, own: Gaussian, reference: Gaussian) -> tuple[float, float, float]:
