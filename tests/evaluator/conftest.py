@@ -44,7 +44,14 @@ def task(tmp_path):
                 path = tmp_path / f"set-{number}.npz"
                 np.savez(path, arr_0=source)
             sets.append(open_images(path))
-        settings = {"trust_statistics": False, "no_intervals": False, "views": None, "metrics": (), **options}
+        settings = {
+            "trust_statistics": False,
+            "no_intervals": False,
+            "views": None,
+            "metrics": (),
+            "differences": None,
+            **options,
+        }
         graph = Graph("test.pb", tmp_path / "test.pb", "0" * 64)
         return base.Task(sets[0], sets[1:], graph, cache, argparse.Namespace(**settings))
 

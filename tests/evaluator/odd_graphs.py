@@ -48,7 +48,7 @@ def numbers(graph, folder):
         pixels = GENERATOR.integers(0, 256, (count, 12, 20, 3), dtype=np.uint8)
         np.savez(folder / f"{name}.npz", arr_0=pixels)
         sides.append(folder / f"{name}.npz")
-    options = argparse.Namespace(trust_statistics=False, no_intervals=True, views=None, metrics=())
+    options = argparse.Namespace(trust_statistics=False, no_intervals=True, views=None, metrics=(), differences=None)
     task = base.Task(open_images(sides[0]), [open_images(sides[1])], resolve(str(graph)), None, options)
     network = adm.InceptionGraph(task.graph)
     (result,) = adm_protocol.score(task, network, "adm")

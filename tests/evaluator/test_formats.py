@@ -149,7 +149,7 @@ def test_a_reference_of_mean_and_covariance_alone_gives_fid_and_is(projection, r
     sets = ["--samples", tmp_path / "samples.npz", "--reference", tmp_path / "reference.npz"]
 
     def score(task):
-        task.options.views, task.options.metrics = [tmp_path / "views"], ()
+        task.options.views, task.options.metrics, task.options.differences = [tmp_path / "views"], (), None
         return adm_protocol.score(task, projection, "adm")
 
     code, record, line = run_tool(score, *sets)
