@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from benchmark.assets.catalogue import catalogue
 from benchmark.published.schema import METRICS, Claim, Protocol, Registry, RegistryError, Row
 from sra.common.errors import expected, one_of
-from sra.config import ALIGNMENTS, SAMPLERS
+from sra.config import ALIGNMENTS, SAMPLERS, parse_model_name
 
 REGISTRY = Path(__file__).with_name("published.yaml")
 
@@ -39,7 +39,8 @@ def _load(path: Path) -> Registry:
     for section in ("protocols", "training"):
         named = document.get(section) or {}
         document[section] = {name: _inherited(path, named, name) for name in named}
-    for row in document.get("rows") or []:
+    rows = document.get("rows")
+    for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict) and isinstance(row.get("align"), dict):
             row["align"] = _as_numbers(row["align"])
     registry = _validate(path, document, lines)
@@ -58,12 +59,33 @@ def _check_names(path: Path, registry: Registry, lines: list[int]) -> None:
     for row, line in zip(registry.rows, lines, strict=True):
         with _refused_at(f"{path}: line {line}: row {row.id!r}"):
             _check_row(registry, row)
-            if row.id in seen:
-                raise ValueError("id: already used by an earlier row")
-        seen.add(row.id)
+            _once(row.id, seen)
     for claim in registry.claims:
         with _refused_at(f"{path}: claim {claim.id!r}"):
             _check_claim(registry, claim)
+            _once(claim.id, seen)
+    for spread in registry.spread:
+        with _refused_at(f"{path}: spread of {spread.model}"):
+            parse_model_name(spread.model if "-" in spread.model else f"{spread.model}-XL")
+            _known("align", spread.align or "none", ("none", *alignments_of(registry)))
+    for what, source in (("cost_source", registry.cost_source), *(("unprinted", u) for u in registry.unprinted)):
+        with _refused_at(f"{path}: {what}"):
+            for paper in source.papers:
+                _known("papers", paper, registry.papers)
+    with _refused_at(f"{path}: unsettled_alignments"):
+        for name in registry.unsettled_alignments:
+            _known("align", name, alignments_of(registry))
+
+
+def alignments_of(registry: Registry) -> tuple[str, ...]:
+    """Names of alignments that a row may have: those of this suite, and those of other code."""
+    return (*ALIGNMENTS, *registry.foreign_alignments)
+
+
+def _once(name: str, seen: set[str]) -> None:
+    if name in seen:
+        raise ValueError("id: already used by an earlier row or claim")
+    seen.add(name)
 
 
 @contextmanager
@@ -76,9 +98,9 @@ def _refused_at(where: str) -> Iterator[None]:
 
 
 def _check_protocol(protocol: Protocol) -> None:
-    """Its samplers exist, and a note explains what is open."""
-    for sampler in protocol.samplers:
-        _known("sampler", sampler, SAMPLERS)
+    """Its samplers exist and fit its networks, and a note explains what is open."""
+    for sampler in protocol.samplers or ([] if protocol.sampler is None else [""]):
+        _known("sampler", sampler, [s for s in SAMPLERS if (s == "ddpm") == (protocol.family == "dit")])
     if (protocol.unknown or protocol.allowance) and not protocol.note:
         what = f"why {protocol.unknown[0]} is null" if protocol.unknown else "the source of its allowance"
         raise ValueError(f"expected a note with {what}")
@@ -139,10 +161,11 @@ def _validate(path: Path, document: dict[str, Any], lines: list[int]) -> Registr
     except ValidationError as error:
         problem = error.errors()[0]
         place, where = [str(part) for part in problem["loc"]], f"{path}: "
-        if len(place) > 1 and place[0] == "rows" and place[1].isdigit():
-            row = document["rows"][int(place[1])]
-            name = row.get("id", "?") if isinstance(row, dict) else "?"
-            where, place = f"{where}line {lines[int(place[1])]}: row {name!r}: ", place[2:]
+        if len(place) > 1 and place[0] in ("rows", "claims", "spread") and place[1].isdigit():
+            entry = document[place[0]][int(place[1])]
+            name = entry.get("id") or entry.get("model") if isinstance(entry, dict) else "?"
+            line = f"line {lines[int(place[1])]}: " if place[0] == "rows" else ""
+            where, place = f"{where}{line}{place[0].removesuffix('s')} {name!r}: ", place[2:]
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
         if problem["type"] != "value_error" and isinstance(problem["input"], (str, int)):
             message += f", got {problem['input']!r}"
@@ -150,12 +173,19 @@ def _validate(path: Path, document: dict[str, Any], lines: list[int]) -> Registr
 
 
 def _check_claim(registry: Registry, claim: Claim) -> None:
-    """Both rows exist and print the metric."""
+    """Both rows exist, print the metric, and are about the same network, length and number of images."""
     rows = {row.id: row for row in registry.rows}
     for key, name in (("without", claim.without), ("with", claim.with_)):
         if name not in rows:
             raise ValueError(expected(key, "the id of a row", name, rows))
         _known(f"metric of {name}", claim.metric, rows[name].printed)
+    one, other = (
+        (row.model, row.resolution, registry.steps(row), registry.images(row))
+        for row in (rows[claim.without], rows[claim.with_])
+    )
+    if one != other or claim.without == claim.with_:
+        what = "another row of the same model, resolution, steps and images as `without`"
+        raise ValueError(expected("with", what, claim.with_))
 
 
 def _known(key: str, name: str, known: Collection[str]) -> None:
@@ -171,7 +201,7 @@ def _check_row(registry: Registry, row: Row) -> None:
     if row.training:
         _known("training", row.training, registry.training)
     if row.align_kind:
-        _known("align", row.align_kind, (*ALIGNMENTS, *registry.foreign_alignments))
+        _known("align", row.align_kind, alignments_of(registry))
     files = {file for asset in catalogue().values() for file in asset.files}
     if row.checkpoint and row.checkpoint not in files:
         raise ValueError(expected("checkpoint", "a file of an asset", row.checkpoint, files))
@@ -183,4 +213,6 @@ def _check_row(registry: Registry, row: Row) -> None:
         raise ValueError("steps and epochs: expected exactly one of them")
     if row.training is None:
         raise ValueError("training: expected the name of the settings that the network was trained with")
-    row.size  # noqa: B018 - raises for a name that is not a model
+    family, _, _ = row.size
+    if family != (registry.protocols[row.protocol].family or family):
+        raise ValueError(expected("protocol", f"one of family {family!r}", row.protocol))

@@ -6,14 +6,15 @@ import datetime
 from collections.abc import Sequence
 from decimal import Decimal
 from statistics import median
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, StringConstraints, model_validator
 
-from sra.common.errors import UserError, expected, one_of
+from sra.common.errors import UserError, expected
 from sra.config import parse_model_name
 
-METRICS = ("fid", "sfid", "is", "precision", "recall")
+Metric = Literal["fid", "sfid", "is", "precision", "recall"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 LOWER_IS_BETTER = ("fid", "sfid")
 NO_ADDRESS = "no address could be confirmed"
 """Said of a source that is known by name only."""
@@ -30,6 +31,10 @@ def robust_deviation(values: Sequence[Decimal]) -> float:
     """
     middle = median(values)
     return MAD_TO_DEVIATION * float(median(abs(value - middle) for value in values))
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""Not empty."""
 
 
 class RegistryError(UserError):
@@ -86,7 +91,7 @@ class Protocol(_Entry):
     steps: int | None = None
     """None: at least `least_steps` of them, or the sampler chooses."""
     least_steps: int | None = None
-    allowance: dict[str, float] = {}
+    allowance: dict[Metric, NonNegativeFloat] = {}
     """By metric: how far the admitted settings may differ from the one that was used; the note has its source."""
     last_step: float | None = None
     cfg: float = 1.0
@@ -140,9 +145,9 @@ class Training(_Entry):
 class AlsoPrinted(_Entry):
     """Another value of the same result, printed elsewhere."""
 
-    metric: str
+    metric: Metric
     value: Decimal
-    source: str
+    source: Text
 
 
 class Row(_Entry):
@@ -153,11 +158,11 @@ class Row(_Entry):
     """`SiT-XL/2` and the like: family, size, patch."""
     resolution: int
     protocol: str
-    source: str
+    source: Text
     kind: Literal["paper", "readme", "cited", "rerun", "note"]
     """paper: the method's own; readme: its repository's; cited: printed in a later paper; rerun: by others; note: read
     in a summary of the paper."""
-    papers: tuple[str, ...]
+    papers: Annotated[tuple[str, ...], Field(min_length=1)]
     metrics: tuple[Decimal | None, ...]
     """In the order of METRICS, with the digits as printed."""
     changed: datetime.date
@@ -183,11 +188,6 @@ class Row(_Entry):
         if len(self.metrics) != len(METRICS):
             what = f"{len(METRICS)} values ({', '.join(METRICS)}; null if absent)"
             raise ValueError(expected("metrics", what, len(self.metrics)))
-        if not self.source.strip() or not self.papers:
-            raise ValueError(expected("source, papers", "where the numbers are printed", ""))
-        for other in self.also_printed:
-            if other.metric not in METRICS:
-                raise ValueError(one_of("also_printed", other.metric, METRICS))
         if bool(self.checkpoint) != bool(self.convention):
             raise ValueError(expected("checkpoint, convention", "both or neither", self.checkpoint or self.convention))
         return self
@@ -200,7 +200,7 @@ class Row(_Entry):
     @property
     def align_kind(self) -> str | None:
         """Name of the alignment."""
-        return self.align["kind"] if isinstance(self.align, dict) else self.align
+        return str(self.align.get("kind")) if isinstance(self.align, dict) else self.align
 
     @property
     def size(self) -> tuple[str, str, int]:
@@ -217,9 +217,9 @@ class Spread(_Entry):
     """Or only its family: `SiT`."""
     align: str | None = None
     steps: int | None = None
-    metric: str
-    values: tuple[Decimal, ...]
-    source: str
+    metric: Metric
+    values: Annotated[tuple[Decimal, ...], Field(min_length=2)]
+    source: Text
     url: str
 
     @property
@@ -240,8 +240,8 @@ class Claim(_Entry):
     """In words: which method, on which network, after how many steps."""
     without: str
     with_: str = Field(alias="with")
-    metric: str
-    source: str
+    metric: Metric
+    source: Text
     note: str | None = None
 
 
