@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from benchmark.manifest.schema import MAX_NAME
+from benchmark.manifest.schema import MAX_NAME, check
 from benchmark.manifest.sra_flags import SCRIPTS, Flag
 from sra.common.errors import expected, one_of
 from sra.config import PUBLIC_DISTANCES, SPLITS, ConfigError
@@ -45,13 +45,15 @@ def from_command(command: list[str], processes: int | None = None) -> str:
         processes: GPUs; default: what the launcher says, else 8.
 
     Raises:
-        ConfigError: not one of their scripts, an unknown flag, or a value that the suite does not support.
+        UserError: not one of their scripts, an unknown flag, or a value that the suite does not support.
     """
     script, launcher, arguments = _split(command)
     flags = SCRIPTS[script]
     values, given = _parse(script, flags, arguments)
     count = processes or _processes(launcher)
     document = (_training if script.endswith("train.py") else _sampling)(script, values, count)
+    # What the suite refuses is refused here, not when the manifest is run.
+    check(document, Path("from-sra"))
     unused = [f for f in flags if f.name in given and not f.keys and f.note]
     comments = [f"# From {script} on {count} processes.", *(f"# {f.name}: no key; {f.note}." for f in unused)]
     return "\n".join(comments) + "\n" + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)

@@ -191,6 +191,11 @@ def load(path: Path, overrides: Sequence[str] = (), variants: Sequence[str] = ()
     document = read(path)
     for item in overrides:
         override(document, item)
+    return check(document, path, variants)
+
+
+def check(document: dict[str, Any], path: Path, variants: Sequence[str] = ()) -> Loaded:
+    """Complete and check what `path` holds: see `load`."""
     manifest = _validated(Manifest, expand(document), path)
     for name in (manifest.name, *manifest.variants):
         if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:

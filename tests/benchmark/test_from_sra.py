@@ -11,6 +11,7 @@ import yaml
 from benchmark.manifest.from_sra import from_command
 from benchmark.manifest.schema import Manifest, load
 from benchmark.manifest.sra_flags import SCRIPTS, read_at, table
+from sra.common.errors import UserError
 from sra.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -207,10 +208,15 @@ def test_dual_timesteps(arguments, kind, teacher, tmp_path):
         (SAMPLE.replace("=8", "=x"), "--nproc_per_node: .*'x'"),
         (SAMPLE.replace("=8", "=8 --nnodes=1:4"), "--nnodes: .*--processes.*'1:4'"),
         (SAMPLE.replace("=8", "=8 --nnodes=$N"), r"--nnodes: .*'\$N'"),
+        # What a manifest does not hold.
+        (f"{SAMPLE} --per-proc-batch-size 0", "from-sra: sample.batch: .*0"),
+        (f"{SAMPLE} --guidance-low 0.8", r"from-sra: sample.guidance_interval: .*\[0.8, 0.7\]"),
+        (f"{TRAIN} --block-out-s 21", r"from-sra: variants.sra: align.blocks: .*\[21, 20\]"),
+        (f"{TRAIN} --learning-rate -1", "from-sra: train.lr: "),
     ],
 )
 def test_refusals_are_one_line(command, problem):
-    with pytest.raises(ConfigError, match=problem) as caught:
+    with pytest.raises(UserError, match=problem) as caught:
         from_command(shlex.split(command))
     assert len(str(caught.value).splitlines()) == 1
 
@@ -226,7 +232,7 @@ def test_what_has_no_key_is_said():
 
 # Another value of each flag, where "one more" is not one.
 OTHERS = {
-    "--model": {"SiT-XL/2": "SiT-B/4", "SiT-B/2": "SiT-L/8", "DiT-XL/2": "DiT-L/4"},
+    "--model": {"SiT-XL/2": "SiT-L/4", "SiT-B/2": "SiT-L/8", "DiT-XL/2": "DiT-L/4"},
     "--mixed-precision": "bf16",
     "--exp-name": "another",
     "--data-dir": "/other",
