@@ -68,10 +68,9 @@ def _check_names(path: Path, registry: Registry, lines: list[int]) -> None:
         with _refused_at(f"{path}: spread of {spread.model}"):
             parse_model_name(spread.model if "-" in spread.model else f"{spread.model}-XL")
             _known("align", spread.align or "none", ("none", *alignments_of(registry)))
-    for what, source in (("cost_source", registry.cost_source), *(("unprinted", u) for u in registry.unprinted)):
-        with _refused_at(f"{path}: {what}"):
-            for paper in source.papers:
-                _known("papers", paper, registry.papers)
+    with _refused_at(f"{path}: unprinted, cost_source"):
+        for paper in (*registry.cost_source.papers, *(paper for entry in registry.unprinted for paper in entry.papers)):
+            _known("papers", paper, registry.papers)
     with _refused_at(f"{path}: unsettled_alignments"):
         for name in registry.unsettled_alignments:
             _known("align", name, alignments_of(registry))

@@ -91,7 +91,7 @@ def judge(registry: Registry, run: Run, evidence: Evidence) -> RowVerdict:
     settings = compare(registry, row, run, evidence)
     blocks = blocking(settings)
     trained = run.train is not None and not registry.protocols[row.protocol].scores_only
-    one = {name: [evidence.record.metrics.get(name)] for name in METRICS}
+    one: dict[str, list[float | None]] = {name: [evidence.record.metrics.get(name)] for name in METRICS}
     intervals = [evidence.record.intervals]
     judged = judge_metrics(registry, row, one, intervals, trained=trained, comparable=not blocks)
     return RowVerdict(
