@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from benchmark.cli.main import app
 from benchmark.commands.budget import gpu_hours_of
+from benchmark.plan.inputs import examine
 from sra.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +32,10 @@ def rows_of(*arguments: str) -> dict[tuple[str, str], dict[str, object]]:
     return {(Path(row["manifest"]).stem, row["variant"]): row for row in document["rows"]}
 
 
-def test_a_budget_over_all_manifests() -> None:
+def test_a_budget_over_all_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: SiT-B takes 0.096 and 0.115 hours of eight GPUs for an epoch of 5004 steps."""
+    seen: list[str] = []
+    monkeypatch.setattr("benchmark.commands.budget.examine", lambda place: seen.append(place) or examine(place))
     rows = rows_of("--budget", "70gpuh")
     assert {path.stem for path in (ROOT / "manifests").glob("*.yaml")} == {name for name, _ in rows}
     baseline, sra = rows["sit_b_256_400k", "baseline"], rows["sit_b_256_400k", "sra"]
@@ -42,6 +45,7 @@ def test_a_budget_over_all_manifests() -> None:
     checkpoint = rows["sit_xl_256", "sra-checkpoint"]
     assert (checkpoint["fits"], checkpoint["published"]) == (True, "sit-xl2-sra-256-800ep-cfg")
     assert checkpoint["stages_of_unknown_hours"] == ["score"]
+    assert len(seen) == len(set(seen)) > 0, "each input is looked at once for all manifests"
 
 
 def test_a_budget_of_one_manifest_cheapest_first() -> None:
