@@ -20,6 +20,7 @@ from benchmark.report.collect import collect_report
 from benchmark.report.model import SCHEMA as REPORT_SCHEMA
 from benchmark.report.model import Report, Row, read_report
 from benchmark.run.process import evaluator_job
+from evaluator.tools import is_optional
 from sra.common.archives import open_archive, open_member
 from sra.common.errors import UserError
 from sra.common.files import parse_json, sha256_file
@@ -218,6 +219,7 @@ def _check_scores(folder: Path, report: Report, findings: Findings) -> None:
         rooms = {metric: DISTANCE_TOLERANCE * abs(value) for metric, value in metrics.items()}
         _check_metrics(row, metrics, rooms, "feature statistics", findings)
     others = sorted({tool for row in report.rows for tool in row.metrics} - {TOOL})
+    others += sorted({name for row in report.rows for name in row.metrics.get(TOOL, {}) if is_optional(name)})
     others += ["intervals"] if any(row.intervals for row in report.rows) else []
     others += ["FID at earlier steps"] if any(len(row.curve) > 1 for row in report.rows) else []
     findings.unknown += [f"{', '.join(others)}: as the score records say"] if others else []

@@ -16,6 +16,7 @@ from benchmark.commands.run import execute
 from benchmark.plan.request import RunRequest
 from benchmark.published.schema import METRICS, Registry
 from benchmark.published.verdict import half_unit
+from benchmark.report import verify
 from benchmark.report.check import check
 from benchmark.report.collect import load_report
 from benchmark.report.diff import compare_runs
@@ -365,7 +366,10 @@ def test_named_metrics_are_in_a_table_of_their_own(finished: Finished) -> None:
         assert not [name for name in more if name in before]
         for part in ("0.91234", "fid@50000 (predicted)", "1.2345 [1.10, 1.40]"):
             assert part in after
-    assert not {metric.metric for row in load_report(root).rows for metric in row.verdict.metrics} & set(more)
+    report, findings = load_report(root), verify.Findings()
+    assert not {metric.metric for row in report.rows for metric in row.verdict.metrics} & set(more)
+    verify._check_scores(root, report, findings)
+    assert any("coverage, fid@50000, intervals: as the score records say" in line for line in findings.unknown)
 
 
 def test_json_keeps_the_keys_of_the_contract(shown: Path) -> None:
