@@ -83,7 +83,7 @@ class SavedStage(BaseModel):
         """The stage, with the current path of its run directory."""
         shared = {name: getattr(self, name) for name in _SHARED_FIELDS}
         job = from_plain(STAGE_KINDS[self.kind].job, self.job)
-        contents = tuple(Place(path=path, now=now, files={}) for path, now in self.contents)
+        contents = tuple(Place(path=path, now=now, known={}) for path, now in self.contents)
         return Stage(directory=directory.stages / self.directory, job=job, contents=contents, **shared)
 
 

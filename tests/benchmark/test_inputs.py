@@ -151,6 +151,27 @@ def test_a_large_folder_is_listed_once(folder: Path, tmp_path: Path, monkeypatch
     assert examine(str(folder)).now == before
 
 
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_the_files_of_a_large_input_are_not_gone_through_at_every_start(
+    form: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRA_BENCH_INPUTS", str(tmp_path / "cache"))
+    for name, value in (("CACHED_FILES", 10), ("WHOLE_BYTES", 100), ("SAMPLED_FILES", 12)):
+        monkeypatch.setattr(inputs, name, value)
+    place = Path(shutil.make_archive(str(folder), "zip", folder)) if form == "zip" else folder
+    before = examine(str(place))
+    monkeypatch.setattr(inputs, "_listed", lambda path: pytest.fail(f"{path} was listed again"))
+    again = examine(str(place))
+    monkeypatch.undo()
+    assert again.now == before.now
+    monkeypatch.setenv("SRA_BENCH_INPUTS", str(tmp_path / "cache"))
+    if form == "folder":
+        (folder / "class1" / "1.png").write_bytes(b"z" * 1001)
+        assert examine(str(place)).now != before.now
+    else:
+        assert again.files == before.files
+
+
 def test_what_comes_while_a_large_folder_is_listed_is_seen_next_time(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
