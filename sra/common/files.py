@@ -73,6 +73,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes left of a file, which may be many gigabytes; no other process may be writing it."""
+    for unfinished in path.parent.glob(f".{path.name}.{'[0-9a-f]' * 8}"):
+        unfinished.unlink(missing_ok=True)
+
+
 def _is_device(path: Path) -> bool:
     """Whether a path is a device or pipe, such as /dev/stdout: to move a file there would destroy it."""
     return path.exists() and (path.parent == Path("/dev") or not (path.is_file() or path.is_dir()))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sra.common.errors import ConfigError
-from sra.common.files import replacing, write_json
+from sra.common.files import remove_unfinished, replacing, write_json
 from sra.common.npz import Array, read_images, write_array, write_images, write_shard
 from sra.common.validation import sound_record
 from sra.config import ADAPTIVE_SAMPLERS, CodecConfig, SampleJob
@@ -155,6 +155,7 @@ class Sampler:
         where = record_of(self.codec.device, sample.precision, self.config.model)
         write_json(self.out / "samples.json", {**facts, **where, "speed": asdict(self.speed)})
         write_json(self.out / "seconds.json", {"seconds": round(seconds, 3), "images": sample.images})
+        remove_unfinished(self.out / "samples.npz")
         write_images(self.out / "samples.npz", (sample.images, *self.shape), self.seeding.images(self.shards))
         shutil.rmtree(self.shards)
 

@@ -18,7 +18,7 @@ from accelerate import DistributedDataParallelKwargs
 from safetensors.torch import save_file
 
 from sra.common.errors import ConfigError, DataError, Stopped
-from sra.common.files import replacing, write_json
+from sra.common.files import remove_unfinished, replacing, write_json
 from sra.config import RESUMABLE_KEYS, TrainJob, to_plain
 from sra.data.latents import PackedLatents
 from sra.runtime import job
@@ -165,6 +165,7 @@ class Trainer:
         if self.processes.is_main and not self.weights_file(self.step).is_file():
             weights = self.state.ema.state_dict().items()
             exported = {n: v.contiguous().cpu() for n, v in weights if not n.startswith("ap_head.")}
+            remove_unfinished(self.weights_file(self.step))
             with replacing(self.weights_file(self.step)) as temporary:
                 save_file(exported, temporary)
 

@@ -1,4 +1,4 @@
-"""50,000 images of 256 px: shards merged to one file, scored against 10,000 with stored statistics; both killed."""
+"""50,000 images of 256 px: shards merged to one file, scored against 10,000 with stored statistics; both are killed."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_merge_and_score(space: Callable[[float], Path]) -> None:
+def test_shards_are_merged(space: Callable[[float], Path]) -> None:
     folder = space(22)
     out = folder / "sample"
     (out / "shards").mkdir(parents=True)
@@ -82,12 +82,13 @@ def test_merge_and_score(space: Callable[[float], Path]) -> None:
     for image in read_images(out / "samples.npz"):
         digest.update(image)
     assert digest.hexdigest() == expected
-    score(folder, out / "samples.npz")
 
 
-def score(folder: Path, samples: Path) -> None:
-    """Score on the embedded graph, killed after a third of the features."""
-    reference = folder / "reference.npz"
+def test_score(space: Callable[[float], Path]) -> None:
+    """On the embedded graph, killed after a third of the features."""
+    folder = space(14)
+    samples, reference = folder / "samples.npz", folder / "reference.npz"
+    write_images(samples, (SAMPLES, PIXELS, PIXELS, 3), pixels(0, SAMPLES))
     write_images(reference, (REFERENCE, PIXELS, PIXELS, 3), pixels(1, REFERENCE))
     statistics.write(folder / "statistics.npz", Statistics(*(Gaussian(np.zeros(w), np.eye(w)) for w in WIDTHS), True))
     with zipfile.ZipFile(folder / "statistics.npz") as stored, zipfile.ZipFile(reference, "a") as archive:

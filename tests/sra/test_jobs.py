@@ -254,8 +254,11 @@ def test_interrupted_sampling_continues_to_the_same_file(sampler, monkeypatch):
         parts.run()
     assert not (parts.out / "samples.npz").exists()
     assert len(list((parts.out / "shards").glob("*.npz"))) == 1
+    # What a kill leaves while the shards are merged would be gigabytes.
+    (parts.out / ".samples.npz.0a1b2c3d").write_bytes(b"half")
     monkeypatch.setattr(job, "check_stop", lambda: None)
     parts.run()
+    assert not list(parts.out.glob(".samples.npz.*"))
     arrays = [np.load(s.out / "samples.npz")["arr_0"] for s in (whole, parts)]
     assert np.array_equal(arrays[0], arrays[1])
     assert not (parts.out / "shards").exists()
