@@ -32,7 +32,7 @@ def labels_of(path: Path, count: int) -> Array | None:
     elif (folder / FILE).is_file():
         where = str(folder / FILE)
         try:
-            found = np.load(folder / FILE, allow_pickle=False)
+            found = np.lib.format.open_memmap(folder / FILE, mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise EvaluatorError(f"{where}: expected an array of labels: {error}") from error
     else:

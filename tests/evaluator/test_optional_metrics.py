@@ -195,6 +195,10 @@ def test_labels_beside_the_images_and_labels_of_another_number(task, projection,
     np.save(tmp_path / "labels.npy", LABELS[:-1])
     with pytest.raises(EvaluatorError, match=r"labels\.npy: expected 300 labels"):
         adm_protocol.score(task([SAMPLES], REFERENCE, metrics=("top1",)), projection, "adm")
+    whole = (tmp_path / "labels.npy").read_bytes()
+    (tmp_path / "labels.npy").write_bytes(whole[:-8])
+    with pytest.raises(EvaluatorError, match=r"labels\.npy: expected an array of labels"):
+        adm_protocol.score(task([SAMPLES], REFERENCE, metrics=("top1",)), projection, "adm")
 
 
 def test_the_order_of_a_graphs_classes_lies_beside_it(task, tmp_path, labelled):
