@@ -21,6 +21,7 @@ from sra.common.files import load_json
 from sra.common.validation import read_record
 
 HOUR_SECONDS = 3600.0
+KWH_JOULES = 3.6e6
 GIB_BYTES = 2**30
 MAX_LOSS_POINTS = 1000
 """Of a loss curve, about; the log holds every line."""
@@ -32,6 +33,8 @@ class LogLine(LossPoint):
     seconds: float
     """Time spent training so far, pauses left out."""
     memory_bytes: int | None = None
+    watts: float | None = None
+    """Power of the first device; None: not reported."""
 
 
 class ProbeFile(Record):
@@ -121,6 +124,7 @@ def curve_of(stages: Sequence[Stage], log: Sequence[LogLine]) -> tuple[CurvePoin
                 CurvePoint(
                     step=stage.step,
                     hours=hours_at(log, stage.step),
+                    kwh=kwh_at(log, stage.step),
                     images=record.samples.count,
                     fid=record.metrics["fid"],
                     inception_score=record.metrics.get("is"),
@@ -132,13 +136,28 @@ def curve_of(stages: Sequence[Stage], log: Sequence[LogLine]) -> tuple[CurvePoin
 
 def hours_at(log: Sequence[LogLine], step: int) -> float | None:
     """Hours of training until a step, interpolated between logged steps; None outside the log."""
+    return _at(log, [line.seconds / HOUR_SECONDS for line in log], step)
+
+
+def kwh_at(log: Sequence[LogLine], step: int) -> float | None:
+    """Energy of one device until a step, from its power at each logged step; None where that was not reported."""
+    kwh, before, total = [], 0.0, 0.0
+    for line in log:
+        if line.watts is None:
+            return None
+        total += line.watts * (line.seconds - before) / KWH_JOULES
+        before = line.seconds
+        kwh.append(total)
+    return _at(log, kwh, step)
+
+
+def _at(log: Sequence[LogLine], values: Sequence[float], step: int) -> float | None:
+    """What grows from 0 to these values at the log's steps, interpolated."""
     place = bisect_left([line.step for line in log], step)
     if place == len(log):
         return None
-    after = log[place]
-    step_before, seconds_before = (log[place - 1].step, log[place - 1].seconds) if place else (0, 0.0)
-    share = (step - step_before) / (after.step - step_before)
-    return (seconds_before + share * (after.seconds - seconds_before)) / HOUR_SECONDS
+    step_before, before = (log[place - 1].step, values[place - 1]) if place else (0, 0.0)
+    return before + (step - step_before) / (log[place].step - step_before) * (values[place] - before)
 
 
 def probe_of(root: Path, variant: str) -> tuple[ProbePoint, ...]:

@@ -118,6 +118,8 @@ class CurvePoint(Record):
     step: int
     hours: float | None = None
     """Measured training time up to this step."""
+    kwh: float | None = None
+    """Energy of one device up to this step, where it reports its power."""
     images: int | None = None
     fid: float
     inception_score: float | None = Field(default=None, validation_alias="is", serialization_alias="is")
@@ -351,6 +353,8 @@ class TimeToTarget(Record):
     images: float | None = None
     """Training images until then."""
     device_hours: float | None = None
+    kwh: float | None = None
+    """Energy of all devices, as the power of the first one says."""
     speedup: float | None = None
     """Steps of the baseline over steps of the variant."""
     speedup_interval: tuple[float, float | None] | None = None

@@ -333,6 +333,7 @@ def target_lines(report: Report) -> Table:
         "interval",
         "training images",
         "device time",
+        "energy",
         "speedup",
         "interval",
     ]
@@ -348,8 +349,10 @@ def _target_cells(time: TimeToTarget) -> list[str]:
     ratios = ABSENT if ends is None or ends[1] is None else f"[{ends[0]:.2f}, {ends[1]:.2f}]"
     images = ABSENT if time.images is None else f"{time.images / 1e6:,.3g}M"
     hours = ABSENT if time.device_hours is None else duration(time.device_hours)
+    energy = ABSENT if time.kwh is None else f"{significant(time.kwh)} kWh"
     target = f"{time.target:.2f} ({time.what})"
-    return [time.variant, target, step, steps, images, hours, ABSENT if ratio is None else f"{ratio:.2f}x", ratios]
+    speedup = ABSENT if ratio is None else f"{ratio:.2f}x"
+    return [time.variant, target, step, steps, images, hours, energy, speedup, ratios]
 
 
 def thousands(step: float) -> str:

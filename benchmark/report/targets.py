@@ -16,13 +16,14 @@ METRIC = "fid"
 
 @dataclass(frozen=True)
 class _Point:
-    """FID of a variant at one step, with its noise below and above; hours are those of one process."""
+    """FID of a variant at one step, with its noise below and above; hours and energy are those of one process."""
 
     step: int
     fid: float
     below: float
     above: float
     hours: float | None
+    kwh: float | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _curve(variant: Variant, images: int | None) -> list[_Point]:
 
 
 def _mean(points: Sequence[CurvePoint]) -> _Point:
-    values, hours = [p.fid for p in points], [p.hours for p in points if p.hours is not None]
+    values = [p.fid for p in points]
     middle = fmean(values)
     if len(values) > 1:
         from scipy import stats  # a second of imports that only several seeds pay
@@ -89,8 +90,13 @@ def _mean(points: Sequence[CurvePoint]) -> _Point:
     else:
         low, high = points[0].fid_interval or (middle, middle)
         below, above = max(0.0, middle - low), max(0.0, high - middle)
-    spent = fmean(hours) if len(hours) == len(values) else None
-    return _Point(points[0].step, middle, below, above, spent)
+    hours, kwh = _known_mean([p.hours for p in points]), _known_mean([p.kwh for p in points])
+    return _Point(points[0].step, middle, below, above, hours, kwh)
+
+
+def _known_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _crossing(points: Sequence[_Point], fid: Callable[[_Point], float], target: float) -> float | None:
@@ -103,20 +109,34 @@ def _crossing(points: Sequence[_Point], fid: Callable[[_Point], float], target: 
     return None
 
 
-def _time(baseline: Variant, variant: Variant, target: _Target) -> TimeToTarget:
-    points = _curve(variant, target.images)
-    # The last FID of the baseline is the target itself: its noise counts for the others.
-    itself = variant is baseline and target.what != "of the manifest"
-    below, above = (0.0, 0.0) if itself else (target.below, target.above)
+@dataclass(frozen=True)
+class _Reached:
+    """The first step at a target, and the ends of its interval; None: not in the curve."""
+
+    step: float | None
+    early: float | None
+    late: float | None
+
+
+def _reached(points: Sequence[_Point], target: _Target, *, noise: bool) -> _Reached:
+    """When a curve comes down to a target; without noise the ends are the step."""
     step = _crossing(points, lambda p: p.fid, target.fid)
-    early = late = step
-    if not itself:
-        early = _crossing(points, lambda p: p.fid - math.hypot(p.below, above), target.fid)
-        late = _crossing(points, lambda p: p.fid + math.hypot(p.above, below), target.fid)
-    reference = _crossing(_curve(baseline, target.images), lambda p: p.fid, target.fid)
-    train = variant.runs[0].train
+    if not noise:
+        return _Reached(step, step, step)
+    early = _crossing(points, lambda p: p.fid - math.hypot(p.below, target.above), target.fid)
+    return _Reached(step, early, _crossing(points, lambda p: p.fid + math.hypot(p.above, target.below), target.fid))
+
+
+def _time(baseline: Variant, variant: Variant, target: _Target) -> TimeToTarget:
+    points, itself = _curve(variant, target.images), variant is baseline
+    # The last FID of the baseline is the target itself: its noise counts for the others.
+    last = target.what != "of the manifest"
+    found = _reached(points, target, noise=not (itself and last))
+    reference = _reached(_curve(baseline, target.images), target, noise=not last)
+    step, train = found.step, variant.runs[0].train
     assert train is not None
-    hours, processes = _hours_at(points, step), variant.rows[0].cost.processes
+    hours, kwh = _until(step, points, lambda p: p.hours), _until(step, points, lambda p: p.kwh)
+    processes = variant.rows[0].cost.processes
     return TimeToTarget(
         variant=variant.name,
         baseline=baseline.name,
@@ -124,29 +144,31 @@ def _time(baseline: Variant, variant: Variant, target: _Target) -> TimeToTarget:
         what=target.what,
         scored_images=target.images,
         step=step,
-        at_most=not itself and step is not None and step == points[0].step,
-        steps_interval=(early, late) if early is not None else None,
+        at_most=not (itself and last) and step is not None and step == points[0].step,
+        steps_interval=(found.early, found.late) if found.early is not None else None,
         images=None if step is None else step * train.global_batch,
         device_hours=hours * processes if hours is not None and processes is not None else None,
-        speedup=reference / step if reference is not None and step else None,
-        speedup_interval=_ratios(reference, early, late),
+        kwh=kwh * processes if kwh is not None and processes is not None else None,
+        speedup=reference.step / step if reference.step is not None and step else None,
+        speedup_interval=None if itself else _ratios(reference, found),
         seeds=len(variant.by_training_seed()),
         left_out=len({p.step for row in variant.rows for p in row.curve} - {p.step for p in points}),
     )
 
 
-def _ratios(reference: float | None, early: float | None, late: float | None) -> tuple[float, float | None] | None:
-    """Of the baseline's steps to these; (low, high), low is 0 where the late end lies beyond the curve."""
-    if reference is None or not early:
+def _ratios(reference: _Reached, found: _Reached) -> tuple[float, float | None] | None:
+    """Ends of the speedup, (low, high): 0 and None where an end lies beyond a curve."""
+    if reference.early is None or not found.early:
         return None
-    return (reference / late if late else 0.0, reference / early)
+    low = reference.early / found.late if found.late else 0.0
+    return low, None if reference.late is None else reference.late / found.early
 
 
-def _hours_at(points: Sequence[_Point], step: float | None) -> float | None:
-    """Hours of one process until a step, interpolated from the start."""
+def _until(step: float | None, points: Sequence[_Point], spent: Callable[[_Point], float | None]) -> float | None:
+    """What one process had spent at a step, interpolated from the start."""
     if step is None:
         return None
-    known = [(0.0, 0.0), *((float(p.step), p.hours) for p in points if p.hours is not None)]
+    known = [(0.0, 0.0), *((float(p.step), value) for p in points if (value := spent(p)) is not None)]
     for (a, before), (b, after) in itertools.pairwise(known):
         if a < step <= b:
             return before + (step - a) / (b - a) * (after - before)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from pynvml import NVMLError
 
 from sra.common.errors import ConfigError
 from sra.common.files import write_bytes
@@ -53,6 +54,16 @@ def memory_peak(device: torch.device) -> dict[str, int]:
     The peak of a CPU process would count its libraries, its loader and every run before this one.
     """
     return {"memory_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
+
+
+def power_draw(device: torch.device) -> dict[str, float]:
+    """`watts` that this process's GPU draws; empty where none is reported, as on a CPU."""
+    if device.type != "cuda":
+        return {}
+    try:
+        return {"watts": torch.cuda.power_draw(device) / 1000}
+    except (RuntimeError, NVMLError):
+        return {}
 
 
 def mean_losses(losses: list[StepLosses], accelerator: Accelerator) -> dict[str, float | None]:

@@ -34,6 +34,7 @@ from sra.training.logbook import (
     finish_trackers,
     mean_losses,
     memory_peak,
+    power_draw,
     reset_memory_peak,
     start_trackers,
 )
@@ -251,6 +252,7 @@ class Trainer:
             "skipped": self.skipped,
             "seconds": round(self.seconds, 4),
             **memory_peak(self.accelerator.device),
+            **power_draw(self.accelerator.device),
         }
         if self.accelerator.scaler is not None:
             row["loss_scale"] = self.accelerator.scaler.get_scale()

@@ -66,6 +66,40 @@ def test_the_interval_has_the_noise_of_curve_and_target(finished: Finished) -> N
     assert time.speedup_interval == pytest.approx((400 / 350, 400 / 250))
 
 
+def test_a_target_of_the_manifest_has_the_noise_of_both_curves(finished: Finished) -> None:
+    """By hand: a noise of 5 on lines that fall by 10 in 100K steps is 50K steps on either side, of both."""
+    curves = {"baseline": [90.0, 80.0, 70.0, 60.0], "sra": [80.0, 70.0, 60.0, 50.0]}
+    root, _ = run_of(finished, curves, 5.0, "targets=[65.0]")
+    time, own = time_of(root), time_of(root, "baseline")
+    assert time.steps_interval == pytest.approx((200_000, 300_000))
+    assert time.speedup == pytest.approx(350 / 250)
+    assert time.speedup_interval == pytest.approx((300 / 300, 400 / 200))
+    assert (own.speedup, own.speedup_interval) == (1.0, None)
+
+
+def test_a_curve_may_rise_again(finished: Finished) -> None:
+    """By hand: 33 is first reached between 50 and 30; what follows does not count, for the baseline neither."""
+    curves = {"baseline": [60.0, 30.0, 37.0, 33.0], "sra": [50.0, 30.0, 40.0, 35.0]}
+    time = time_of(run_of(finished, curves)[0])
+    assert time.step == pytest.approx(185_000)
+    assert time.speedup == pytest.approx(190 / 185)
+
+
+@pytest.mark.parametrize(("watts", "kwh"), [([400.0] * 4, 11.2), ([200.0, 400.0, 400.0, 400.0], 9.2), ([None], None)])
+def test_energy_where_the_device_reports_its_power(
+    watts: list[float | None], kwh: float | None, finished: Finished
+) -> None:
+    """By hand: 28 hours at 400 W; with 200 W in the first 10 of them, 2 kWh less."""
+    root, plan = run_of(finished)
+    for stage in plan.stages:
+        if stage.kind.name == "train":
+            log = zip(STEPS, [*watts, *[400.0] * 3], strict=False)
+            lines = [{"step": step, "loss": 1.0, "seconds": step * 0.36, "watts": power} for step, power in log]
+            (stage.directory / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert time_of(root).kwh == (None if kwh is None else pytest.approx(kwh))
+    assert (" kWh" in show_report(root, "md")) == (kwh is not None)
+
+
 def test_a_late_end_beyond_the_curve_is_open(finished: Finished) -> None:
     curves = {"baseline": [90.0, 80.0, 70.0, 60.0], "sra": [90.0, 80.0, 70.0, 59.0]}
     root, _ = run_of(finished, curves, 5.0)
