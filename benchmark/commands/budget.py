@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.commands.plan import plan_report
+from benchmark.manifest.document import SHIPPED
 from benchmark.plan.inputs import examine
 from benchmark.plan.prepare import prepare, processes_for
 from benchmark.plan.request import RunRequest
@@ -19,7 +20,7 @@ from sra.common.errors import UserError, expected
 from sra.common.tables import text_table
 
 MANIFESTS = Path("manifests")
-"""Folder of the manifests that are looked through where none is named."""
+"""Folder of the manifests that are looked through where none is named; the suite's own where it is not there."""
 
 
 class _Record(BaseModel):
@@ -70,7 +71,7 @@ def manifests_of(manifest: Path | None) -> list[Path]:
     Raises:
         UserError: there is none.
     """
-    found = [manifest] if manifest else sorted(MANIFESTS.glob("*.yaml"))
+    found = [manifest] if manifest else sorted((MANIFESTS if MANIFESTS.is_dir() else SHIPPED).glob("*.yaml"))
     if not found:
         raise UserError(f"--budget: expected a manifest, or a folder {MANIFESTS} here with some")
     return found

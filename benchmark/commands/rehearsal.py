@@ -11,6 +11,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from benchmark.manifest.document import SHIPPED
 from benchmark.plan.plan import Plan, in_order
 from benchmark.plan.prepare import prepare
 from benchmark.plan.request import RunRequest
@@ -20,8 +21,6 @@ from benchmark.report.collect import collect_report
 from benchmark.report.model import Report
 from benchmark.run.runner import Session, run_plan
 from sra.common.program import program
-
-MANIFESTS = Path(__file__).parents[2] / "manifests"
 
 
 def rehearse(manifests: list[Path], out: Path) -> dict[str, Report]:
@@ -58,7 +57,7 @@ def merged(plans: list[Plan]) -> Plan:
 def main() -> None:
     """`python -m benchmark.commands.rehearsal --out DIR [MANIFEST...]`; default: all of manifests/."""
     parser = argparse.ArgumentParser(prog="python -m benchmark.commands.rehearsal", description=main.__doc__)
-    parser.add_argument("manifests", type=Path, nargs="*", default=sorted(MANIFESTS.glob("*.yaml")))
+    parser.add_argument("manifests", type=Path, nargs="*", default=sorted(SHIPPED.glob("*.yaml")))
     parser.add_argument("--out", type=Path, default=Path("runs") / "rehearsal")
     options = parser.parse_args()
     started = time.monotonic()

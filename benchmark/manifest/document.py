@@ -18,16 +18,23 @@ from sra.common.validation import parse_yaml, plain_copy
 PATH_FIELDS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "reference"), ("score", "graph")}
 
 
+PACKAGE = Path(__file__).parents[1]
+SHIPPED = PACKAGE / "manifests" if (PACKAGE / "manifests").is_dir() else PACKAGE.parent / "manifests"
+"""The suite's own manifests: inside an installed package, beside it in a checkout."""
+
+
 class ManifestError(UserError):
     """A mistake in a manifest: file, key, what is allowed, what was found."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the mapping in a YAML file.
+    """Read the mapping in a YAML file; `manifests/NAME.yaml` is the suite's own where there is no such file.
 
     Raises:
         ManifestError: no such file, not YAML, or not a mapping.
     """
+    if not path.is_file() and path.parent == Path("manifests") and (SHIPPED / path.name).is_file():
+        path = SHIPPED / path.name
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ManifestError(f"{path}: expected a manifest, got no such file{did_you_mean(path.name, siblings)}")

@@ -70,7 +70,15 @@ def test_other_budgets_are_refused(text: str) -> None:
 
 
 def test_no_manifest_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "manifests").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "empty")
     done = CliRunner().invoke(app, ["plan", "--budget", "24h"])
     assert "--budget: expected a manifest, or a folder manifests here" in str(done.exception)
+
+
+def test_elsewhere_the_manifests_of_the_suite_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (row,) = rows_of("manifests/smoke.yaml", "--budget", "70gpuh", "--variant", "sra").values()
+    assert row["fits"] is None
+    assert len(rows_of("--budget", "70gpuh")) > 50
