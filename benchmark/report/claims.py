@@ -117,6 +117,10 @@ def _judged(registry: Registry, claim: Claim, plain: _Side, aligned: _Side) -> C
     notes = [*([claim.note] if claim.note else []), *_settings_note(plain.variant, aligned.variant)]
     reasons = [*plain.reasons, *aligned.reasons]
     states = {scored.verdict.status for side in (plain, aligned) for scored in side.variant.rows}
+    measured_both = all(side.variant.mean(claim.metric) is not None for side in (plain, aligned))
+    missing = (
+        "no training seed in common, so that nothing is paired" if measured_both else f"{claim.metric}: not measured"
+    )
     unmeasured = ClaimVerdict(
         claim=claim.id,
         what=claim.what,
@@ -126,8 +130,8 @@ def _judged(registry: Registry, claim: Claim, plain: _Side, aligned: _Side) -> C
         variant=aligned.variant.name,
         metric=claim.metric,
         printed=f"{printed:+}",
-        status="not finished" if "not finished" in states else "failed",
-        reasons=reasons or [f"{claim.metric}: not measured"],
+        status="not finished" if "not finished" in states else "not comparable" if measured_both else "failed",
+        reasons=reasons or [missing],
         notes=notes,
         caution=caution_of(row) or caution_of(other),
     )

@@ -18,6 +18,7 @@ from benchmark.report.tables import claim_lines, terminal_summary
 
 Finished = Callable[..., tuple[Path, Any]]
 ROWS = {"baseline": "sit-b2-256-400k", "sra": "sit-b2-sra-256-400k"}
+SEEDS = {"baseline": [1, 2], "sra": [3, 4]}
 PRINTED, RERUN = -3.92, -6.31
 DEVIATION = 1.4826 * abs(PRINTED - RERUN) / 2
 """Of the two claims about SRA at SiT-B/2: the allowance for training noise."""
@@ -94,6 +95,14 @@ def test_several_seeds_measure_the_training_noise_themselves(finished: Finished)
     assert claim.against_interval == pytest.approx((middle - PRINTED - wide, middle - PRINTED + wide))
     assert claim.status == "reproduced in sign, smaller"
     assert not any("allowance" in note for note in claim.notes)
+
+
+def test_other_seeds_are_not_paired(finished: Finished) -> None:
+    metrics = {f"{name}-seed{seed}": {"fid": 30.0} for name, seeds in SEEDS.items() for seed in seeds}
+    overrides = [f"variants.{name}.train.seeds={seeds}" for name, seeds in SEEDS.items()]
+    claim = claim_of(finished(ROWS, metrics=metrics, overrides=overrides)[0])
+    assert (claim.status, claim.difference) == ("not comparable", None)
+    assert "no training seed in common" in claim.reasons[0]
 
 
 def test_variants_are_found_by_their_settings_and_named_ones_first(finished: Finished) -> None:
