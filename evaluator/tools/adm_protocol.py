@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -109,6 +109,69 @@ def _reference(images: ImageSet, extractor: Extractor, cache: FeatureCache) -> R
     return Reference(features, found, file)
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """The metrics that papers print of one sample set, and what they were computed from."""
+
+    features: Features
+    own: Statistics
+    against: Reference
+    inception: InceptionScore
+    coverage: Coverage | None
+    """None: the reference has no images."""
+    metrics: dict[str, float]
+    absent: dict[str, str]
+
+    @classmethod
+    def of(cls, features: Features, own: Statistics, against: Reference, inception: InceptionScore) -> _Scored:
+        """Compute them."""
+        metrics, absent, coverage = {"fid": frechet_distance(own.pool, against.statistics.pool)}, {}, None
+        if own.spatial and against.statistics.spatial:
+            metrics["sfid"] = frechet_distance(own.spatial, against.statistics.spatial)
+        else:
+            absent["sfid"] = "mu_s and sigma_s are not stored beside mu and sigma"
+        metrics["is"] = inception.value
+        if against.features:
+            both = against.features.pool, features.pool
+            metrics["precision"], metrics["recall"] = precision_recall(*both, half=True)
+            metrics["precision_exact"], metrics["recall_exact"], coverage = exact_precision_recall(*both)
+        else:
+            absent |= dict.fromkeys(SHARES, NO_IMAGES)
+        if against.of_images:
+            # For comparison with the other tools, which see the images of the reference only.
+            metrics["fid_images"] = frechet_distance(own.pool, against.of_images)
+        return cls(features, own, against, inception, coverage, metrics, absent)
+
+    def distances(self) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
+        """FID and sFID, with features and statistics; none where the samples' file brought its own statistics."""
+        for metric, kind in (("fid", "pool"), ("sfid", "spatial")):
+            if metric in self.metrics and not self.own.stored:
+                sides = (self.features, self.own, self.against.statistics)
+                features, own, reference = (getattr(side, kind) for side in sides)
+                yield metric, (features, own, reference)
+
+    def intervals(self) -> dict[str, Interval]:
+        """By metric."""
+        found = {"is": intervals.inception_interval(self.inception)}
+        for metric, sides in self.distances():
+            found[metric] = intervals.frechet_interval(self.metrics[metric], *sides)
+        if self.coverage:
+            for metric in ("precision", "precision_exact"):
+                found[metric] = intervals.precision_interval(self.metrics[metric], len(self.features.pool))
+            for metric in ("recall", "recall_exact"):
+                found[metric] = intervals.recall_interval(self.metrics[metric], self.coverage)
+        return {metric: found[metric] for metric in self.metrics if metric in found}
+
+    def contributions(self) -> dict[str, Array]:
+        """(N,) of each image, by metric."""
+        found = {"is": differences.inception_contributions(self.inception)}
+        for metric, sides in self.distances():
+            found[metric] = differences.frechet_contributions(self.metrics[metric], *sides)
+        if self.coverage:
+            found["precision_exact"] = self.coverage.inside.astype(np.float64)
+        return found
+
+
 def _score(
     task: Task,
     images: ImageSet,
@@ -122,24 +185,10 @@ def _score(
     _say(images, "statistics, FID, sFID and Inception score")
     own = statistics.of_samples(images, features, cache.folder, trusted=task.options.trust_statistics)
     inception = score_of_pool(features.pool, extractor.weights)
-    metrics = {"fid": frechet_distance(own.pool, against.statistics.pool)}
-    absent = {}
-    if own.spatial and against.statistics.spatial:
-        metrics["sfid"] = frechet_distance(own.spatial, against.statistics.spatial)
-    else:
-        absent["sfid"] = "mu_s and sigma_s are not stored beside mu and sigma"
-    metrics["is"] = inception.value
-    coverage = None
     if against.features:
         _say(images, "precision and recall")
-        both = against.features.pool, features.pool
-        metrics["precision"], metrics["recall"] = precision_recall(*both, half=True)
-        metrics["precision_exact"], metrics["recall_exact"], coverage = exact_precision_recall(*both)
-    else:
-        absent |= dict.fromkeys(SHARES, NO_IMAGES)
-    if against.of_images:
-        # For comparison with the other tools, which see the images of the reference only.
-        metrics["fid_images"] = frechet_distance(own.pool, against.of_images)
+    found = _Scored.of(features, own, against, inception)
+    metrics, absent = found.metrics, found.absent
     pool, spatial = extractor.widths
     settings = make(
         stored_statistics=against.statistics.stored,
@@ -153,10 +202,10 @@ def _score(
         _say(images, "views")
         sides = realism.Side(task.reference, against.features.pool), realism.Side(images, features.pool)
         views = realism.write(*sides, extractor.weights, task.options.views[task.samples.index(images)])
-    found: dict[str, Interval] = {}
+    ends: dict[str, Interval] = {}
     if not task.options.no_intervals:
         _say(images, "intervals")
-        found = _intervals(metrics, features, own, against, inception, coverage)
+        ends = found.intervals()
     classes: tuple[ClassScore, ...] = ()
     if names := task.options.metrics:
         _say(images, ", ".join(names))
@@ -177,16 +226,15 @@ def _score(
         metrics |= {name: more[name].value for name in more}
         classes = optional_metrics.by_class(names, scored)
         if not task.options.no_intervals:
-            found |= {name: interval for name, (_, interval) in more.items() if interval}
-    parts = _contributions(metrics, features, own, against, inception, coverage) if task.options.differences else {}
+            ends |= {name: interval for name, (_, interval) in more.items() if interval}
     return Result(
         metrics=metrics,
         absent=absent,
         settings=settings,
-        intervals=found,
+        intervals=ends,
         views=views,
         classes=classes,
-        contributions=parts,
+        contributions=found.contributions() if task.options.differences else {},
     )
 
 
@@ -198,48 +246,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--differences", type=Path, help=help_differences)
     help_metrics = f"compute these, too: {', '.join(OPTIONAL_METRICS)}"
     parser.add_argument("--metrics", type=optional_metrics.option, nargs="+", default=(), help=help_metrics)
-
-
-def _intervals(
-    metrics: dict[str, float],
-    features: Features,
-    own: Statistics,
-    against: Reference,
-    inception: InceptionScore,
-    coverage: Coverage | None,
-) -> dict[str, Interval]:
-    """By metric; none of FID and sFID for stored statistics of samples, whose spread is unknown."""
-    result = {"is": intervals.inception_interval(inception)}
-    if not own.stored:
-        for metric, kind in (("fid", "pool"), ("sfid", "spatial")):
-            if metric in metrics:
-                sides = (getattr(side, kind) for side in (features, own, against.statistics))
-                result[metric] = intervals.frechet_interval(metrics[metric], *sides)
-    if coverage:
-        for metric in ("precision", "precision_exact"):
-            result[metric] = intervals.precision_interval(metrics[metric], len(features.pool))
-        for metric in ("recall", "recall_exact"):
-            result[metric] = intervals.recall_interval(metrics[metric], coverage)
-    return {metric: result[metric] for metric in metrics if metric in result}
-
-
-def _contributions(
-    metrics: dict[str, float],
-    features: Features,
-    own: Statistics,
-    against: Reference,
-    inception: InceptionScore,
-    coverage: Coverage | None,
-) -> dict[str, Array]:
-    """(N,) of each image, by metric."""
-    found = {"is": differences.inception_contributions(inception)}
-    for metric, kind in (("fid", "pool"), ("sfid", "spatial")):
-        if metric in metrics and not own.stored:
-            sides = (getattr(side, kind) for side in (features, own, against.statistics))
-            found[metric] = differences.frechet_contributions(metrics[metric], *sides)
-    if coverage:
-        found["precision_exact"] = coverage.inside.astype(np.float64)
-    return found
 
 
 def _say(images: ImageSet, stage: str) -> None:
