@@ -70,12 +70,10 @@ class SampleConfig:
             most = MAX_STEPS if name == "steps" else MAX_COUNT
             if value is not None and not 1 <= value <= most:
                 raise ConfigError(expected(name, f"a positive integer of at most {most}", value))
-        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
-            raise ConfigError(expected("seeds", "different integers", list(self.seeds)))
         if self.seeds is not None and self.seed is not None:
             raise ConfigError("seeds: expected seed or seeds, got both")
-        check_seeds("seeds", self.seeds or ())
-        check_seeds("seed", () if self.seed is None else (self.seed,))
+        check_seeds("seeds", self.seeds)
+        check_seeds("seed", None if self.seed is None else (self.seed,))
         if not 0 < self.last_step < 1:
             raise ConfigError(expected("last_step", "a number in (0, 1)", self.last_step))
         self._check_combinations()

@@ -29,13 +29,15 @@ class EmaConfig:
             raise ConfigError(expected("decay", "a number in [0, 1)", self.decay))
 
 
-def check_seeds(name: str, seeds: Sequence[int]) -> None:
+def check_seeds(name: str, seeds: Sequence[int] | None) -> None:
     """Refuse a seed that some generator does not take.
 
     Raises:
-        ConfigError: negative, or of more than 63 bits.
+        ConfigError: negative, of more than 63 bits, given twice, or a list without any.
     """
-    for seed in seeds:
+    if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
+        raise ConfigError(expected(name, "different integers", list(seeds)))
+    for seed in seeds or ():
         if not 0 <= seed < 2**63:
             raise ConfigError(expected(name, "an integer from 0 to 2^63 - 1", seed))
 
@@ -151,6 +153,4 @@ class TrainConfig:
         for name in ("weight_decay", "workers", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(expected(name, "a number of at least 0", getattr(self, name)))
-        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(expected("seeds", "different integers", list(self.seeds)))
-        check_seeds("seeds", self.seeds or ())
+        check_seeds("seeds", self.seeds)

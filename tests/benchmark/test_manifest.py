@@ -57,6 +57,7 @@ def refusal(*overrides: str, path: Path = SMOKE) -> str:
         ("sample.steps=on", ["sample.steps: ", "number", "boolean"]),
         ("train.betas=[0.9, true]", ["train.betas: ", "number", "boolean"]),
         ("train.seeds=[1, 1]", ["train.seeds: ", "[1, 1]"]),
+        ("train.seeds=[]", ["train.seeds: ", "[]"]),
         ("seed=-1", ["seed: ", "2^63 - 1", "-1"]),
         ("name=../evil", ["'../evil'", "letters, digits"]),
         ("variants.sra.samples=x.npz", ["expected one of align, checkpoint, samples", "got align and samples"]),
