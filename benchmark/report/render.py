@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import io
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ from benchmark.report.model import PICTURE_TYPES, Figures, Report, Row
 from sra.common.errors import UserError
 from sra.common.files import write_bytes
 
+EMBEDDED_BYTES, EMBEDDED_PIXELS = 1_000_000, 1280
+"""Larger pictures are made this wide or high inside a page: 64 photographs of 256 px are eight megabytes as PNG."""
 TEMPLATES = {"html": "report.html.j2", "md": "report.md.j2", "latex": "report.tex.j2"}
 ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"}
 NAMED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -127,10 +130,22 @@ def _dump(record: BaseModel) -> str:
 def _data_uri(name: str, folder: Path) -> str:
     path = folder / name
     try:
-        content = base64.b64encode(path.read_bytes()).decode()
+        content, kind = path.read_bytes(), PICTURE_TYPES[path.suffix]
     except OSError as error:
         raise UserError(f"{path}: expected a picture of the report: {error.strerror}") from error
-    return f"data:{PICTURE_TYPES[path.suffix]};base64,{content}"
+    if path.suffix == ".png" and len(content) > EMBEDDED_BYTES:
+        content, kind = _smaller(content), "image/jpeg"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _smaller(picture: bytes) -> bytes:
+    """A picture as a JPEG for the page; the whole one lies beside it."""
+    from PIL import Image
+
+    image, small = Image.open(io.BytesIO(picture)).convert("RGB"), io.BytesIO()
+    image.thumbnail((EMBEDDED_PIXELS, EMBEDDED_PIXELS))
+    image.save(small, "JPEG", quality=85)
+    return small.getvalue()
 
 
 def _with_pictures(row: Row, out: Path) -> Row:

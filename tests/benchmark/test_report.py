@@ -1,5 +1,7 @@
 """From a finished run's files to the report in every format, the check's exit code, seeds and pairs."""
 
+import base64
+import io
 import json
 import math
 import re
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from benchmark.commands.run import execute
 from benchmark.plan.request import RunRequest
@@ -21,7 +24,7 @@ from benchmark.report.check import check
 from benchmark.report.collect import load_report
 from benchmark.report.diff import compare_runs
 from benchmark.report.model import read_report
-from benchmark.report.render import latex_text, render, show_report, write_report
+from benchmark.report.render import environment, latex_text, render, show_report, write_report
 from benchmark.report.tables import around, costs, terminal_summary
 from sra.common.errors import UserError
 from sra.common.files import read_json, write_json
@@ -450,6 +453,16 @@ def test_diff_names_settings_and_numbers(finished: Finished, registry: Registry)
 def test_diff_of_a_run_with_itself_is_empty(finished: Finished) -> None:
     root, _ = finished(ROWS)
     assert compare_runs(root, root, as_json=False) == "no difference"
+
+
+def test_large_pictures_are_small_inside_a_page(tmp_path: Path) -> None:
+    for name, edge in (("small.png", 64), ("large.png", 1500)):
+        Image.effect_noise((edge, edge), 90).convert("RGB").save(tmp_path / name)
+    embed = environment().filters["data_uri"]
+    assert embed("small.png", tmp_path).startswith("data:image/png;base64,")
+    large = embed("large.png", tmp_path)
+    assert large.startswith("data:image/jpeg;base64,")
+    assert Image.open(io.BytesIO(base64.b64decode(large.split(",")[1]))).size == (1280, 1280)
 
 
 def test_no_sign_of_latex_survives_unescaped() -> None:
