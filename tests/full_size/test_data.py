@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,20 @@ import sys, time
 import numpy as np
 from pathlib import Path
 from sra.data.latents import PackedLatents
+from sra.data.prefetch import Prefetcher
 from sra.training.batches import DataOrder
 latents = PackedLatents(Path(sys.argv[1]))
 began = time.monotonic()
 order = DataOrder(0, latents.count, 256)
 order.indices(0)
 print(f"order of an epoch: {time.monotonic() - began:.2f} s", flush=True)
-began, step = time.monotonic(), 0
-while step < 100:
-    moments, labels = latents.batch(order.indices(step)[: 8 * 32])
+began = time.monotonic()
+ahead = Prefetcher(lambda step: (order.indices(step), None), latents.batch, 32)
+for step in range(100):
+    moments, labels = ahead.get(step)
     assert moments.shape == (256, 8, 32, 32)
     assert (moments[:, 0, 0, 0].numpy() == labels.numpy()).all()
-    step += 1
-print(f"{step / (time.monotonic() - began):.1f} batches of 256 a second", flush=True)
+print(f"{100 / (time.monotonic() - began):.1f} batches of 256 a second", flush=True)
 """
 
 
@@ -107,7 +109,8 @@ def test_packed_latents(space: Callable[[float], Path]) -> None:
     np.save(folder / LABELS, labels)
     write_facts(folder, shape, "float16", 1000, {})
     assert (folder / FACTS).is_file()
-    used = full.run("-c", READ, folder, name="latents, 100 batches")
-    assert used.code == 0, used.text
-    assert used.peak_bytes < 1e9
-    full.say("latents", used.text)
+    with ThreadPoolExecutor(2) as pool:
+        for used in pool.map(lambda number: full.run("-c", READ, folder, name=f"latents, reader {number}"), range(2)):
+            assert used.code == 0, used.text
+            assert used.peak_bytes < 1e9
+            full.say("latents", used.text)
