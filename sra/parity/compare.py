@@ -33,9 +33,11 @@ Only float32 needs it: other precisions round the products by more than the orde
 # Multiples of the mode's limit.
 OUTPUT, GRADIENT = 0.5, 5.0
 """An element, relative to its size plus the array's root mean square; gradients are sums that cancel."""
-SOLVED = 9.0
-"""As OUTPUT, for samples of an adaptive solver: its steps carry rounding on, in a few places of an image fifty times as
-far as in most."""
+SOLVED, SOLVED_WHOLE = 9.0, 10.0
+"""As OUTPUT, and the array's, for samples of an adaptive solver: its steps carry rounding on, in a few places of an
+image fifty times as far as in most."""
+CARRIED = 3.0
+"""The same in units of what a rounding error of the initial noise does; measured: at most about 2."""
 WEIGHT_LEAST, WEIGHT_MOST = 0.2, 100.0
 """A trained weight, absolute: where Adam does not amplify rounding, and where it does (0 / 0 at worst)."""
 NOISE_MATRIX, NOISE_VECTOR = 30.0, 1.0
@@ -153,8 +155,6 @@ def within(multiple: float = OUTPUT, room: float = 1.0, whole: float = 1.0) -> J
 
 output = within()
 """Predictions, losses, norms, samples."""
-solved = within(SOLVED, whole=10.0)
-"""Samples of an adaptive solver."""
 gradient = within(GRADIENT)
 """Gradients of weights."""
 
@@ -166,6 +166,20 @@ def guided(scale: float) -> Judge:
         scale: w.
     """
     return within(room=max(1.0, math.hypot(scale, scale - 1) / 2))
+
+
+def solved(found: Tensor, moved: Tensor, limit: float) -> Judge:
+    """As `output`, for samples of an adaptive solver, with the room that the network's own amplification needs.
+
+    Args:
+        found: samples.
+        moved: those of initial noise a rounding error away.
+        limit: the mode's.
+    """
+    a, b = _double(moved), _double(found)
+    element = float(((a - b).abs() / (b.abs() + _rms(b))).max())
+    whole = float((a - b).norm() / b.norm())
+    return within(max(SOLVED, CARRIED * element / limit), whole=max(SOLVED_WHOLE, CARRIED * whole / limit))
 
 
 @_same_shape

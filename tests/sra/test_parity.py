@@ -15,7 +15,7 @@ from sra.model.transformer import build
 from sra.parity import wide
 from sra.parity.__main__ import main
 from sra.parity.checks import Networks
-from sra.parity.compare import ROUNDING, Amplification, Mode, Report, exact, limit_of, output, table, trained
+from sra.parity.compare import ROUNDING, Amplification, Mode, Report, exact, limit_of, output, solved, table, trained
 from sra.parity.folder import CHECKS, SIBLINGS, check_folder
 from sra.parity.golden import Arrays, Scope, open_golden
 
@@ -123,6 +123,17 @@ def test_a_solver_may_carry_rounding_on_in_a_few_places(folder):
 
     change(folder / "siblings/dopri5.npz", edit)
     assert failed(check(folder)) == []
+
+
+def test_a_solver_has_the_room_that_its_network_needs():
+    """What a rounding error of the noise moves this far may differ twice as far, and not ten times."""
+    torch.manual_seed(0)
+    found = torch.randn(4, 8).double()
+    moved = found + 1e-4 * torch.randn(4, 8)
+    judge = solved(found, moved, 1e-6)
+    assert judge(found, found + 2 * (moved - found), 1e-6).ok
+    assert not judge(found, found + 10 * (moved - found), 1e-6).ok
+    assert not solved(found, found, 1e-6)(found, found + 2 * (moved - found), 1e-6).ok
 
 
 def test_wrong_weights_in_the_published_file_are_named(folder):
