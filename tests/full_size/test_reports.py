@@ -15,6 +15,7 @@ from benchmark.report.collect import collect_report
 from benchmark.report.render import write_report
 from evaluator.tools import score_record
 from evaluator.tools.score_record import AdmSettings, FeatureWidths, ImageSetFacts, NamedFile, ScoreRecord
+from sra.config import TrainConfig
 from tests.full_size import sizes as full
 
 MANIFESTS = sorted((full.ROOT / "manifests").glob("*_*.yaml"))
@@ -47,9 +48,8 @@ def write_scores(directory: Path, tool: str, resolution: int, number: int) -> No
 
 def report_of(manifest: Path, out: Path) -> Path:
     """A run directory whose stages have all ended, and its report."""
-    milestones = [
-        f"variants.{run.variant}.train.milestones={_milestones(run)}" for run in load(manifest).runs if run.train
-    ]
+    lasts = [_last(run.train) for run in load(manifest).runs if run.train]
+    milestones = [f"train.milestones={[min(lasts) * place // CURVE for place in range(1, CURVE)]}"] if lasts else []
     loaded = load(manifest, milestones)
     directory = RunDirectory(out)
     directory.create()
@@ -73,8 +73,9 @@ def report_of(manifest: Path, out: Path) -> Path:
     return out / "report" / "report.html"
 
 
-def _milestones(run) -> list[int]:
-    return [run.train.steps * place // CURVE for place in range(1, CURVE)]
+def _last(train: TrainConfig) -> int:
+    """Optimizer steps of a training."""
+    return train.steps or int(train.epochs * (full.IMAGES // train.global_batch))
 
 
 @pytest.fixture(scope="module")
