@@ -55,7 +55,7 @@ def prepare_and_kill(folder: Path, images: Path) -> None:
     again = full.run(*job, stop=lambda _: len(records()) >= len(before) + 4, name="continued, killed again")
     assert again.code == -9, again.text
     assert {name: records()[name] for name in before} == before
-    assert f"images: {len(before) * 1000}" in again.text or len(before) < len(records())
+    assert len(records()) > len(before)
 
 
 def plan_twice(folder: Path, images: Path) -> None:
