@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.commands.rehearsal import MANIFESTS, merged
+from benchmark.commands.rehearsal import merged
 from benchmark.manifest.schema import load
 from benchmark.manifest.smoke_form import scaled
 from benchmark.plan.plan import make_plan
@@ -15,7 +15,7 @@ from benchmark.plan.run_directory import RunDirectory
 from benchmark.report.model import read_report
 
 ROOT = Path(__file__).parents[1]
-PATHS = sorted(MANIFESTS.glob("*.yaml"))
+PATHS = sorted((ROOT / "manifests").glob("*.yaml"))
 
 
 def test_one_process_for_each_kind_of_stage(tmp_path: Path) -> None:

@@ -57,7 +57,13 @@ def task(tmp_path, graph=GRAPH, pixels=None, **options):
     reference, samples = image_set(tmp_path, "reference", pixels[::2]), image_set(tmp_path, "samples", pixels[1::2])
     shared = {"views": None, "trust_statistics": False, "no_intervals": True}
     given = {**shared, "extractor": "own", "assets": tmp_path / "assets", **options}
-    return base.Task(reference, [samples], resolve(str(graph)), None, argparse.Namespace(**given))
+    return base.Task(
+        reference,
+        [samples],
+        resolve(str(graph)),
+        None,
+        argparse.Namespace(**{"metrics": (), "differences": None, **given}),
+    )
 
 
 @pytest.fixture(scope="module")
