@@ -19,14 +19,14 @@ GRACE_SECONDS = 300.0
 PATIENCE_SECONDS = 86400
 """Time that a job waits for the stages that it reads."""
 JOB_ENV = {
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "10000",
     "PYTHONUNBUFFERED": "1",
     "PYTHONSAFEPATH": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-"""Threads that wait sleep: where other programs use the same cores, spinning ones make a job many times slower. Jobs
-print at once, and import nothing from the folder the user is in. TensorFlow's log is off: it reports a machine without
-a GPU as an error; real errors it raises."""
+"""Threads that wait for others spin for a fraction of a millisecond, then sleep: where other programs use the same cores,
+longer spinning makes a job several times slower. Jobs print at once, and import nothing from the folder the user is in.
+TensorFlow's log is off: it reports a machine without a GPU as an error; real errors it raises."""
 LAUNCHERS = re.compile(
     r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|"
     r"(ACCELERATE|FSDP|MEGATRON_LM|MV2|OMPI|PARALLELISM_CONFIG|PET|PMIX?|SLURM|TORCHELASTIC)_\w+"
