@@ -24,9 +24,9 @@ JOB_ENV = {
     "PYTHONSAFEPATH": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-"""Threads that wait for others spin for a fraction of a millisecond, then sleep: where other programs use the same cores,
-longer spinning makes a job several times slower. Jobs print at once, and import nothing from the folder the user is in.
-TensorFlow's log is off: it reports a machine without a GPU as an error; real errors it raises."""
+"""Threads that wait for others spin for a fraction of a millisecond, then sleep: where other programs use the same
+cores, longer spinning makes a job several times slower. Jobs print at once, and import nothing from the folder the user
+is in. TensorFlow's log is off: it reports a machine without a GPU as an error; real errors it raises."""
 LAUNCHERS = re.compile(
     r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|"
     r"(ACCELERATE|FSDP|MEGATRON_LM|MV2|OMPI|PARALLELISM_CONFIG|PET|PMIX?|SLURM|TORCHELASTIC)_\w+"
