@@ -36,8 +36,8 @@ class Entry:
 
     bundle: Bundle
     line: tables.Line
-    again: str = ""
-    """Name of an earlier bundle that has the same samples: then this entry does not count a second time."""
+    again: Bundle | None = None
+    """An earlier bundle that has the same samples: then this entry does not count a second time."""
 
     @property
     def row(self) -> Row:
@@ -158,16 +158,16 @@ def _examined(path: Path, out: Path) -> Bundle:
 
 def _entries(bundles: Iterable[Bundle]) -> Iterator[Entry]:
     """A line for every row; one whose samples an earlier verified bundle has is marked."""
-    seen: dict[tuple[str, str | None], str] = {}
+    seen: dict[tuple[str, str | None], Bundle] = {}
     for bundle in bundles:
         for line in tables.verdict_lines(bundle.report) if bundle.report else ():
             if line.name != line.row.variant:
                 continue  # the mean over seeds, which have lines of their own
             samples, published = line.row.provenance.samples, line.row.published
-            again = ""
+            again = None
             if samples and samples.sha256 and bundle.state == "verified":
-                first = seen.setdefault((samples.sha256, published.id if published else None), bundle.digest)
-                again = first if first != bundle.digest else ""
+                first = seen.setdefault((samples.sha256, published.id if published else None), bundle)
+                again = first if first is not bundle else None
             yield Entry(bundle, line, again)
 
 

@@ -428,9 +428,8 @@ def better_side(comparison: Comparison, difference: Difference) -> str:
     """Which of two variants is better in a metric, as far as the interval tells."""
     if difference.interval is None or difference.interval[0] <= 0 <= difference.interval[1]:
         return "not clear"
-    lower = comparison.variant if difference.difference < 0 else comparison.baseline
-    higher = comparison.baseline if difference.difference < 0 else comparison.variant
-    return lower if difference.metric in LOWER_IS_BETTER else higher
+    improved = (difference.difference < 0) == (difference.metric in LOWER_IS_BETTER)
+    return comparison.variant if improved else comparison.baseline
 
 
 def cost_ratios(comparison: Comparison) -> Table:

@@ -117,7 +117,7 @@ def _measure(samples: Array, reference: Array, other: Gaussian, weights: Array) 
     fid = frechet_distance(own, other)
     score = score_of_pool(samples, weights)
     found = [
-        [fid, *intervals.frechet_interval(fid, samples, own, other)],
+        [fid, *intervals.frechet_interval(fid, intervals.distances_without_each(samples, own, other))],
         [score.value, *intervals.inception_interval(score)],
     ]
     if len(samples) > MAX_SHARE_IMAGES:

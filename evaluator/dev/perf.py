@@ -27,7 +27,7 @@ from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
 from evaluator.metrics.frechet import frechet_distance, gaussian
 from evaluator.metrics.inception_score import score_of_pool
-from evaluator.metrics.intervals import frechet_interval, recall_interval
+from evaluator.metrics.intervals import distances_without_each, frechet_interval, recall_interval
 from evaluator.metrics.precision_recall import REACH, exact_precision_recall, precision_recall
 from sra.common.files import check_place, replacing
 from sra.common.npz import write_array
@@ -107,7 +107,13 @@ def measure_ours(folder: Path, counts: Pair, widths: Pair, watch: Stopwatch) -> 
     peak = watch.gigabytes()
     _, recall, coverage = watch.time("exact_precision_recall", lambda: exact_precision_recall(pool_r, pool))
     cases = list(zip(fids, (pool, spatial), samples, reference, strict=True))
-    watch.time("intervals", lambda: ([frechet_interval(*case) for case in cases], recall_interval(recall, coverage)))
+    watch.time(
+        "intervals",
+        lambda: (
+            [frechet_interval(value, distances_without_each(*sides)) for value, *sides in cases],
+            recall_interval(recall, coverage),
+        ),
+    )
     values = [*fids, inception.value, *shares]
     return {
         "seconds": watch.seconds,

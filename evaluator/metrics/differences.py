@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from evaluator.metrics.frechet import Gaussian
 from evaluator.metrics.inception_score import InceptionScore
-from evaluator.metrics.intervals import Interval, around, distances_without_each
-from evaluator.metrics.rows import Array, Rows
+from evaluator.metrics.intervals import Interval, around
+from evaluator.metrics.rows import Array
 
 PERMUTATIONS = 9999
 BATCH_VALUES = 5_000_000
@@ -28,10 +27,10 @@ class Difference(NamedTuple):
     """Of the permutation test: how often sets with exchanged images differ as much; at least 1 / 10,000."""
 
 
-def frechet_contributions(value: float, features: Rows, own: Gaussian, reference: Gaussian) -> Array:
-    """(N,) contributions of features (N, D) to their Frechet distance: the pseudo-values of the jackknife."""
-    count = len(features)
-    return count * value - (count - 1) * distances_without_each(features, own, reference)
+def frechet_contributions(value: float, without: Array) -> Array:
+    """(N,) contributions of images to a Frechet distance, from those without each: the jackknife's pseudo-values."""
+    count = len(without)
+    return count * value - (count - 1) * without
 
 
 def inception_contributions(score: InceptionScore) -> Array:
@@ -66,6 +65,13 @@ def difference(values: tuple[float, float], first: Array, second: Array) -> Diff
     )
     change = values[1] - values[0]
     return Difference(change, around(change, error), float(found.pvalue))
+
+
+def independent(values: tuple[float, float], first: Interval, second: Interval) -> Interval:
+    """95 % interval of a difference, second minus first, from the intervals of both as independent sets."""
+    change = values[1] - values[0]
+    below = math.hypot(values[1] - second[0], first[1] - values[0])
+    return change - below, change + math.hypot(second[1] - values[1], values[0] - first[0])
 
 
 def _mean_difference(first: Array, second: Array | None = None, axis: int = -1) -> Array:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
-from evaluator.metrics.intervals import QUANTILE, Interval, distances_without_each
+from evaluator.metrics.intervals import QUANTILE, Interval, distances_without_each, jackknife_error
 from evaluator.metrics.rows import Array, Rows
 
 LEAST_IMAGES_PER_FEATURE = 2
@@ -75,5 +75,4 @@ def _slope(features: Rows, own: Gaussian, reference: Gaussian) -> tuple[float, f
     """FID, its derivative with respect to 1 / n, and its standard deviation."""
     count, value = len(features), frechet_distance(own, reference)
     without = distances_without_each(features, own, reference)
-    deviation = math.sqrt(float(without.var()) * (count - 1))
-    return value, count * (count - 1) * (float(without.mean()) - value), deviation
+    return value, count * (count - 1) * (float(without.mean()) - value), jackknife_error(without)

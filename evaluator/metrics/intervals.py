@@ -27,14 +27,18 @@ SUBSETS, SUBSET_SHARE = 100, 0.6
 """Random subsets of the samples for recall, and the share of the samples in each."""
 
 
-def frechet_interval(value: float, features: Rows, own: Gaussian, reference: Gaussian) -> Interval:
-    """Interval of the Frechet distance of features (N, D), with their statistics, to those of a reference.
+def frechet_interval(value: float, without: Array) -> Interval:
+    """Interval of a Frechet distance, from the (N,) distances without each image.
 
-    The variance is the jackknife's (Efron and Stein 1981), from the exact distance without each image.
+    The variance is the jackknife's (Efron and Stein 1981).
     """
-    without = distances_without_each(features, own, reference)
-    low, high = around(value, math.sqrt(float(without.var()) * (len(without) - 1)))
+    low, high = around(value, jackknife_error(without))
     return max(low, 0.0), high
+
+
+def jackknife_error(without: Array) -> float:
+    """Standard error of a statistic, from its (N,) values without each image."""
+    return math.sqrt(float(without.var()) * (len(without) - 1))
 
 
 def distances_without_each(features: Rows, own: Gaussian, reference: Gaussian) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -142,19 +142,21 @@ class _Scored:
             metrics["fid_images"] = frechet_distance(own.pool, against.of_images)
         return cls(features, own, against, inception, coverage, metrics, absent)
 
-    def distances(self) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
-        """FID and sFID, with features and statistics; none where the samples' file brought its own statistics."""
+    @cached_property
+    def without_each(self) -> dict[str, Array]:
+        """(N,) FID and sFID without each image; none where the samples' file brought its own statistics."""
+        found = {}
         for metric, kind in (("fid", "pool"), ("sfid", "spatial")):
             if metric in self.metrics and not self.own.stored:
-                sides = (self.features, self.own, self.against.statistics)
-                features, own, reference = (getattr(side, kind) for side in sides)
-                yield metric, (features, own, reference)
+                sides = (getattr(side, kind) for side in (self.features, self.own, self.against.statistics))
+                found[metric] = intervals.distances_without_each(*sides)
+        return found
 
     def intervals(self) -> dict[str, Interval]:
         """By metric."""
         found = {"is": intervals.inception_interval(self.inception)}
-        for metric, sides in self.distances():
-            found[metric] = intervals.frechet_interval(self.metrics[metric], *sides)
+        for metric, without in self.without_each.items():
+            found[metric] = intervals.frechet_interval(self.metrics[metric], without)
         if self.coverage:
             for metric in ("precision", "precision_exact"):
                 found[metric] = intervals.precision_interval(self.metrics[metric], len(self.features.pool))
@@ -165,8 +167,8 @@ class _Scored:
     def contributions(self) -> dict[str, Array]:
         """(N,) of each image, by metric."""
         found = {"is": differences.inception_contributions(self.inception)}
-        for metric, sides in self.distances():
-            found[metric] = differences.frechet_contributions(self.metrics[metric], *sides)
+        for metric, without in self.without_each.items():
+            found[metric] = differences.frechet_contributions(self.metrics[metric], without)
         if self.coverage:
             found["precision_exact"] = self.coverage.inside.astype(np.float64)
         return found

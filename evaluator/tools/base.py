@@ -16,7 +16,7 @@ from pathlib import Path
 from evaluator.features import statistics
 from evaluator.images.image_set import ImageSet, open_images, without_images
 from evaluator.inception.graph import Graph, resolve
-from evaluator.metrics.differences import difference
+from evaluator.metrics.differences import difference, independent
 from evaluator.metrics.rows import Array
 from evaluator.tools import Tool, score_record
 from evaluator.tools.score_record import (
@@ -193,9 +193,7 @@ def _differences(task: Task, results: Sequence[Result]) -> DifferenceRecord:
             print(f"{name}: difference", flush=True)
             change, interval, p = difference(values, sides[0], sides[1])
         elif name in first.intervals and name in second.intervals:
-            below, above = ((one.intervals[name][0], one.intervals[name][1]) for one in results)
-            low = math.hypot(above[0] - values[1], below[1] - values[0])
-            interval = change - low, change + math.hypot(above[1] - values[1], below[0] - values[0])
+            interval = independent(values, first.intervals[name], second.intervals[name])
         found[name] = MetricDifference(first=values[0], second=values[1], difference=change, interval=interval, p=p)
     a, b = task.samples
     return DifferenceRecord(

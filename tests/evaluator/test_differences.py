@@ -7,6 +7,7 @@ from evaluator.metrics import differences
 from evaluator.metrics.differences import difference, frechet_contributions, inception_contributions
 from evaluator.metrics.frechet import frechet_distance, gaussian
 from evaluator.metrics.inception_score import score_of_pool
+from evaluator.metrics.intervals import distances_without_each
 
 REFERENCE = gaussian(np.random.default_rng(0).standard_normal((2000, 6)).astype(np.float32))
 
@@ -19,7 +20,7 @@ def few_permutations(monkeypatch):
 def contributed(features):
     own = gaussian(features)
     value = frechet_distance(own, REFERENCE)
-    return value, frechet_contributions(value, features, own, REFERENCE)
+    return value, frechet_contributions(value, distances_without_each(features, own, REFERENCE))
 
 
 def test_contributions_to_fid_are_what_leaving_out_an_image_changes():
