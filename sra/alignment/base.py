@@ -72,6 +72,13 @@ class Alignment:
         return float(self.settings.weight)
 
 
+def student_pass(student: DiffusionTransformer, batch: Batch, *taps: int) -> tuple[Tensor, ...]:
+    """One forward pass at the batch's times: generation loss (N,), then the outputs (N, T, D) of blocks from 1 on."""
+    x_t = batch.objective.corrupt(batch.x, batch.noise, batch.t)
+    prediction, *hidden = student(x_t, batch.t, batch.y, taps=taps)
+    return batch.objective.loss(prediction, batch.x, batch.noise, batch.t), *hidden
+
+
 def teacher_context(precision: Literal["autocast", "fp32"], device: str) -> AbstractContextManager[object]:
     """Disable gradients; with `fp32` autocast too, as for the teacher in the public code."""
     stack = ExitStack()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sra.alignment.base import Alignment, Batch, Terms
+from sra.alignment.base import Alignment, Batch, Terms, student_pass
 from sra.config import DispersiveSettings
 from sra.model.transformer import DiffusionTransformer
 
@@ -24,11 +24,10 @@ class Dispersive(Alignment):
     ) -> Terms:
         """The loss has one value for each `local_batch` images: (N / local_batch,)."""
         assert self.settings.block is not None
-        x_t = batch.objective.corrupt(batch.x, batch.noise, batch.t)
-        prediction, hidden = student(x_t, batch.t, batch.y, taps=(self.settings.block,))
-        parts = hidden.float().flatten(1).split(self.settings.local_batch)
+        generation, hidden = student_pass(student, batch, self.settings.block)
+        parts = torch.split(hidden.float().flatten(1), self.settings.local_batch)
         return Terms(
-            generation=batch.objective.loss(prediction, batch.x, batch.noise, batch.t),
+            generation=generation,
             alignment=torch.stack([dispersion(part, self.settings.tau) for part in parts]),
             student=hidden,
         )

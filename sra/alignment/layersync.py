@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from sra.alignment.base import Alignment, Batch, Terms
+from sra.alignment.base import Alignment, Batch, Terms, student_pass
 from sra.config import LayerSyncSettings
 from sra.model.transformer import DiffusionTransformer
 
@@ -22,10 +22,9 @@ class LayerSync(Alignment):
     ) -> Terms:
         """The loss (N, T) is the negative cosine over channels; no gradient flows through the later block's output."""
         assert self.settings.blocks is not None
-        x_t = batch.objective.corrupt(batch.x, batch.noise, batch.t)
-        prediction, hidden, target = student(x_t, batch.t, batch.y, taps=self.settings.blocks)
+        generation, hidden, target = student_pass(student, batch, *self.settings.blocks)
         return Terms(
-            generation=batch.objective.loss(prediction, batch.x, batch.noise, batch.t),
+            generation=generation,
             alignment=-F.cosine_similarity(hidden.float(), target.detach().float(), dim=-1),
             student=hidden,
             teacher=target,

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from sra.alignment.base import Alignment, Batch, Terms, project, teacher_context
+from sra.alignment.base import Alignment, Batch, Terms, project, student_pass, teacher_context
 from sra.alignment.distances import DISTANCES
 from sra.config import SraSettings
 from sra.model.transformer import DiffusionTransformer, Head, Shape
@@ -37,12 +37,11 @@ class SelfRepresentation(Alignment):
         assert settings.blocks is not None
         assert teacher is not None
         m, n = settings.blocks
-        prediction, hidden = student(objective.corrupt(batch.x, batch.noise, batch.t), batch.t, batch.y, taps=(m,))
+        generation, hidden = student_pass(student, batch, m)
         with teacher_context(settings.teacher_precision, batch.x.device.type):
             t = self._teacher_time(batch)
             target = teacher.hidden(objective.corrupt(batch.x, batch.noise, t), t, batch.y, block=n)
         alignment = DISTANCES[settings.distance](project(student, hidden).float(), target.float())
-        generation = objective.loss(prediction, batch.x, batch.noise, batch.t)
         return Terms(generation=generation, alignment=alignment, student=hidden, teacher=target)
 
     def _teacher_time(self, batch: Batch) -> Tensor:

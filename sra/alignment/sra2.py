@@ -6,7 +6,7 @@ import itertools
 
 from torch import nn
 
-from sra.alignment.base import Alignment, Batch, Terms, project
+from sra.alignment.base import Alignment, Batch, Terms, project, student_pass
 from sra.alignment.distances import DISTANCES
 from sra.config import Sra2Settings
 from sra.model.transformer import DiffusionTransformer, Shape
@@ -33,10 +33,8 @@ class CleanLatent(Alignment):
         batch: Batch,
     ) -> Terms:
         """The target is the clean latent, cut into the network's patches."""
-        x_t = batch.objective.corrupt(batch.x, batch.noise, batch.t)
         assert self.settings.block is not None
-        prediction, hidden = student(x_t, batch.t, batch.y, taps=(self.settings.block,))
+        generation, hidden = student_pass(student, batch, self.settings.block)
         projected, target = project(student, hidden).float(), student.patchify(batch.x).float()
         alignment = DISTANCES[self.settings.distance](projected, target)
-        generation = batch.objective.loss(prediction, batch.x, batch.noise, batch.t)
         return Terms(generation=generation, alignment=alignment, student=hidden)
