@@ -40,7 +40,7 @@ def test_python_lines(tmp_path, monkeypatch):
     assert 1 < found["score"] < 6
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/evaluator.md"])
+@pytest.mark.parametrize("page", ["docs/commands.md", "docs/evaluator.md"])
 def test_every_option_is_named(page):
     command = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
     # A switch that is on by default is named by what turns it off.

@@ -45,8 +45,8 @@ def refused(*arguments: str) -> str:
     return lines[0]
 
 
-def test_the_readme_lists_the_commands() -> None:
-    table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("Exit codes")[0]
+def test_the_page_lists_the_commands() -> None:
+    table = (ROOT / "docs" / "commands.md").read_text().partition("Exit codes")[0]
     described = " ".join(re.findall(r"^\| (`.*?`) \| ", table, flags=re.M))
     listed = {name.split()[0] for name in re.findall(r"`([^`]+)`", described)}
     assert listed == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
