@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -63,7 +64,8 @@ def _split(command: list[str]) -> tuple[str, list[str], list[str]]:
     """Split a command into the script, the words before it, and its arguments."""
     places = [i for i, word in enumerate(command) if Path(word).name in ("train.py", "generate.py")]
     if not places:
-        raise ConfigError("from-sra: expected train.py or generate.py in the command, got neither")
+        others = "main_pca.py is `sra-bench pca`, npz_convert.py part of sampling"
+        raise ConfigError(f"from-sra: expected train.py or generate.py in the command ({others}), got neither")
     launcher, script, arguments = command[: places[0]], command[places[0]], command[places[0] + 1 :]
     folder = next((part for part in reversed(Path(script).parts[:-1]) if part in FOLDERS), None)
     return f"{folder or _folder_of(arguments)}/{Path(script).name}", launcher, arguments
@@ -233,10 +235,10 @@ def _dual(values: Values) -> Values | None:
     if not values["use_alignment_loss"]:
         _refuse_others(values, {"dual_time_scheduling": False, "attention_separation": False})
         return None
-    ratio = re.findall(r"[\d.]+", " ".join(values["mask_ratio"]))
-    groups = {"mask_ratio": [float(r) for r in ratio][:1], **{k: v for k, v in values.items() if k != "mask_ratio"}}
-    needed = {"mask_ratio": [0.25], "dual_time_scheduling": True, "full_sample_prob": 0.0}
-    _refuse_others(groups, needed)
+    _refuse_others(values, {"dual_time_scheduling": True, "full_sample_prob": 0.0})
+    if not _quarter(values["mask_ratio"]):
+        given = " ".join(values["mask_ratio"])
+        raise ConfigError(expected("from-sra: --mask-ratio", "0.25 (the suite supports no other value)", given))
     teacher = TEACHERS.get((values["teacher_mask"], values["teacher_t"]))
     if teacher is None:
         mask = "with" if values["teacher_mask"] else "without"
@@ -252,6 +254,16 @@ def _dual(values: Values) -> Values | None:
     }
 
 
+def _quarter(mask_ratio: list[str]) -> bool:
+    """Whether there are two groups of tokens, the first a quarter of all; one ratio is that of the first."""
+    try:
+        ratios = [float(ratio) for ratio in re.findall(r"[^\s,\[\]\"']+", " ".join(mask_ratio))]
+    except ValueError:
+        return False
+    ratios = [*ratios, 1 - ratios[0]] if len(ratios) == 1 else ratios
+    return len(ratios) == 2 and min(ratios) > 0 and math.isclose(3 * ratios[0], ratios[1])
+
+
 def _sampling(script: str, values: Values, processes: int) -> Values:
     """Manifest of one of the sampling scripts."""
     _refuse_others(values, {"qk_norm": False, "mask_ratio": 0.0})
@@ -259,7 +271,7 @@ def _sampling(script: str, values: Values, processes: int) -> Values:
         raise ConfigError("from-sra: --ckpt: missing")
     if not values["cfg_scale"] >= 1:
         raise ConfigError(expected("from-sra: --cfg-scale", "at least 1 (1: no guidance)", values["cfg_scale"]))
-    if script.startswith("DiT") and values["cfg_scale"] > 1:
+    if values["cfg_scale"] > 1:
         _refuse_others(values, {"num_classes": 1000})  # their null label is always 1000
     checkpoint = Path(values["ckpt"])
     return {

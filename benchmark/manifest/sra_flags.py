@@ -6,7 +6,7 @@ Source: github.com/vvvvvjdy/SRA as of 2026-07-29, the parsers of SiT-SRA, DiT-SR
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal["int", "float", "str", "switch", "list"]
@@ -74,10 +74,8 @@ _BLOCKS = (
     Flag("--block-out-t", "int", 8, ("align.blocks",), "second of the two values"),
 )
 _RESOLUTION = Flag("--resolution", "int", 256, ("model.resolution",), "", (256, 512))
-_PATH = (
-    Flag("--path-type", "str", "linear", ("model.interpolant",), "`cos` is `cosine`", ("linear", "cosine", "cos")),
-    Flag("--prediction", "str", "v", (), "only velocity prediction is supported", ("v",)),
-)
+_PATH = Flag("--path-type", "str", "linear", ("model.interpolant",), "", ("linear", "cosine"))
+_PREDICTION = Flag("--prediction", "str", "v", (), "only velocity prediction is supported", ("v",))
 _WEIGHTING = Flag("--weighting", "str", "uniform", ("train.times",), "", ("uniform", "lognormal"))
 _LOCAL_BATCH = Flag(
     "--batch-size",
@@ -106,7 +104,8 @@ SIT_TRAIN = (
     Flag("--num-workers", "int", 8, ("train.workers",)),
     Flag("--loss-type", "str", "cos", _LOSS_KEYS, _LOSS, ("sml1", "l2", "l1", "cos")),
     _CFG_PROB,
-    *_PATH,
+    replace(_PATH, choices=("linear", "cosine", "cos"), note="`cos` is `cosine`"),
+    _PREDICTION,
     _WEIGHTING,
     *_BLOCKS,
     Flag("--t-max", "float", 0.2, ("align.interval",), _INTERVAL),
@@ -153,7 +152,8 @@ DUAL_TRAIN = (
     Flag("--num-workers", "int", 16, ("train.workers",)),
     Flag("--loss-type", "str", "cos", ("align.distance",), "`cos`: `cosine-tokens`", ("sml1", "l2", "l1", "cos")),
     _CFG_PROB,
-    *_PATH,
+    _PATH,
+    _PREDICTION,
     Flag(
         "--weighting",
         "str",
@@ -163,7 +163,13 @@ DUAL_TRAIN = (
         ("uniform", "lognormal"),
     ),
     *_BLOCKS,
-    Flag("--mask-ratio", "list", ["0.5"], (), "with alignment it must be 0.25: group 0 is a quarter of the tokens"),
+    Flag(
+        "--mask-ratio",
+        "list",
+        ["0.5"],
+        (),
+        "with alignment it must be 0.25 (or 0.25 0.75): group 0 is a quarter of the tokens",
+    ),
     Flag("--use-alignment-loss", "switch", False, (), "must be set for an alignment; without it, a baseline"),
     Flag("--align-weight", "float", 0.5, ("align.weight",)),
     Flag(
@@ -199,7 +205,7 @@ _LAUNCHER = (
 _SIT_SAMPLER = (
     Flag("--mode", "str", "sde", ("sample.sampler",), "`sde`: `euler-maruyama`; `ode`: `euler`, with `--heun` `heun`"),
     Flag("--cfg-scale", "float", 1.8, ("sample.cfg",), "at least 1"),
-    Flag("--path-type", "str", "linear", ("model.interpolant",), "", ("linear", "cosine")),
+    _PATH,
     Flag("--num-steps", "int", 50, ("sample.steps",)),
     Flag("--heun", "switch", False, ("sample.sampler",), "see `--mode`"),
     Flag("--guidance-low", "float", 0.0, ("sample.guidance_interval",), "first of the two values"),

@@ -187,7 +187,7 @@ def test_dual_timesteps(arguments, kind, teacher, tmp_path):
         (f"{TRAIN} --loss-type huber", "invalid choice: 'huber'"),
         (f"{TRAIN} --model SiT-H/2", "--model: .*'SiT-H/2'"),
         (f"{TRAIN} --qk-norm", "--qk-norm: expected False"),
-        (f"{DUAL} --mask-ratio 0.5", r"--mask-ratio: .*\[0.5\]"),
+        (f"{DUAL} --mask-ratio 0.5", "--mask-ratio: expected 0.25 .*'0.5'"),
         (f"{DUAL} --teacher-t same", "--teacher-t: expected sra or self_flow with --teacher-mask, got 'same'"),
         (f"{DUAL} --no-use-alignment-loss", "--dual-time-scheduling: expected False"),
         (f"{DUAL} --no-dual-time-scheduling", "--dual-time-scheduling: expected True"),
@@ -199,6 +199,14 @@ def test_dual_timesteps(arguments, kind, teacher, tmp_path):
         (f"{SAMPLE} --resolution 128", "--resolution: invalid choice: 128"),
         (f"{DIT} --resolution 512", "--resolution: invalid choice: 512"),
         (f"{DIT_SAMPLE} --num-classes 10", "--num-classes: expected 1000"),
+        (f"{SAMPLE} --num-classes 10", "--num-classes: expected 1000"),
+        (f"{DUAL} --path-type cos", "--path-type: invalid choice: 'cos'"),
+        (f"{DUAL} --mask-ratio 0.25 0.25", r"--mask-ratio: expected 0.25 .*'0.25 0.25'"),
+        (f"{DUAL} --mask-ratio [0.25,0.5,0.25]", r"--mask-ratio: expected 0.25 .*'\[0.25,0.5,0.25\]'"),
+        (f"{DUAL} --mask-ratio quarter", r"--mask-ratio: expected 0.25 .*'quarter'"),
+        (f"{DUAL} --mask-ratio nan", r"--mask-ratio: expected 0.25 .*'nan'"),
+        (f"{DUAL} --full-sample-prob 0.1", "--full-sample-prob: expected 0.0 .*0.1"),
+        ("python pca-vis/main_pca.py --ckpt a.pt", "main_pca.py is `sra-bench pca`"),
         ("DiT-SRA/train.py --model SiT-XL/2", "--model: expected DiT-.*'SiT-XL/2'"),
         ("SiT-SRA_DTS_AS/train.py", "--model: expected SiT-.*None"),
         ("generate.py --ckpt a.pt", "--model: missing; .*DiT-SRA"),
@@ -230,72 +238,199 @@ def test_what_has_no_key_is_said():
     assert yaml.safe_load(from_command(shlex.split(f"{TRAIN} --path-type cos")))["model"]["interpolant"] == "cosine"
 
 
-# Another value of each flag, where "one more" is not one.
-OTHERS = {
-    "--model": {"SiT-XL/2": "SiT-L/4", "SiT-B/2": "SiT-L/8", "DiT-XL/2": "DiT-L/4"},
-    "--mixed-precision": "bf16",
-    "--exp-name": "another",
-    "--data-dir": "/other",
-    "--data-dir-train": "/other",
-    "--ckpt": "other.pt",
-    "--loss-type": {"SiT": "l1"},
-    "--path-type": "cosine",
-    "--weighting": "lognormal",
-    "--vae": "mse",
-    "--mode": "ode",
-    "--tf32": "--no-tf32",
-    "--attention-separation": "--no-attention-separation",
-    "--teacher-mask": "--no-teacher-mask --teacher-t self_flow",
-    "--teacher-t": "self_flow",
-    "--heun": "--heun --mode ode",
-    "--epochs": "3",
-    "--max-train-steps": "5",
-    "--resolution": "512",
-    "--gradient-accumulation-steps": "2",
-    "--cfg-scale": "2.5",
-}
-
-
-def another(script, flag):
-    """Arguments that set a flag to another value than the script's command does."""
-    value = OTHERS.get(flag.name)
-    if isinstance(value, dict):
-        model = manifest(COMMANDS[script])["model"]
-        name = f"{'SiT' if model['family'] == 'sit' else 'DiT'}-{model['size']}/{model['patch']}"
-        value = value.get(name) or value.get(name[:3])
-    if value is None:
-        value = str(flag.default + 1) if flag.kind == "int" else str(flag.default / 2 + 0.0625)
-    return value.split() if value.startswith("--") else [flag.name, value]
-
-
-def at(document, key):
-    """Value of a dotted key; `align` and `checkpoint` stand below the one variant."""
-    first, *rest = key.split(".")
+def flat(document):
+    """Its settings by dotted keys; `align` and `checkpoint` without the name of the one variant."""
     (variant,) = document["variants"].values()
-    node = {**document, **variant}.get(first)
-    for part in rest:
-        node = (node or {}).get(part)
-    return node
+    settings, nested = {}, [("", {**document, **variant, "variants": None})]
+    for prefix, section in nested:
+        for key, value in section.items():
+            nested += [(f"{prefix}{key}.", value)] if isinstance(value, dict) else []
+            settings |= {} if isinstance(value, dict) else {prefix + key: value}
+    return settings
 
 
+def changes(before, after):
+    """What `after` says where it differs; None: nothing."""
+    before, after = flat(before), flat(after)
+    return {key: after.get(key) for key in before | after if before.get(key) != after.get(key)}
+
+
+TRAINING = {
+    "--exp-name another": {"name": "another"},
+    "--epochs 3": {"train.epochs": 3},
+    "--max-train-steps 5": {"train.epochs": None, "train.steps": 5},
+    "--checkpoint-steps 7": {"train.checkpoint_every": 7},
+    "--num-classes 10": {"model.classes": 10, "data.split": "train"},
+    "--mixed-precision no": {"train.precision": "tf32"},
+    "--mixed-precision bf16": {"train.precision": "bf16"},
+    "--gradient-accumulation-steps 2": {"train.accumulate": 2, "train.global_batch": 512},
+    "--learning-rate 3e-5": {"train.lr": 3e-5},
+    "--adam-beta1 0.8": {"train.betas": [0.8, 0.999]},
+    "--adam-beta2 0.95": {"train.betas": [0.9, 0.95]},
+    "--adam-weight-decay 0.01": {"train.weight_decay": 0.01},
+    "--adam-epsilon 1e-6": {"train.eps": 1e-6},
+    "--max-grad-norm 0.5": {"train.clip": 0.5},
+    "--seed 42": {"seed": 42},
+    "--data-dir-train /other": {"data.latents": "/other"},
+    "--batch-size 48": {"train.global_batch": 8 * 48},
+    "--num-workers 3": {"train.workers": 3},
+    "--block-out-s 2": {"align.blocks": [2, 20]},
+    "--block-out-t 9": {"align.blocks": [8, 9]},
+    "--t-max 0.3": {"align.interval.random": 0.3},
+}
+OF_SIT = {
+    "--model SiT-L/4": {"model.size": "L", "model.patch": 4},
+    "--resolution 512": {"model.resolution": 512, "score.reference": "asset:imagenet512-reference"},
+    "--path-type cosine": {"model.interpolant": "cosine"},
+}
+PAPER_LOSS = {"align.weight": 0.2, "align.weight_schedule": "public-code"}
+SAMPLING = {
+    "--global-seed 5": {"sample.seed": 5},
+    "--no-tf32": {"sample.precision": "fp32"},
+    "--ckpt a/step-5.pt": {"checkpoint": "a/step-5.pt", "name": "step-5-samples"},
+    "--vae mse": {"codec.path": "asset:sd-vae-ft-mse"},
+    "--per-proc-batch-size 16": {"sample.batch": 16},
+    "--num-fid-samples 10000": {"sample.images": 10_000},
+    "--num-steps 100": {"sample.steps": 100},
+    "--cfg-scale 2.5": {"sample.cfg": 2.5},
+    "--resolution 512": OF_SIT["--resolution 512"],
+}
+SIT_SAMPLING = {
+    **OF_SIT,
+    **SAMPLING,
+    "--mode ode": {"sample.sampler": "euler"},
+    "--heun --mode ode": {"sample.sampler": "heun"},
+    "--heun": {},
+    "--cfg-scale 1": {"sample.cfg": 1.0},
+    "--num-classes 10 --cfg-scale 1": {"sample.cfg": 1.0, "model.classes": 10},
+    "--guidance-low 0.1": {"sample.guidance_interval": [0.1, 0.7]},
+    "--guidance-high 0.9": {"sample.guidance_interval": [0.0, 0.9]},
+}
+# What the manifest of each script's command then says differently.
+CHANGES = {
+    "SiT-SRA/train.py": {
+        **OF_SIT,
+        **TRAINING,
+        "--sample-steps 9": {"train.grid_every": 9},
+        "--weighting lognormal": {"train.times": "lognormal"},
+        "--path-type cos": {"model.interpolant": "cosine"},
+        "--loss-type sml1": {"align.distance": "smooth-l1", **PAPER_LOSS},
+        "--loss-type l1": {"align.distance": "l1", **PAPER_LOSS},
+        "--loss-type l2": {"align.distance": "l2", **PAPER_LOSS},
+    },
+    "SiT-SRA/generate.py": SIT_SAMPLING,
+    "DiT-SRA/train.py": {
+        **TRAINING,
+        "--model DiT-L/4": {"model.size": "L", "model.patch": 4},
+        "--mixed-precision no": {"train.precision": "fp32"},
+        "--block-out-s 2": {"align.blocks": [2, 16]},
+        "--block-out-t 9": {"align.blocks": [8, 9]},
+    },
+    "DiT-SRA/generate.py": {
+        **SAMPLING,
+        "--model DiT-B/4": {"model.size": "B", "model.patch": 4},
+        "--num-classes 10 --cfg-scale 1": {"sample.cfg": 1.0, "model.classes": 10, "sample.cfg_channels": "all"},
+        "--cfg-scale 1": {"sample.cfg": 1.0, "sample.cfg_channels": "all"},
+    },
+    "SiT-SRA_DTS_AS/train.py": {
+        **{row: value for row, value in (OF_SIT | TRAINING).items() if row[:4] not in ("--t-", "--da", "--ba")},
+        "--sample-steps 9": {"train.grid_every": 9},
+        "--model SiT-B/8": {"model.patch": 8},
+        "--model SiT-S/2": {"model.size": "S"},
+        "--data-dir /other": {"data.latents": "/other"},
+        "--batch-size 270": {"train.global_batch": 264},
+        "--gradient-accumulation-steps 2": {"train.accumulate": 2},
+        "--block-out-s 2": {"align.blocks": [2, 8]},
+        "--block-out-t 9": {"align.blocks": [3, 9]},
+        "--mask-ratio [0.25,0.75]": {},
+        "--mask-ratio 1 3": {},
+        "--no-attention-separation": {"align.separated": False},
+        "--align-weight 0.8": {"align.weight": 0.8},
+        "--loss-type sml1": {"align.distance": "smooth-l1"},
+        "--loss-type l1": {"align.distance": "l1"},
+        "--loss-type l2": {"align.distance": "l2"},
+        "--teacher-t self_flow": {"align.teacher": "min-and-clean"},
+        "--no-teacher-mask --teacher-t self_flow": {"align.kind": "self-flow", "align.teacher": "all-at-min"},
+    },
+    "SiT-SRA_DTS_AS/generate.py": SIT_SAMPLING,
+}
 FLAGS = [(script, flag) for script, flags in SCRIPTS.items() for flag in flags]
-# Their scripts allow one value (with guidance).
-FIXED = {("DiT-SRA/train.py", "--loss-type"), ("DiT-SRA/train.py", "--resolution")}
-FIXED |= {("DiT-SRA/generate.py", "--num-classes")}
-KEYED = [(script, flag) for script, flag in FLAGS if flag.keys and (script, flag.name) not in FIXED]
 UNKEYED = [(script, flag) for script, flag in FLAGS if not flag.keys and not flag.choices]
-# Keys that several flags decide together.
-SHARED = {"train.epochs", "train.steps", "train.global_batch", "align.kind", "align.teacher", "sample.sampler"}
 
 
-@pytest.mark.parametrize(("script", "flag"), KEYED, ids=[f"{s} {f.name}" for s, f in KEYED])
-def test_a_flag_acts_on_its_keys_and_on_no_others(script, flag):
-    arguments = another(script, flag)
-    before, after = manifest(COMMANDS[script]), manifest(COMMANDS[script], *arguments)
-    keys = {key for other in SCRIPTS[script] for key in other.keys}
-    changed = {key for key in keys if at(before, key) != at(after, key)}
-    assert changed & set(flag.keys), (arguments, changed)
-    assert changed <= set(flag.keys) | SHARED, (arguments, changed)
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [(script, arguments, expected) for script, rows in CHANGES.items() for arguments, expected in rows.items()],
+)
+def test_what_a_flag_changes(script, arguments, expected):
+    command = COMMANDS[script]
+    assert changes(manifest(command), manifest(command, *arguments.split())) == expected
+
+
+def test_every_flag_and_choice_is_in_the_table_above():
+    """Their DiT scripts allow one loss, and with training one resolution; `same` has no counterpart."""
+    for script, flag in FLAGS:
+        rows = CHANGES[script]
+        if flag.keys and len(flag.choices) != 1:
+            assert any(flag.name in row.replace("--no-", "--").split() for row in rows), (script, flag.name)
+            for choice in {*flag.choices} - {flag.default, "same"}:
+                assert any(f"{flag.name} {choice}" in f"{COMMANDS[script]} {row}" for row in rows), (
+                    script,
+                    flag,
+                    choice,
+                )
+
+
+@pytest.mark.parametrize(
+    ("command", "same_as", "expected"),
+    [
+        (
+            "SiT-SRA/train.py --model SiT-XL/2",
+            TRAIN,
+            {"name": "from-sra", "data.latents": "../data/imagenet256", "align.blocks": [4, 8]},
+        ),
+        (
+            "DiT-SRA/train.py --model DiT-XL/2",
+            DIT,
+            {
+                "name": "from-sra",
+                "data.latents": "../data/imagenet256",
+                "align.blocks": [4, 8],
+                "align.interval.random": 0.1,
+            },
+        ),
+        (
+            "SiT-SRA_DTS_AS/train.py --model SiT-B/2 --use-alignment-loss --mask-ratio 0.25 --dual-time-scheduling",
+            DUAL,
+            {
+                "name": "from-sra",
+                "data.latents": "../data/imagenet256",
+                "train.global_batch": 32,
+                "train.epochs": None,
+                "train.steps": 4_100_000,
+                "train.checkpoint_every": 50_000,
+                "train.grid_every": 100_000,
+                "align.kind": "self-flow",
+                "align.teacher": "all-at-min",
+                "align.separated": False,
+                "align.blocks": [4, 8],
+            },
+        ),
+        (
+            "SiT-SRA/generate.py --ckpt exps/sitxl/checkpoints/epoch-799.pt",
+            SAMPLE,
+            {
+                "model.size": "B",
+                "sample.steps": 50,
+                "sample.guidance_interval": [0.0, 1.0],
+                "sample.batch": 32,
+            },
+        ),
+        ("DiT-SRA/generate.py --ckpt e/c/last.pt", DIT_SAMPLE, {"sample.batch": 32, "sample.ranks": 8}),
+    ],
+)
+def test_defaults_are_those_of_their_parsers(command, same_as, expected):
+    assert changes(manifest(same_as), manifest(command)) == expected
 
 
 @pytest.mark.parametrize(("script", "flag"), UNKEYED, ids=[f"{s} {f.name}" for s, f in UNKEYED])
