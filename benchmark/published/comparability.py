@@ -19,13 +19,8 @@ from sra.config import (
     ADAPTIVE_SAMPLERS,
     CODEC_FILES,
     SIZES,
-    AlignSettings,
-    CodecConfig,
     ConfigError,
-    ModelConfig,
     SampleConfig,
-    from_plain,
-    read_alignment,
     to_plain,
 )
 
@@ -278,9 +273,11 @@ def _alignment(row: Row, run: Run) -> Iterator[Compared]:
     if kind is None or run.align is None or run.align.kind != kind:
         return
     try:
-        published = to_plain(published_alignment(row))
+        published = to_plain(row.alignment())
     except ConfigError as error:
-        yield Compared(field="align", published=row.align, ours=kind, effect="moves FID", why=str(error))
+        yield Compared(
+            field="align", published=row.align, ours=kind, effect="moves FID", why=f"row {row.id!r}: {error}"
+        )
         return
     ours = to_plain(run.align)
     for name in published:
@@ -290,22 +287,6 @@ def _alignment(row: Row, run: Run) -> Iterator[Compared]:
         effect: Effect = "harmless" if harmless else "moves FID"
         why = "the paper does not say; rounding only" if harmless else ""
         yield _item(f"align.{name}", published[name], ours.get(name), effect, why)
-
-
-def published_alignment(row: Row) -> AlignSettings:
-    """The alignment settings of a row: those it names, otherwise the defaults for its model size.
-
-    Raises:
-        ConfigError: this suite has no such alignment or setting.
-    """
-    plain = dict(row.align) if isinstance(row.align, dict) else {"kind": row.align}
-    family, size, patch = row.size
-    network = {"family": family, "size": size, "patch": patch, "resolution": row.resolution, "convention": "sra"}
-    model = from_plain(ModelConfig, network)
-    try:
-        return read_alignment(plain).resolved(model, CodecConfig())
-    except ConfigError as error:
-        raise ConfigError(f"row {row.id!r}: {error}") from error
 
 
 def _evaluation(registry: Registry, row: Row, evidence: Evidence) -> Iterator[Compared]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from benchmark.assets.catalogue import catalogue
 from benchmark.published.schema import METRICS, Claim, Protocol, Registry, RegistryError, Row
 from sra.common.errors import expected, one_of
-from sra.config import ALIGNMENTS, SAMPLERS, parse_model_name
+from sra.config import ALIGNMENTS, SAMPLERS, NoDefaultError, parse_model_name
 
 REGISTRY = Path(__file__).with_name("published.yaml")
 
@@ -192,6 +192,17 @@ def _known(key: str, name: str, known: Collection[str]) -> None:
         raise ValueError(one_of(key, name, known))
 
 
+def _check_alignment(registry: Registry, row: Row) -> None:
+    """The settings that a row names are those of its alignment; what its paper does not print may be missing."""
+    if row.align_kind not in ALIGNMENTS:
+        return
+    foreign = registry.foreign_settings.get(row.align_kind, ())
+    if isinstance(row.align, dict):
+        row = row.model_copy(update={"align": {k: v for k, v in row.align.items() if k not in foreign}})
+    with suppress(NoDefaultError):
+        row.alignment()
+
+
 def _check_row(registry: Registry, row: Row) -> None:
     """Every name that a row uses is defined, and it says what its protocol needs."""
     _known("protocol", row.protocol, registry.protocols)
@@ -201,6 +212,7 @@ def _check_row(registry: Registry, row: Row) -> None:
         _known("training", row.training, registry.training)
     if row.align_kind:
         _known("align", row.align_kind, alignments_of(registry))
+        _check_alignment(registry, row)
     files = {file for asset in catalogue().values() for file in asset.files}
     if row.checkpoint and row.checkpoint not in files:
         raise ValueError(expected("checkpoint", "a file of an asset", row.checkpoint, files))

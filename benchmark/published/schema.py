@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, StringConstraints, model_validator
 
 from sra.common.errors import UserError, expected
-from sra.config import parse_model_name
+from sra.config import AlignSettings, CodecConfig, ModelConfig, from_plain, parse_model_name, read_alignment
 
 Metric = Literal["fid", "sfid", "is", "precision", "recall"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -208,6 +208,18 @@ class Row(_Entry):
         name = parse_model_name(self.model)
         return name.family or "", str(name.size), name.patch
 
+    def alignment(self) -> AlignSettings:
+        """The alignment settings: those that the row names, otherwise the defaults for its model size.
+
+        Raises:
+            NoDefaultError: a setting is not published.
+            ConfigError: this suite has no such alignment or setting.
+        """
+        plain = self.align if isinstance(self.align, dict) else {"kind": self.align}
+        family, size, patch = self.size
+        network = {"family": family, "size": size, "patch": patch, "resolution": self.resolution, "convention": "sra"}
+        return read_alignment(plain).resolved(from_plain(ModelConfig, network), CodecConfig())
+
 
 class Spread(_Entry):
     """Values from repetitions of the same experiment."""
@@ -320,6 +332,8 @@ class Registry(_Entry):
     """Why rows with them are not comparable."""
     foreign_alignments: dict[str, str] = {}
     """Why this suite cannot train rows with them."""
+    foreign_settings: dict[str, tuple[str, ...]] = {}
+    """Of rows, by alignment: those that no alignment of this suite has."""
     unprinted: tuple[Unprinted, ...] = ()
     spread: tuple[Spread, ...] = ()
     cost_source: CostSource

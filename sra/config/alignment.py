@@ -31,6 +31,10 @@ PUBLIC_DISTANCES: dict[str, Distance] = {"sml1": "smooth-l1", "l1": "l1", "l2": 
 TeacherInput = Literal["all-at-min", "own-times", "min-and-clean"]
 
 
+class NoDefaultError(ConfigError):
+    """A setting that must be given: none is published for this network."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AlignmentWork:
     """What an alignment adds to the computation of a training step; `sra.model.flops` counts it."""
@@ -62,7 +66,8 @@ class AlignSettings:
         """The same settings with the defaults of this network filled in.
 
         Raises:
-            ConfigError: a setting does not fit the network, or has no default for its size.
+            NoDefaultError: a setting has no default for its size.
+            ConfigError: a setting does not fit the network.
         """
         raise NotImplementedError
 
@@ -173,10 +178,11 @@ class Sra2Settings(AlignSettings):
         """See the base class."""
         block = self.block if self.block is not None else SRA2_BLOCKS.get(model.family, {}).get(model.size_label)
         if block is None:
-            raise ConfigError(f"align.block: missing, no default is published for {model.name}")
+            raise NoDefaultError(f"align.block: missing, no default is published for {model.name}")
+        block = check_block(block, model)
         if self.mlp_activation is None:
-            raise ConfigError("align.mlp_activation: missing, no default is published")
-        return replace(self, block=check_block(block, model), mlp_width=self.mlp_width or 2 * model.dimensions.width)
+            raise NoDefaultError("align.mlp_activation: missing, no default is published")
+        return replace(self, block=block, mlp_width=self.mlp_width or 2 * model.dimensions.width)
 
     def mlp_widths(self, width: int, patch_values: int) -> tuple[int, ...]:
         """Widths of the MLP's linear layers, from the network's hidden size to the values of one patch."""
@@ -378,7 +384,7 @@ def check_blocks(blocks: tuple[int, int] | None, model: ModelConfig, *, apart: b
         ConfigError: there is no default, or the blocks do not fit the depth.
     """
     if blocks is None:
-        raise ConfigError(f"align.blocks: missing, no default is published for {model.name}; give [m, n]")
+        raise NoDefaultError(f"align.blocks: missing, no default is published for {model.name}; give [m, n]")
     m, n = blocks
     depth = model.dimensions.depth
     if not 1 <= m <= n <= depth or (apart and m == n):

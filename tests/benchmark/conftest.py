@@ -15,7 +15,7 @@ from benchmark.manifest.schema import Run, load
 from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import record_session, save_plan
-from benchmark.published.comparability import Evidence, published_alignment
+from benchmark.published.comparability import Evidence
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry, Row
 from evaluator.tools import score_record
@@ -71,7 +71,7 @@ def settings_of(registry: Registry, row: Row) -> dict[str, Any]:
         not_printed = {"sra2": {"mlp_activation": "silu"}, "layersync": {"blocks": [4, 8]}}
         align = {"kind": row.align_kind, **not_printed.get(row.align_kind, {})}
     elif row.align_kind in ALIGNMENTS:
-        align = to_plain(published_alignment(row))
+        align = to_plain(row.alignment())
     return {**variant, "train": {**plain, **length, "ema": ema}, "align": align}
 
 

@@ -14,7 +14,6 @@ from benchmark.published.comparability import (
     Evidence,
     blocking,
     compare,
-    published_alignment,
     show,
 )
 from benchmark.published.registry import load_registry
@@ -432,10 +431,10 @@ def test_hashes_of_assets_are_those_of_the_session(registry: Registry, matching:
 
 def test_published_alignment_is_the_papers() -> None:
     """SRA paper, section 4: blocks by size, smooth-L1, weight 0.2, interval up to 0.2, with a head."""
-    base = published_alignment(REGISTRY.row("sit-b2-sra-256-400k"))
+    base = REGISTRY.row("sit-b2-sra-256-400k").alignment()
     assert (base.blocks, base.distance, base.weight, base.head) == ((3, 8), "smooth-l1", 0.2, True)  # type: ignore[attr-defined]
     assert base.interval.random == 0.2  # type: ignore[attr-defined]
     assert base.weight_schedule == "constant"  # type: ignore[attr-defined]
-    assert published_alignment(REGISTRY.row("sit-xl2-sra-256-4m")).blocks == (8, 20)  # type: ignore[attr-defined]
-    ablated = published_alignment(REGISTRY.row("sit-b2-sra-k0"))
+    assert REGISTRY.row("sit-xl2-sra-256-4m").alignment().blocks == (8, 20)  # type: ignore[attr-defined]
+    ablated = REGISTRY.row("sit-b2-sra-k0").alignment()
     assert ablated == dataclasses.replace(base, interval=ablated.interval)  # type: ignore[attr-defined]

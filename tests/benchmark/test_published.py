@@ -54,6 +54,16 @@ def refusal(tmp_path: Path) -> Callable[[Callable[[str], str]], str]:
         (", convention: vanilla-dit", "", ["checkpoint, convention: "]),
         ("changed: 2026-11-24", "changed: lately", ["changed", "date"]),
         (", align: sra,", ", align: srra,", ["align: ", "'srra'", "did you mean 'sra'"]),
+        (
+            "{kind: sra, weight: 0.1}",
+            "{kind: sra, wieght: 0.1}",
+            ["row 'sit-b2-sra-weight0.1': align", "did you mean 'weight'"],
+        ),
+        ("{kind: sra, weight: 0.1}", "{kind: sra, weight: much}", ["align.weight: ", "'much'"]),
+        ("blocks: [2, 8]", "blocks: [8, 2]", ["align.blocks: ", "[8, 2]"]),
+        ("blocks: [2, 8]", "blocks: [2, 13]", ["align.blocks: ", "[2, 13]"]),
+        ("distance: cosine,", "distance: cosinus,", ["align.distance", "'cosinus'"]),
+        ("{kind: sra2, block: 6}", "{kind: sra2, block: 13}", ["align.block: ", "13"]),
         ("checkpoint: DiT-XL-2-256x256.pt", "checkpoint: DiT-XL-2-256.pt", ["checkpoint: ", "did you mean"]),
     ],
 )
