@@ -196,7 +196,9 @@ def status(
 @app.command()
 def evaluate(
     samples: Annotated[Path, typer.Option(help="Samples: .npz, folder or zip of images.")],
-    reference: Annotated[Path, typer.Option(help="Reference: .npz batch, folder or zip of real images.")],
+    reference: Annotated[
+        list[Path], typer.Option(help="Reference (repeatable): .npz batch or statistics, folder or zip of real images.")
+    ],
     graph: Annotated[
         str, typer.Option(help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
     ] = "asset:inception-graph",
@@ -218,7 +220,7 @@ def evaluate(
     allow_other_size: Annotated[bool, typer.Option("--allow-other-size", help="Allow another image size.")] = False,
     intervals: Annotated[bool, typer.Option(help="Estimate 95 % intervals.")] = True,
 ) -> None:
-    """Score samples against a reference, each tool in a separate process."""
+    """Score samples against a reference or several, each tool in a separate process."""
     from benchmark.commands.evaluate import ToolOptions, score_samples
 
     if json_path:
@@ -235,12 +237,13 @@ def evaluate(
         assets=assets,
         views=views,
     )
-    result, text = score_samples(samples, reference, graph, names, options)
+    results, text = score_samples(samples, reference, graph, names, options)
     typer.echo(text)
     if json_path:
-        write_json(json_path, result)
-    if result["errors"] and (names or len(result["errors"]) == len(result["metrics"])):
-        raise UserError(f"--tool: could not run: {', '.join(result['errors'])}")
+        write_json(json_path, results[0] if len(results) == 1 else {"schema": 2, "references": results})
+    for result in results:
+        if result["errors"] and (names or len(result["errors"]) == len(result["metrics"])):
+            raise UserError(f"--tool: could not run: {', '.join(result['errors'])}")
 
 
 @app.command()

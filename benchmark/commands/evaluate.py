@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,33 +64,55 @@ class ToolOptions:
 
 
 def score_samples(
-    samples: Path, reference: Path, graph: str, tools: list[str] | None, options: ToolOptions | None = None
-) -> tuple[dict[str, Any], str]:
-    """Scores of one sample set by each tool, and a table of them.
+    samples: Path, references: list[Path], graph: str, tools: list[str] | None, options: ToolOptions | None = None
+) -> tuple[list[dict[str, Any]], str]:
+    """Scores of one sample set by each tool against each reference, and a table of them.
+
+    Features that a tool caches are computed once for all references.
 
     Raises:
         UserError: a file is not there, or the tools refuse it.
     """
-    check_images({"--samples": samples, "--reference": reference})
+    check_images({"--samples": samples})
+    for reference in references:
+        check_images({"--reference": reference})
     where, own = graph_file(graph), options or ToolOptions()
     try:
         list(map(optional_metric, own.metrics))
     except ValueError as error:
         raise UserError(f"--metrics: {error}") from error
-    records = {tool: _score(tool, samples, reference, where, own.argv(tool)) for tool in tools or TOOLS}
-    warnings = disagreements(records)
-    document = {
+    documents, texts = [], []
+    with contextlib.ExitStack() as stack:
+        if len(references) > 1 and not own.cache:
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="sra-bench-features-"))
+            own = replace(own, cache=Path(temporary))
+        for number, reference in enumerate(references, 1):
+            views = own.views / f"reference-{number}" if own.views and len(references) > 1 else own.views
+            argv = replace(own, views=views).argv
+            records = {tool: _score(tool, samples, reference, where, argv(tool)) for tool in tools or TOOLS}
+            documents.append(_document(records))
+            texts += [f"reference: {reference}"] if len(references) > 1 else []
+            texts.append(_text(records, documents[-1]["cross_check"]))
+    return documents, "\n".join(texts)
+
+
+def _document(records: dict[str, ScoreRecord]) -> dict[str, Any]:
+    """What `--json` writes of one reference."""
+    return {
         "schema": 2,
         "metrics": {tool.replace("-", "_"): r.metrics for tool, r in records.items()},
         "intervals": {tool.replace("-", "_"): r.intervals for tool, r in records.items()},
         "errors": {tool.replace("-", "_"): r.error for tool, r in records.items() if r.error},
-        "cross_check": warnings,
+        "cross_check": disagreements(records),
         "records": {tool: score_record.dump(r) for tool, r in records.items()},
     }
+
+
+def _text(records: dict[str, ScoreRecord], warnings: list[str]) -> str:
     rows = [row for record in records.values() for row in _rows(record)]
     remarks = [remark for record in records.values() for remark in _remarks(record)]
     table = [text_table((), rows, left=(0, 1, 3))] if rows else []
-    return document, "\n".join([*table, *remarks, *(f"warning: {text}" for text in warnings)])
+    return "\n".join([*table, *remarks, *(f"warning: {text}" for text in warnings)])
 
 
 def check_images(places: dict[str, Path]) -> None:

@@ -41,14 +41,20 @@ def test_a_converted_graph_scores(tmp_path):
     done = call("convert-inception", "embedded:digits", graph)
     assert done.returncode == 0, done.stderr
     assert "64 features" in done.stdout
+    # Statistics alone, as clean-fid and JiT have them.
+    np.savez_compressed(tmp_path / "statistics.npz", mu=np.zeros(64), sigma=np.eye(64))
     arguments = ["--samples", tmp_path / "samples.npz", "--reference", tmp_path / "reference.npz", "--graph", graph]
+    arguments += ["--reference", tmp_path / "statistics.npz"]
     places = ["--json", tmp_path / "scores.json", "--views", tmp_path / "views"]
     done = call("evaluate", *arguments, "--tool", "adm-torch", *places)
     assert done.returncode == 0, done.stderr
-    document = json.loads((tmp_path / "scores.json").read_text())
-    assert list(document["metrics"]) == ["adm_torch"]
+    document, other = json.loads((tmp_path / "scores.json").read_text())["references"]
+    assert list(document["metrics"]) == list(other["metrics"]) == ["adm_torch"]
+    assert list(other["metrics"]["adm_torch"]) == ["fid", "is"]
+    assert other["records"]["adm-torch"]["settings"]["statistics"]["name"] == "statistics.npz"
+    assert other["metrics"]["adm_torch"]["is"] == document["metrics"]["adm_torch"]["is"]
     assert document["cross_check"] == []
     record = document["records"]["adm-torch"]
     assert record["settings"]["source"]["name"] == "embedded:digits"
-    assert record["views"]["nearest"] == str(tmp_path / "views" / "adm-torch" / "nearest.png")
+    assert record["views"]["nearest"] == str(tmp_path / "views" / "reference-1" / "adm-torch" / "nearest.png")
     assert Path(record["views"]["nearest"]).is_file()

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.commands.evaluate import ToolOptions
+from benchmark.commands import evaluate
+from benchmark.commands.evaluate import ToolOptions, score_samples
 from benchmark.run.process import run_job
+from evaluator.tools.score_record import ScoreRecord
 from sra.common.errors import STOPPED, Stopped
 
 
@@ -53,3 +55,28 @@ def test_every_option():
     shared = ["--cache", "c", "--expect-images", "50000", "--trust-statistics", "--allow-other-size", "--no-intervals"]
     assert options.argv("adm") == [*shared, "--views", "v/adm", "--metrics", "kid", "fid@50000"]
     assert options.argv("torch-fidelity") == [*shared, "--extractor", "graph", "--assets", "a"]
+
+
+@pytest.mark.parametrize("cache", [None, "kept"])
+def test_several_references_share_the_features(cache, tmp_path, monkeypatch):
+    calls = []
+
+    def score(tool, samples, reference, graph, options):
+        calls.append((reference.name, options))
+        (Path(options[1]) / "features").mkdir(parents=True, exist_ok=True)
+        return ScoreRecord.model_construct(tool=tool, metrics={"fid": 1.0}, intervals={}, absent={}, error=None)
+
+    monkeypatch.setattr(evaluate, "_score", score)
+    monkeypatch.setattr(evaluate.score_record, "dump", lambda record: {})
+    references = [tmp_path / name for name in "ab"]
+    for path in references:
+        path.touch()
+    options = ToolOptions(cache=cache and tmp_path / cache, views=tmp_path)
+    found, text = score_samples(tmp_path, references, "embedded:digits", ["adm"], options)
+    assert [document["metrics"] for document in found] == [{"adm": {"fid": 1.0}}] * 2
+    assert [name for name, _ in calls] == ["a", "b"]
+    (first, second) = (options for _, options in calls)
+    assert first[:2] == second[:2]
+    assert Path(first[1]).exists() == bool(cache)
+    assert [options[-1] for _, options in calls] == [f"{tmp_path}/reference-{n}/adm" for n in (1, 2)]
+    assert text.count("reference: ") == 2

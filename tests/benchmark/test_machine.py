@@ -108,7 +108,7 @@ def test_a_tool_without_its_framework_is_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     (tmp_path / "samples").mkdir()
     with pytest.raises(UserError, match="adm: no tensorflow in this environment; the images evaluator and all have it"):
-        score_samples(tmp_path / "samples", tmp_path / "samples", "embedded:digits", ["adm"])
+        score_samples(tmp_path / "samples", [tmp_path / "samples"], "embedded:digits", ["adm"])
     assert gpus.missing_framework("ModuleNotFoundError: No module named 'benchmark'") is None
 
 

@@ -176,7 +176,7 @@ def test_a_device_or_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
 
 
 def test_scores_are_shown_even_if_they_cannot_be_stored(tmp_path: Path, monkeypatch, capsys) -> None:
-    found = ({"errors": {}, "metrics": {}}, "adm fid 1.5")
+    found = ([{"errors": {}, "metrics": {}}], "adm fid 1.5")
     monkeypatch.setattr("benchmark.commands.evaluate.score_samples", lambda *_: found)
     monkeypatch.setattr("benchmark.cli.main.write_json", raising(fails(errno.EIO)))
     with pytest.raises(SystemExit, match="2"):
