@@ -1,4 +1,4 @@
-"""Console blocks of the pages: each command runs as written, and prints what the page shows (`...` stands for anything)."""
+"""Commands in console blocks of the pages run as written, and print what the page shows (`...`: anything)."""
 
 import doctest
 import os
