@@ -26,8 +26,10 @@ GENERATION = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==
 def pyproject() -> dict[str, list[str]]:
     """Requirements by what they are for."""
     document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = document["project"]
+    extras = {line for extra, lines in project["optional-dependencies"].items() if extra != "all" for line in lines}
     return {
-        "all": document["project"]["dependencies"],
+        "all": sorted({*project["dependencies"], *extras}),
         "build": document["build-system"]["requires"],
         "constraints": document["tool"]["uv"]["constraint-dependencies"],
     }

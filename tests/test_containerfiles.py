@@ -14,6 +14,8 @@ FILES = sorted((ROOT / "containers").glob("*.Containerfile"))
 LOCKS = sorted((ROOT / "containers" / "requirements").glob("*.txt"))
 BLOCK = re.compile(r"([a-z0-9-]+)==([\w.+]+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)")
 DOCUMENT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = DOCUMENT["project"]["optional-dependencies"]
+DIRECT = [*DOCUMENT["project"]["dependencies"], *EXTRAS["train"], *EXTRAS["evaluate"]]
 
 
 def locked(path: Path) -> dict[str, str]:
@@ -30,7 +32,7 @@ def locked(path: Path) -> dict[str, str]:
 
 def pinned() -> dict[str, set[str]]:
     """Versions that pyproject.toml allows, by package; markers may leave several."""
-    requirements = [*DOCUMENT["project"]["dependencies"], *DOCUMENT["tool"]["uv"]["constraint-dependencies"]]
+    requirements = [*DIRECT, *DOCUMENT["tool"]["uv"]["constraint-dependencies"]]
     found: dict[str, set[str]] = {}
     for requirement in requirements:
         name, version = requirement.partition(";")[0].strip().split("==")
@@ -51,7 +53,7 @@ def test_every_line_is_a_pin_of_pyproject_with_hashes(path: Path) -> None:
 
 def test_each_image_has_what_it_needs_and_no_more() -> None:
     pins = {path.stem: set(locked(path)) for path in LOCKS}
-    direct = {requirement.split("==")[0] for requirement in DOCUMENT["project"]["dependencies"]}
+    direct = {requirement.split("==")[0] for requirement in DIRECT}
     assert direct - {"tensorflow"} <= pins["trainer"] | pins["torch-cu130"]
     assert "tensorflow" not in pins["trainer"]
     assert not pins["trainer"] & pins["torch-cu130"]

@@ -103,7 +103,9 @@ def convert(context: typer.Context) -> None:
 def become(module: str, arguments: list[str]) -> NoReturn:
     """Replace this process by a job, so that signals and exit code are the job's."""
     from benchmark.machine.environment import job_environment
+    from benchmark.machine.extras import require
 
+    require(module)
     # Until the job handles them: an interrupt of an interpreter that is starting prints a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], job_environment())  # noqa: S606 - no shell
@@ -112,6 +114,8 @@ def become(module: str, arguments: list[str]) -> NoReturn:
 def _job(module: str, arguments: list[str]) -> int:
     """Run a job and return its exit code."""
     from benchmark.machine.environment import job_environment
+    from benchmark.machine.extras import require
 
+    require(module)
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, env=job_environment(), check=False).returncode

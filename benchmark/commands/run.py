@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
+from benchmark.machine.extras import require
 from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.prepare import check_inputs, prepare, register
 from benchmark.plan.request import RunRequest
@@ -11,7 +13,7 @@ from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import record_session
 from benchmark.plan.stages import REPORT
 from benchmark.report.collect import collect_report
-from benchmark.run.executor import LOCAL, Executor
+from benchmark.run.executor import LOCAL, Executor, Local, interpreter_of
 from benchmark.run.runner import Session, run_plan
 from sra.common.errors import UserError
 
@@ -24,6 +26,11 @@ def execute(request: RunRequest, executor: Executor = LOCAL) -> str:
         Stopped: on SIGINT, SIGTERM or SIGUSR1.
     """
     plan, directory, processes = prepare(request)
+    if isinstance(executor, Local):
+        # Before hours are spent, what the last job would be refused for.
+        for module in (stage.kind.module(stage.job) for stage in plan.until(request.until) if not stage.is_done):
+            if interpreter_of(module) == sys.executable:
+                require(module)
     directory.create()
     with directory.locked() as lock:
         register(plan, directory, request.command)

@@ -1,1 +1,3 @@
-"""This machine: `gpus` (driver and container checks), `provenance` (versions, hardware), `environment` (variables)."""
+"""This machine: `gpus` (driver and container checks), `provenance` (versions, hardware), `environment` (variables),
+`extras` (packages of jobs).
+"""

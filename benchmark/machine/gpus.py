@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from glob import glob
 from importlib import metadata
 from itertools import takewhile
@@ -22,9 +21,6 @@ CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
 MIN_SHARED_MEMORY_BYTES = 2**30
 """Of /dev/shm, as NCCL's guide advises for several GPUs; docker gives 64 MB."""
 NO_GPU = "no GPU is visible in this container: docker run --gpus all; podman run --device nvidia.com/gpu=all"
-IMAGE_OF_FRAMEWORK = {"torch": "trainer", "tensorflow": "evaluator"}
-"""The image that has each framework, apart from `all`."""
-MODULE_NOT_FOUND = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
 
 
 def visible_gpus() -> int:
@@ -53,16 +49,6 @@ def absent_gpus() -> str | None:
     if len(named) <= found or (not found and has_gpu()):
         return None
     return f"CUDA_VISIBLE_DEVICES={','.join(named)}: this machine has {found or 'none'} of these GPUs"
-
-
-def missing_framework(errors: str) -> str | None:
-    """One line for a job that failed because torch or TensorFlow is not installed; None for any other failure.
-
-    Args:
-        errors: what the job printed to standard error.
-    """
-    found = next((name for name in MODULE_NOT_FOUND.findall(errors) if name in IMAGE_OF_FRAMEWORK), None)
-    return found and f"no {found} in this environment; the images {IMAGE_OF_FRAMEWORK[found]} and all have it"
 
 
 def warnings(gpus: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import psutil
 
 from benchmark.machine.environment import GRACE_SECONDS, job_environment
-from benchmark.machine.gpus import missing_framework
+from benchmark.machine.extras import require
 from benchmark.run.heartbeat import RunnerHeartbeat
 from sra.common.errors import BAD_INPUT, STOPPED, Stopped, UserError
 from sra.common.files import naming
@@ -39,7 +39,7 @@ def run_job(name: str, argv: Sequence[str], *, capture: bool = False) -> str:
         capture: return what it prints; else that goes to the terminal.
 
     Raises:
-        UserError: it refused its input, or died.
+        UserError: it refused its input, died, or needs a package that is not installed.
         Stopped: it was asked to stop, or this process was.
     """
     outputs = {"stdout": subprocess.PIPE if capture else None, "stderr": subprocess.PIPE}
@@ -50,8 +50,6 @@ def run_job(name: str, argv: Sequence[str], *, capture: bool = False) -> str:
     errors = [line for line in problems.splitlines() if line.startswith(ERROR_PREFIX)]
     if process.returncode == BAD_INPUT and errors:
         raise UserError(errors[-1].removeprefix(ERROR_PREFIX))
-    if process.returncode != 0 and (problem := missing_framework(problems)):
-        raise UserError(f"{name}: {problem}")
     if process.returncode != 0:
         sys.stderr.write(problems)
         raise UserError(f"{name}: {how_it_ended(process.returncode)}")
@@ -136,7 +134,12 @@ def _running(
 
     Yields:
         The process, and whether a stop was requested.
+
+    Raises:
+        UserError: it needs a package that is not installed.
     """
+    if argv[0] == sys.executable and argv[1] == "-m":
+        require(argv[2])
     process: subprocess.Popen[str] = subprocess.Popen(
         argv, text=True, env=job_environment(), start_new_session=True, preexec_fn=die_with_parent, **options
     )

@@ -123,16 +123,15 @@ def test_the_evaluator_scores_as_this_machine(built, mounted) -> None:
 
 def test_an_image_without_the_tool_says_which_has_it(built) -> None:
     for name, tool, line in (
-        ("trainer", "adm", "error: adm: no tensorflow in this environment; the images evaluator and all have it"),
-        (
-            "evaluator",
-            "clean-fid",
-            "error: clean-fid: no torch in this environment; the images trainer and all have it",
-        ),
+        ("trainer", "adm", "tensorflow, which sra-bench[evaluate] installs, got none (the images evaluator"),
+        ("evaluator", "clean-fid", "torch, which sra-bench[evaluate] installs, got none (the images trainer"),
     ):
         places = ["--samples=manifests", "--reference=manifests", "--graph=embedded:digits"]
         done = built.run(name, "sra-bench", "evaluate", *places, "--tool", tool)
-        assert (done.returncode, done.stderr.strip()) == (2, line)
+        assert (done.returncode, done.stderr.strip()) == (
+            2,
+            f"error: sra-bench evaluate: expected package {line} and all have it)",
+        )
 
 
 def test_a_mount_of_another_user_is_refused_in_one_line(built, mounted) -> None:
