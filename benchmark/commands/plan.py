@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.assets.catalogue import remedy
+from benchmark.machine.gpus import has_gpu
 from benchmark.plan.cost import Table, load_table
 from benchmark.plan.counts import class_names
 from benchmark.plan.plan import Plan, state_of
@@ -20,7 +21,7 @@ from benchmark.plan.stages import IMAGES, Stage, label_of
 from benchmark.run.executor import Executor, command_of
 from sra.common.files import is_embedded
 from sra.common.listing import order_note
-from sra.common.tables import text_table
+from sra.common.tables import size_text, text_table
 from sra.common.validation import json_text
 from sra.config import ImagesJob
 
@@ -51,8 +52,7 @@ class PlanRow(_Record):
     def of(cls, stage: Stage, directory: RunDirectory, table: Table, processes: int) -> PlanRow:
         """The row of a stage."""
         state, why = state_of(stage, directory)
-        rest = stage.step if stage.step is None or state == "done" else max(0, stage.step - stage.resume_step)
-        cost = stage.kind.cost(stage.job, rest, table, processes)
+        cost = stage.kind.cost(stage.job, stage, table, processes)
         return cls(
             stage=stage.name,
             kind=stage.kind.name,
@@ -75,13 +75,13 @@ class PlanRow(_Record):
         if self.disk_bytes is None:
             parts = ["disk unknown"]
         else:
-            parts = [f"{'at most ' if self.disk_at_most else ''}{self.disk_bytes / 1e6:,.0f} MB"]
+            parts = [f"{'at most ' if self.disk_at_most else ''}{size_text(self.disk_bytes)}"]
         if self.gpu_hours is None:
             parts.append("hours unknown")
         elif self.gpu_hours:
             parts.append(f"{self.gpu_hours:,.2f} h")
         if self.gpu_memory_bytes:
-            parts.append(f"{self.gpu_memory_bytes / 1e9:,.1f} GB a GPU")
+            parts.append(f"{size_text(self.gpu_memory_bytes)} a GPU")
         return ", ".join(parts)
 
 
@@ -117,7 +117,7 @@ class PlanCost(_Record):
         return (
             f"to run: {self.gpu_hours:,.2f} hours of one {self.device}"
             + (f" and {unknown} stages of unknown hours" if unknown else "")
-            + f", at most {self.disk_bytes / 1e9:,.1f} GB of disk; hours {self.source}"
+            + f", at most {size_text(self.disk_bytes)} of disk; hours {self.source}"
         )
 
 
@@ -140,6 +140,8 @@ class PlanReport(_Record):
     """How to get those that can be fetched."""
     cost: PlanCost
     stages: tuple[PlanRow, ...]
+    notes: tuple[str, ...] = ()
+    """What to know about the cost."""
     classes: dict[str, dict[int, str]] = {}
     """Class folders by label of each data set, where they are known."""
     commands: tuple[BatchCommand, ...] | None = None
@@ -170,6 +172,7 @@ def show_plan(request: RunRequest, executor: Executor | None = None, *, as_json:
             text_table((), [(row.state, row.stage, row.why, row.cost) for row in report.stages], left=range(4)),
             report.cost.text,
             *(f"    {how}" for how in hows),
+            *report.notes,
             *(line for place, names in report.classes.items() for line in _class_lines(place, names)),
             *missing,
             *(f"[{command.batch}] {shlex.join(command.argv)}" for command in report.commands or ()),
@@ -190,9 +193,22 @@ def plan_report(prepared: Prepared, executor: Executor | None = None) -> PlanRep
         remedies={place: how for place in plan.absent if (how := remedy(place))},
         cost=PlanCost.of(rows, table),
         stages=tuple(rows),
+        notes=tuple(_notes(rows, table)),
         classes=_classes(plan),
         commands=tuple(_commands(prepared, executor)) if executor else None,
     )
+
+
+def _notes(rows: list[PlanRow], table: Table) -> Iterator[str]:
+    """Stages that need more memory than the table's device has; how to measure a machine that the table is not of."""
+    for row in rows:
+        if row.state != "done" and table.device_bytes and (row.gpu_memory_bytes or 0) > table.device_bytes:
+            yield (
+                f"warning: {row.stage}: {size_text(row.gpu_memory_bytes or 0)} a GPU, but one {table.device} has "
+                f"{size_text(table.device_bytes)}: give more --processes, or train.accumulate"
+            )
+    if table.is_published and not has_gpu():
+        yield "this machine has no GPU: `sra-bench perf all --save` measures its own hours"
 
 
 def _classes(plan: Plan) -> dict[str, dict[int, str]]:

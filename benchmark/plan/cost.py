@@ -7,7 +7,7 @@ FLOPs; what cannot be said is None, never a guess.
 The measured table is JSON, at `$SRA_BENCH_PERF` or in the user's cache; seconds are device seconds (wall-clock
 times devices), `size` is S, B, L, XL or DEPTHxWIDTHxHEADS, `align` a kind or null, bytes are those of one device:
 
-    {"schema": 1, "device": "NVIDIA H100 80GB HBM3",
+    {"schema": 1, "device": "NVIDIA H100 80GB HBM3", "device_bytes",
      "train":   [{"family", "size", "patch", "resolution", "align", "precision", "images_per_device",
                   "seconds_per_image", "memory_bytes"}],
      "sample":  [{"family", "size", "patch", "resolution", "precision", "seconds_per_evaluation",
@@ -25,7 +25,7 @@ from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.plan.counts import evaluations, image_count, parameters
+from benchmark.plan.counts import evaluations, parameters
 from benchmark.published.registry import load_registry
 from sra.common.files import COST_TABLE, cache_file
 from sra.config import (
@@ -47,6 +47,7 @@ STATE_BYTES = 4 * 5
 """Per parameter on a training device: weight, gradient, two moments of AdamW, average, each in float32."""
 MOMENT_BYTES = 4 * 2
 """The part that `train.shard: optimizer` divides among the processes."""
+MEASURED = "measured by sra-bench perf"
 CODEC = CodecConfig()
 """The published networks' latents."""
 FAMILIES: dict[str, Literal["sit", "dit"]] = {"SiT": "sit", "DiT": "dit"}
@@ -110,10 +111,17 @@ class Table:
 
     schema: Literal[1] = 1
     device: str
+    device_bytes: float | None = None
+    """Memory of one device."""
     train: tuple[TrainRate, ...] = ()
     sample: tuple[SampleRate, ...] = ()
     latents: tuple[LatentsRate, ...] = ()
-    source: str = "measured by sra-bench perf"
+    source: str = MEASURED
+
+    @property
+    def is_published(self) -> bool:
+        """Whether nothing was measured here."""
+        return self.source != MEASURED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +177,16 @@ def _published() -> Table:
                 memory_bytes=gigabytes * 1e9,
             )
             rates.append(rate)
-    return Table(device=facts.device, train=tuple(rates), source=f"published ({facts.source})")
+    return Table(
+        device=facts.device,
+        device_bytes=facts.device_gb * 1e9,
+        train=tuple(rates),
+        source=f"published ({facts.source})",
+    )
 
 
-def estimate_latents(job: LatentsJob, table: Table) -> Estimate:
-    """Cost of encoding the images."""
-    images = image_count(job.data)
+def estimate_latents(job: LatentsJob, images: int | None, table: Table) -> Estimate:
+    """Cost of encoding the images; None: their number is not known."""
     rate = next((r.seconds_per_image for r in table.latents if r.resolution == job.resolution), None)
     if images is None or rate is None:
         return Estimate(how="encoding is not in the table" if rate is None else "the number of images is not known")

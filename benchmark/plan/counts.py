@@ -52,11 +52,24 @@ def evaluations(sample: SampleConfig) -> int:
     return sum(each) + (sum(each[:-1]) if sample.sampler == "heun" else 0)
 
 
-def image_count(data: DataConfig) -> int | None:
-    """Number of images, where it is known before they are read."""
+def image_count(data: DataConfig, place: Place) -> int | None:
+    """Number of images, where it is known before they are read.
+
+    Args:
+        data: settings.
+        place: of its images or latents.
+    """
     counts = {"embedded:digits": DIGITS_IMAGES, **{split: images for split, (images, _) in SPLITS.items()}}
     record = read_json(Path(data.latents or "") / "latents.json") or {}
-    return counts.get(data.images or "") or counts.get(data.split) or record.get("count")
+    known = counts.get(data.images or "") or counts.get(data.split) or record.get("count")
+    return known or (len(_images_in(place)) if data.images is not None else 0) or None
+
+
+def _images_in(place: Place) -> list[str]:
+    """Names of the files with an image's suffix; of Kaggle's layout only those of the training split, below it."""
+    prefix = next((KAGGLE for name in place.files if name.startswith(KAGGLE)), "")
+    names = [name.removeprefix(prefix) for name in place.files if name.startswith(prefix)]
+    return [name for name in names if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES]
 
 
 def class_names(data: DataConfig, place: Place) -> list[str] | None:
@@ -72,9 +85,7 @@ def class_names(data: DataConfig, place: Place) -> list[str] | None:
     prefix = next((KAGGLE for name in place.files if name.startswith(KAGGLE)), "")
     if data.labels == "dataset.json" or (data.labels == "auto" and prefix + DATASET_JSON in place.files):
         return None
-    names = [name.removeprefix(prefix) for name in place.files if name.startswith(prefix)]
-    images = [name for name in names if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES]
-    return list(folder_labels(images, (), Path(place.path))) or None
+    return list(folder_labels(_images_in(place), (), Path(place.path))) or None
 
 
 def class_counts(data: DataConfig, place: Place) -> tuple[int, int] | None:
@@ -116,11 +127,8 @@ def image_bytes(resolution: int) -> int:
     return resolution**2 * 3
 
 
-def latent_bytes(job: LatentsJob) -> int | None:
-    """All latents: means and deviations of every image, and of its mirror image where it is needed."""
-    count = image_count(job.data)
-    if count is None:
-        return None
+def latent_bytes(job: LatentsJob, count: int) -> int:
+    """All latents: means and deviations of `count` images, and of their mirror images where those are needed."""
     numbers = math.prod(job.codec.moments_shape(job.resolution)) * (2 if job.flipped else 1)
     return count * numbers * (FLOAT32_BYTES // 2 if job.data.latent_dtype == "float16" else FLOAT32_BYTES)
 

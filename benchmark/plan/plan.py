@@ -128,6 +128,7 @@ class _Planner:
         inputs: Inputs | None = None,
         variant: str,
         step: int | None = None,
+        images: int | None = None,
     ) -> Stage:
         """The stage for a job: a new one, one that was begun, or one with the same key that another variant has added.
 
@@ -147,6 +148,7 @@ class _Planner:
             variants=(variant,),
             step=step,
             smoke=self.smoke,
+            images=images,
         )
         begun = self._find(stage, facts)
         if begun:
@@ -192,6 +194,10 @@ class _Planner:
         if place.now[-1] == "absent" and path not in self.absent and not optional:
             self.absent.append(path)
         return place
+
+    def image_count(self, data: DataConfig) -> int | None:
+        """Number of images in a data set, where it is known before they are read."""
+        return image_count(data, self.place(str(data.images or data.latents)))
 
 
 def _hash(kind: StageKind[Any], facts: Any, form: Form = "now") -> str:
@@ -295,8 +301,9 @@ def _plan_run(planner: _Planner, run: Run) -> None:
     if run.checkpoint is not None:
         _sample_and_score(planner, run, images, None, *_given(planner, run, run.checkpoint))
         return
-    for step, weights, identity in _trained(planner, run, images):
-        _sample_and_score(planner, run, images, step, weights, identity)
+    trained = _trained(planner, run, images)
+    for step, weights, identity in trained:
+        _sample_and_score(planner, run, images, step, weights, identity, early=step != trained[-1][0])
 
 
 def _given(planner: _Planner, run: Run, place: str) -> tuple[str, Any]:
@@ -313,7 +320,7 @@ def _images(planner: _Planner, run: Run) -> Stage:
     assert run.data.images is not None
     job = ImagesJob(data=run.data, resolution=run.model.resolution)
     facts = [planner.place(run.data.images), run.data.split, run.data.labels, run.model.resolution]
-    return planner.add("images", lambda _: facts, job, variant=run.variant)
+    return planner.add("images", lambda _: facts, job, variant=run.variant, images=planner.image_count(run.data))
 
 
 def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[int | None, str, Any]]:
@@ -328,9 +335,10 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
         job,
         inputs=Inputs(images=str(images.directory) if images else None),
         variant=run.variant,
+        images=planner.image_count(run.data),
     )
     train = TrainJob(seed=run.seed, codec=run.codec, model=run.model, train=run.train, align=run.align)
-    total = _total_steps(run)
+    total = _total_steps(run, latents.images)
     stage = planner.add(
         f"train-{run.network}",
         lambda settings: [latents.key, settings],
@@ -343,16 +351,14 @@ def _trained(planner: _Planner, run: Run, images: Stage | None) -> list[tuple[in
     return [(step, str(stage.directory / weights_name(step)), [stage.key, step]) for step in steps]
 
 
-def _total_steps(run: Run) -> int:
-    """Optimizer steps of a training run."""
+def _total_steps(run: Run, count: int | None) -> int:
+    """Optimizer steps of a training run; `count`: of the images."""
     assert run.train is not None
     if run.train.steps is not None:
         return run.train.steps
-    count = image_count(run.data)
-    if not isinstance(count, int):
+    if count is None:
         raise ManifestError(
-            f"train.epochs: expected data of known size, such as split imagenet-train, got split {run.data.split!r}; "
-            "set train.steps instead"
+            f"train.epochs: expected data of known size, got {run.data.images or run.data.latents}; set train.steps"
         )
     assert run.train.epochs is not None
     return run.train.epochs * (count // run.train.global_batch)
@@ -375,9 +381,15 @@ def _codec_identity(planner: _Planner, run: Run) -> Any:
 
 
 def _sample_and_score(
-    planner: _Planner, run: Run, images: Stage | None, step: int | None, weights: str, identity: Any
+    planner: _Planner,
+    run: Run,
+    images: Stage | None,
+    step: int | None,
+    weights: str,
+    identity: Any,
+    *,
+    early: bool = False,
 ) -> None:
-    early = step is not None and step != _total_steps(run)
     settings = run.sample
     if early and settings.milestone_images:
         settings = dataclasses.replace(settings, images=settings.milestone_images)

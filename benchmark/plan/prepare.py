@@ -64,10 +64,10 @@ def prepare(request: RunRequest, remote_processes: int | None = None, look: Look
     for run in loaded.runs:
         if run.published:
             load_registry().row(run.published)
-    check_batch_split(loaded, processes)
-    _check_embedded(loaded)
     look = look or functools.cache(examine)
+    _check_embedded(loaded)
     _check_classes(loaded, look)
+    check_batch_split(loaded, processes, look)
     _check_codecs(loaded)
     if STEPS.index(request.until) >= STEPS.index(SCORE.name):
         _check_references_and_graphs(loaded)
@@ -92,8 +92,13 @@ def processes_for(requested: int | None) -> int:
     return requested
 
 
-def check_batch_split(loaded: Loaded, processes: int) -> None:
+def check_batch_split(loaded: Loaded, processes: int, look: Look = examine) -> None:
     """Refuse a global batch that the processes or an alignment cannot share evenly, or that is larger than the data.
+
+    Args:
+        loaded: the manifest.
+        processes: that share a batch.
+        look: at an input.
 
     Raises:
         ManifestError: in one line.
@@ -102,7 +107,8 @@ def check_batch_split(loaded: Loaded, processes: int) -> None:
     for run in loaded.runs:
         if run.train is None:
             continue
-        batch, count = run.train.global_batch, image_count(run.data)
+        data, batch = located_data(run.data), run.train.global_batch
+        count = image_count(data, look(str(data.images or data.latents)))
         if batch % (processes * run.train.accumulate):
             divisor = f"a multiple of {processes} processes x accumulate {run.train.accumulate}"
             raise ManifestError(expected(where, divisor, batch))

@@ -14,7 +14,6 @@ from benchmark.plan.counts import (
     FLOAT32_BYTES,
     checkpoint_bytes,
     image_bytes,
-    image_count,
     latent_bytes,
     parameters,
     weights_bytes,
@@ -116,11 +115,11 @@ class StageKind(ABC, Generic[J]):
         """Paths, hub ids and `embedded:` names in the settings that are read."""
 
     @abstractmethod
-    def disk(self, job: J, step: int | None) -> Disk:
+    def disk(self, job: J, stage: Stage) -> Disk:
         """Estimated size of the outputs."""
 
-    def cost(self, job: J, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
-        """Estimated GPU hours and memory."""
+    def cost(self, job: J, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
+        """Estimated GPU hours and memory; of a stage that was begun, for the rest."""
         return cost.Estimate(gpu_hours=0.0, how="no network is run")
 
     def batch(self, stage: Stage) -> str:
@@ -173,9 +172,8 @@ class _Images(StageKind[ImagesJob]):
     def places(self, job: ImagesJob) -> tuple[str | None, ...]:
         return (job.data.images, job.data.latents)
 
-    def disk(self, job: ImagesJob, step: int | None) -> Disk:  # noqa: ARG002
-        count = image_count(job.data)
-        return Disk(None if count is None else count * image_bytes(job.resolution), is_upper_bound=True)
+    def disk(self, job: ImagesJob, stage: Stage) -> Disk:
+        return Disk(stage.images and stage.images * image_bytes(job.resolution), is_upper_bound=True)
 
 
 class _Latents(StageKind[LatentsJob]):
@@ -187,11 +185,11 @@ class _Latents(StageKind[LatentsJob]):
     def places(self, job: LatentsJob) -> tuple[str | None, ...]:
         return (job.data.images, job.data.latents, job.codec.path)
 
-    def disk(self, job: LatentsJob, step: int | None) -> Disk:  # noqa: ARG002
-        return Disk(latent_bytes(job))
+    def disk(self, job: LatentsJob, stage: Stage) -> Disk:
+        return Disk(stage.images and latent_bytes(job, stage.images))
 
-    def cost(self, job: LatentsJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
-        return cost.estimate_latents(job, table)
+    def cost(self, job: LatentsJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
+        return cost.estimate_latents(job, stage.images, table)
 
 
 def weights_name(step: int | None) -> str:
@@ -241,14 +239,15 @@ class _Train(StageKind[TrainJob]):
     def places(self, job: TrainJob) -> tuple[str | None, ...]:
         return (job.codec.path,)
 
-    def disk(self, job: TrainJob, step: int | None) -> Disk:
-        permanent = step // job.train.keep_every if step and job.train.keep_every else 0
+    def disk(self, job: TrainJob, stage: Stage) -> Disk:
+        permanent = stage.step // job.train.keep_every if stage.step and job.train.keep_every else 0
         checkpoints = job.train.keep + 1 + permanent  # one more while the next is being written
         return Disk(checkpoints * checkpoint_bytes(job) + weights_bytes(job) * (len(job.train.milestones) + 1))
 
-    def cost(self, job: TrainJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:
-        assert step is not None
-        return cost.estimate_training(job, step, table, processes)
+    def cost(self, job: TrainJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:
+        assert stage.step is not None
+        steps = stage.step if stage.is_done else max(0, stage.step - stage.resume_step)
+        return cost.estimate_training(job, steps, table, processes)
 
     def batch(self, stage: Stage) -> str:
         return self.name if stage.smoke else stage.key
@@ -263,7 +262,7 @@ class _StandIn(StageKind[StandInJob]):
     def places(self, job: StandInJob) -> tuple[str | None, ...]:
         return (job.codec.path,)
 
-    def disk(self, job: StandInJob, step: int | None) -> Disk:  # noqa: ARG002
+    def disk(self, job: StandInJob, stage: Stage) -> Disk:  # noqa: ARG002
         if job.images is not None:
             return Disk(job.images * image_bytes(job.model.resolution))
         return Disk(parameters(job.model, job.codec, head=True) * FLOAT32_BYTES)
@@ -304,10 +303,10 @@ class _Sample(StageKind[SampleJob]):
     def places(self, job: SampleJob) -> tuple[str | None, ...]:
         return (job.codec.path, job.checkpoint)
 
-    def disk(self, job: SampleJob, step: int | None) -> Disk:  # noqa: ARG002
+    def disk(self, job: SampleJob, stage: Stage) -> Disk:  # noqa: ARG002
         return Disk(2 * job.sample.images * image_bytes(job.model.resolution))  # shards, and the final file
 
-    def cost(self, job: SampleJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
+    def cost(self, job: SampleJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
         return cost.estimate_sampling(job, table)
 
 
@@ -321,13 +320,13 @@ class _Score(StageKind[ScoreJob]):
     def places(self, job: ScoreJob) -> tuple[str | None, ...]:
         return (job.reference, job.graph)
 
-    def disk(self, job: ScoreJob, step: int | None) -> Disk:  # noqa: ARG002
+    def disk(self, job: ScoreJob, stage: Stage) -> Disk:  # noqa: ARG002
         if job.tool not in PROTOCOL_TOOLS:
             return Disk(RECORD_BYTES, is_upper_bound=True)
         size = None if job.images is None else job.images * FEATURES_PER_IMAGE * FLOAT32_BYTES
         return Disk(size, is_upper_bound=is_embedded(job.graph))
 
-    def cost(self, job: ScoreJob, step: int | None, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
+    def cost(self, job: ScoreJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
         return cost.Estimate(how="scoring is not in the table")
 
     def batch(self, stage: Stage) -> str:
@@ -393,6 +392,8 @@ class Stage:
     """Hash of everything that the outputs depend on."""
     contents: tuple[Place, ...] = field(default=(), compare=False, repr=False)
     """What its inputs from outside of the run hold."""
+    images: int | None = field(default=None, compare=False)
+    """Number of images in its data, where it is known."""
 
     @property
     def kind(self) -> StageKind[Any]:
@@ -445,7 +446,7 @@ class Stage:
     @property
     def disk(self) -> Disk:
         """Estimated size of the outputs."""
-        return self.kind.disk(self.job, self.step)
+        return self.kind.disk(self.job, self)
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -280,6 +280,8 @@ class CostSource(_Entry):
     source: str
     papers: tuple[str, ...]
     device: str
+    device_gb: float
+    """Memory of one device."""
     devices: int
     global_batch: int
 

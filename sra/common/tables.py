@@ -1,4 +1,4 @@
-"""Plain-text tables for the terminal."""
+"""Plain-text tables for the terminal, and sizes in them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 
 MAX_WIDTH = 10_000
 """Columns of text: a table that is piped into a file must not be cut at the width of a terminal."""
+
+
+def size_text(size: float) -> str:
+    """A number of bytes in MB, or in GB from one on."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:

@@ -73,9 +73,10 @@ class Result:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Hardware and versions that the numbers belong to."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    cuda = device.type == "cuda"
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if cuda else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -172,7 +173,8 @@ def save(document: Document) -> Path:
     """
     path = cache_file(*COST_TABLE)
     device = document.machine["device"]
-    table: dict[str, Any] = {"schema": SCHEMA, "device": device, "train": [], "sample": [], "latents": []}
+    table: dict[str, Any] = {"schema": SCHEMA, "device": device, "device_bytes": document.machine.get("memory_bytes")}
+    table |= {"train": [], "sample": [], "latents": []}
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

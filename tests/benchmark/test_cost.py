@@ -2,15 +2,17 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmark.commands.plan import show_plan
+from benchmark.commands.plan import plan_report, show_plan
 from benchmark.manifest.schema import load
 from benchmark.plan.cost import Estimate, load_table
 from benchmark.plan.counts import evaluations, parameters
 from benchmark.plan.plan import Plan, make_plan
+from benchmark.plan.prepare import prepare
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
 from sra.config import CodecConfig, ModelConfig, SampleConfig, Size, UserError
@@ -64,7 +66,7 @@ def plan_of(manifest: str, *overrides: str) -> Plan:
 
 def of(plan: Plan, name: str, processes: int = 8) -> Estimate:
     stage = next(s for s in plan.stages if s.name == name)
-    return stage.kind.cost(stage.job, stage.step, load_table(), processes)
+    return stage.kind.cost(stage.job, stage, load_table(), processes)
 
 
 def test_training_costs_what_the_paper_prints() -> None:
@@ -108,6 +110,17 @@ def test_what_no_table_holds_is_unknown() -> None:
         assert of(plan, name).gpu_hours is None
         assert "not in the table" in of(plan, name).how
     assert of(plan, "images").gpu_hours == 0
+
+
+def test_a_stage_that_needs_more_memory_than_the_device_has_is_named(no_measured_table: Path, tmp_path: Path) -> None:
+    request = RunRequest(manifest=ROOT / "manifests" / "sit_b_256_400k.yaml", out=tmp_path, processes=1)
+    first, *_, last = plan_report(prepare(request)).notes
+    # 256 images on one device need more than the 80 GB of an A100; half of them do not.
+    assert first.startswith("warning: train-baseline: 84.6 GB a GPU, but one A100-80G has 80.0 GB")
+    assert "sra-bench perf" in last
+    assert [note for note in plan_report(prepare(replace(request, processes=2))).notes if "warning" in note] == []
+    no_measured_table.write_text(json.dumps(MEASURED))
+    assert plan_report(prepare(request)).notes == ()
 
 
 NETWORK = {"family": "sit", "size": "6x96x3", "patch": 2, "resolution": 32, "precision": "fp32"}

@@ -532,10 +532,8 @@ def test_a_plan_of_schema_1_is_read(tmp_path: Path) -> None:
 
 
 def classes_of(tmp_path: Path, *overrides: str) -> str:
-    request = RunRequest(
-        manifest=SMOKE, out=tmp_path / "out", overrides=(f"data.images={tmp_path / 'set'}", *overrides)
-    )
-    return show_plan(request, as_json=False)
+    settings = (f"data.images={tmp_path / 'set'}", "train.global_batch=1", *overrides)
+    return show_plan(RunRequest(manifest=SMOKE, out=tmp_path / "out", overrides=settings), as_json=False)
 
 
 def image_folders(root: Path, *names: str) -> None:
@@ -549,6 +547,26 @@ def test_class_folders_and_their_order_are_shown(tmp_path: Path) -> None:
     assert "classes of " in (text := classes_of(tmp_path))
     assert "0 1, 1 10, 2 2, ..., 9 9" in text
     assert "label 1 is '10', not '2'" in text
+
+
+def test_images_of_a_folder_are_counted(tmp_path: Path) -> None:
+    image_folders(tmp_path, *map(str, range(10)))
+    (tmp_path / "set" / "0" / "notes.txt").touch()
+    plan = plan_of(
+        tmp_path,
+        f"data.images={tmp_path / 'set'}",
+        "train.global_batch=4",
+        "train.steps=null",
+        "train.epochs=3",
+        "train.milestones=[]",
+    )
+    images, latents, train = plan.stages[:3]
+    # Three epochs of ten images, each of two whole batches.
+    assert train.step == 3 * (10 // 4)
+    assert images.disk.bytes == 10 * 32 * 32 * 3
+    assert latents.disk.bytes == 10 * 8 * 8 * 8 * 4
+    with pytest.raises(UserError, match=r"train\.global_batch: expected at most the 10 images of the data, got 16"):
+        classes_of(tmp_path, "train.global_batch=16")
 
 
 def test_classes_of_finished_images_are_those_of_their_record(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def call(tmp_path, *arguments):
 def test_training_compares_two_modes(tmp_path, capsys):
     found = call(tmp_path, "train", *SMALL, "--blocks", "1", "2", "--compare")
     assert found["schema"] == 1
-    assert found["machine"].keys() == {"device", "torch", "python", "system", "cores", "threads"}
+    assert found["machine"].keys() == {"device", "memory_bytes", "torch", "python", "system", "cores", "threads"}
     slow, fast = found["results"]
     assert set(fast["parts"]) == {"data", "student", "teacher", "backward", "optimizer", "ema", "host"}
     assert (slow["mode"], fast["mode"]) == ("reference", "fast")
@@ -88,7 +88,7 @@ def test_latents_and_the_table_for_plans(tmp_path, monkeypatch, capsys):
         call(tmp_path, "train", *SMALL, "--blocks", "1", "2", "--save")
     call(tmp_path, "sample", *SMALL, "--codec", "none", "--nfe", "3", "--save")
     table = json.loads((tmp_path / "perf.json").read_text())
-    assert table.keys() == {"schema", "device", "train", "sample", "latents"}
+    assert table.keys() == {"schema", "device", "device_bytes", "train", "sample", "latents"}
     (encoded,) = table["latents"]
     assert encoded.keys() == {"resolution", "seconds_per_image"}
     (train,) = table["train"]
