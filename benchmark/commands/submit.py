@@ -54,7 +54,7 @@ def cancel(root: Path, *, now: bool = False) -> str:
     directory = RunDirectory(root.absolute())
     if not load_submitted(directory):
         raise UserError(f"{root}: no cluster/jobs.json: nothing was submitted from there")
-    submitted, queue = in_queue(directory, missed=True)
+    submitted, queue = in_queue(directory, sure=True)
     active = [job for job in submitted if job.is_active(queue)]
     running = [] if now else [job for job in active if queue[job.number].state == "RUNNING"]
     # Where the run was before, there is nothing to save to.

@@ -26,6 +26,8 @@ from benchmark.machine.environment import (
     JOB_ENV,
     REVISION,
     TENSORFLOW_PYTHON,
+    further_names,
+    job_environment,
     recorded,
 )
 from benchmark.machine.gpus import visible_gpus
@@ -37,7 +39,7 @@ from sra.common.files import home_path
 
 APPTAINER = "apptainer"
 PASSED_ON = re.compile(r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NCCL|SRA_BENCH)_\w+")
-"""Environment variables that a job in a container gets from outside."""
+"""Of the variables that jobs get, the ones that mean the same in a container."""
 NOT_PASSED_ON = (TENSORFLOW_PYTHON, REVISION, ASSETS_FOLDER)
 """Of these, the ones that the image or this executor sets."""
 FIXED_ENV = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **JOB_ENV}  # noqa: S108
@@ -224,7 +226,8 @@ def environment(command: Command) -> dict[str, str]:
 
 def passed_on() -> dict[str, str]:
     """The variables of this process that jobs in containers get."""
-    return {k: v for k, v in sorted(os.environ.items()) if PASSED_ON.fullmatch(k) and k not in NOT_PASSED_ON}
+    own = {k: v for k, v in sorted(job_environment().items()) if k not in NOT_PASSED_ON}
+    return {k: v for k, v in own.items() if PASSED_ON.fullmatch(k) or k in further_names()}
 
 
 def work_directory(command: Command) -> Path:

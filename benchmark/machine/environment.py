@@ -27,30 +27,44 @@ JOB_ENV = {
 """Threads that wait for others spin for a fraction of a millisecond, then sleep: where other programs use the same
 cores, longer spinning makes a job several times slower. Jobs print at once, and import nothing from the folder the user
 is in. TensorFlow's log is off: it reports a machine without a GPU as an error; real errors it raises."""
-LAUNCHERS = re.compile(
-    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|"
-    r"(ACCELERATE|FSDP|MEGATRON_LM|MV2|OMPI|PARALLELISM_CONFIG|PET|PMIX?|SLURM|TORCHELASTIC)_\w+"
+FURTHER = "SRA_BENCH_ENVIRONMENT"
+"""Environment variable: names of further variables that jobs get, between commas."""
+PASSED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|HOSTNAME|LANG|LANGUAGE|LC_\w+|TZ|TERM|COLUMNS|LINES|NO_COLOR|TMPDIR|TEMP|TMP|"
+    r"XDG_\w+|DBUS_SESSION_BUS_ADDRESS|VIRTUAL_ENV|CONDA_(DEFAULT_ENV|PREFIX)|MPLCONFIGDIR|NIX_LD\w*|LOCALE_ARCHIVE|"
+    r"(?i:(ALL|FTP|HTTPS?|NO)_PROXY)|SSL_CERT_(DIR|FILE)|(REQUESTS|CURL)_CA_BUNDLE|"
+    r"(APPTAINER|BUILDAH|CONTAINERS?|DOCKER|PODMAN|SINGULARITY|STORAGE)_\w+|(HF|HUGGINGFACE|SRA_BENCH|WANDB)_\w+|"
+    r"CC|CXX|CPATH|(C|CPLUS)_INCLUDE_PATH|LIBRARY_PATH|LD_(LIBRARY_PATH|PRELOAD)|MALLOC_\w+|"
+    r"CUDA_(CACHE_\w+|DEVICE_ORDER|HOME|LAUNCH_BLOCKING|MODULE_LOADING|MPS_\w+|PATH|VISIBLE_DEVICES)|"
+    r"NVIDIA_(DRIVER_CAPABILITIES|VISIBLE_DEVICES)|(HIP|ROCR)_VISIBLE_DEVICES|HSA_\w+|(FI|GLOO|IBV|MLX5|NCCL|RDMAV|UCX)_\w+|"
+    r"OMP_(DISPLAY_\w+|NUM_THREADS|PLACES|PROC_BIND|STACKSIZE|THREAD_LIMIT|WAIT_POLICY)|"
+    r"GOMP_\w+|KMP_(AFFINITY|BLOCKTIME)|(BLIS|MKL|OPENBLAS)_NUM_THREADS|PYTORCH_(CUDA_)?ALLOC_CONF|"
+    r"TORCH_(CPP|DISTRIBUTED_DEBUG|EXTENSIONS|FR|HOME|LOGS|NCCL|SHOW|TRACE)\w*|TORCHINDUCTOR_(CACHE_DIR|COMPILE_THREADS)|"
+    r"TRITON_(CACHE\w*|HOME)|TF_(CPP_\w+|FORCE_GPU_ALLOW_GROWTH|GPU_ALLOCATOR)|"
+    r"PYTHON(DEVMODE|DONTWRITEBYTECODE|FAULTHANDLER|HASHSEED|HOME|IOENCODING|MALLOC|NOUSERSITE|PATH|PYCACHEPREFIX|"
+    r"USERBASE|UTF8)"
 )
-"""Variables of accelerate, MPI, Slurm and torchrun that jobs do not inherit. Left over in a shell, they would make a
-job wait for others, or train with settings that no manifest names; the jobs' own launcher sets what they need."""
-SETTINGS = re.compile(
-    r"NVIDIA_TF32_OVERRIDE|(DNNL|ONEDNN)_DEFAULT_FPMATH_MODE|XLA_FLAGS|PYTHON(INSPECT|OPTIMIZE|WARNINGS)|"
-    r"TORCH_(?!CPP_|CUDA_ARCH|DISTRIBUTED_DEBUG|EXTENSIONS|FR_|HOME|LOGS|NCCL_|SHOW_|TRACE)\w+|TORCHDYNAMO_\w+|"
-    r"TORCHINDUCTOR_(?!CACHE_DIR|COMPILE_THREADS)\w+|TRITON_(?!CACHE|HOME)\w+|TF_(?!CPP_|FORCE_GPU_ALLOW|GPU_ALLOC)\w+"
+"""Variables that jobs inherit: who and where the user is, places, devices, the network, the number of threads, logs.
+No others, since a framework's variables change what it computes, and a launcher's make a job wait for others, whatever
+the manifest says. `SRA_BENCH_ENVIRONMENT` and site files name further ones; `SRA_BENCH_SPEED` has switches."""
+MATTERS = re.compile(
+    r"(?!\w+_VERSION)(ACCELERATE|ATEN|BLIS|CUBLAS|CUBLASLT|CUDA|CUDNN|DNNL|GOMP|KMP|MKL|NCCL|NPY|OMP|ONEDNN|OPENBLAS|"
+    r"PYTORCH|SRA_BENCH|TF|TORCH|TORCHDYNAMO|TORCHINDUCTOR|TRITON)_\w+|NVIDIA_TF32_OVERRIDE|XLA_FLAGS|"
+    r"LD_(LIBRARY_PATH|PRELOAD)|PYTHON(HASHSEED|HOME|OPTIMIZE|PATH)"
 )
-"""Variables that change what torch and TensorFlow compute, whatever the manifest and the job's records say: jobs do not
-inherit them, either. What may be set is a key of the manifest or a switch of `SRA_BENCH_SPEED`."""
-RESOURCES = re.compile(
-    r"(ATEN|BLIS|CUBLAS|CUBLASLT|CUDA|CUDNN|DNNL|KMP|MKL|NCCL|NPY|OMP|ONEDNN|OPENBLAS|PYTORCH|SRA_BENCH|TF|TORCH|"
-    r"TORCHINDUCTOR|TRITON)_\w+|LD_(LIBRARY_PATH|PRELOAD)|PYTHON(HASHSEED|HOME|PATH)"
-)
-"""Inherited variables that can matter: threads, devices, libraries, algorithms. A run records their values."""
+"""Variables that can matter to a result or its speed. A run records those that its jobs get, by their values, and names
+the others in a warning."""
 SECRET = re.compile(r"KEY|PASSW|SECRET|TOKEN|CREDENTIAL")
 
 
+def further_names() -> list[str]:
+    """Names in `SRA_BENCH_ENVIRONMENT`."""
+    return os.environ.get(FURTHER, "").replace(",", " ").split()
+
+
 def job_environment() -> dict[str, str]:
-    """The environment of a job: that of this process, without what would change a number unseen."""
-    inherited = {n: v for n, v in os.environ.items() if not LAUNCHERS.fullmatch(n) and not SETTINGS.fullmatch(n)}
+    """The environment of a job: the variables of this process that are passed on."""
+    inherited = {n: v for n, v in os.environ.items() if PASSED.fullmatch(n) or n in further_names()}
     if path := inherited.pop("PYTHONPATH", ""):
         # An empty part is the current folder, as after `PYTHONPATH=$PYTHONPATH:/x`.
         inherited["PYTHONPATH"] = os.pathsep.join(filter(None, path.split(os.pathsep)))
@@ -58,6 +72,12 @@ def job_environment() -> dict[str, str]:
 
 
 def recorded(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those variables of a job's environment that can matter, by name; no secrets."""
+    """Those variables of a job's environment that were passed on and can matter, by name; no secrets."""
     found = sorted(environment.items() - JOB_ENV.items())
-    return {n: v for n, v in found if RESOURCES.fullmatch(n) and not SECRET.search(n)}
+    return {n: v for n, v in found if (MATTERS.fullmatch(n) or not PASSED.fullmatch(n)) and not SECRET.search(n)}
+
+
+def ignored_variables() -> str | None:
+    """One line if variables are set that can matter but do not reach the jobs; None otherwise."""
+    names = sorted(name for name in os.environ.keys() - job_environment().keys() if MATTERS.fullmatch(name))
+    return f"jobs do not get {', '.join(names)}; {FURTHER}={','.join(names)} passes them on" if names else None

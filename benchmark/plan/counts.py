@@ -12,7 +12,7 @@ from sra.common.archives import open_archive, open_member
 from sra.common.listing import DATASET_JSON, IMAGE_FORMATS, KAGGLE_TRAIN
 from sra.config import SPLITS, CodecConfig, DataConfig, LatentsJob, ModelConfig, SampleConfig, TrainJob
 from sra.data.labels import folder_labels
-from sra.model.flops import SINUSOIDS
+from sra.model.state import POSITIONS, network_shapes
 
 DIGITS_IMAGES, DIGITS_CLASSES = 1797, 10
 IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes}
@@ -26,15 +26,10 @@ def parameters(model: ModelConfig, codec: CodecConfig, *, head: bool = False) ->
     Args:
         model: the network.
         codec: for the latent's channels.
-        head: with SRA's training head, Linear(D, 2D) and Linear(2D, D).
+        head: with SRA's training head.
     """
-    d, depth = model.dimensions.width, model.dimensions.depth
-    area = model.patch**2
-    block = 18 * d * d + 15 * d
-    outputs = area * model.output_channels(codec)
-    final = 2 * d * d + 2 * d + (d + 1) * outputs
-    embeddings = d * (area * codec.channels + 1) + d * (SINUSOIDS + 1) + d * (d + 1) + d * (model.classes + 1)
-    return depth * block + final + embeddings + (4 * d * d + 3 * d if head else 0)
+    shapes = network_shapes(model, codec, head=head)
+    return sum(math.prod(shape) for name, shape in shapes.items() if name != POSITIONS)
 
 
 def evaluations(sample: SampleConfig) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.assets.catalogue import Pins, folder, located, remedy, used_by, verify
+from benchmark.machine.environment import ignored_variables
 from benchmark.machine.gpus import absent_gpus, has_gpu, visible_gpus
 from benchmark.manifest.schema import Loaded, ManifestError, load
 from benchmark.manifest.smoke_form import DIGITS, scaled
@@ -21,10 +22,10 @@ from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import resolved_manifest, save_plan
 from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_stage
 from benchmark.published.registry import load_registry
-from sra.common.checkpoints import check_weights
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import is_embedded, read_json, write_bytes
 from sra.config import CODEC_FILES, FP16_NEEDS_GPU, ConfigError, TrainJob, check_codec_folder
+from sra.model.state import check_file
 
 
 def load_request(request: RunRequest) -> Loaded:
@@ -82,14 +83,19 @@ def processes_for(requested: int | None) -> int:
         UserError: more than there are GPUs, or less than one.
     """
     gpus = visible_gpus()
-    if line := absent_gpus():
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+    for line in filter(None, (absent_gpus(), ignored_variables())):
+        _warn_once(line)
     if requested is None:
         return max(1, gpus)
     if requested < 1 or (gpus and requested > gpus):
         allowed = f"1 to {gpus} (one per GPU)" if gpus else "1 or more"
         raise UserError(expected("--processes", allowed, requested))
     return requested
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def check_batch_split(loaded: Loaded, processes: int, look: Look = examine) -> None:
@@ -197,13 +203,13 @@ def _is_graph(place: str) -> bool:
 
 def _check_weights(loaded: Loaded) -> None:
     """Look into the checkpoints before hours are spent on what comes before them."""
-    places = [located(run.checkpoint) for run in loaded.runs if run.checkpoint is not None and not loaded.smoke]
-    for path in map(Path, dict.fromkeys(places)):
-        if path.exists():
-            try:
-                check_weights(path)
-            except DataError as error:
-                raise ManifestError(f"{loaded.path}: checkpoint: {error}") from error
+    for run in loaded.runs:
+        if run.checkpoint is None or loaded.smoke or not (path := Path(located(run.checkpoint))).exists():
+            continue
+        try:
+            check_file(path, run.model, run.codec, run.sample.weights)
+        except DataError as error:
+            raise ManifestError(f"{loaded.path}: variants.{run.variant}.checkpoint: {error}") from error
 
 
 def check_inputs(plan: Plan, until: str = REPORT) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from evaluator.embedded import EDGE
 from evaluator.features.cache import Progress
 from evaluator.images.image_set import ImageSet
-from sra.common.checkpoints import check_weights
+from sra.common.checkpoints import read_headers
 from sra.common.errors import DataError, ToolError
 from sra.common.files import home_path
 
@@ -81,7 +81,7 @@ def state_dict(path: Path) -> dict[str, Tensor]:
         ToolError: damaged, or more than tensors.
     """
     try:
-        check_weights(path)
+        read_headers(path)
         found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (DataError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         reason = f": {error}" if isinstance(error, DataError) else ""

@@ -1,12 +1,13 @@
-"""Look into files of weights without loading them: formats, and the classes that a pickle names. Torch-free."""
+"""Look into files of weights without loading them: formats, names and shapes, the classes of a pickle. Torch-free."""
 
 from __future__ import annotations
 
 import io
 import json
 import pickletools
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sra.common.archives import open_archive, open_member
 from sra.common.errors import DataError
@@ -23,37 +24,40 @@ KNOWN_CLASSES = ("collections.OrderedDict", "collections.Counter", "_codecs.enco
 KNOWN_BUILTINS = ("set", "bytearray", "complex")
 
 
-def check_weights(path: Path) -> None:
-    """Refuse a file that can hold no weights, or that holds objects which only unsafe unpickling makes.
+@dataclass(frozen=True)
+class Header:
+    """A tensor of a file."""
+
+    shape: tuple[int, ...] | None
+    """None: not known before it is loaded."""
+
+
+def read_headers(path: Path) -> Any:
+    """What a file of weights holds, with a `Header` for each tensor; no class of it is imported, no code of it run.
 
     Raises:
-        DataError: what was found instead; of a pickle, the first class.
+        DataError: a file that can hold no weights, or that holds objects which only unsafe unpickling makes: what was
+            found instead; of a pickle, the first class.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a checkpoint, got {'a folder' if path.is_dir() else 'no file'}")
-    if path.suffix == SAFETENSORS:
-        _check_safetensors(path)
-        return
-    unknown = next((name for name in _classes(path) if not _is_known(name)), None)
-    if unknown is not None:
-        raise DataError(
-            f"{path}: expected tensors, got an object of class {unknown}, which is not unpickled, as that could run "
-            "code: load the file where it comes from and save its state_dict() alone"
-        )
+    return _safetensors(path) if path.suffix == SAFETENSORS else _pickled(path)
 
 
-def _check_safetensors(path: Path) -> None:
+def _safetensors(path: Path) -> dict[str, Header]:
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(HEADER_BYTES), "little")
         header = handle.read(length) if 0 < length <= MAX_HEADER_BYTES else b""
     try:
-        names = json.loads(header)
-        ends = [entry["data_offsets"][1] for name, entry in names.items() if name != "__metadata__"]
+        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        ends = [entry["data_offsets"][1] for entry in tensors.values()]
         whole = HEADER_BYTES + length + max(ends, default=0) == path.stat().st_size
+        headers = {name: Header(tuple(entry["shape"])) for name, entry in tensors.items()}
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: expected a safetensors file, got another format") from error
     if not whole:
         raise DataError(f"{path}: expected a whole safetensors file, got one of another size than its header says")
+    return headers
 
 
 def _is_known(name: str) -> bool:
@@ -62,8 +66,7 @@ def _is_known(name: str) -> bool:
     return module == "torch" or builtin or name in KNOWN_CLASSES
 
 
-def _classes(path: Path) -> Iterator[str]:
-    """Full names of the classes and functions that the pickles of a file name."""
+def _pickled(path: Path) -> Any:
     with path.open("rb") as handle:
         if handle.read(len(ZIP_START)) != ZIP_START:
             handle.seek(0)
@@ -71,9 +74,8 @@ def _classes(path: Path) -> Iterator[str]:
         else:
             stream, count = io.BytesIO(_pickle_of(path)), 1
     try:
-        for _ in range(count):
-            yield from _named(stream)
-    except (ValueError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        return [_object(stream, path) for _ in range(count)][-1]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{path}: expected weights, as torch.save writes them, got none") from error
 
 
@@ -89,12 +91,95 @@ def _pickle_of(path: Path) -> bytes:
             return member.read(MAX_PICKLE_BYTES)
 
 
-def _named(stream: io.BytesIO) -> Iterator[str]:
-    texts: list[str] = []
+@dataclass(frozen=True)
+class _Name:
+    """A class or function of a pickle."""
+
+    name: str
+
+
+_MARK = object()
+_PUTS, _GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
+
+
+def _object(stream: io.BytesIO, path: Path) -> Any:
+    """The next object of a stream of pickles: tensors, dicts, lists, tuples, texts and numbers; the rest is None.
+
+    Raises:
+        DataError: it names a class that `torch.load(weights_only=True)` would not make.
+    """
+    stack: list[Any] = []
+    memo: dict[Any, Any] = {}
     for operation, argument, _ in pickletools.genops(stream):
-        if operation.name == "GLOBAL":
-            yield str(argument).replace(" ", ".")
-        elif operation.name == "STACK_GLOBAL":
-            yield ".".join(texts[-2:])
-        elif isinstance(argument, str):
-            texts.append(argument)
+        if operation.name == "MARK":
+            stack.append(_MARK)
+        elif operation.name in _PUTS:
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif operation.name in _GETS:
+            stack.append(memo[argument])
+        else:
+            result = _result(operation.name, argument, _taken(stack, operation), path)
+            stack += [result] * len(operation.stack_after)
+    return result
+
+
+def _taken(stack: list[Any], operation: pickletools.OpcodeInfo) -> list[Any]:
+    """What an operation takes from the stack: so many objects, and all above the last mark if it asks for one."""
+    kinds = [kind.name for kind in operation.stack_before]
+    above: list[Any] = []
+    if "mark" in kinds:
+        start = len(stack) - stack[::-1].index(_MARK)
+        above = stack[start:]
+        del stack[start - 1 :]
+        kinds = kinds[: kinds.index("mark")]
+    below = [stack.pop() for _ in kinds]
+    return [*below[::-1], *above]
+
+
+def _result(operation: str, argument: Any, taken: list[Any], path: Path) -> Any:
+    """What an operation puts in the place of what it takes."""
+    match operation:
+        case "GLOBAL" | "INST" | "STACK_GLOBAL":
+            name = str(argument).replace(" ", ".") if argument else ".".join(taken)
+            if not _is_known(name):
+                raise DataError(
+                    f"{path}: expected tensors, got an object of class {name}, which is not unpickled, as that could "
+                    "run code: load the file where it comes from and save its state_dict() alone"
+                )
+            return _Name(name)
+        case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+            return _made(taken[0], taken[1])
+        case "EMPTY_DICT" | "DICT":
+            return _put({}, taken)
+        case "SETITEM" | "SETITEMS":
+            return _put(taken[0], taken[1:])
+        case "EMPTY_LIST" | "LIST" | "EMPTY_SET" | "FROZENSET":
+            return taken
+        case "APPEND" | "APPENDS" | "ADDITEMS" if isinstance(taken[0], list):
+            taken[0].extend(taken[1:])
+            return taken[0]
+        case "EMPTY_TUPLE" | "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+            return tuple(taken)
+        case "BUILD" | "DUP" | "STOP":
+            return taken[0]
+    return argument
+
+
+def _put(target: Any, items: list[Any]) -> Any:
+    """Add keys and values, in turn, to a dict; keys of other kinds than names and numbers are left out."""
+    if isinstance(target, dict):
+        target.update((k, v) for k, v in zip(items[::2], items[1::2], strict=True) if isinstance(k, (str, int)))
+    return target
+
+
+def _made(made: Any, arguments: Any) -> Any:
+    """What a call of a class or function gives."""
+    name = made.name if isinstance(made, _Name) else ""
+    function = name.rpartition(".")[2]
+    if name == "collections.OrderedDict":
+        return _put({}, [part for pair in arguments[0] for part in pair] if arguments else [])
+    if function.startswith("_rebuild_parameter"):
+        return arguments[0]
+    if function in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+        return Header(tuple(map(int, arguments[2])))
+    return Header(None) if function.startswith("_rebuild") else None

@@ -1,1 +1,1 @@
-"""Networks: `transformer` (SiT and DiT), `token_groups` (dual timesteps), `vae`, `weights` (loading), `flops`."""
+"""Networks: `transformer` (SiT and DiT), `token_groups` (dual timesteps), `vae`, `weights`, `state`, `flops`."""

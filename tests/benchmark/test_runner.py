@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from benchmark.commands.run import execute
-from benchmark.machine.environment import job_environment, recorded
+from benchmark.machine.environment import ignored_variables, job_environment, recorded
 from benchmark.manifest.schema import load
 from benchmark.plan import prepare
 from benchmark.plan.plan import Plan, make_plan
@@ -354,19 +354,25 @@ def test_jobs_see_neither_left_over_launchers_nor_the_current_folder(
 CHANGES_NUMBERS = (
     *("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "XLA_FLAGS"),
     *("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCHDYNAMO_DISABLE", "TORCHINDUCTOR_MAX_AUTOTUNE", "TF_ENABLE_ONEDNN_OPTS"),
+    *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "OMP_DYNAMIC", "PYTHONOPTIMIZE"),
+    *("CUDNN_CONV_WSCAP_DBG", "PYTORCH_TENSOREXPR", "CUBLAS_WORKSPACE_CONFIG", "MKL_ENABLE_INSTRUCTIONS"),
 )
 
 
 def test_what_changes_a_number_reaches_no_job_and_what_matters_is_recorded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in CHANGES_NUMBERS:
+    for name in (*CHANGES_NUMBERS, "OF_A_LIBRARY_OF_TOMORROW", "MKL_DYNAMIC", "OF_THIS_SITE"):
         monkeypatch.setenv(name, "1")
-    passed = {"OMP_NUM_THREADS": "3", "TORCH_HOME": "/models", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    monkeypatch.setenv("SRA_BENCH_ENVIRONMENT", "MKL_DYNAMIC, OF_THIS_SITE")
+    passed = {"OMP_NUM_THREADS": "3", "TORCH_HOME": "/models", "MKL_DYNAMIC": "1", "OF_THIS_SITE": "1"}
     for name, value in {**passed, "SRA_BENCH_TOKEN": "secret", "PYTHONPATH": f":{tmp_path}"}.items():
         monkeypatch.setenv(name, value)
     environment = job_environment()
-    assert not set(CHANGES_NUMBERS) & environment.keys()
+    assert not {*CHANGES_NUMBERS, "OF_A_LIBRARY_OF_TOMORROW"} & environment.keys()
+    line = ignored_variables()
+    assert line is not None
+    assert set(CHANGES_NUMBERS) == set(line.removeprefix("jobs do not get ").partition(";")[0].split(", "))
     assert environment["PYTHONPATH"] == str(tmp_path)  # the empty part is the current folder
     assert {**passed, "PYTHONPATH": str(tmp_path)}.items() <= recorded(environment).items()
     assert "secret" not in recorded(environment).values()

@@ -1,6 +1,7 @@
 """Slurm's commands as sites alter them: banners, wrappers, controllers without an answer, jobs whose number is lost."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,26 +93,62 @@ def test_the_line_with_the_error_is_shown(fake_slurm: Any) -> None:
         queue.list_jobs()
 
 
-@pytest.mark.parametrize(
-    "trouble", ["echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1", "exit 0"]
-)
-@pytest.mark.parametrize("times", [2, 99])
-def test_a_queue_that_does_not_answer(trouble: str, times: int, out: Path, fake_slurm: Any) -> None:
-    """It is asked again, a few times; an empty one is believed then, one that fails is an error."""
+@pytest.mark.parametrize(("command", "times"), [("squeue", 2), ("squeue", 99), ("scontrol", 99)])
+def test_a_queue_that_does_not_answer(command: str, times: int, out: Path, fake_slurm: Any) -> None:
+    """It is asked again, a few times; then nothing is submitted."""
     fake_slurm.replace("sbatch", f"{ACCEPT} echo $number")
     submit(out)
+    trouble = "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1"
+    fake_slurm.replace("squeue", "exit 0")
     fake_slurm.replace(
-        "squeue",
-        f'echo >>"$FAKE/tries"; [ $(wc -l <"$FAKE/tries") -gt {times} ] || {{ {trouble}; }}; cat "$FAKE/queue"',
+        command, f'echo >>"$FAKE/tries"; [ $(wc -l <"$FAKE/tries") -gt {times} ] || {{ {trouble}; }}; cat "$FAKE/queue"'
     )
-    if times < 4:
+    if times == 2:
         assert "0 jobs submitted, 6 in the queue before" in submit(out)
-    elif "error" in trouble:
-        with pytest.raises(SlurmError, match=r"^squeue: slurm_load_jobs error: Unable to contact"):
-            submit(out)
     else:
-        assert "6 jobs submitted" in submit(out)
+        with pytest.raises(SlurmError, match=rf"^{command}: slurm_load_jobs error: Unable to contact"):
+            submit(out)
+    assert len(fake_slurm.asked("sbatch")) == 6
     assert len(fake_slurm.asked("tries")) == min(times + 1, 4)
+
+
+SHOWN = (
+    "JobId={number} JobName={name} UserId=me({user}) GroupId=me(7) MCS_label=N/A Priority=1 Nice=0 Account=a QOS=b "
+    "JobState=PENDING Reason=Priority Dependency=(null) Requeue=1 Restarts=0 ReqNodeList=(null) ExcNodeList=(null) "
+    "NodeList=(null) NumNodes=1 Command={script} WorkDir=/x y StdErr=/x TresPerTask=cpu=1"
+)
+"""As Slurm 22.05 and 23.11 write it, without some fields."""
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_jobs_that_the_queue_does_not_show_are_adopted_and_cancelled(
+    numbered: bool, out: Path, fake_slurm: Any
+) -> None:
+    """The controller knows them; those of others with the same name, and an older one that has ended, do not count."""
+    fake_slurm.replace("sbatch", f"{ACCEPT} echo $number")
+    submit(out)
+    if not numbered:
+        record = out / "cluster" / "jobs.json"
+        record.write_text(re.sub(r'"number": \d+', '"number": 0', record.read_text()))
+    rows = [row.split("|") for row in fake_slurm.asked("queue")]
+    lines = [SHOWN.format(number=int(n), name=name, user=os.getuid(), script=s) for n, *_, name, s in rows]
+    name, script = rows[0][-2:]
+    lines += [SHOWN.format(number=7, name=name, user=os.getuid() + 1, script=script)]
+    lines += [SHOWN.format(number=8, name=name, user=os.getuid(), script=script).replace("=PENDING", "=COMPLETED")]
+    (fake_slurm.root / "shown").write_text("\n".join(["Welcome to gamma", *lines]))
+    fake_slurm.replace("squeue", "exit 0")
+    fake_slurm.replace("scontrol", 'case "$*" in *show*) cat "$FAKE/shown" ;; esac')
+    assert "0 jobs submitted, 6 in the queue before" in submit(out)
+    assert len(fake_slurm.asked("sbatch")) == 6
+    assert submit_command.cancel(out).count("cancelled: job 10") == 6
+
+
+def test_jobs_that_the_controller_does_not_know_have_ended(out: Path, fake_slurm: Any) -> None:
+    fake_slurm.replace("sbatch", f"{ACCEPT} echo $number")
+    submit(out)
+    (fake_slurm.root / "queue").unlink()
+    fake_slurm.replace("scontrol", "echo No jobs in the system")
+    assert "6 jobs submitted" in submit(out)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,22 @@
 
 import dataclasses
 import pickle
+from argparse import Namespace
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from benchmark.plan.counts import parameters
 from benchmark.plan.prepare import prepare
 from benchmark.plan.request import RunRequest
+from sra.common.checkpoints import read_headers
 from sra.common.errors import DataError, UserError
+from sra.model.state import network_shapes, shapes_of
+from sra.model.transformer import build
 from sra.model.weights import load_network, read_state
 from sra.parity.golden import open_golden
 
@@ -136,11 +143,69 @@ def test_files_that_are_no_weights(tmp_path, name, content, message):
         read_state(tmp_path)
 
 
-def test_a_plan_refuses_a_checkpoint_that_cannot_be_loaded(tmp_path):
+@pytest.fixture
+def planned(tmp_path):
+    """A plan of the smoke manifest's network with the weights of a file."""
+    given = ("variants={}", "train=null")
+
+    def plan(name, *overrides):
+        checkpoint = f"variants.given.checkpoint={tmp_path / name}"
+        path = ROOT / "manifests" / "smoke.yaml"
+        return prepare(RunRequest(manifest=path, overrides=(*given, checkpoint, *overrides))).plan
+
+    return plan
+
+
+def test_a_plan_refuses_a_checkpoint_that_cannot_be_loaded(tmp_path, planned):
     torch.save({"ema": STATE, "args": Settings()}, tmp_path / "a.pt")
-    run = ("variants={}", f"variants.given.checkpoint={tmp_path / 'a.pt'}", "train=null")
-    request = RunRequest(manifest=ROOT / "manifests" / "smoke.yaml", overrides=run)
-    with pytest.raises(UserError, match=r"smoke\.yaml: checkpoint: .*a\.pt: .* class .*Settings"):
-        prepare(request)
-    torch.save({"ema": STATE}, tmp_path / "a.pt")
-    assert prepare(request).plan.absent == ()
+    with pytest.raises(UserError, match=r"smoke\.yaml: variants\.given\.checkpoint: .*a\.pt: .* class .*Settings"):
+        planned("a.pt")
+
+
+@pytest.mark.parametrize("name", ["a.pt", "old.pt", "a.safetensors"])
+def test_a_plan_refuses_weights_of_another_network(tmp_path, planned, name):
+    run = planned("missing").loaded.runs[0]
+    state = build(run.model, run.codec, head=True).state_dict()
+    if name == "a.safetensors":
+        save_file(state, tmp_path / name)
+    else:
+        document = {"model": {}, "ema": {f"module.{key}": value for key, value in state.items()}, "step": 3}
+        torch.save(document, tmp_path / name, _use_new_zipfile_serialization=name == "a.pt")
+    assert planned(name).absent == ()
+    for override, message in (
+        ("model.classes=9", r"other shapes: y_embedder\.embedding_table\.weight \(11, 96\) instead of \(10, 96\)"),
+        ("model.size={depth: 5, width: 96, heads: 3}", r"unexpected: blocks\.5\.adaLN_modulation\.1\.bias, .* \.\.\."),
+        ("model.resolution=16", r"other shapes: pos_embed \(1, \d+, 96\)"),
+        ("model.convention=vanilla-sit", r"other shapes: final_layer\.linear\.bias \(16,\) instead of \(32,\)"),
+    ):
+        with pytest.raises(UserError, match=rf"{name}: expected weights of the manifest's network, got {message}"):
+            planned(name, override)
+
+
+@pytest.mark.parametrize("family", ["sit", "dit"])
+@pytest.mark.parametrize("head", [True, False])
+def test_shapes_that_are_known_without_torch_are_those_of_the_network(model, codec, family, head):
+    convention = "sra" if family == "sit" else "vanilla-dit"
+    settings = dataclasses.replace(model, family=family, convention=convention, patch=4)
+    network = build(settings, codec, head=head)
+    assert network_shapes(settings, codec, head=head) == shapes_of(network.state_dict())
+    assert parameters(settings, codec, head=head) == sum(each.numel() for each in network.parameters())
+
+
+def test_headers_are_those_of_the_tensors(tmp_path):
+    """As torch writes parameters, ordered dicts, other types, views and shared tensors."""
+    linear = torch.nn.Linear(3, 2, dtype=torch.bfloat16)
+    shared = torch.zeros(4, 6)
+    state = {**linear.state_dict(), "parameter": linear.weight, "view": shared[:2].t(), "scalar": torch.tensor(3)}
+    document = {
+        "ema": OrderedDict(state, shared=shared),
+        "opt": {"state": {0: {"step": 1.5}}},
+        "args": Namespace(a=(1,)),
+    }
+    for zipped in (True, False):
+        torch.save(document, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+        found = read_headers(tmp_path / "a.pt")
+        assert {name: header.shape for name, header in found["ema"].items()} == {
+            name: tuple(value.shape) for name, value in document["ema"].items()
+        }
+        assert found["opt"] == {"state": {0: {"step": 1.5}}}

@@ -20,7 +20,7 @@ from sra.common.errors import UserError
 
 TIMEOUT_SECONDS = 120
 RETRY_SECONDS = (1.0, 2.0, 4.0)
-"""Pauses before a command that failed, or a queue that is empty against expectation, is asked again."""
+"""Pauses before a command that failed is asked again."""
 VARIABLES = re.compile("(SALLOC|SBATCH|SCANCEL|SINFO|SLURM|SQUEUE)_.*")
 """Options of Slurm's commands, and what an allocation leaves in its shell: they would filter the queue, override the
 script, or reach the job."""
@@ -31,6 +31,11 @@ NO_ANSWER = re.compile("timed out|unable to contact|zero bytes|communication|con
 JOB_ID = re.compile(r"(?:Submitted batch job )?(\d+)(?:;(\S+)| on cluster (\S+))?")
 """The line of sbatch that tells the job id, with --parsable or without, and the cluster if it is another one."""
 JOB_LINE = re.compile(r"(\d+)\|([A-Z_]+)\|([^|]*)\|([^|]*)\|([^|]*)(?:\|(.*))?")
+SHOWN_JOB = re.compile(
+    r"JobId=(?P<number>\d+) .*?JobName=(?P<name>\S+) UserId=\S*\((?P<user>\d+)\) .*?JobState=(?P<state>\w+) "
+    r"Reason=(?P<reason>\S+) .*? NodeList=(?P<nodes>\S*) .*? Command=(?P<script>.*?) WorkDir="
+)
+"""A line of `scontrol -o show job`."""
 FINAL_STATES = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -160,28 +165,42 @@ def submit(script: Path, after: Sequence[int], condition: str) -> JobId:
     return JobId(int(number), next(filter(None, clusters), None))
 
 
-def list_jobs(clusters: Iterable[str | None] = (), *, missed: bool = False) -> dict[int, QueuedJob]:
+def list_jobs(clusters: Iterable[str | None] = (), expected: Iterable[str] = ()) -> dict[int, QueuedJob]:
     """This user's jobs by id: waiting, running, or ended some minutes ago.
 
     Args:
         clusters: other clusters to ask instead.
-        missed: an empty queue would be a surprise: ask again before believing it.
+        expected: names of jobs; if squeue does not list one of them, the controller is asked for it, too.
 
     Raises:
-        SlurmError: squeue fails, again and again.
+        SlurmError: squeue or scontrol fails, again and again.
     """
     argv = ["squeue", *_on(clusters), f"--user={os.getuid()}", "--noheader", "--states=all"]
-    for pause in (*(RETRY_SECONDS if missed else ()), 0.0):
-        lines = ask(*argv, "--format=%i|%T|%N|%r|%j|%o").splitlines()
-        found = [match for line in lines if (match := JOB_LINE.fullmatch(line.strip()))]
-        if found:
-            break
-        time.sleep(pause)
-    fields = ((int(match[1]), match) for match in found)
-    return {
-        number: QueuedJob(number=number, state=m[2], nodes=m[3], reason=m[4], name=m[5], script=m[6] or "")
-        for number, m in fields
-    }
+    lines = ask(*argv, "--format=%i|%T|%N|%r|%j|%o").splitlines()
+    found = [match for line in lines if (match := JOB_LINE.fullmatch(line.strip()))]
+    jobs = [
+        QueuedJob(number=int(m[1]), state=m[2], nodes=m[3], reason=m[4], name=m[5], script=m[6] or "") for m in found
+    ]
+    if not {job.name for job in jobs}.issuperset(expected):
+        jobs += _jobs_of_controller(clusters)
+    return {job.number: job for job in jobs}
+
+
+def _jobs_of_controller(clusters: Iterable[str | None]) -> list[QueuedJob]:
+    """This user's jobs as scontrol shows them: squeue may be a wrapper that answers from a copy."""
+    lines = ask("scontrol", *_on(clusters), "--oneliner", "show", "job").splitlines()
+    found = [match for line in lines if (match := SHOWN_JOB.match(line)) and int(match["user"]) == os.getuid()]
+    return [
+        QueuedJob(
+            number=int(m["number"]),
+            name=m["name"],
+            state=m["state"],
+            reason=m["reason"],
+            nodes=m["nodes"].replace("(null)", ""),
+            script=m["script"],
+        )
+        for m in found
+    ]
 
 
 def cancel(numbers: Sequence[int], clusters: Iterable[str | None] = ()) -> None:

@@ -12,7 +12,7 @@ from benchmark.clusters.jobs import Job
 from benchmark.clusters.slurm.grace_period import GracePeriod, grace_period
 from benchmark.clusters.slurm.site import JOB_ENV, Group, SlurmSite, seconds_of
 from benchmark.containers.executor import mountable, read_only_mounts
-from benchmark.machine.environment import TENSORFLOW_PYTHON
+from benchmark.machine.environment import FURTHER, TENSORFLOW_PYTHON, further_names
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.run.executor import command_of
 from sra.common.errors import STOPPED, UserError, expected
@@ -93,6 +93,8 @@ def script(batch: Batch) -> str:
     lines = ["#!/bin/bash", *(f"#SBATCH {shlex.quote(option)}" for option in options(batch)), HEADER, ""]
     lines += [f"stops={_quoted(batch.file('stops'))}", f"cancelled={_quoted(batch.file('cancel'))}"]
     hearts = " ".join(_quoted(stage.directory / "heartbeat.json") for stage in batch.job.stages) or "/dev/null"
+    if names := _further(batch.cluster.site):
+        lines.append(f"export {FURTHER}={','.join(names)}")
     lines += [f"heartbeats=({hearts})", *batch.cluster.site.setup, *(_ADDRESS if batch.nodes > 1 else ())]
     return "\n".join([*lines, _START.format(command=" ".join(_words(batch))), _END])
 
@@ -127,10 +129,15 @@ def options(batch: Batch) -> list[str]:
 
 def _environment(site: SlurmSite) -> list[str]:
     """Names of the variables that jobs inherit; an image knows its own interpreters."""
-    names = dict.fromkeys((*JOB_ENV, *site.environment))
+    names = dict.fromkeys((*JOB_ENV, *_further(site)))
     if site.container.kind != "none":
         names.pop(TENSORFLOW_PYTHON, None)
     return [name for name in names if name in os.environ]
+
+
+def _further(site: SlurmSite) -> list[str]:
+    """Names of the variables that jobs get because a site or the user says so."""
+    return sorted({*site.environment, *further_names()})
 
 
 def _gpus(batch: Batch) -> dict[str, str]:

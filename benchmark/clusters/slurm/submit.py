@@ -125,7 +125,7 @@ def submit_slurm(plan: Plan, directory: RunDirectory, cluster: Cluster, command:
     directory.create()
     with directory.locked([SUBMISSION_KEY]):
         partitions = slurm_queue.partitions()
-        before, queue = in_queue(directory, missed=True)
+        before, queue = in_queue(directory, sure=True)
         selection = select(plan, directory, before, queue)
         batches = _batches(selection, plan, directory, cluster)
         scripts = [script(batch) for batch in batches]
@@ -241,7 +241,7 @@ def _submitted(job: SubmittedJob, batch: Batch, after: list[int]) -> SubmittedJo
             batch.file("sh"), after, "afterany" if batch.job is REPORT_JOB else "afterok"
         )
     except UncertainError:
-        found = located([job], batch.directory, slurm_queue.list_jobs(missed=True))
+        found = located([job], batch.directory, slurm_queue.list_jobs(expected=[job.label]))
         if not found:
             raise
         return found[0]

@@ -99,19 +99,20 @@ def _script(job: SubmittedJob, directory: RunDirectory) -> str:
     return os.path.realpath(directory.cluster / f"{job.name}.sh")
 
 
-def in_queue(directory: RunDirectory, *, missed: bool = False) -> tuple[list[SubmittedJob], dict[int, QueuedJob]]:
+def in_queue(directory: RunDirectory, *, sure: bool = False) -> tuple[list[SubmittedJob], dict[int, QueuedJob]]:
     """The submitted jobs, and the queue of their cluster; Slurm is not asked if there are none.
 
     Args:
         directory: of the run.
-        missed: an empty queue would be a surprise.
+        sure: ask twice for jobs that are not in the queue.
 
     Raises:
         UserError: as `load_submitted`.
         SlurmError: as `queue.list_jobs`.
     """
     jobs = load_submitted(directory)
-    queue = slurm_queue.list_jobs({job.cluster for job in jobs}, missed=missed) if jobs else {}
+    expected = [job.label for job in jobs if sure]
+    queue = slurm_queue.list_jobs({job.cluster for job in jobs}, expected) if jobs else {}
     return located(jobs, directory, queue), queue
 
 
