@@ -192,6 +192,9 @@ def test_a_site_says_what_a_stage_or_a_tool_needs(tmp_path: Path) -> None:
     assert pod(found["train"])["containers"][0]["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
     assert pod(found["images"])["tolerations"] == [{"key": "cpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert requests_of(found["images"])["ephemeral-storage"] == "9Gi"
+    few = jobs(rendered(tmp_path, gpus=8, nodes=2, stages={"train": {"gpus": 2}, "sample": {"gpus": 0}}))
+    words = {kind: pod(few[kind])["containers"][0]["command"] for kind in ("train", "sample")}
+    assert {kind: each[each.index("--processes") + 1] for kind, each in words.items()} == {"train": "4", "sample": "2"}
     assert "tolerations" not in pod(found["report"])
 
 
@@ -363,6 +366,7 @@ def test_inputs_must_be_there(tmp_path: Path) -> None:
 
 KUBECTL = """#!/bin/sh
 # Remembers what is applied; a job is complete unless its level is that of $FAILING or $PENDING.
+[ "$3" = --request-timeout=2m ] && shift 3
 echo "$*" >> "$CALLS"
 case "$*" in *level="$PENDING"*) pending=1 ;; *) pending= ;; esac
 case "$1" in

@@ -220,7 +220,7 @@ class JobManifest:
         site, stages = self.site, [word for name in self.job.directories for word in ("--stage", name)]
         command = ["sra-bench", "work", str(self.directory.root), *stages]
         if self.job.distributed:
-            command += ["--processes", str(site.processes)]
+            command += ["--processes", str(self.nodes * self.pod.processes)]
         if self.nodes > 1:
             # Kubernetes gives each pod of an Indexed Job its rank in JOB_COMPLETION_INDEX, which `work` reads.
             address = f"{self.name}-0.{self.name}"
@@ -293,26 +293,29 @@ SCRIPT = """#!/bin/sh
 # Applies the files in this folder in order, each when the jobs of the one before are complete. It can be run again.
 set -eu
 cd "$(dirname "$0")"
+ask() {{
+  kubectl --namespace {namespace} --request-timeout=2m "$@"
+}}
 # Shows the pods of a level, and the events that say why they do not run.
 report() {{
-  kubectl get pod --namespace {namespace} -l "$selector" -o wide || true
-  kubectl describe job,pod --namespace {namespace} -l "$selector" | sed -n -e '/^Name:/p' -e '/^Events:/,/^$/p'
+  ask get pod -l "$selector" -o wide || true
+  ask describe job,pod -l "$selector" | sed -n -e '/^Name:/p' -e '/^Events:/,/^$/p'
 }}
 for file in [0-9][0-9]-*.yaml; do
   selector="{selector}=${{file%%-*}}"
   # Existing jobs are left alone: a queue may have changed them.
-  kubectl get --namespace {namespace} -f "$file" >/dev/null 2>&1 || kubectl apply --namespace {namespace} -f "$file"
+  ask get -f "$file" >/dev/null 2>&1 || ask apply -f "$file"
   seen=$(date +%s)
   reported=
-  until kubectl wait job --namespace {namespace} -l "$selector" --for=condition=complete --timeout=60s; do
-    failed=$(kubectl get job --namespace {namespace} -l "$selector" -o 'jsonpath={failed}' | sed -n 's/=True$//p')
+  until ask wait job -l "$selector" --for=condition=complete --timeout=60s; do
+    failed=$(ask get job -l "$selector" -o 'jsonpath={failed}' | sed -n 's/=True$//p')
     if [ -n "$failed" ]; then
       report >&2
       echo "failed: $failed" >&2
       exit 1
     fi
     now=$(date +%s)
-    case "$(kubectl get job --namespace {namespace} -l "$selector" -o 'jsonpath={ready}')" in
+    case "$(ask get job -l "$selector" -o 'jsonpath={ready}')" in
       *[1-9]*) seen=$now reported= ;;
     esac
     if [ $((now - seen)) -ge {patience} ]; then

@@ -108,6 +108,11 @@ class Pod:
     annotations: dict[Label, str] | None = None
     """Of all pods."""
 
+    @property
+    def processes(self) -> int:
+        """Of a pod that trains or samples."""
+        return max(1, self.gpus or 0)
+
 
 DISTRIBUTED = ("gpus", "cpus", "memory", "resources", "host_network", "capabilities")
 """Settings of pods that train or sample alone."""
@@ -176,8 +181,8 @@ class Kubernetes(Pod):
 
     @property
     def processes(self) -> int:
-        """Processes of training and sampling, over all pods."""
-        return self.nodes * max(1, self.gpus)
+        """Processes of training, over all pods."""
+        return self.nodes * self.pod("train", None, distributed=True).processes
 
     def has(self, place: str) -> bool:
         """Whether a path is in a volume."""
