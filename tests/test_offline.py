@@ -40,7 +40,11 @@ def shut_in(tmp_path: Path):
     def call(*words: str, offline: bool = True) -> tuple[subprocess.CompletedProcess[str], list[str]]:
         environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'watch'}:{ROOT}", "WATCHED": str(watched)}
         environment |= {"HF_HOME": str(tmp_path / "hub"), "SRA_BENCH_ASSETS": str(tmp_path / "assets")}
-        environment |= {"OMP_NUM_THREADS": "1", **({"HF_HUB_OFFLINE": "1"} if offline else {})}
+        environment |= {
+            "OMP_NUM_THREADS": "1",
+            "SRA_BENCH_ENVIRONMENT": "WATCHED",
+            **({"HF_HUB_OFFLINE": "1"} if offline else {}),
+        }
         command = [*unshare, sys.executable, *words]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         return done, watched.read_text().splitlines() if watched.exists() else []

@@ -49,7 +49,8 @@ No others, since a framework's variables change what it computes, and a launcher
 the manifest says. `SRA_BENCH_ENVIRONMENT` and site files name further ones; `SRA_BENCH_SPEED` has switches."""
 MATTERS = re.compile(
     r"(?!\w+_VERSION)(ACCELERATE|ATEN|BLIS|CUBLAS|CUBLASLT|CUDA|CUDNN|DNNL|GOMP|KMP|MKL|NCCL|NPY|OMP|ONEDNN|OPENBLAS|"
-    r"PYTORCH|SRA_BENCH|TF|TORCH|TORCHDYNAMO|TORCHINDUCTOR|TRITON)_\w+|NVIDIA_TF32_OVERRIDE|XLA_FLAGS|"
+    r"PYTORCH|SRA_BENCH|TORCH|TORCHDYNAMO|TORCHINDUCTOR|TRITON)_\w+|NVIDIA_TF32_OVERRIDE|XLA_FLAGS|"
+    r"TF_(CPP|CUDNN|DETERMINISTIC|DISABLE|ENABLE|FORCE|GPU|NUM|USE|XLA)_\w+|"
     r"LD_(LIBRARY_PATH|PRELOAD)|PYTHON(HASHSEED|HOME|OPTIMIZE|PATH)"
 )
 """Variables that can matter to a result or its speed. A run records those that its jobs get, by their values, and names

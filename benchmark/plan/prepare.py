@@ -24,6 +24,7 @@ from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_stage
 from benchmark.published.registry import load_registry
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import is_embedded, read_json, write_bytes
+from sra.common.listing import check_parts
 from sra.config import CODEC_FILES, FP16_NEEDS_GPU, ConfigError, TrainJob, check_codec_folder
 from sra.model.state import check_file
 
@@ -71,7 +72,7 @@ def prepare(request: RunRequest, remote_processes: int | None = None, look: Look
     check_batch_split(loaded, processes, look)
     _check_codecs(loaded)
     if STEPS.index(request.until) >= STEPS.index(SCORE.name):
-        _check_references_and_graphs(loaded)
+        _check_references_and_graphs(loaded, look)
     _check_weights(loaded)
     return Prepared(make_plan(loaded, directory, accept_moved=request.accept_moved, look=look), directory, processes)
 
@@ -180,7 +181,7 @@ def _codec_facts(place: str) -> dict[str, int]:
     return {"factor": 2 ** (len(blocks) - 1), "channels": channels}
 
 
-def _check_references_and_graphs(loaded: Loaded) -> None:
+def _check_references_and_graphs(loaded: Loaded, look: Look) -> None:
     """Look at the first bytes of what scoring reads: it runs last, and must not fail only then."""
     named = [(key, located(getattr(run.score, key))) for run in loaded.runs for key in ("graph", "reference")]
     for key, place in dict.fromkeys(named):
@@ -188,6 +189,8 @@ def _check_references_and_graphs(loaded: Loaded) -> None:
         has_format, formats = (_is_graph, ".pb or .safetensors") if key == "graph" else (_is_zip, ".npz or .zip")
         if Path(place).is_file() and not has_format(place):
             raise ManifestError(expected(where, f"a {formats} file", place))
+        if key == "reference" and Path(place).exists():
+            check_parts(list(look(place).files), Path(place), f"{where} {place}", several=True)
 
 
 def _is_zip(place: str) -> bool:

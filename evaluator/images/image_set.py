@@ -19,7 +19,7 @@ from evaluator.images.inspection import Examination, Findings, prefetched
 from sra.common.archives import open_zip
 from sra.common.errors import DataError
 from sra.common.files import sha256_file
-from sra.common.listing import IMAGE_FORMATS, is_junk, list_folder, list_names, natural
+from sra.common.listing import IMAGE_FORMATS, check_parts, is_junk, list_folder, list_names, natural
 from sra.common.npz import ImageArray, open_npz
 from sra.common.pixels import UNREADABLE, has_16_bits, orientation
 from sra.common.processes import usable_cores
@@ -170,6 +170,7 @@ def _open_files(path: Path) -> ImageSet:
             raise DataError(f"{path}: expected a whole zip file") from error
         listing, opened = list_names(archive.namelist()), archive.open
     names, note = listing.images(str(path))
+    check_parts(names, path, str(path), several=True)
     names.sort(key=natural)
     with ThreadPoolExecutor(usable_cores()) as pool:
         headers = list(pool.map(lambda name: _header(path, name, opened), names))

@@ -27,6 +27,9 @@ PARTS = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that are parts of a data set rather than classes, if all folders are named so."""
+TRAINING = re.compile(r"train(ing)?([ _-]?(set|data|images))?", re.IGNORECASE)
+EVALUATION = re.compile(r"(val|valid|validation|test|testing|eval)([ _-]?(set|data|images))?", re.IGNORECASE)
+"""Of these, the names that are parts whatever is beside them, if both are there."""
 IMAGE_FORMATS = {
     "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
     "PNG": (".apng", ".png"),
@@ -162,21 +165,32 @@ def data_root(place: Path) -> Path:
     return place / KAGGLE_TRAIN if (place / KAGGLE_TRAIN).is_dir() else place
 
 
-def check_parts(folders: Sequence[str], place: Path) -> None:
-    """Refuse folders that are parts of a data set, such as train and val.
+def check_parts(names: Sequence[str], place: Path, where: str, *, several: bool = False) -> None:
+    """Refuse images in folders that are parts of a data set, such as train and val.
+
+    Args:
+        names: of the images, relative to the data set.
+        place: of the data set.
+        where: the same, for messages.
+        several: a single folder is no mistake, whatever its name.
 
     Raises:
         DataError: with the likely folder.
     """
-    if folders and all(PARTS.fullmatch(folder) for folder in folders):
-        likely = next((folder for folder in folders if "train" in folder.lower()), folders[0])
-        refuse_folders(folders, place, likely)
+    folders = sorted({name.partition("/")[0] for name in names})
+    training = [folder for folder in folders if TRAINING.fullmatch(folder)]
+    whole = all(PARTS.fullmatch(folder) for folder in folders)
+    both = training and any(EVALUATION.fullmatch(folder) for folder in folders)
+    nested = training and len({"/".join(n.split("/")[1:-1]) for n in names if n.startswith(f"{training[0]}/")}) > 1
+    if len(folders) > several and (whole or both or nested):
+        likely = [*training, *(folder for folder in folders if "train" in folder.lower()), folders[0]]
+        refuse_folders(folders, place, where, likely[0])
 
 
-def refuse_folders(folders: Sequence[str], place: Path, likely: str) -> NoReturn:
+def refuse_folders(folders: Sequence[str], place: Path, where: str, likely: str) -> NoReturn:
     """Raise DataError for folders that are no classes, with the one that is likely meant."""
-    found = ", ".join(folders)
-    raise DataError(f"data.images {place}: expected class folders, got {found} (did you mean {place / likely}?)")
+    found = ", ".join(folders[:5]) + (" ..." if len(folders) > 5 else "")
+    raise DataError(f"{where}: expected one data set, got folders {found} (did you mean {place / likely}?)")
 
 
 def order_note(folders: Sequence[str]) -> str | None:

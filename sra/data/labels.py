@@ -95,9 +95,9 @@ def folder_labels(names: Sequence[str], folders: Iterable[str], place: Path) -> 
         raise DataError(f"{where}: expected dataset.json or class folders, got {loose} outside of them")
     tops = sorted({name.split("/")[0] for name in names})
     below = {name.split("/")[1] for name in names if name.count("/") > 1}
-    check_parts(tops, place)
+    check_parts(names, place, where)
     if len(tops) == 1 and len(below) > 1:
-        refuse_folders(tops, place, tops[0])
+        refuse_folders(tops, place, where, tops[0])
     empty = sorted(set(folders).difference(tops))
     if empty:
         raise DataError(f"{where}: expected images in each class folder, got none in {_some(empty)}")

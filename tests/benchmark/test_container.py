@@ -50,6 +50,7 @@ def engine(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     )
     (place / "probe.json").write_text(json.dumps(HEALTHY))
     monkeypatch.setenv("FAKE_ENGINE", str(place))
+    monkeypatch.setenv("SRA_BENCH_ENVIRONMENT", "FAKE_ENGINE")
     monkeypatch.setenv("PATH", f"{place / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

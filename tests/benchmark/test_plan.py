@@ -14,7 +14,7 @@ from benchmark.manifest.schema import load
 from benchmark.plan import plan as planning
 from benchmark.plan.inputs import examine
 from benchmark.plan.plan import Plan, make_plan, state_of
-from benchmark.plan.prepare import register
+from benchmark.plan.prepare import prepare, register
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json, write_json
 from benchmark.plan.saved_plan import load_plan, save_plan
@@ -582,16 +582,24 @@ def test_classes_of_finished_images_are_those_of_their_record(tmp_path: Path) ->
     ("folders", "problem"),
     [
         (("a", "b", "c"), r"model\.classes: expected the 3 classes .*train\.allow_unused_classes: true.*, got 10"),
-        (("train", "val"), r"got train, val \(did you mean .*/train\?\)"),
-        (("test_set", "training_set"), r"got test_set, training_set \(did you mean .*/training_set\?\)"),
+        (("train", "val"), r"got folders train, val \(did you mean .*/train\?\)"),
+        (("test_set", "training_set"), r"got folders test_set, training_set \(did you mean .*/training_set\?\)"),
         (("trainA", "testA", "unlabeled"), r"did you mean .*/trainA\?"),
-        (("all/ape", "all/cat"), r"got all \(did you mean .*/all\?\)"),
+        (("all/ape", "all/cat"), r"got folders all \(did you mean .*/all\?\)"),
     ],
 )
 def test_classes_that_the_data_lack_are_refused(tmp_path: Path, folders: tuple[str, ...], problem: str) -> None:
     image_folders(tmp_path, *folders)
     with pytest.raises(UserError, match=problem):
         classes_of(tmp_path)
+
+
+def test_a_reference_that_is_several_sets_is_refused(tmp_path: Path) -> None:
+    image_folders(tmp_path / "real", "train/ape", "val/ape")
+    reference = f"score.reference={tmp_path / 'real' / 'set'}"
+    with pytest.raises(UserError, match=r"score\.reference .*: expected one data set, got folders train, val"):
+        prepare(RunRequest(manifest=SMOKE, overrides=(reference,)))
+    assert prepare(RunRequest(manifest=SMOKE, overrides=(f"{reference}/train",))).plan.absent == ()
 
 
 def test_classes_of_a_listing_are_counted(tmp_path: Path) -> None:

@@ -372,7 +372,7 @@ def test_what_changes_a_number_reaches_no_job_and_what_matters_is_recorded(
     assert not {*CHANGES_NUMBERS, "OF_A_LIBRARY_OF_TOMORROW"} & environment.keys()
     line = ignored_variables()
     assert line is not None
-    assert set(CHANGES_NUMBERS) == set(line.removeprefix("jobs do not get ").partition(";")[0].split(", "))
+    assert set(CHANGES_NUMBERS) <= set(line.removeprefix("jobs do not get ").partition(";")[0].split(", "))
     assert environment["PYTHONPATH"] == str(tmp_path)  # the empty part is the current folder
     assert {**passed, "PYTHONPATH": str(tmp_path)}.items() <= recorded(environment).items()
     assert "secret" not in recorded(environment).values()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluator.images.image_set import open_images
 from sra import data
 from sra.common.errors import DataError
 from sra.common.listing import IMAGE_FORMATS, KAGGLE_TRAIN, list_folder, natural, order_note
@@ -109,10 +110,27 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
         open_source(DataConfig(images=str(root)), 16)
 
 
-def test_parts_of_a_data_set_are_not_classes(tmp_path):
-    root = place(tmp_path / "set", {"train/1.png": png(), "val/2.png": png()})
-    with pytest.raises(DataError, match=r"class folders, got train, val \(did you mean .*/train\?\)"):
-        open_source(DataConfig(images=str(root)), 16)
+@pytest.mark.parametrize(
+    ("names", "likely"),
+    [
+        (("train/1.png", "val/2.png"), "train"),
+        (("train/a/1.png", "val/a/2.png", "meta/3.png"), "train"),
+        (("Training Set/1.png", "Test/2.png", "extra/3.png"), "Training Set"),
+        (("TRAIN/a/1.png", "TRAIN/b/1.png", "other/2.png"), "TRAIN"),
+        (("seg_train/1.png", "seg_test/2.png"), "seg_train"),
+    ],
+)
+def test_parts_of_a_data_set_are_not_classes(tmp_path, names, likely):
+    root = place(tmp_path / "set", dict.fromkeys(names, png()))
+    for read in (lambda: open_source(DataConfig(images=str(root)), 16), lambda: open_images(root)):
+        with pytest.raises(DataError, match=rf"one data set, got folders .* \(did you mean .*/{likely}\?\)"):
+            read()
+
+
+def test_a_class_may_be_named_as_a_part(tmp_path):
+    root = place(tmp_path / "set", dict.fromkeys(("train/1.png", "train/2.png", "bus/1.png", "test tube/1.png"), png()))
+    assert open_source(DataConfig(images=str(root)), 16).class_names == {0: "bus", 1: "test tube", 2: "train"}
+    assert open_images(place(tmp_path / "samples", {"test/1.png": png()})).count == 1
 
 
 def test_counts_of_imagenet_are_checked_before_any_work(tmp_path):
