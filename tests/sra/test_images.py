@@ -280,7 +280,7 @@ def test_a_class_of_rarer_formats_keeps_its_label(tmp_path, make):
     [
         ({"cat/1.png": png(), "dog/2.heic": b"x"}, r"dog/2\.heic: .*not read"),
         ({"cat/1.png": png(), "dog/readme.txt": b"x"}, "images in each class folder, got none in dog"),
-        ({"in/cat/1.png": png(), "in/dog/2.png": png()}, r"got in \(did you mean .*set.*/in\?\)"),
+        ({"in/cat/1.png": png(), "in/dog/2.png": png()}, r"got folders in \(did you mean .*set.*/in\?\)"),
         ({"TRAIN/1.png": png(), "val2017/2.png": png()}, r"did you mean .*/TRAIN\?"),
         ({"n01.tar": b"x"}, r"found no images, but n01\.tar"),
     ],
