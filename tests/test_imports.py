@@ -24,6 +24,7 @@ SHARED = {
     "sra.common.tables",
     "sra.data.labels",
     "sra.model.flops",
+    "sra.model.state",
     "evaluator.tools",
     "evaluator.tools.score_record",
 }
