@@ -81,7 +81,7 @@ class PlanRow(_Record):
         elif self.gpu_hours:
             parts.append(f"{self.gpu_hours:,.2f} h")
         if self.gpu_memory_bytes:
-            parts.append(f"{size_text(self.gpu_memory_bytes)} a GPU")
+            parts.append(f"{size_text(self.gpu_memory_bytes)} a device")
         return ", ".join(parts)
 
 
@@ -204,7 +204,7 @@ def _notes(rows: list[PlanRow], table: Table) -> Iterator[str]:
     for row in rows:
         if row.state != "done" and table.device_bytes and (row.gpu_memory_bytes or 0) > table.device_bytes:
             yield (
-                f"warning: {row.stage}: {size_text(row.gpu_memory_bytes or 0)} a GPU, but one {table.device} has "
+                f"warning: {row.stage}: {size_text(row.gpu_memory_bytes or 0)}, but one {table.device} has "
                 f"{size_text(table.device_bytes)}: give more --processes, or train.accumulate"
             )
     if table.is_published and not has_gpu():

@@ -37,6 +37,7 @@ from sra.config import (
     SampleJob,
     TrainJob,
     UserError,
+    parse_model_name,
 )
 from sra.model.flops import count as work_of
 from sra.model.flops import training_macs
@@ -67,8 +68,8 @@ class Network:
 
     @property
     def model(self) -> ModelConfig:
-        """Settings; only for published sizes, others are matched by name."""
-        size = SIZES[self.size]
+        """Settings."""
+        size = parse_model_name(f"{self.size}/{self.patch}").size
         return ModelConfig(
             family=self.family, size=size, patch=self.patch, resolution=self.resolution, convention="sra"
         )
@@ -207,8 +208,8 @@ def _closest(
     usable = [r for r in rates if r.size == name or (r.size in SIZES and name in SIZES)]
     if not usable:
         return None
-    flops, shape = work_of(model, codec).forward, (name, model.patch, model.resolution)
-    known = [(r, (r.size, r.patch, r.resolution) == shape) for r in usable]
+    flops, shape = work_of(model, codec).forward, (name, model.patch, codec.latent_shape(model.resolution))
+    known = [(r, (r.size, r.patch, CODEC.latent_shape(r.resolution)) == shape) for r in usable]
     ratios = [(r, 1.0 if same else flops / work_of(r.model, CODEC).forward) for r, same in known]
     return min(ratios, key=lambda pair: (abs(math.log(pair[1])), pair[0].precision != precision))
 

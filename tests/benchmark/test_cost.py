@@ -116,14 +116,15 @@ def test_a_stage_that_needs_more_memory_than_the_device_has_is_named(no_measured
     request = RunRequest(manifest=ROOT / "manifests" / "sit_b_256_400k.yaml", out=tmp_path, processes=1)
     first, *_, last = plan_report(prepare(request)).notes
     # 256 images on one device need more than the 80 GB of an A100; half of them do not.
-    assert first.startswith("warning: train-baseline: 84.6 GB a GPU, but one A100-80G has 80.0 GB")
+    assert first.startswith("warning: train-baseline: 84.6 GB, but one A100-80G has 80.0 GB")
     assert "sra-bench perf" in last
     assert [note for note in plan_report(prepare(replace(request, processes=2))).notes if "warning" in note] == []
     no_measured_table.write_text(json.dumps(MEASURED))
     assert plan_report(prepare(request)).notes == ()
 
 
-NETWORK = {"family": "sit", "size": "6x96x3", "patch": 2, "resolution": 32, "precision": "fp32"}
+# With the published codec 64 px are latents of 8 x 8, as 32 px are with that of the digits.
+NETWORK = {"family": "sit", "size": "6x96x3", "patch": 2, "resolution": 64, "precision": "fp32"}
 MEASURED = {
     "schema": 1,
     "device": "a small GPU",
@@ -147,6 +148,11 @@ def test_a_measured_table_comes_first(no_measured_table: Path) -> None:
     assert of(plan, "latents").gpu_hours == pytest.approx(1797 * 0.001 / 3600)
     assert of(plan, "score-adm-sra").gpu_hours is None
     assert of(plan, "train-sra").how == "measured by sra-bench perf"
+    no_measured_table.write_text(json.dumps(MEASURED).replace('"resolution": 64', '"resolution": 32'))
+    # A quarter of the tokens were measured.
+    scaled = of(plan, "train-baseline", 1)
+    assert "sit-6x96x3/2 32 px x 3.7" in scaled.how
+    assert scaled.gpu_hours == pytest.approx(450 * 32 * 0.002 * 3.7 / 3600, rel=0.02)
 
 
 @pytest.mark.parametrize("wrong", [{"train": [{"family": "sit"}]}, {"trian": []}, {"schema": 2}])
