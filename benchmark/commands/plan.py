@@ -46,6 +46,8 @@ class PlanRow(_Record):
     disk_at_most: bool
     gpu_hours: float | None
     gpu_memory_bytes: float | None
+    copy_bytes: float | None
+    """Memory of the host for a copy of a checkpoint; with less, training waits while one is written."""
     cost_source: str
 
     @classmethod
@@ -66,6 +68,7 @@ class PlanRow(_Record):
             disk_at_most=stage.disk.is_upper_bound,
             gpu_hours=cost.gpu_hours,
             gpu_memory_bytes=cost.memory_bytes,
+            copy_bytes=cost.copy_bytes,
             cost_source=cost.how,
         )
 
@@ -82,6 +85,8 @@ class PlanRow(_Record):
             parts.append(f"{self.gpu_hours:,.2f} h")
         if self.gpu_memory_bytes:
             parts.append(f"{size_text(self.gpu_memory_bytes)} a device")
+        if self.copy_bytes:
+            parts.append(f"{size_text(self.copy_bytes)} of the host for a copy of a checkpoint")
         return ", ".join(parts)
 
 

@@ -25,10 +25,11 @@ from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.plan.counts import evaluations, parameters
+from benchmark.plan.counts import FLOAT32_BYTES, checkpoint_bytes, evaluations, parameters
 from benchmark.published.registry import load_registry
-from sra.common.files import COST_TABLE, cache_file
+from sra.common.files import COST_TABLE, cache_file, is_embedded
 from sra.config import (
+    PIXELS_AT_A_TIME,
     SIZES,
     STRICT,
     CodecConfig,
@@ -46,8 +47,14 @@ FORWARDS_PER_STEP = 3
 """A backward pass costs two forward passes: a training step without alignment costs three evaluations."""
 STATE_BYTES = 4 * 5
 """Per parameter on a training device: weight, gradient, two moments of AdamW, average, each in float32."""
+HALF_BYTES = {"fp16": 2, "bf16": 2}
+"""Per parameter in a step of half precision: the copy that autocast makes of each weight."""
 MOMENT_BYTES = 4 * 2
 """The part that `train.shard: optimizer` divides among the processes."""
+SAMPLING_BYTES = 800e6
+"""Of torch, its libraries and SD's autoencoder, without what decoding takes."""
+DECODED_BYTES = 3100
+"""Per pixel that SD's autoencoder decodes at a time, in float32 (measured on a CPU)."""
 MEASURED = "measured by sra-bench perf"
 CODEC = CodecConfig()
 """The published networks' latents."""
@@ -133,6 +140,8 @@ class Estimate:
     """Hours of one device."""
     memory_bytes: float | None = None
     """Of one device."""
+    copy_bytes: float | None = None
+    """Memory of the host for a copy of a checkpoint, which is written in the background."""
     how: str = ""
     """Source of the numbers, or why there are none."""
 
@@ -238,7 +247,8 @@ def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -
     rates = [r for r in rates if r.align == priced]
     found = _closest(job.model, job.codec, job.train.precision, rates)
     if found is None:
-        return Estimate(how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})")
+        how = f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})"
+        return Estimate(copy_bytes=checkpoint_bytes(job), how=how)
     rate, ratio = found
     images = steps * job.train.global_batch
     remarks = (
@@ -248,6 +258,7 @@ def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -
     return Estimate(
         gpu_hours=images * rate.seconds_per_image * ratio / 3600,
         memory_bytes=_memory(job, rate, ratio, processes),
+        copy_bytes=checkpoint_bytes(job),
         how=_how(table, rate, ratio, *remarks),
     )
 
@@ -256,31 +267,49 @@ def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> flo
     """Memory of one device: the counted training state, and the measured rest scaled by the work for one batch."""
     if rate.memory_bytes is None:
         return None
-    state = parameters(job.model, job.codec, head=job.align is not None) * STATE_BYTES
-    measured_state = state if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None) * STATE_BYTES
+    own = parameters(job.model, job.codec, head=job.align is not None)
+    measured = own if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None)
+    state = own * _state_bytes(job.train.precision)
     images = job.train.global_batch / (processes * job.train.accumulate)
-    rest = max(0.0, rate.memory_bytes - measured_state)
+    rest = max(0.0, rate.memory_bytes - measured * _state_bytes(rate.precision))
     shards = processes if job.train.shard == "optimizer" else 1
-    sharded = state * MOMENT_BYTES / STATE_BYTES
+    sharded = own * MOMENT_BYTES
     return state - sharded + sharded / shards + rest * ratio * images / rate.images_per_device
+
+
+def _state_bytes(precision: str) -> int:
+    """Bytes per parameter on a training device, for any number of images."""
+    return STATE_BYTES + HALF_BYTES.get(precision, 0)
 
 
 def estimate_sampling(job: SampleJob, table: Table) -> Estimate:
     """Cost of sampling: evaluations times the time of one; if that was not measured, a third of a training step's."""
     count = evaluations(job.sample)
-    precision = job.sample.precision
+    precision, memory = job.sample.precision, _sampling_memory(job)
     sampled = _closest(job.model, job.codec, precision, [r for r in table.sample if r.family == job.model.family])
     if sampled is not None:
         rate, ratio = sampled
         seconds = count * rate.seconds_per_evaluation * ratio + rate.seconds_per_decode
-        memory = rate.memory_bytes if ratio == 1 else None
+        memory = rate.memory_bytes if ratio == 1 else memory
         how = _how(table, rate, ratio, f"{count} evaluations an image")
         return Estimate(gpu_hours=job.sample.images * seconds / 3600, memory_bytes=memory, how=how)
     plain = [r for r in table.train if r.family == job.model.family and r.align is None]
     trained = _closest(job.model, job.codec, precision, plain)
     if trained is None:
-        return Estimate(how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})")
+        return Estimate(
+            memory_bytes=memory, how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})"
+        )
     training, ratio = trained
     seconds = count * training.seconds_per_image * ratio / FORWARDS_PER_STEP
     remark = f"{count} evaluations an image at 1/{FORWARDS_PER_STEP} of a training step, decoding not counted"
-    return Estimate(gpu_hours=job.sample.images * seconds / 3600, how=_how(table, training, ratio, remark))
+    how = _how(table, training, ratio, remark)
+    return Estimate(gpu_hours=job.sample.images * seconds / 3600, memory_bytes=memory, how=how)
+
+
+def _sampling_memory(job: SampleJob) -> float | None:
+    """Memory of one device: weights, SD's autoencoder, and what it decodes at a time; None with another autoencoder."""
+    if is_embedded(job.codec.path):
+        return None
+    weights = parameters(job.model, job.codec) * (HALF_BYTES.get(job.sample.precision) or FLOAT32_BYTES)
+    pixels = min(job.sample.batch * job.model.resolution**2, PIXELS_AT_A_TIME)
+    return weights + SAMPLING_BYTES + pixels * DECODED_BYTES

@@ -41,6 +41,7 @@ from sra.config.jobs import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob
 from sra.config.model import (
     CODEC_FILES,
     FAMILIES,
+    PIXELS_AT_A_TIME,
     SIZES,
     CodecConfig,
     ModelConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "FAMILIES",
     "FP16_NEEDS_GPU",
     "GROUP_0_DIVISOR",
+    "PIXELS_AT_A_TIME",
     "PUBLIC_DISTANCES",
     "RESUMABLE_KEYS",
     "SAMPLERS",

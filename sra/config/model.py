@@ -16,6 +16,8 @@ FAMILIES: dict[Family, str] = {"sit": "SiT", "dit": "DiT"}
 """Names of the families as papers print them."""
 
 
+PIXELS_AT_A_TIME = 64 * 256 * 256
+"""Pixels that are encoded or decoded at a time: 13 GB of a decoder's memory at any resolution."""
 MAX_DIMENSION = 100_000
 """Of a network's size: more is a mistake."""
 

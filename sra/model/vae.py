@@ -10,10 +10,8 @@ from torch import Tensor
 
 from sra import embedded
 from sra.common.errors import DataError
-from sra.config import CodecConfig, check_codec_folder
+from sra.config import PIXELS_AT_A_TIME, CodecConfig, check_codec_folder
 
-PIXELS = 64 * 256 * 256
-"""Pixels encoded or decoded at a time: 13 GB of a decoder's memory at any resolution."""
 SMALL_EDGE = 64
 """Edge in pixels up to which a CPU encodes channels-last. GroupNorm then sums whole groups in one float32, which is off
 by 4e-4 at 256 px and by 0.1 on flat gray; the sums of digits are short, and recorded results depend on their order."""
@@ -51,8 +49,8 @@ class Codec:
 
 
 def _parts(batch: Tensor, pixels: int) -> list[Tensor]:
-    """Split a batch into parts of at most `PIXELS`; `pixels` is the number in one image."""
-    size = max(1, PIXELS // pixels)
+    """Split a batch into parts of at most `PIXELS_AT_A_TIME`; `pixels` is the number in one image."""
+    size = max(1, PIXELS_AT_A_TIME // pixels)
     return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
 from pathlib import Path
 
 import torch
@@ -69,7 +70,9 @@ def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
             document = load_file(path)
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):
-                document = torch.load(path, map_location="cpu", weights_only=True)
+                # Mapped, the optimizer's state of a training checkpoint is never read; torch's first format cannot be.
+                mapped = zipfile.is_zipfile(path)
+                document = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         # Each format raises errors of its own for a damaged file.
         raise DataError(f"{path}: expected weights, got: {str(error).splitlines()[0]}") from error

@@ -11,6 +11,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from sra.common.errors import DataError
 from sra.common.files import sha256_file, sync, write_bytes, write_json
+from sra.common.processes import free_memory
 
 FORMAT = 1
 """Raised when older checkpoints can no longer be read."""
@@ -41,7 +43,10 @@ class Policy:
 
 
 class Writer:
-    """Saves a run's checkpoints: copies the state to the host at once and writes it in a thread, one at a time."""
+    """Saves a run's checkpoints, one at a time: copies the state to the host at once and writes it in a thread.
+
+    A host without memory for the copy gets none: the state itself is written before `save` returns.
+    """
 
     def __init__(self, folder: Path, settings: dict[str, Any], policy: Policy) -> None:
         """Remove what a killed process left unfinished; no other process may write to the folder.
@@ -69,11 +74,19 @@ class Writer:
             state: nested dicts and lists of tensors and numbers.
 
         Raises:
-            OSError: the previous write failed.
+            OSError: the previous write failed, or this one without a copy.
         """
         self.join()
         started = time.monotonic()
-        content = to_host({"format": FORMAT, "settings": self.settings, **state})
+        content = {"format": FORMAT, "settings": self.settings, **state}
+        size, free = sum(tensor.nbytes for tensor in _tensors(state)), free_memory()
+        if size > free:
+            need = f"expected {size / 1e9:.1f} GB of free memory for a copy, got {free / 1e9:.1f}"
+            print(f"step {step}: {need}: training waits while the checkpoint is written", flush=True)
+            self._write(step, content, started)
+            self.check()
+            return
+        content = to_host(content)
         self._thread = threading.Thread(target=self._write, args=(step, content, started), name="checkpoint")
         self._thread.start()
 
@@ -168,6 +181,8 @@ def load_newest(
 ) -> dict[str, Any] | None:
     """Load the newest undamaged checkpoint to the host, with a warning for each damaged one; None if there is none.
 
+    The tensors are the pages of the file, shared by the processes of a machine: copy what is kept.
+
     Args:
         folder: of all checkpoints of a run.
         settings: of this run; None: accept those of any run.
@@ -179,10 +194,7 @@ def load_newest(
     paths = [path for path in _paths(folder) if limit is None or _step(path) <= limit]
     for path in reversed(paths):
         if is_whole(path):
-            # Mapped, the processes of a machine share the file's pages instead of each holding a copy. On a CPU the
-            # optimizer would continue in the mapped file, which may be removed.
-            mapped = torch.cuda.is_available()
-            state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True, mmap=mapped)
+            state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True, mmap=True)
             _check(path, state, settings)
             return state
         print(f"warning: {path}: checkpoint is damaged (checksum differs); trying the one before", flush=True)
@@ -226,6 +238,15 @@ def to_host(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(to_host(part) for part in value)
     return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 def _path(folder: Path, step: int) -> Path:

@@ -87,20 +87,21 @@ def _from_owner(own: torch.optim.AdamW, parameter: nn.Parameter, owner: int, nam
 
 
 def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
-    """Load a saved state, whichever implementation of AdamW saved it."""
+    """Copy a saved state, whichever implementation of AdamW saved it."""
     optimizer.load_state_dict(keep_kernel_flags(optimizer, state))
-    move_step_counts_to_device(optimizer)
+    own = unwrap_optimizer(optimizer)
+    if (sharded := getattr(optimizer, "optimizer", optimizer)) is not own:
+        # ZeRO keeps the loaded tensors here as well, and never uses them.
+        sharded.state.clear()
+    fused = own.param_groups[0].get("fused")
+    for parameter, values in own.state.items():
+        for name, value in values.items():
+            # The fused kernel reads the steps on the device; a sharded optimizer loads them on the host.
+            placed = value.to(parameter.device) if fused else value
+            values[name] = placed.clone() if placed.device.type == "cpu" else placed
 
 
 def keep_kernel_flags(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
     """Copy a saved state with this optimizer's own choice of implementation (`fused`, `foreach`)."""
     flags = {name: optimizer.param_groups[0].get(name) for name in ("fused", "foreach")}
     return {**state, "param_groups": [{**group, **flags} for group in state["param_groups"]]}
-
-
-def move_step_counts_to_device(optimizer: Any) -> None:
-    """Move step counts to the device for the fused kernel: a sharded optimizer loads them on the host."""
-    inner = unwrap_optimizer(optimizer)
-    if inner.param_groups[0].get("fused"):
-        for parameter, state in inner.state.items():
-            state["step"] = state["step"].to(parameter.device)

@@ -142,7 +142,7 @@ class Trainer:
         return [*self.settings.milestones, self.total]
 
     def save(self, *, wait: bool) -> None:
-        """Write a resumable checkpoint in the background (main process).
+        """Write a resumable checkpoint (main process), in the background where the host has memory for a copy.
 
         Args:
             wait: return only when the checkpoint is on disk, and every process knows.
@@ -154,7 +154,8 @@ class Trainer:
             self.writer.save(self.step, {**state, **counters})
         if wait:
             self.writer.join()
-            self.processes.barrier()
+        # Without a copy, the main process may write for longer than a step of the others waits for it.
+        self.processes.barrier()
 
     def weights_file(self, step: int) -> Path:
         """File of the EMA weights of a milestone."""

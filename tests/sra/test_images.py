@@ -16,7 +16,7 @@ from evaluator.images.image_set import open_images
 from sra import data
 from sra.common.errors import DataError
 from sra.common.listing import IMAGE_FORMATS, KAGGLE_TRAIN, list_folder, natural, order_note
-from sra.common.processes import _quotas
+from sra.common.processes import _quotas, _room
 from sra.config import DataConfig, ImagesJob
 from sra.data import archive, images
 from sra.data.images import Part, prepare
@@ -446,3 +446,26 @@ def test_workers_follow_the_quota_of_the_control_group(tmp_path, groups, files, 
     (tmp_path / "membership").write_text(groups)
     place(tmp_path, {name: text.encode() for name, text in files.items()})
     assert list(_quotas(tmp_path, tmp_path / "membership")) == quotas
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "room"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "1000"}, 1000 - 700 + 30),
+        ("0::/host\n", {"memory.max": "500"}, 500 - 700 + 30),
+    ],
+)
+def test_memory_follows_the_limit_of_the_control_group(tmp_path, groups, files, room):
+    (tmp_path / "membership").write_text(groups)
+    used = {"memory.current": "700\n", "memory.stat": "anon 5\nactive_file 10\ninactive_file 20\n"}
+    more = {str(Path(name).parent / other): text for name in files for other, text in used.items()}
+    place(tmp_path, {name: text.encode() for name, text in {**files, **more}.items()})
+    assert list(_room(tmp_path, tmp_path / "membership")) == [room]
+
+
+def test_memory_follows_the_limit_of_the_first_version(tmp_path):
+    (tmp_path / "membership").write_text("7:memory:/x\n")
+    stat = "inactive_file 1\ntotal_active_file 10\ntotal_inactive_file 20\n"
+    files = {"limit_in_bytes": "1000\n", "usage_in_bytes": "700\n", "stat": stat}
+    place(tmp_path, {f"memory/x/memory.{name}": text.encode() for name, text in files.items()})
+    assert list(_room(tmp_path, tmp_path / "membership")) == [330]

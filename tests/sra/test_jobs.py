@@ -304,7 +304,7 @@ def test_a_codec_works_in_parts_and_in_order(monkeypatch):
     codec.module.encoder.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
     whole = codec.moments(images)
     pixels = codec.decode(whole[:, : CODEC.channels])
-    monkeypatch.setattr("sra.model.vae.PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr("sra.model.vae.PIXELS_AT_A_TIME", 2 * 32 * 32)
     parts = codec.moments(images)
     assert sizes == [5, 2, 2, 1]
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)

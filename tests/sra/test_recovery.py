@@ -69,12 +69,29 @@ def test_the_state_may_change_once_save_has_returned(tmp_path):
     assert not state["b"]["c"].any()
 
 
-def test_a_checkpoint_is_read_as_a_mapped_file_where_gpus_get_copies(tmp_path, monkeypatch):
-    checkpoint.write(tmp_path, 3, {"format": checkpoint.FORMAT, "settings": {}, "weights": [torch.arange(1000.0)]})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    state = checkpoint.load_newest(tmp_path, {})
-    assert torch.equal(state["weights"][0], torch.arange(1000.0))
-    assert str(tmp_path) in Path("/proc/self/maps").read_text()
+def test_without_memory_for_a_copy_the_state_itself_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "free_memory", lambda: 3999)
+    monkeypatch.setattr(checkpoint, "to_host", pytest.fail)
+    writer = checkpoint.Writer(tmp_path, {}, checkpoint.Policy(keep=1))
+    writer.save(1, {"a": [torch.ones(1000)]})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"], "before `save` returns"
+    assert "step 1: expected 0.0 GB of free memory for a copy, got 0.0" in capsys.readouterr().out
+    assert checkpoint.load_newest(tmp_path, {})["a"][0].all()
+    writer.folder = tmp_path / "step-00000001" / "state.pt"
+    with pytest.raises(NotADirectoryError):
+        writer.save(2, {"a": [torch.ones(1000)]})
+
+
+def test_a_checkpoint_is_read_as_a_mapped_file_that_training_lets_go(train, noise_latents, tmp_path):
+    checkpoint.write(tmp_path / "other", 3, {"format": checkpoint.FORMAT, "settings": {}, "a": [torch.arange(1000.0)]})
+    state = checkpoint.load_newest(tmp_path / "other", {})
+    assert torch.equal(state["a"][0], torch.arange(1000.0))
+    assert str(tmp_path / "other") in Path("/proc/self/maps").read_text()
+    train(JOB, noise_latents, tmp_path / "run")
+    trainer = Trainer(changed(steps=8), noise_latents, tmp_path / "run")
+    trainer.resume()
+    assert trainer.step == 6
+    assert str(tmp_path / "run" / "checkpoints") not in Path("/proc/self/maps").read_text()
 
 
 def test_a_disk_that_takes_a_part_at_a_time_gets_all(tmp_path):
