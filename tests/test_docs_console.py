@@ -10,8 +10,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -22,13 +24,17 @@ PAGES = [page for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]) 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader could be: the manifests, a finished run, somebody's bundle, images in class folders."""
+    """Where a reader could be: the manifests, a finished run, somebody's bundle, images as files and in class folders."""
     place = tmp_path_factory.mktemp("reader")
     (place / "manifests").symlink_to(ROOT / "manifests")
     (place / "containers").symlink_to(ROOT / "containers")
     with zipfile.ZipFile(FIXTURES / "run-schema1.zip") as archive:
         archive.extractall(place / "runs" / "smoke")
     shutil.copy(FIXTURES / "bundle-features-schema1.zip", place / "smoke.zip")
+    # Every pixel of a digit becomes 4 x 4.
+    digits = np.kron(load_digits().images * 255 / 16, np.ones((4, 4)))[..., None].repeat(3, axis=-1).astype(np.uint8)
+    np.savez(place / "half.npz", arr_0=digits[::2])
+    np.savez(place / "other-half.npz", arr_0=digits[1::2])
     for number in range(8):
         (place / "photos" / ("cat", "dog")[number % 2]).mkdir(parents=True, exist_ok=True)
         picture = Image.new("RGB", (300 + number, 260), (number * 30, 90, 200))

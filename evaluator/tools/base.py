@@ -253,7 +253,7 @@ def _warnings(images: ImageSet, reference: ImageSet) -> list[str]:
 def _show(record: ScoreRecord) -> None:
     place = Path(record.samples.path)
     shown = ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items())
-    print(f"{place.absolute().parent.name}: {shown}", flush=True)
+    print(f"{place.absolute().parent.name}/{place.name}: {shown}", flush=True)
     for name, reason in record.absent.items():
         print(f"no {name}: {reason}", flush=True)
     for warning in record.warnings:
