@@ -24,7 +24,7 @@ PAGES = [page for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]) 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader could be: the manifests, a finished run, somebody's bundle, images as files and in class folders."""
+    """Where a reader could be: the manifests, a finished run, somebody's bundle, images of several forms."""
     place = tmp_path_factory.mktemp("reader")
     (place / "manifests").symlink_to(ROOT / "manifests")
     (place / "containers").symlink_to(ROOT / "containers")
