@@ -34,9 +34,9 @@ def evaluate(samples: str | Path, reference: str | Path, graph: str, *options: s
     Args:
         samples: `.npz`, folder, zip or shards of images.
         reference: the same; statistics stored in a reference batch are used.
-        graph: a frozen Inception graph, or `embedded:digits`.
+        graph: a frozen Inception graph, or `embedded:digits`; the weights, of a tool with another network.
         options: more arguments of the tool, such as "--cache", "features".
-        tool: adm, adm-torch, clean-fid or torch-fidelity.
+        tool: adm, adm-torch, clean-fid, torch-fidelity, dinov2, clip or convnext.
 
     Raises:
         EvaluatorError: bad input, in one line.

@@ -17,6 +17,7 @@ from benchmark.cli.images import images_app
 from benchmark.cli.jobs import jobs_app, latents_app
 from benchmark.cli.options import AcceptMoved, Json, ManifestPath, Only, Out, Processes, RunDir, Set, Smoke, request
 from benchmark.plan.request import RunRequest
+from evaluator.tools import TOOL_MODULES
 from sra.common.errors import BAD_INPUT, Stopped, UserError
 from sra.common.files import check_place, write_json
 from sra.common.program import expand_home, program
@@ -80,15 +81,6 @@ class Until(StrEnum):
     sample = "sample"
     score = "score"
     report = "report"
-
-
-class Tool(StrEnum):
-    """Scoring tools."""
-
-    adm = "adm"
-    clean_fid = "clean-fid"
-    torch_fidelity = "torch-fidelity"
-    adm_torch = "adm-torch"
 
 
 class Extractor(StrEnum):
@@ -202,7 +194,9 @@ def evaluate(
     graph: Annotated[
         str, typer.Option(help="Frozen Inception graph (.pb), asset:NAME or embedded:digits.")
     ] = "asset:inception-graph",
-    tool: Annotated[list[Tool] | None, typer.Option(help="Tool (repeatable); default: all but adm-torch.")] = None,
+    tool: Annotated[
+        list[str] | None, typer.Option(help=f"Tool (repeatable): {', '.join(TOOL_MODULES)}; default: the first three.")
+    ] = None,
     extractor: Annotated[
         Extractor, typer.Option(help="Inception of clean-fid and torch-fidelity: their own, or the graph's.")
     ] = Extractor.own,
@@ -225,7 +219,6 @@ def evaluate(
 
     if json_path:
         check_place(json_path, "--json")
-    names = [t.value for t in tool] if tool else None
     options = ToolOptions(
         cache=cache,
         expect_images=expect_images,
@@ -237,12 +230,12 @@ def evaluate(
         assets=assets,
         views=views,
     )
-    results, text = score_samples(samples, reference, graph, names, options)
+    results, text = score_samples(samples, reference, graph, tool, options)
     typer.echo(text)
     if json_path:
         write_json(json_path, results[0] if len(results) == 1 else {"schema": 2, "references": results})
     for result in results:
-        if result["errors"] and (names or len(result["errors"]) == len(result["metrics"])):
+        if result["errors"] and (tool or len(result["errors"]) == len(result["metrics"])):
             raise UserError(f"--tool: could not run: {', '.join(result['errors'])}")
 
 

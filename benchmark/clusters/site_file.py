@@ -7,24 +7,24 @@ from typing import Annotated, Literal, TypeVar
 
 import yaml
 
+from evaluator.tools import Tool
 from sra.common.errors import UserError, expected, one_of
 from sra.common.validation import matching, parse_yaml, validated
 
 T = TypeVar("T")
 AbsolutePath = Annotated[str, matching("/.*[^/].*", "an absolute path below /")]
-Work = Literal[
-    "images",
-    "latents",
-    "standin",
-    "train",
-    "sample",
-    "score",
-    "adm",
-    "adm-torch",
-    "clean-fid",
-    "torch-fidelity",
-    "report",
-]
+Work = (
+    Literal[
+        "images",
+        "latents",
+        "standin",
+        "train",
+        "sample",
+        "score",
+        "report",
+    ]
+    | Tool
+)
 """A kind of stage, a scoring tool, or the report."""
 SECTIONS = ("container", "slurm", "kubernetes", "skypilot")
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.assets.catalogue import located, remedy
+from benchmark.assets.catalogue import PREFIX, find, folder, located, remedy
 from benchmark.manifest.schema import TOOLS
 from benchmark.plan.stages import EXTRACTOR_TOOLS
 from benchmark.report.crosscheck import disagreements
 from benchmark.run.executor import interpreter_of
 from benchmark.run.process import run_job
-from evaluator.tools import PROTOCOL_TOOLS, TOOL_MODULES, optional_metric, score_record
+from evaluator.tools import NETWORKS, PROTOCOL_TOOLS, TOOL_MODULES, optional_metric, score_record
 from evaluator.tools.score_record import CleanFidSettings, ScoreRecord
+from sra.common.errors import one_of
 from sra.common.files import is_embedded
 from sra.common.tables import text_table
 from sra.config import UserError
@@ -41,7 +42,7 @@ class ToolOptions:
     extractor: str = "own"
     """Network of clean-fid and torch-fidelity: their `own`, or the `graph`'s, converted."""
     assets: Path | None = None
-    """Folder of their own weights; default: $SRA_BENCH_ASSETS."""
+    """Folder of weights; default: $SRA_BENCH_ASSETS."""
     views: Path | None = None
     """Folder for class histograms and nearest references, in a folder of each tool's name."""
 
@@ -76,7 +77,11 @@ def score_samples(
     check_images({"--samples": samples})
     for reference in references:
         check_images({"--reference": reference})
-    where, own = graph_file(graph), options or ToolOptions()
+    own = options or ToolOptions()
+    for tool in tools or ():
+        if tool not in TOOL_MODULES:
+            raise UserError(one_of("--tool", tool, TOOL_MODULES))
+    graphs = {tool: _weights(tool, own) if tool in NETWORKS else graph_file(graph) for tool in tools or TOOLS}
     try:
         list(map(optional_metric, own.metrics))
     except ValueError as error:
@@ -89,7 +94,7 @@ def score_samples(
         for number, reference in enumerate(references, 1):
             views = own.views / f"reference-{number}" if own.views and len(references) > 1 else own.views
             argv = replace(own, views=views).argv
-            records = {tool: _score(tool, samples, reference, where, argv(tool)) for tool in tools or TOOLS}
+            records = {tool: _score(tool, samples, reference, where, argv(tool)) for tool, where in graphs.items()}
             documents.append(_document(records))
             texts += [f"reference: {reference}"] if len(references) > 1 else []
             texts.append(_text(records, documents[-1]["cross_check"]))
@@ -151,6 +156,19 @@ def graph_file(name: str) -> str:
         allowed = "a frozen .pb file, asset:inception-graph or embedded:digits"
         raise UserError(f"--graph {name}: expected {allowed}, got no such file{f' ({how})' if how else ''}")
     return where
+
+
+def _weights(tool: str, options: ToolOptions) -> str:
+    """File of a network's weights.
+
+    Raises:
+        UserError: not there, with the remedy.
+    """
+    asset = find(NETWORKS[tool].removeprefix(PREFIX))
+    place = asset.place(options.assets or folder())
+    if not place.is_file():
+        raise UserError(f"--tool {tool}: expected its weights, {place}: not found (`sra-bench fetch {asset.name}`)")
+    return str(place)
 
 
 def _score(tool: str, samples: Path, reference: Path, graph: str, options: list[str]) -> ScoreRecord:

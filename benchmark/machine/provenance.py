@@ -23,6 +23,7 @@ PACKAGES = (
     "tensorflow",
     "torch-fidelity",
     "clean-fid",
+    "timm",
     "numpy",
     "scipy",
     "pillow",

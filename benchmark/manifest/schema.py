@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, ValidationError
 
 from benchmark.manifest.document import ManifestError, expand, override, read
-from evaluator.tools import PROTOCOL_TOOLS, Tool, optional_metric
+from evaluator.tools import NETWORKS, PROTOCOL_TOOLS, Tool, optional_metric
 from sra.common.errors import expected, one_of
 from sra.common.validation import adapter, boolean_as_number, one_line
 from sra.config import (
@@ -35,7 +35,7 @@ from sra.config import (
 
 __all__ = ["TOOLS", "Loaded", "Manifest", "ManifestError", "Run", "ScoreConfig", "Tool", "Variant", "load", "schema"]
 
-# adm-torch computes the scores of adm without TensorFlow: it runs only if it is named.
+# The others run only if they are named: adm-torch computes the scores of adm, networks have metrics of their own.
 TOOLS: tuple[Tool, ...] = typing.get_args(Tool)[:3]
 
 
@@ -148,7 +148,8 @@ class Run:
         data = (self.data.images, self.data.latents) if self.needs_data else ()
         codec = () if self.samples else (self.codec.path,)
         named = (*data, *codec, self.score.reference, self.score.graph, self.checkpoint, self.samples)
-        return [place for place in named if place is not None]
+        networks = [NETWORKS[tool] for tool in self.score.tools if tool in NETWORKS]
+        return [*(place for place in named if place is not None), *networks]
 
 
 @dataclass(frozen=True, kw_only=True)

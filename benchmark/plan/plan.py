@@ -28,7 +28,7 @@ from benchmark.plan.stages import (
     read_stage,
     weights_name,
 )
-from evaluator.tools import PROTOCOL_TOOLS
+from evaluator.tools import NETWORKS, PROTOCOL_TOOLS
 from sra.common.files import is_embedded
 from sra.config import (
     DataConfig,
@@ -417,18 +417,18 @@ def _score(
 ) -> None:
     """Add the scoring of one sample set of `count` images (None: unknown); at a milestone only with adm."""
     reference, reference_identity = _reference(planner, run, images)
-    graph_identity = planner.place(run.score.graph)
     suffix = f"-step{step}" if early else ""
     for tool in ("adm",) if early else run.score.tools:
+        graph = located(NETWORKS[tool]) if tool in NETWORKS else run.score.graph
         job = ScoreJob(
             tool=tool,
             reference=reference,
-            graph=run.score.graph,
+            graph=graph,
             extractor=run.score.extractor if tool in EXTRACTOR_TOOLS else None,
             metrics=run.score.metrics if tool in PROTOCOL_TOOLS and not early else (),
             images=count,
         )
-        facts = [identity, tool, reference_identity, graph_identity, *_network_of(planner, run.score, tool)]
+        facts = [identity, tool, reference_identity, planner.place(graph), *_network_of(planner, run.score, tool)]
         facts += [list(job.metrics)] if job.metrics else []
         planner.add(
             f"score-{tool}-{run.variant}{suffix}",

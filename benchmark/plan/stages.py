@@ -321,7 +321,7 @@ class _Score(StageKind[ScoreJob]):
         return (job.reference, job.graph)
 
     def disk(self, job: ScoreJob, stage: Stage) -> Disk:  # noqa: ARG002
-        if job.tool not in PROTOCOL_TOOLS:
+        if job.tool in EXTRACTOR_TOOLS:
             return Disk(RECORD_BYTES, is_upper_bound=True)
         size = None if job.images is None else job.images * FEATURES_PER_IMAGE * FLOAT32_BYTES
         return Disk(size, is_upper_bound=is_embedded(job.graph))

@@ -11,7 +11,7 @@ from benchmark.published.comparability import show
 from benchmark.published.schema import LOWER_IS_BETTER
 from benchmark.published.verdict import MetricVerdict, RowVerdict
 from benchmark.report.model import ClaimVerdict, Comparison, Difference, Group, Report, Row, TimeToTarget
-from evaluator.tools import is_optional, is_predicted
+from evaluator.tools import NETWORKS, is_optional, is_predicted
 from evaluator.tools.score_record import Interval
 from sra.common.tables import text_table
 
@@ -386,13 +386,13 @@ def all_numbers(report: Report) -> Table:
 
 
 def optional_numbers(report: Report) -> Table:
-    """The metrics that were named, likewise; no paper prints them, and some are predicted, not measured."""
+    """Metrics that were named, and those of networks: no paper of this suite prints them; some are predicted."""
     return _numbers(report, optional=True)
 
 
 def _numbers(report: Report, *, optional: bool) -> Table:
     pairs = ((tool, metric) for row in report.rows for tool in row.metrics for metric in row.metrics[tool])
-    found = dict.fromkeys(pair for pair in pairs if is_optional(pair[1]) == optional)
+    found = dict.fromkeys(pair for pair in pairs if (is_optional(pair[1]) or pair[0] in NETWORKS) == optional)
     tools = list(dict.fromkeys(tool for tool, _ in found))
     known = [(column.tool, column.metric) for column in COLUMNS]
     ordered = sorted(found, key=lambda n: (tools.index(n[0]), known.index(n) if n in known else len(known)))

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from evaluator.embedded import EDGE
 from evaluator.features.cache import Progress
 from evaluator.images.image_set import ImageSet
-from sra.common.checkpoints import read_headers
+from sra.common.checkpoints import SAFETENSORS, read_headers
 from sra.common.errors import DataError, ToolError
 from sra.common.files import home_path
 
@@ -75,15 +77,17 @@ def check_size(*sets: ImageSet) -> None:
 
 
 def state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.pth` file, read without running what a pickle may hold.
+    """Tensors of a `.pth` or `.safetensors` file, read without running what a pickle may hold.
 
     Raises:
         ToolError: damaged, or more than tensors.
     """
     try:
         read_headers(path)
+        if path.suffix == SAFETENSORS:
+            return load_file(path)
         found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (DataError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+    except (DataError, RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         reason = f": {error}" if isinstance(error, DataError) else ""
         raise ToolError(f"{path}: expected a whole file of tensors{reason}") from error
     return found

@@ -45,7 +45,7 @@ def of_reference(images: ImageSet, features: Features, cache: Path) -> Statistic
     Raises:
         EvaluatorError: stored ones of another graph.
     """
-    return _of_this_graph(images.path, features) or _of_images(images, features, cache)
+    return _of_this_graph(images.path, features) or of_images(images, features, cache)
 
 
 def of_samples(images: ImageSet, features: Features, cache: Path, *, trusted: bool) -> Statistics:
@@ -60,11 +60,11 @@ def of_samples(images: ImageSet, features: Features, cache: Path, *, trusted: bo
             f"{images.path}: expected samples without stored statistics, got {', '.join(KEYS)}: they need not be those "
             "of the images (--trust-statistics scores by them)"
         )
-    return found or _of_images(images, features, cache)
+    return found or of_images(images, features, cache)
 
 
-def _of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
-    """From the cache, or computed and written there."""
+def of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
+    """Statistics of the images' features, from the cache, or computed and written there."""
     path = cache / f"statistics-{images.sha256()[:40]}.npz"
     found = None
     try:
@@ -72,7 +72,8 @@ def _of_images(images: ImageSet, features: Features, cache: Path) -> Statistics:
     except UserError:
         print(f"{path}: cached statistics are damaged; they are computed again", flush=True)
     if found is None:
-        found = Statistics(gaussian(features.pool), gaussian(features.spatial), stored=False)
+        spatial = gaussian(features.spatial) if features.spatial.shape[1] else None
+        found = Statistics(gaussian(features.pool), spatial, stored=False)
         write(path, found)
     return found
 

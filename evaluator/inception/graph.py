@@ -33,6 +33,7 @@ def resolve(name: str) -> Graph:
     """
     path = embedded.GRAPH if name == "embedded:digits" else Path(name)
     if not path.is_file():
-        raise EvaluatorError(f"--graph: expected a frozen .pb file or embedded:digits, got {name!r}: not found")
+        wanted = "a frozen .pb file, weights of a network or embedded:digits"
+        raise EvaluatorError(f"--graph: expected {wanted}, got {name!r}: not found")
     shown = name if is_embedded(name) else path.name
     return Graph(shown, path, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -1,9 +1,14 @@
-"""Kernel distance (KID, Binkowski et al. 2018, arXiv 1801.01401): the squared MMD with k(x, y) = (x.y / D + 1)^3."""
+"""Kernel distances, which are squared MMDs: KID (Binkowski et al. 2018, arXiv 1801.01401) has (x.y / D + 1)^3 as k.
+
+CMMD (Jayasumana et al. 2024, arXiv 2401.09603) has exp(-|x - y|^2 / (2 * 10^2)) of CLIP's embeddings of length 1.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,59 +17,95 @@ from evaluator.metrics.rows import Array, Rows, blocks
 TILE = 2000
 SUBSETS, SUBSET_IMAGES = 100, 1000
 """As clean-fid and torch-fidelity have them."""
+CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
+
+
+class Kernel(NamedTuple):
+    """k(x, y) of rows of features."""
+
+    pairs: Callable[[Array, Array], Array]
+    """(n, m) of all pairs of rows (n, D) and (m, D)."""
+    own: Callable[[Array], Array]
+    """(n,) float64 of each row and itself."""
+
+
+def _cubic(x: Array, y: Array) -> Array:
+    product = x @ y.T
+    product /= x.shape[1]
+    product += 1
+    return np.asarray(product * product * product)
+
+
+def _own_cubic(x: Array) -> Array:
+    return np.asarray((np.einsum("nd,nd->n", x, x).astype(np.float64) / x.shape[1] + 1) ** 3)
+
+
+def _gaussian(x: Array, y: Array) -> Array:
+    """Less 1, which changes no distance and keeps digits: embeddings are close, for this sigma."""
+    x, y = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, y))
+    return np.asarray(np.expm1((x @ y.T - 1) / CMMD_SIGMA**2))
+
+
+POLYNOMIAL, GAUSSIAN = Kernel(_cubic, _own_cubic), Kernel(_gaussian, lambda x: np.zeros(len(x)))
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """Kernel distance of samples (N, D) to a reference (M, D), three or more of each; all estimates are unbiased."""
+    """Kernel distance of samples (N, D) to a reference (M, D), three or more of each."""
 
     samples: Rows
     reference: Rows
+    kernel: Kernel = POLYNOMIAL
+
+    @cached_property
+    def _towards(self) -> Array:
+        """(N,) means of k of each sample over the reference."""
+        return kernel_sums(self.samples, self.reference, self.kernel) / len(self.reference)
+
+    @cached_property
+    def _within(self) -> tuple[Array, ...]:
+        """(N,) and (M,) sums of k of each sample over the samples, itself included, and of each reference likewise."""
+        return tuple(kernel_sums(rows, rows, self.kernel) for rows in (self.samples, self.reference))
+
+    def _others(self, side: int) -> Array:
+        """The same without itself, of the samples (0) or of the reference (1)."""
+        rows = (self.samples, self.reference)[side]
+        return np.asarray(self._within[side] - np.concatenate([self.kernel.own(x) for x in blocks(rows, TILE)]))
 
     @cached_property
     def _projections(self) -> Array:
         """(N,) of each sample, the mean over others of k(x, x') - b(x) - b(x'), with b the mean over the reference."""
-        count = len(self.samples)
-        towards = kernel_sums(self.samples, self.reference) / len(self.reference)
-        own = _sums_of_others(self.samples) / (count - 1)
-        return np.asarray(own - towards - (towards.sum() - towards) / (count - 1))
+        count, towards = len(self.samples), self._towards
+        return np.asarray(self._others(0) / (count - 1) - towards - (towards.sum() - towards) / (count - 1))
 
     @cached_property
     def value(self) -> float:
-        """From all pairs."""
-        count = len(self.reference)
-        return float(self._projections.mean() + _sums_of_others(self.reference).mean() / (count - 1))
+        """From all pairs of different images: unbiased."""
+        return float(self._projections.mean() + self._others(1).mean() / (len(self.reference) - 1))
+
+    @property
+    def biased(self) -> float:
+        """From all pairs, those of an image and itself included, as CMMD has it; never below 0."""
+        ours, theirs = self._within
+        return float(ours.mean() / len(ours) + theirs.mean() / len(theirs) - 2 * self._towards.mean())
 
     @cached_property
     def variance(self) -> float:
-        """Of `value` over sample sets against this reference, by the jackknife."""
+        """Of either over sample sets against this reference, by the jackknife."""
         count = len(self.samples)
         return float(self._projections.var()) * (count - 1) * (2 / (count - 2)) ** 2
 
     @cached_property
     def subsets(self) -> Array:
-        """(100,) estimates from random subsets of 1,000 images (or all, if there are fewer) of both sides."""
+        """(100,) unbiased estimates from random subsets of 1,000 images (or all, if there are fewer) of both sides."""
         sides = np.asarray(self.samples[:]), np.asarray(self.reference[:])
         size, generator = min(SUBSET_IMAGES, *map(len, sides)), np.random.default_rng(0)
         pairs = ([x[generator.choice(len(x), size, replace=False)] for x in sides] for _ in range(SUBSETS))
-        return np.array([KernelDistance(*pair).value for pair in pairs])
+        return np.array([KernelDistance(a, b).value for a, b in pairs])
 
 
-def kernel_sums(a: Rows, b: Rows) -> Array:
+def kernel_sums(a: Rows, b: Rows, kernel: Kernel = POLYNOMIAL) -> Array:
     """(N,) sums of k(x, y) over the rows y of `b`, for each row of `a`."""
     return np.concatenate(
-        [sum(_kernel(x, y).sum(axis=1, dtype=np.float64) for y in blocks(b, TILE)) for x in blocks(a, TILE)]
+        [sum(kernel.pairs(x, y).sum(axis=1, dtype=np.float64) for y in blocks(b, TILE)) for x in blocks(a, TILE)]
     )
-
-
-def _sums_of_others(a: Rows) -> Array:
-    """(N,) sums of k(x, x') over all other rows."""
-    squares = np.concatenate([np.einsum("nd,nd->n", x, x) for x in blocks(a, TILE)])
-    return np.asarray(kernel_sums(a, a) - (squares.astype(np.float64) / a.shape[1] + 1) ** 3)
-
-
-def _kernel(x: Array, y: Array) -> Array:
-    product = x @ y.T
-    product /= x.shape[1]
-    product += 1
-    return np.asarray(product * product * product)

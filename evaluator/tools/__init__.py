@@ -1,7 +1,8 @@
 """Scoring tools, each run with `python -m`, by the names that manifests use.
 
-`adm` (TensorFlow) and `adm_torch` share `adm_protocol`; `clean_fid`, `torch_fidelity`. All use `base` and write a
-`score_record`; `realism` draws the views, `optional_metrics` has those that are computed if named.
+`adm` (TensorFlow) and `adm_torch` share `adm_protocol`; `clean_fid`, `torch_fidelity`; `dinov2`, `clip` and `convnext`
+are `networks`. All use `base` and write a `score_record`; `realism` draws the views, `optional_metrics` has those that
+are computed if named.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from typing import Literal, TypeAlias
 
 from sra.common.errors import did_you_mean
 
-Tool: TypeAlias = Literal["adm", "clean-fid", "torch-fidelity", "adm-torch"]
+Tool: TypeAlias = Literal["adm", "clean-fid", "torch-fidelity", "adm-torch", "dinov2", "clip", "convnext"]
+NETWORKS = {"dinov2": "asset:dinov2-vit-l14", "clip": "asset:clip-vit-l14-336", "convnext": "asset:convnext-l-22k"}
+"""Tools that compare features of another network than Inception: where its weights are, which they take as graph."""
 TOOL_MODULES: dict[str, str] = {
     "adm": "evaluator.tools.adm",
     "clean-fid": "evaluator.tools.clean_fid",
     "torch-fidelity": "evaluator.tools.torch_fidelity",
     "adm-torch": "evaluator.tools.adm_torch",
+    **{name: f"evaluator.tools.{name}" for name in NETWORKS},
 }
 PROTOCOL_TOOLS = ("adm", "adm-torch")
 """Tools of the ADM protocol: they cache features, draw views and have optional metrics."""

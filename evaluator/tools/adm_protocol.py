@@ -21,7 +21,7 @@ from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evaluator.metrics.inception_score import InceptionScore, score_of_pool
 from evaluator.metrics.precision_recall import NEIGHBOURS, Coverage, exact_precision_recall, precision_recall
 from evaluator.tools import OPTIONAL_METRICS, optional_metrics, realism
-from evaluator.tools.base import Result, Task
+from evaluator.tools.base import NO_IMAGES, Result, Task
 from evaluator.tools.optional_metrics import LabelsOf, Scored, labels_in
 from evaluator.tools.score_record import AdmSettings, ClassScore, FeatureWidths, Interval, NamedFile
 from sra.common.errors import EvaluatorError
@@ -31,7 +31,6 @@ Array = np.ndarray[Any, Any]
 MakeSettings = Callable[..., AdmSettings]
 SPATIAL_CHANNELS = 7
 """First channels of `mixed_6/conv` that make the spatial features."""
-NO_IMAGES = "the reference has statistics and no images"
 SHARES = ("precision", "recall", "precision_exact", "recall_exact")
 
 
@@ -87,9 +86,7 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
         raise EvaluatorError(
             f"--views: expected {len(task.samples)} folders (one a sample set), got {len(task.options.views)}"
         )
-    for images in (task.reference, *task.samples):
-        if images.count <= NEIGHBOURS and not (images is task.reference and images.count == 0):
-            raise EvaluatorError(f"{images.path}: expected more than {NEIGHBOURS} images, got {images.count}")
+    task.require_more_images(NEIGHBOURS)
     with feature_cache(task.cache, name) as cache:
         write_weights(extractor.weights, cache.folder / CLASSIFIER)
         against = _reference(task.reference, extractor, cache)

@@ -35,6 +35,7 @@ from sra.common.files import check_place, write_json
 from sra.common.npz import has_images
 from sra.common.program import program
 
+NO_IMAGES = "the reference has statistics and no images"
 PICKLES = (".pt", ".pth", ".pkl", ".pickle")
 """Of statistics, as torch-fidelity caches them."""
 
@@ -58,6 +59,16 @@ class Task:
         """
         if not self.reference.count:
             raise ToolError(f"{self.reference.path}: expected images in the reference, got statistics alone")
+
+    def require_more_images(self, than: int) -> None:
+        """Refuse sets of few images; a reference may have statistics alone.
+
+        Raises:
+            EvaluatorError: the set, and how many it has.
+        """
+        for images in (self.reference, *self.samples):
+            if images.count <= than and not (images is self.reference and images.count == 0):
+                raise EvaluatorError(f"{images.path}: expected more than {than} images, got {images.count}")
 
 
 @dataclass(frozen=True, kw_only=True)

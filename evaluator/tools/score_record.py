@@ -107,7 +107,19 @@ class TorchFidelitySettings(_Record):
     save_cpu_ram: bool
 
 
-Settings: TypeAlias = AdmTorchSettings | AdmSettings | CleanFidSettings | TorchFidelitySettings
+class NetworkSettings(_Record):
+    """Of a network other than Inception; its weights are the record's graph."""
+
+    network: str
+    """Its architecture, by timm's name."""
+    width: int
+    """Features of an image."""
+    device: str
+    statistics: NamedFile | None = None
+    """The reference, if it has statistics alone."""
+
+
+Settings: TypeAlias = AdmTorchSettings | AdmSettings | CleanFidSettings | TorchFidelitySettings | NetworkSettings
 
 
 class NearestReferences(_Record):

@@ -12,7 +12,7 @@ from benchmark.commands import evaluate
 from benchmark.commands.evaluate import ToolOptions, score_samples
 from benchmark.run.process import run_job
 from evaluator.tools.score_record import ScoreRecord
-from sra.common.errors import STOPPED, Stopped
+from sra.common.errors import STOPPED, Stopped, UserError
 
 
 @pytest.fixture
@@ -80,3 +80,18 @@ def test_several_references_share_the_features(cache, tmp_path, monkeypatch):
     assert Path(first[1]).exists() == bool(cache)
     assert [options[-1] for _, options in calls] == [f"{tmp_path}/reference-{n}/adm" for n in (1, 2)]
     assert text.count("reference: ") == 2
+
+
+def test_an_unknown_tool_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"--tool: expected one of adm, .* \(did you mean 'dinov2'\?\)"):
+        score_samples(tmp_path, [tmp_path], "embedded:digits", ["dino2"])
+
+
+def test_a_network_without_weights_is_one_line_and_needs_no_graph(tmp_path):
+    options = ToolOptions(assets=tmp_path)
+    with pytest.raises(UserError) as caught:
+        score_samples(tmp_path, [tmp_path], "no-such-graph.pb", ["clip"], options)
+    place = tmp_path / "clip-vit-l14-336" / "model.safetensors"
+    assert str(caught.value) == (
+        f"--tool clip: expected its weights, {place}: not found (`sra-bench fetch clip-vit-l14-336`)"
+    )

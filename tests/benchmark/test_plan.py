@@ -426,6 +426,25 @@ def test_adm_torch_is_a_tool_of_its_own_and_only_where_it_is_asked_for(tmp_path:
     assert command.arguments[command.arguments.index("--views") + 1] == str(stage.directory / "views")
 
 
+def test_a_network_is_a_tool_with_weights_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRA_BENCH_ASSETS", str(tmp_path / "assets"))
+    before, plan = keys(plan_of(tmp_path)), plan_of(tmp_path, "score.tools=[adm,dinov2]")
+    assert keys(plan)["score-adm-sra"] == before["score-adm-sra"]
+    stage = next(s for s in plan.stages if s.name == "score-dinov2-sra")
+    weights = tmp_path / "assets" / "dinov2-vit-l14" / "dinov2_vitl14_pretrain.pth"
+    assert str(weights) in stage.places
+    command = command_of([stage], RunDirectory(tmp_path))
+    assert command.module == "evaluator.tools.dinov2"
+    assert command.arguments[command.arguments.index("--graph") + 1] == str(weights)
+    assert not {"--views", "--metrics", "--extractor"} & set(command.arguments)
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"x")
+    after = keys(plan_of(tmp_path, "score.tools=[adm,dinov2]"))
+    assert {name for name, key in after.items() if key != keys(plan)[name]} == {
+        f"score-dinov2-{row}" for row in ("baseline", "sra")
+    }
+
+
 def test_the_extractor_changes_the_tools_that_have_one(tmp_path: Path) -> None:
     before, plan = keys(plan_of(tmp_path)), plan_of(tmp_path, "score.extractor=graph")
     changed = {name for name, key in keys(plan).items() if key != before[name]}
