@@ -360,6 +360,33 @@ def site(
 
 
 @app.command()
+def publish(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An archive made by bundle.")],
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="hf://datasets/USER/NAME.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent, without a network.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Verify a bundle, list what is inside, ask, and send it to a data set of the Hugging Face hub, once."""
+    from benchmark.commands.publish import prepare
+
+    upload = prepare(bundle, to)
+    typer.echo(upload.text)
+    if dry_run:
+        typer.echo(f"nothing was sent; it would go to {upload.address}")
+        return
+    if upload.is_there():
+        typer.echo(f"there already: {upload.address}")
+        return
+    if not yes and not sys.stdin.isatty():
+        raise UserError("publish: expected --yes where nobody can be asked")
+    if not yes and not typer.confirm(f"Send it to {upload.address}?"):
+        typer.echo("nothing was sent")
+        return
+    upload.send()
+    typer.echo(f"sent: {upload.address}")
+
+
+@app.command()
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables of all keys instead.")] = False,
 ) -> None:

@@ -52,12 +52,12 @@ def key_of(document: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _mapped(document: Any, change: Callable[[str], str]) -> Any:
+def mapped(document: Any, change: Callable[[str], str]) -> Any:
     """The JSON document with every string in it changed."""
     if isinstance(document, dict):
-        return {name: _mapped(value, change) for name, value in document.items()}
+        return {name: mapped(value, change) for name, value in document.items()}
     if isinstance(document, list):
-        return [_mapped(value, change) for value in document]
+        return [mapped(value, change) for value in document]
     return change(document) if isinstance(document, str) else document
 
 
@@ -110,11 +110,11 @@ class RunDirectory:
     def stored(self, document: Any) -> Any:
         """The JSON document with `run:PLACE` for every absolute path in this directory: it may be moved or copied."""
         own = f"{self.root}/"
-        return _mapped(document, lambda text: IN_RUN + text[len(own) :] if f"{text}/".startswith(own) else text)
+        return mapped(document, lambda text: IN_RUN + text[len(own) :] if f"{text}/".startswith(own) else text)
 
     def located(self, document: Any) -> Any:
         """The document that was `stored`, with the paths of this directory where it is now."""
-        return _mapped(document, lambda text: self._place(text[len(IN_RUN) :]) if text.startswith(IN_RUN) else text)
+        return mapped(document, lambda text: self._place(text[len(IN_RUN) :]) if text.startswith(IN_RUN) else text)
 
     def relocated(self, document: Any, stages: Iterable[str]) -> Any:
         """The document with paths in this directory where it is now, if it was moved since they were written.
@@ -128,7 +128,7 @@ class RunDirectory:
         if not names or found is None:
             return document
         before = f"{found[1]}/"
-        return _mapped(document, lambda t: self._place(t.removeprefix(before)) if t.startswith(before) else t)
+        return mapped(document, lambda t: self._place(t.removeprefix(before)) if t.startswith(before) else t)
 
     def _place(self, name: str) -> str:
         return str(self.root / name)

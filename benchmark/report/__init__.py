@@ -2,5 +2,5 @@
 
 `comparisons`, `claims`, `targets`, `costs` and `crosscheck` compute parts of it; `tables` and `figures` are what
 templates show;
-`check`, `diff`, `bundle` and `verify` are commands that read it.
+`check`, `diff`, `bundle` (without what is `private`) and `verify` are commands that read it.
 """

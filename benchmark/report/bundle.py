@@ -15,14 +15,15 @@ from pathlib import Path
 from pydantic import Field
 
 from benchmark.plan.plan import Plan
-from benchmark.plan.run_directory import PLAN, RunDirectory
+from benchmark.plan.run_directory import PLAN, RunDirectory, mapped
 from benchmark.plan.saved_plan import PROVENANCE, require_plan
 from benchmark.plan.stages import SAMPLE, ScoreJob, Stage
 from benchmark.published.registry import REGISTRY
 from benchmark.published.verdict import TOOL
 from benchmark.report.collect import collect_report
 from benchmark.report.costs import read_scores
-from benchmark.report.model import Record
+from benchmark.report.model import Record, Report
+from benchmark.report.private import TEXTS, Private
 from benchmark.report.render import write_report
 from benchmark.run.process import evaluator_job
 from evaluator.tools.score_record import AdmSettings
@@ -77,14 +78,20 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, feature
     Raises:
         UserError: no run there, or one without its stages.
     """
-    directory = RunDirectory(run_directory)
+    directory = RunDirectory(run_directory.absolute())
     plan, command = require_plan(directory)
     place = out or run_directory.absolute().parent / f"{run_directory.absolute().name}.zip"
     check_place(place, "--out")
     with tempfile.TemporaryDirectory() as folder:
+        private = Private(directory, f"runs/{plan.loaded.name}")
         files = _run_files(directory, plan, samples=samples)
+        for name, path in files.items():
+            if path.suffix in TEXTS:
+                files[name] = Path(folder) / name
+                files[name].parent.mkdir(parents=True, exist_ok=True)
+                files[name].write_text(private.file(path), encoding="utf-8", errors="backslashreplace")
         # The report is made again, so that it matches the files in the archive.
-        write_report(collect_report(plan, directory, command), Path(folder) / "report")
+        write_report(_hidden(collect_report(plan, directory, command), private), Path(folder) / "report")
         files |= {f"run/report/{path.name}": path for path in sorted((Path(folder) / "report").iterdir())}
         statistics, left_out = _statistics(directory, plan, Path(folder), features=features)
         files |= statistics
@@ -95,7 +102,7 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, feature
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             suite=metadata.version("sra-bench"),
             registry_sha256=sha256_file(REGISTRY),
-            left_out=left_out,
+            left_out=list(map(private.text, left_out)),
             files={path: sha256_file(file) for path, file in sorted(files.items())},
         )
         _write(place, contents, files)
@@ -103,6 +110,14 @@ def make_bundle(run_directory: Path, out: Path | None, *, samples: bool, feature
     size = f"{place.stat().st_size / 1e6:,.1f} MB" + (f", {large / 1e6:,.1f} MB of them features" if features else "")
     lines = [f"{place}: {len(files)} files, {size}", *left_out, f"SHA-256 of its contents: {contents.digest}"]
     return "\n".join(lines), INCOMPLETE if left_out else 0
+
+
+def _hidden(report: Report, private: Private) -> Report:
+    """The report without private places, but for those of its pictures, which are replaced when it is written."""
+    hidden = Report.model_validate(mapped(report.model_dump(mode="json", by_alias=True), private.text))
+    pictures = [row.model_dump(include={"grid", "nearest"}) for row in report.rows]
+    rows = [row.model_copy(update=own) for row, own in zip(hidden.rows, pictures, strict=True)]
+    return hidden.model_copy(update={"rows": rows})
 
 
 def _unsampled(plan: Plan) -> list[Stage]:
