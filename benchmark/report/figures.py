@@ -18,6 +18,8 @@ SERIES = (
     ("#8a6d00", "#f0c84a"),
     ("#5b4fc9", "#a79cff"),
 )
+UNITS, MOST = (("seconds", 3600), ("minutes", 60), ("hours", 1)), 600
+"""Units of training time and how many are an hour: the first one in which no curve is longer than this."""
 DASHES = ("-", "--", ":", "-.")
 # matplotlib draws in placeholder colours, which are replaced by CSS variables; the style sheet gives them their values.
 _NAMES = {"ink": INK, "grid": GRID, **{f"s{i}": pair for i, pair in enumerate(SERIES)}}
@@ -54,6 +56,12 @@ def curves(rows: Sequence[Row], by: Literal["step", "hours"]) -> bytes | None:
     if not drawn:
         return None
     figure, axes = _figure(f"fid by {by}")
+    label = "optimizer step"
+    if by == "hours":
+        longest = max(x for _, points in drawn for x, _ in points)
+        unit, per_hour = next(((u, n) for u, n in UNITS if longest * n < MOST), UNITS[-1])
+        drawn = [(row, [(x * per_hour, point) for x, point in points]) for row, points in drawn]
+        label = f"{unit} of training, measured"
     # One line style and one label for all seeds of a variant.
     groups = list(dict.fromkeys(row.group for row, _ in drawn))
     labelled: set[str] = set()
@@ -61,7 +69,7 @@ def curves(rows: Sequence[Row], by: Literal["step", "hours"]) -> bytes | None:
         _curve(axes, points, groups.index(row.group), None if row.group in labelled else row.group)
         labelled.add(row.group)
     axes.set_ylim(bottom=0)
-    return _svg(figure, axes, "optimizer step" if by == "step" else "hours of training, measured", "FID")
+    return _svg(figure, axes, label, "FID")
 
 
 def _curve(axes: Any, points: Sequence[tuple[float, CurvePoint]], number: int, label: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -200,6 +200,16 @@ def verdict_lines(report: Report) -> list[Line]:
     return lines
 
 
+def reasons(lines: Sequence[Line]) -> list[str]:
+    """Each reason for a verdict with the rows that have it; what a mean has from one of its seeds is told there."""
+    seeds = {line.name for line in lines if line.is_seed}
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if line.why and line.why.partition(": ")[0] not in seeds:
+            found.setdefault(line.why, []).append(line.name)
+    return [f"{', '.join(names)}: {why}" for why, names in found.items()]
+
+
 def _line(report: Report, row: Row, name: str, verdict: RowVerdict, measured: Mapping[str, float | None]) -> Line:
     judged = {metric.metric: metric for metric in verdict.metrics}
     printed = row.published.metrics if row.published else {}
@@ -347,7 +357,7 @@ def _target_cells(time: TimeToTarget) -> list[str]:
     steps = ABSENT if low is None else f"[{thousands(low)}, {'beyond' if high is None else thousands(high)}]"
     ratio, ends = time.speedup, time.speedup_interval
     ratios = ABSENT if ends is None or ends[1] is None else f"[{ends[0]:.2f}, {ends[1]:.2f}]"
-    images = ABSENT if time.images is None else f"{time.images / 1e6:,.3g}M"
+    images = ABSENT if time.images is None else significant(time.images)
     hours = ABSENT if time.device_hours is None else duration(time.device_hours)
     energy = ABSENT if time.kwh is None else f"{significant(time.kwh)} kWh"
     target = f"{time.target:.2f} ({time.what})"
@@ -373,7 +383,10 @@ def target_sentences(report: Report) -> list[str]:
             reached = f"{time.variant} reaches FID {time.target:.2f} ({time.what}) at step {thousands(time.step)}"
             lines.append(reached + (f": {time.speedup:.2f}x {ratios}" if time.speedup is not None else ""))
         if time.left_out:
-            lines[-1] += f"; {time.left_out} checkpoints scored on another number of images are left out"
+            scored = "checkpoint, scored on another number of images, is"
+            if time.left_out > 1:
+                scored = "checkpoints scored on another number of images are"
+            lines[-1] += f"; {time.left_out} {scored} left out"
     return lines
 
 

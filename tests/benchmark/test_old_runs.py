@@ -71,6 +71,11 @@ def test_every_format_of_an_old_run_and_of_its_report_alone(old: Path, alone: Pa
     assert json.loads(show_report(old, "json"))["schema"] == 4
 
 
+def test_a_reason_that_rows_share_is_told_once(old: Path) -> None:
+    (line,) = (line for line in show_report(old, "md").splitlines() if "digits features: not comparable" in line)
+    assert line.startswith("- baseline-seed0, baseline-seed1, sra-seed0, sra-seed1: ")
+
+
 def test_check_and_diff_of_an_old_run(old: Path, alone: Path) -> None:
     assert check(old)[1] == check(alone)[1] == 3
     assert compare_runs(old, old, as_json=False) == "no difference"
