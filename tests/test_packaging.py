@@ -12,6 +12,7 @@ import pytest
 from benchmark.cli.main import main
 from benchmark.machine import extras
 from benchmark.machine.extras import NEEDED, require
+from evaluator.tools import TOOL_MODULES
 from sra.common.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +86,7 @@ def test_a_run_without_a_package_is_refused_before_it_writes(
 
 
 def test_jobs_ask_for_importable_packages_of_their_extra() -> None:
+    assert set(TOOL_MODULES.values()) < set(NEEDED)
     for module, (extra, _, packages) in NEEDED.items():
         assert all(PROVIDERS[name] & distributions(extra) - distributions() for name in packages), module
         require(module)

@@ -6,6 +6,7 @@ import sys
 from importlib.util import find_spec
 
 from benchmark.machine.gpus import in_container
+from evaluator.tools import NETWORKS, TOOL_MODULES
 from sra.common.errors import UserError
 
 NEEDED = {
@@ -14,6 +15,7 @@ NEEDED = {
     "evaluator.tools.clean_fid": ("evaluate", "trainer", ("torch", "cleanfid")),
     "evaluator.tools.torch_fidelity": ("evaluate", "trainer", ("torch", "torch_fidelity")),
     "evaluator.tools.adm_torch": ("evaluate", "trainer", ("torch",)),
+    **{TOOL_MODULES[tool]: ("evaluate", "trainer", ("torch", "timm")) for tool in NETWORKS},
     "evaluator.inception.convert": ("evaluate", "trainer", ("torch",)),
     "evaluator.dev.perf": ("evaluate", "evaluator", ("tensorflow",)),
 }
