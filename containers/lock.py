@@ -27,9 +27,9 @@ def pyproject() -> dict[str, list[str]]:
     """Requirements by what they are for."""
     document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = document["project"]
-    extras = {line for extra, lines in project["optional-dependencies"].items() if extra != "all" for line in lines}
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name not in ("all", "parquet")}
     return {
-        "all": sorted({*project["dependencies"], *extras}),
+        "all": sorted({*project["dependencies"], *(line for lines in extras.values() for line in lines)}),
         "build": document["build-system"]["requires"],
         "constraints": document["tool"]["uv"]["constraint-dependencies"],
     }

@@ -31,7 +31,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.plan.run_directory import key_of
 from sra.common.files import cache_file, is_embedded, write_bytes
-from sra.common.listing import DATASET_JSON, IMAGE_FORMATS, OTHER_IMAGES, list_folder, list_names, suffix_of, times_of
+from sra.common.listing import (
+    DATASET_JSON,
+    IMAGE_FORMATS,
+    OTHER_IMAGES,
+    list_folder,
+    list_names,
+    shards_of,
+    suffix_of,
+    times_of,
+)
 
 WHOLE_BYTES = 2**26
 """Inputs of at most this size are read whole."""
@@ -207,7 +216,7 @@ def _read(path: Path, names: Iterable[str], blocks: int | None) -> Files:
 def _data(names: Iterable[str]) -> set[str]:
     """Names of files that something reads; all of them if no suffix says so."""
     everything = set(names)
-    return {n for n in everything if suffix_of(n) in DATA_SUFFIXES} or everything
+    return {n for n in everything if suffix_of(n) in DATA_SUFFIXES} | set(shards_of(everything)) or everything
 
 
 def _checksum(path: Path, blocks: int | None) -> str:

@@ -1,1 +1,4 @@
-"""Image sets: `image_set` reads them, `labels` finds their labels, `inspection` duplicates and blank images."""
+"""Image sets: `image_set` reads them, with `shards` and `parquet`; `labels` finds their labels.
+
+`inspection` finds duplicates and blank images.
+"""

@@ -1,7 +1,8 @@
-"""Image sets: an `.npz` file, a folder or zip of PNG or JPEG, a folder of shards. Batches of uint8 NHWC, in order."""
+"""Image sets: an `.npz` file, a folder or zip of images, shards of either. Batches of uint8 NHWC, in order."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import zipfile
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -16,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from evaluator.images.inspection import Examination, Findings, prefetched
+from evaluator.images.shards import Shards, open_shards
 from sra.common.archives import open_zip
 from sra.common.errors import DataError
 from sra.common.files import sha256_file
@@ -112,7 +115,12 @@ def open_images(path: Path) -> ImageSet:
     """
     if path.is_dir():
         arrays = sorted((p for p in path.glob("*.npz") if not is_junk(p.name)), key=lambda p: natural(p.name))
-        return _open_shards(path, arrays) if arrays else _open_files(path)
+        if arrays:
+            return _open_arrays(path, arrays)
+    if packed := open_shards(path):
+        return _open_packed(path, packed)
+    if path.is_dir():
+        return _open_files(path)
     if not path.exists():
         raise DataError(f"{path}: expected a .npz file, a folder or a zip of images: not found")
     if path.suffix.lower() == ".zip":
@@ -128,7 +136,7 @@ def without_images(path: Path, shape: tuple[int, int]) -> ImageSet:
     return found
 
 
-def _open_shards(path: Path, files: list[Path]) -> ImageSet:
+def _open_arrays(path: Path, files: list[Path]) -> ImageSet:
     """Files named by the number of their first image, without a gap."""
     unnumbered = [file.name for file in files if not file.stem.isdigit()]
     if unnumbered:
@@ -159,7 +167,7 @@ def _joined(shards: list[ImageArray]) -> Iterator[Array]:
 
 
 def _open_files(path: Path) -> ImageSet:
-    """Image files of a folder or zip in natural order; every header is read first."""
+    """Image files of a folder or zip in natural order."""
     opened: Callable[[str], IO[bytes]]
     if path.is_dir():
         listing, opened = list_folder(path), lambda name: (path / name).open("rb")
@@ -172,20 +180,45 @@ def _open_files(path: Path) -> ImageSet:
     names, note = listing.images(str(path))
     check_parts(names, path, str(path), several=True)
     names.sort(key=natural)
+    parts = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+    return _of_encoded(path, lambda: ((part, opened) for part in parts), [note] if note else [])
+
+
+def _open_packed(path: Path, shards: Shards) -> ImageSet:
+    """Encoded images of tar or parquet files."""
+
+    def parts() -> Iterator[_Part]:
+        rows = shards.rows()
+        while part := dict(itertools.islice(rows, BATCH)):
+            yield list(part), lambda name, part=part: io.BytesIO(part[name])  # type: ignore[misc]
+
+    return _of_encoded(path, parts, shards.notes)
+
+
+_Part = tuple[list[str], Callable[[str], IO[bytes]]]
+"""Names of 64 images, or of the last ones, and what opens them."""
+
+
+def _of_encoded(path: Path, parts: Callable[[], Iterator[_Part]], notes: list[str]) -> ImageSet:
+    """Encoded images; every header is read first."""
+    names: list[str] = []
+    headers: list[_Header] = []
     with ThreadPoolExecutor(usable_cores()) as pool:
-        headers = list(pool.map(lambda name: _header(path, name, opened), names))
+        for part, opened in parts():
+            names += part
+            headers += pool.map(partial(_header, path, opened), part)
+    if not names:
+        raise DataError(f"{path}: expected images, got none")
     height, width = _common_shape(path, names, headers)
 
     def read() -> Iterator[Array]:
         with ThreadPoolExecutor(usable_cores()) as pool:
-            for start in range(0, len(names), BATCH):
-                part = names[start : start + BATCH]
-                yield np.stack(list(pool.map(lambda name: _decoded(path, name, opened), part)))
+            for part, opened in parts():
+                yield np.stack(list(pool.map(partial(_decoded, path, opened), part)))
 
     turned = sum(header.is_turned for header in headers)
-    notes = [note] if note else []
-    notes += [f"{turned} of {len(names)} images have an EXIF orientation, which is not applied"] if turned else []
-    return ImageSet(path, len(names), (height, width), read, names, notes)
+    turns = [f"{turned} of {len(names)} images have an EXIF orientation, which is not applied"] if turned else []
+    return ImageSet(path, len(names), (height, width), read, names, [*notes, *turns])
 
 
 class _Header(NamedTuple):
@@ -195,7 +228,7 @@ class _Header(NamedTuple):
 
 
 @contextmanager
-def _image(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> Iterator[Image.Image]:
+def _image(path: Path, opened: Callable[[str], IO[bytes]], name: str) -> Iterator[Image.Image]:
     """An opened image; what is wrong with it becomes a DataError."""
     try:
         with opened(name) as file, Image.open(file, formats=list(IMAGE_FORMATS)) as image:
@@ -204,9 +237,9 @@ def _image(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> Iterato
         raise DataError(f"{path}: {name}: expected a whole image, got {error or type(error).__name__}") from error
 
 
-def _header(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> _Header:
+def _header(path: Path, opened: Callable[[str], IO[bytes]], name: str) -> _Header:
     """What an image's first bytes say."""
-    with _image(path, name, opened) as image:
+    with _image(path, opened, name) as image:
         mode = f"16-bit {image.mode}" if has_16_bits(image) else image.mode
         return _Header(mode, (image.height, image.width), orientation(image) != 1)
 
@@ -229,6 +262,6 @@ def _common_shape(path: Path, names: list[str], headers: list[_Header]) -> tuple
     return common
 
 
-def _decoded(path: Path, name: str, opened: Callable[[str], IO[bytes]]) -> Array:
-    with _image(path, name, opened) as image:
+def _decoded(path: Path, opened: Callable[[str], IO[bytes]], name: str) -> Array:
+    with _image(path, opened, name) as image:
         return np.asarray(image)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluator.images.shards import open_shards
 from sra.common.errors import EvaluatorError
 from sra.common.listing import natural
 from sra.common.npz import read_arrays
@@ -18,13 +19,16 @@ Array = np.ndarray[Any, Any]
 
 
 def labels_of(path: Path, count: int) -> Array | None:
-    """(N,) int64 labels of `count` images: in their `.npz` file or shards, or in `labels.npy` with them; or None.
+    """(N,) int64 labels of `count` images: in their file or shards, or in `labels.npy` with them; or None.
 
     Raises:
         EvaluatorError: labels of another number, or that are not whole numbers of 0 or more.
     """
     folder = path if path.is_dir() else path.parent
     shards = sorted(folder.glob("*.npz"), key=lambda p: natural(p.name)) if path.is_dir() else [path]
+    packed = open_shards(path)
+    if packed and (classes := packed.labels()) is not None:
+        return np.array(classes, np.int64)
     parts = [read_arrays(file, NAMES) for file in shards if file.suffix == ".npz"]
     inside = [next(iter(part.values())) for part in parts if part]
     if inside and len(inside) == len(parts):

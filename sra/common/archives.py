@@ -25,6 +25,8 @@ ENCRYPTED_OR_PATCHED = 0x1 | 0x20 | 0x40
 """Bits of a member's flags."""
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 """What zipfile raises for archives that are not whole."""
+MAX_MEMBER_BYTES = 1_000_000_000
+"""Of an image: none is that large, but a damaged or hostile file may say so."""
 MAX_RATIO, FREE_BYTES = 200, 1 << 28
 """Content larger than the second is refused if it is this many times as large as the archive. JSON shrinks 30 times."""
 

@@ -47,6 +47,8 @@ IMAGE_FORMATS = {
 }
 """Pillow's names of the formats that are read, and their suffixes. A file is opened as one of these, whatever its name:
 Pillow knows more, some of which start other programs (EPS) or are no pictures."""
+SHARDS = (".tar", ".parquet")
+"""Suffixes of files that hold images."""
 OTHER_IMAGES = (".heic", ".heif", ".jxl", ".exr", ".dng", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".raf", ".rw2")
 """Suffixes of photographs that are not read: leaving them out would change labels and counts."""
 
@@ -106,6 +108,14 @@ class Listing:
             )
         count = len(others) + self.junk
         return images, f"{count} files or folders are not images and were left out: {shown}" if count else None
+
+
+def shards_of(names: Iterable[str]) -> list[str]:
+    """Those names that are shards, in natural order; none if an image or `.npz` is among the names, too."""
+    suffixes = {name: suffix_of(name) for name in names}
+    if any(suffix == ".npz" or any(suffix in one for one in IMAGE_FORMATS.values()) for suffix in suffixes.values()):
+        return []
+    return sorted((name for name, suffix in suffixes.items() if suffix in SHARDS and "/" not in name), key=natural)
 
 
 def list_names(names: Iterable[str]) -> Listing:
@@ -177,7 +187,7 @@ def check_parts(names: Sequence[str], place: Path, where: str, *, several: bool 
     Raises:
         DataError: with the likely folder.
     """
-    folders = sorted({name.partition("/")[0] for name in names})
+    folders = sorted({name.partition("/")[0] for name in names if "/" in name})
     training = [folder for folder in folders if TRAINING.fullmatch(folder)]
     whole = all(PARTS.fullmatch(folder) for folder in folders)
     both = training and any(EVALUATION.fullmatch(folder) for folder in folders)

@@ -16,8 +16,6 @@ from sra.common import archives
 from sra.common.errors import DataError
 
 Array = np.ndarray[Any, Any]
-MEMBER_BYTES = 1_000_000_000
-"""Largest member that is read: no image is that large, but a damaged or hostile directory may say so."""
 _HEADER_BYTES = 30
 """Of a local header, before the name and the extra field."""
 
@@ -56,9 +54,9 @@ def places(archive: zipfile.ZipFile, names: Sequence[str]) -> Array:
     """
     rows = np.empty((len(names), len(Member._fields)), np.int64)
     for row, info in zip(rows, map(archive.getinfo, names), strict=True):
-        if (largest := max(info.compress_size, info.file_size)) > MEMBER_BYTES:
+        if (largest := max(info.compress_size, info.file_size)) > archives.MAX_MEMBER_BYTES:
             where = f"data.images {archive.filename}: {info.filename}"
-            raise DataError(f"{where}: expected at most {MEMBER_BYTES} bytes, got {largest}")
+            raise DataError(f"{where}: expected at most {archives.MAX_MEMBER_BYTES} bytes, got {largest}")
         plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not info.flag_bits & 1
         method = info.compress_type if plain else -1
         row[:] = (info.header_offset, info.compress_size, info.file_size, info.CRC, method)

@@ -165,6 +165,12 @@ def test_other_modes_are_refused_by_name(tmp_path, mode):
         open_images(tmp_path)
 
 
+def test_names_of_files_are_no_folders(tmp_path):
+    for number in (1, 2):
+        Image.fromarray(PIXELS[number]).save(tmp_path / f"ILSVRC2012_val_0000000{number}.JPEG")
+    assert open_images(tmp_path).count == 2
+
+
 def test_mixed_sizes_are_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
     Image.new("RGB", (9, 8)).save(tmp_path / "1.png")

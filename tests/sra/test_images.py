@@ -417,7 +417,7 @@ def test_a_zip_is_listed_once_for_all_parts(tmp_path, monkeypatch, method):
 
 
 def test_a_member_too_large_for_an_image_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MEMBER_BYTES", 50)
+    monkeypatch.setattr(archive.archives, "MAX_MEMBER_BYTES", 50)
     with pytest.raises(DataError, match=r"a/1\.png: expected at most 50 bytes"):
         open_source(DataConfig(images=str(pack(tmp_path / "set.zip", {"a/1.png": png()}))), 16)
 
