@@ -9,7 +9,7 @@ import yaml
 
 from evaluator.tools import Tool
 from sra.common.errors import UserError, expected, one_of
-from sra.common.validation import matching, parse_yaml, validated
+from sra.common.validation import matching, parse_yaml, validated, yaml_problem
 
 T = TypeVar("T")
 AbsolutePath = Annotated[str, matching("/.*[^/].*", "an absolute path below /")]
@@ -45,7 +45,7 @@ def section(path: Path, name: str, cls: type[T]) -> T:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; --site names the file with the section `{name}:`") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path}: {yaml_problem(error)}") from error
     if not isinstance(document, dict):
         raise UserError(expected(str(path), f"sections {', '.join(SECTIONS)}", document))
     for key in document:

@@ -12,7 +12,7 @@ import yaml
 from benchmark.assets import catalogue
 from sra.common.errors import UserError, did_you_mean, one_of
 from sra.common.files import home_path
-from sra.common.validation import parse_yaml, plain_copy
+from sra.common.validation import parse_yaml, plain_copy, yaml_problem
 
 # Environment variables and `~` are expanded in these.
 PATH_FIELDS = {("data", "images"), ("data", "latents"), ("codec", "path"), ("score", "reference"), ("score", "graph")}
@@ -41,10 +41,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ManifestError(f"{path}:{where} expected YAML: {problem}") from error
+        raise ManifestError(f"{path}: {yaml_problem(error)}") from error
     if not isinstance(document, dict):
         raise ManifestError(f"{path}: expected a mapping of keys, got {type(document).__name__}")
     return document
@@ -66,7 +63,7 @@ def override(document: dict[str, Any], item: str) -> None:
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ManifestError(f"--set {item!r}: expected a value in YAML") from error
+        raise ManifestError(f"--set {item!r}: {yaml_problem(error)}") from error
     *parents, last = key.split(".")
     variants = document.get("variants")
     if parents[:1] == ["variants"] and isinstance(variants, dict):

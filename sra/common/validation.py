@@ -64,7 +64,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice in a mapping, and deep nesting."""
+    """Safe YAML that refuses a key given twice in a mapping, deep nesting, and numbers in base 8 and 60."""
 
     levels = 0
 
@@ -85,7 +85,17 @@ class _Loader(yaml.SafeLoader):
             seen.add((key.tag, str(key.value)))
         return super().construct_mapping(node, deep)
 
+    def decimal(self, node: yaml.ScalarNode) -> int | float:
+        """A number; YAML 1.1 reads 010 in base 8 and 13:20 in base 60."""
+        if re.match(r"[-+]?0[0-7_]+$|.*:", node.value):
+            problem = f"{node.value} is a number in base {60 if ':' in node.value else 8}, unless it is in quotes"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        is_whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
 
+
+for tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{tag}", _Loader.decimal)
 # YAML 1.1 takes 4e5 and 1e-4 for text, as they have no point.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
@@ -111,6 +121,13 @@ def parse_yaml(text: str) -> Any:
         raise yaml.YAMLError(str(error)) from error
     finally:
         loader.dispose()
+
+
+def yaml_problem(error: Exception) -> str:
+    """One line for an error of `parse_yaml` or of decoding its text: where, and what."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1} " if mark else ""
+    return f"{where}expected YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
 
 
 def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:

@@ -329,7 +329,7 @@ def test_bad_site_files_are_one_line(tmp_path: Path) -> None:
         None: "No such file",
         "kubernetis: {}": "'kubernetis' (did you mean 'kubernetes'",
         "skypilot: {}": "section 'kubernetes'",
-        "[": "not YAML",
+        "[": "expected YAML",
         "x": "expected sections",
         "kubernetes: {}": "runs: missing",
     }.items():

@@ -81,6 +81,15 @@ def test_numbers_as_people_write_them(item: str, steps: int | None, lr: float | 
     assert lr in (None, run.train.lr)
 
 
+@pytest.mark.parametrize(("number", "base"), [("010", 8), ("-0_7", 8), ("13:20", 60), ("1:30.5", 60)])
+def test_numbers_in_other_bases_are_refused(number: str, base: int, tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(SMOKE.read_text().replace("steps: 800", f"steps: {number}"))
+    assert f"line 17, column 10 expected YAML: {number} is a number in base {base}" in refusal(path=path)
+    with pytest.raises(ManifestError, match=f"in base {base}"):
+        load(SMOKE, [f"train.steps={number}"])
+
+
 def test_a_revision_that_begins_as_a_number_is_text() -> None:
     assert load(SMOKE, ["codec.revision=31e2abff"]).runs[0].codec.revision == "31e2abff"
 
@@ -99,7 +108,7 @@ def test_names_are_names_of_folders(tmp_path: Path) -> None:
 
 
 def test_a_key_that_stands_twice_in_an_override() -> None:
-    with pytest.raises(ManifestError, match="expected a value in YAML"):
+    with pytest.raises(ManifestError, match="column 12 expected YAML: key 'steps' stands twice"):
         load(SMOKE, ["train={steps: 1, steps: 2}"])
 
 

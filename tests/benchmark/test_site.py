@@ -42,7 +42,10 @@ def test_places_of_kinds_and_of_tools(tmp_path: Path) -> None:
         ),
         ("slurn: {}", r"section: .*'slurn'.*did you mean 'slurm'"),
         ("kubernetes: {}", "section 'slurm'"),
-        ("slurm: {gpu: {time: 12:00:00}, cpu: {time: '1'}}", r"gpu\.time: .*in quotes.*43200"),
+        (
+            "slurm: {gpu: {time: 12:00:00}, cpu: {time: '1'}}",
+            "column 21 expected YAML: 12:00:00 is .* in base 60",
+        ),
         ("slurm: {gpu: {time: soon}, cpu: {time: '1'}}", r"gpu\.time: .*'soon'"),
         ("slurm: {gpu: {time: '5'}}", r"cpu: missing"),
         ("slurm: {gpu: {time: '5', nodes: 0}, cpu: {time: '1'}}", r"gpu\.nodes: .*got 0"),
@@ -52,7 +55,7 @@ def test_places_of_kinds_and_of_tools(tmp_path: Path) -> None:
         (SMALL % ", container: {image: x}", r"container\.image: .*'none'.*got 'x'"),
         (SMALL % ", environment: ['A=1']", "environment.*'A=1'"),
         (SMALL % ", checkpoint_rate: 0", "checkpoint_rate: .*got 0"),
-        ("slurm: [", "not YAML"),
+        ("slurm: [", "line 1, column 9 expected YAML: "),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, line: str) -> None:
