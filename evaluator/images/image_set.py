@@ -138,7 +138,7 @@ def without_images(path: Path, shape: tuple[int, int]) -> ImageSet:
 
 def _open_arrays(path: Path, files: list[Path]) -> ImageSet:
     """Files named by the number of their first image, without a gap."""
-    unnumbered = [file.name for file in files if not file.stem.isdigit()]
+    unnumbered = [file.name for file in files if not file.stem.isdecimal()]
     if unnumbered:
         raise DataError(f"{path}: expected shards (<number of first image>.npz) or one file, got {unnumbered[0]}")
     shards, count = [open_npz(file) for file in files], 0

@@ -7,6 +7,7 @@ import lzma
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -56,7 +57,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
     Raises:
         zipfile.BadZipFile: not a zip file, or a damaged one.
-        DataError: absurdly large.
+        DataError: absurdly large, or with two members of one name.
         OSError: it cannot be read.
     """
     try:
@@ -64,6 +65,10 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     except (ValueError, NotImplementedError, struct.error) as error:  # names that are not UTF-8, offsets below zero
         raise zipfile.BadZipFile(str(error)) from error
     _check_size(archive, path)
+    names = archive.namelist()
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise DataError(f"{path}: expected each member once, got {twice} twice")
     return archive
 
 

@@ -152,8 +152,10 @@ def array_names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _open(archive: zipfile.ZipFile, name: str, where: str) -> IO[bytes]:
-    member = f"{name}.npy"
-    return open_member(archive, member if member in archive.namelist() else name, where)
+    found = [member for member in (f"{name}.npy", name) if member in archive.namelist()]
+    if len(found) > 1:
+        raise DataError(f"{where}: expected one member of this name, got {' and '.join(found)}")
+    return open_member(archive, found[0], where)
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, Array]:
@@ -208,8 +210,9 @@ def _header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dt
     """Shape, whether the order is Fortran's, and dtype."""
     try:
         version = np.lib.format.read_magic(member)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        return read(member)
+        first, second = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+        # Version 3 differs in the names of fields alone, which arrays of numbers do not have.
+        return {(1, 0): first, (2, 0): second, (3, 0): second}[version](member)
     except (*DAMAGED, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
         raise DataError(f"{where} is not a numpy array: {error}") from error
 

@@ -62,6 +62,32 @@ def test_images_by_either_name_and_any_compression_of_python(tmp_path, member, m
     np.testing.assert_array_equal(np.concatenate(list(images.batches())), PIXELS)
 
 
+@pytest.mark.parametrize("version", [(2, 0), (3, 0)])
+def test_arrays_of_later_versions_of_the_format(tmp_path, version):
+    content = io.BytesIO()
+    np.lib.format.write_array(content, PIXELS, version)
+    assert open_images(archive(tmp_path / "a.npz", {"arr_0.npy": content.getvalue()})).count == len(PIXELS)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name(tmp_path):
+    path = archive(tmp_path / "a.npz", {"arr_0.npy": npy(PIXELS), "arr_0": npy(PIXELS[:1])})
+    with pytest.raises(DataError, match=r"arr_0: expected one member of this name, got arr_0\.npy and arr_0$"):
+        open_images(path)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as file:
+        file.writestr("arr_0.npy", npy(PIXELS))
+        file.writestr("arr_0.npy", npy(PIXELS[:1]))
+    with pytest.raises(DataError, match=r"b\.npz: expected each member once, got arr_0\.npy twice"):
+        open_images(tmp_path / "b.npz")
+
+
+def test_shards_are_named_by_numbers(tmp_path):
+    for name in ("0.npz", "²64.npz"):
+        archive(tmp_path / name, {"arr_0.npy": npy(PIXELS)})
+    with pytest.raises(DataError, match=r"expected shards .* got ²64"):
+        open_images(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
