@@ -115,7 +115,10 @@ def find_state(document: Any, which: str, path: Path) -> tuple[dict[str, Any], l
         states = [key for key, value in found.items() if _is_state(value)]
         key = which if which in states else states[0] if len(states) == 1 else None
         if key is None:
-            keys = ", ".join(map(str, found)) or f"no keys, but {type(document).__name__}"
+            keys = (
+                ", ".join(map(str, found))
+                or f"no keys, but a {'tensor' if hasattr(document, 'shape') else type(document).__name__}"
+            )
             raise DataError(f"{path}: expected a state {which!r} of named tensors, got {keys:.200}")
         if key != which:
             notes = [f"has no state {which!r}; its only one, {key!r}, is used"]

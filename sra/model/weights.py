@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sra.common.checkpoints import SAFETENSORS, read_headers
+from sra.common.checkpoints import SAFETENSORS, check_content, read_headers
 from sra.common.errors import DataError
 from sra.config import CodecConfig, ModelConfig
 from sra.model.state import check_shapes, find_state, has_head, own_shapes, shapes_of
@@ -27,13 +27,14 @@ def load_network(path: Path, model: ModelConfig, codec: CodecConfig, which: str 
         which: `ema` or `model`, where the file has both.
 
     Raises:
-        DataError: not a weights file, or one of another network.
+        DataError: not a weights file, or one of another network; damaged weights; see `_check_values`.
     """
     return network_of(read_state(path, which), model, codec, str(path))
 
 
 def network_of(state: dict[str, Tensor], model: ModelConfig, codec: CodecConfig, source: str) -> DiffusionTransformer:
     """A network in eval mode with the weights of a state, with SRA's head where the state has one; see `fill`."""
+    _check_values(state, source)
     shapes = own_shapes(shapes_of(state), model, codec)
     state = {name: state[name].reshape(shape) for name, shape in shapes.items() if shape is not None}
     network = build(model, codec, head=has_head(state))
@@ -56,6 +57,21 @@ def fill(network: DiffusionTransformer, state: dict[str, Tensor], source: str) -
     network.load_state_dict(state)
 
 
+def _check_values(state: dict[str, Tensor], source: str) -> None:
+    """Refuse what torch would take for weights but are none.
+
+    Raises:
+        DataError: integers, tensors without values, NaN or infinity; the first of them.
+    """
+    for name, value in state.items():
+        if not value.is_floating_point() or value.is_meta or value.layout != torch.strided:
+            kind = value.device if value.is_meta else value.dtype if value.layout == torch.strided else value.layout
+            raise DataError(f"{source}: {name}: expected floating-point numbers, got {kind}")
+        if not value.isfinite().all():
+            count = sum(not other.isfinite().all() for other in state.values())
+            raise DataError(f"{source}: {name}: expected finite numbers, got NaN or infinity (in {count} tensors)")
+
+
 def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
     """Names to tensors; the one class that published files pickle, `argparse.Namespace`, is allowed.
 
@@ -65,6 +81,7 @@ def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
         DataError: missing, damaged or unsafe file, or one without such a state: the keys that it has.
     """
     read_headers(path)
+    check_content(path)
     try:
         if path.suffix == SAFETENSORS:
             document = load_file(path)

@@ -109,7 +109,7 @@ class Settings:
     [
         ({"generator": STATE, "critic": STATE}, "a state 'ema' of named tensors, got generator, critic"),
         ({"ema": 3, "epoch": 1}, "got ema, epoch"),
-        ([torch.zeros(1)], "got no keys, but list"),
+        ([torch.zeros(1)], "got no keys, but a list"),
         ({"ema": STATE, "args": Path("a")}, r"got an object of class pathlib\.\S*PosixPath"),
         ({"ema": STATE, "args": Settings()}, r"got an object of class .*Settings, which .* save its state_dict\(\)"),
         ({"ema": STATE, "loss": np.float64(1)}, r"got an object of class numpy\.\S*scalar"),
@@ -180,6 +180,31 @@ def test_a_plan_refuses_weights_of_another_network(tmp_path, planned, name):
     ):
         with pytest.raises(UserError, match=rf"{name}: expected weights of the manifest's network, got {message}"):
             planned(name, override)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: (value * 10).to(torch.int8), r"expected floating-point numbers, got torch\.int8"),
+        (lambda value: value.to("meta"), "expected floating-point numbers, got meta"),
+        (lambda value: value.to_sparse(), r"expected floating-point numbers, got torch\.sparse_coo"),
+        (lambda value: value / 0, r"expected finite numbers, got NaN or infinity \(in 1 tensors\)"),
+    ],
+)
+def test_tensors_that_are_no_weights(tmp_path, sit, model, codec, helpers, change, message):
+    state = helpers.state(sit, "model/")
+    torch.save(state | {"pos_embed": change(state["pos_embed"])}, tmp_path / "a.pt")
+    with pytest.raises(DataError, match=rf"a\.pt: pos_embed: {message}"):
+        load_network(tmp_path / "a.pt", model, codec)
+
+
+def test_a_flipped_byte_of_a_checkpoint_is_found(tmp_path, sit, model, codec, helpers):
+    torch.save(helpers.state(sit, "model/"), path := tmp_path / "a.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.pt: .*Bad CRC-32 for file 'a/data/\d+'"):
+        load_network(path, model, codec)
 
 
 @pytest.mark.parametrize("family", ["sit", "dit"])
