@@ -106,6 +106,7 @@ def become(module: str, arguments: list[str]) -> NoReturn:
     from benchmark.machine.extras import require
 
     require(module)
+    Path.cwd()  # If it has been removed: libraries would fail and not say why.
     # Until the job handles them: an interrupt of an interpreter that is starting prints a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], job_environment())  # noqa: S606 - no shell

@@ -141,13 +141,28 @@ def _running(
     if argv[0] == sys.executable and argv[1] == "-m":
         require(argv[2])
     process: subprocess.Popen[str] = subprocess.Popen(
-        argv, text=True, env=job_environment(), start_new_session=True, preexec_fn=die_with_parent, **options
+        argv,
+        text=True,
+        env=job_environment(),
+        cwd=_folder(),
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+        **options,
     )
     try:
         with _forward_stop(process, grace) as stop_requested:
             yield process, stop_requested
     finally:
         _end(process, grace)
+
+
+def _folder() -> str | None:
+    """Where a job starts: here, or at the root if this folder has been removed, as libraries fail without one."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "/"
+    return None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from sra.common.errors import BAD_INPUT, STOPPED, Stopped, UserError, system_trouble
 from sra.common.files import home_path
@@ -74,14 +74,27 @@ def program() -> Iterator[None]:
             yield
             _check_outputs()
         except (Stopped, KeyboardInterrupt):
-            print(SAID_AT_STOP, file=sys.stderr, flush=True)
-            sys.exit(STOPPED)
-        except (UserError, OSError) as error:
-            line = str(error) if isinstance(error, UserError) else system_trouble(error)
+            _end_stopped()
+        except Exception as error:
+            if asked is not None and _is_made_of_a_stop(error):
+                _end_stopped()
+            line = str(error) if isinstance(error, UserError) else None
+            if isinstance(error, OSError):
+                line = system_trouble(error)
             if line is None:
                 raise
             print(f"error: {line}", file=sys.stderr, flush=True)
             sys.exit(BAD_INPUT)
+
+
+def _end_stopped() -> NoReturn:
+    print(SAID_AT_STOP, file=sys.stderr, flush=True)
+    sys.exit(STOPPED)
+
+
+def _is_made_of_a_stop(error: Exception) -> bool:
+    """Whether a library turned `Stopped`, raised in its code, into an error of its own, as pydantic's core does."""
+    return isinstance(error.__cause__ or error.__context__, Stopped) or Stopped.__name__ in str(error)
 
 
 def expand_home(arguments: list[str]) -> list[str]:

@@ -94,6 +94,19 @@ def test_a_removed_current_folder_is_named(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().err == "error: the current folder has been removed; change to another one\n"
 
 
+def test_a_job_starts_and_a_command_says_why_if_the_current_folder_has_been_removed(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    code = (
+        "import os, sys; os.rmdir(os.getcwd()); from benchmark.run.process import run_job\n"
+        "print(run_job('job', [sys.executable, '-c', 'import os; print(os.getcwd())'], capture=True).strip())\n"
+        "from benchmark.cli.main import main; main(['parity', 'x'])"
+    )
+    environment, command = {**os.environ, "PYTHONPATH": str(ROOT)}, [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "gone", env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "/\n")
+    assert done.stderr == "error: the current folder has been removed; change to another one\n"
+
+
 # -- what a file system does not have -------------------------------------------------------------------------------
 
 
@@ -329,6 +342,23 @@ def test_an_interrupt_while_modules_are_imported_is_quiet(module: str) -> None:
     ).replace("MODULE", module)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stderr) == (75, f"{startup.SAID_AT_STOP}\n")
+
+
+def test_a_stop_that_a_library_turns_into_its_own_error_is_a_stop(capsys) -> None:
+    def build(*, cause: bool) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except Stopped as error:
+            if cause:
+                raise ImportError("no module") from error
+            raise ValueError("in the schema:\n  Stopped: ") from None
+
+    for cause in (True, False):
+        with pytest.raises(SystemExit, match="75"), program():
+            build(cause=cause)
+        assert capsys.readouterr().err == f"{startup.SAID_AT_STOP}\n"
+    with pytest.raises(ValueError, match="Stopped"), program():
+        raise ValueError("Stopped: but nobody asked")
 
 
 def test_what_a_job_waits_for_in_foreign_code_does_not_keep_it() -> None:
