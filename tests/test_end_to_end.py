@@ -1,6 +1,7 @@
 """The smoke manifest at a reduced scale, through real processes: the report, reuse, and interruption."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,34 @@ def test_check_and_bundle_of_a_real_run(finished: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("from feature statistics") == 4
     assert done.stdout.count("the samples that were scored are in") == 2
+
+
+@pytest.mark.slow
+def test_a_lost_run_stops_at_its_look_and_goes_on_if_asked(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "smoke"
+    shutil.copytree(finished, out, ignore=shutil.ignore_patterns("sample-baseline-[!s]*", "score-*"))
+    looks = ("--variant", "baseline", "--set", "score.tools=[adm]", "--set", "sample.looks=[130]")
+    looks += ("--set", "sample.images=200", "--set", "variants.baseline.expected_fid=20")
+    done = call(out, *looks, "--set", "sample.on_lost=stop")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = out.glob("stages/sample-baseline-[!s]*")
+    assert len(list(folder.glob("shards/*.npz"))) == 3
+    row = json.loads((out / "report" / "report.json").read_text())["rows"][0]
+    assert row["verdict"]["status"] == "not finished"
+    assert "after 130 of 200 images: cannot be reproduced any more" in row["verdict"]["reasons"][0]
+    assert row["metrics"] == {}
+    assert row["looks"][0]["images"] == 130
+    assert "sampling stops here" in done.stdout
+    done = call(out, *looks, "--set", "sample.on_lost=go-on")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 50/50 [" in (folder / "log.txt").read_text()
+    samples = np.load(folder / "samples.npz")["arr_0"]
+    (before,) = finished.glob("stages/sample-baseline-[!s]*/samples.npz")
+    assert np.array_equal(samples[:150], np.load(before)["arr_0"])
+    assert "| cannot be reproduced any more |" in (out / "report" / "report.md").read_text()
+    # The archive proves the scores of all images, not those of the first.
+    assert call_bench("bundle", str(out), "--out", str(tmp_path / "b.zip")).returncode == 0
+    assert call_bench("verify", str(tmp_path / "b.zip")).returncode == 0
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from benchmark.plan.plan import Plan
 from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.stages import REPORT, STAGE_KINDS, STEPS, Stage
 from benchmark.run.executor import command_of
+from sra.common.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,13 @@ def jobs_of(plan: Plan, directory: RunDirectory, stages: Iterable[Stage]) -> lis
         plan: of the run.
         directory: of the run.
         stages: those that are to run.
+
+    Raises:
+        UserError: a look at the first images among them.
     """
+    stages = list(stages)
+    if look := next((stage.name for stage in stages if stage.look), None):
+        raise UserError(f"sample.looks: expected none on a cluster, whose jobs sample all images at once, got {look}")
     keys = {stage.key for stage in stages}
     groups: dict[tuple[str, tuple[str, ...]], list[Stage]] = {}
     for stage in plan.stages:

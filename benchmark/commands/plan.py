@@ -19,6 +19,7 @@ from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, read_json
 from benchmark.plan.stages import IMAGES, Stage, label_of
 from benchmark.run.executor import Executor, command_of
+from benchmark.run.runner import sampled_for
 from sra.common.files import is_embedded
 from sra.common.listing import order_note
 from sra.common.tables import size_text, text_table
@@ -243,7 +244,9 @@ def _commands(prepared: Prepared, executor: Executor) -> list[BatchCommand]:
     found = []
     for _, group in itertools.groupby(plan.stages, key=lambda stage: stage.batch):
         pending = [stage for stage in group if state_of(stage, directory)[0] != "done"]
-        if pending:
-            argv = executor.argv(command_of(pending, directory, processes))
-            found.append(BatchCommand(batch=label_of(pending), argv=tuple(argv)))
+        until = pending[0].look if pending else None
+        for stages, first in ((sampled_for(pending, prepared.plan), until), (pending, None)):
+            if stages:
+                argv = executor.argv(command_of(stages, directory, processes, first))
+                found.append(BatchCommand(batch=label_of(stages), argv=tuple(argv)))
     return found

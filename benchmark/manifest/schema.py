@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import typing
 from collections.abc import Sequence
@@ -14,8 +15,17 @@ import yaml
 from pydantic import AfterValidator, ValidationError
 
 from benchmark.manifest.document import ManifestError, expand, override, read
-from evaluator.tools import NETWORKS, PROTOCOL_TOOLS, Tool, optional_metric
+from evaluator import embedded
+from evaluator.tools import (
+    INCEPTION_FEATURES,
+    LEAST_IMAGES_PER_FEATURE,
+    NETWORKS,
+    PROTOCOL_TOOLS,
+    Tool,
+    optional_metric,
+)
 from sra.common.errors import expected, one_of
+from sra.common.files import is_embedded
 from sra.common.validation import adapter, boolean_as_number, one_line
 from sra.config import (
     STRICT,
@@ -71,6 +81,8 @@ class Variant:
     """Images to score (`.npz`, folder or zip); nothing is trained or sampled."""
     published: str | None = None
     """Id of the published row to compare with."""
+    expected_fid: float | None = None
+    """FID that looks compare with where no row is named, such as that of an earlier run."""
     seed: int | None = None
     """Overrides the manifest's seed."""
     data: dict[str, Any] = field(default_factory=dict)
@@ -131,6 +143,7 @@ class Run:
     checkpoint: str | None
     samples: str | None = None
     published: str | None
+    expected_fid: float | None = None
 
     @property
     def needs_data(self) -> bool:
@@ -251,12 +264,15 @@ def _runs(path: Path, manifest: Manifest, document: dict[str, Any], name: str) -
         "checkpoint": variant.checkpoint,
         "samples": variant.samples,
         "published": variant.published,
+        "expected_fid": variant.expected_fid,
     }
     train = None if variant.checkpoint or variant.samples else full.train
     seeds = (train.seeds if train and train.seeds is not None else None) or (seed,)
     if train:
         train = dataclasses.replace(train, seeds=None)
     samples = _samples(full.sample, manifest.seed)
+    if full.sample.on_lost == "stop" and len(seeds) * len(samples) > 1:
+        raise ManifestError(f"{path}: {prefix}sample.on_lost: expected go-on for several seeds, whose mean is compared")
     return [
         Run(
             variant=name + (f"-seed{s}" if len(seeds) > 1 else "") + (f"-sample{x.seed}" if len(samples) > 1 else ""),
@@ -309,6 +325,7 @@ def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant)
     if full.score.metrics and not set(PROTOCOL_TOOLS) & set(full.score.tools):
         tools = ", ".join(full.score.tools)
         raise ConfigError(f"score.metrics: expected one of {', '.join(PROTOCOL_TOOLS)} among score.tools, got {tools}")
+    _check_looks(full, variant)
     given = {"align": align, "checkpoint": variant.checkpoint, "samples": variant.samples}
     several = [name for name, value in given.items() if value is not None]
     if len(several) > 1:
@@ -318,6 +335,25 @@ def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant)
     if full.train is None:
         raise ConfigError("train: missing; only a variant with a checkpoint or samples can do without")
     _check_training(full, full.train)
+
+
+def look_tool(score: ScoreConfig) -> Tool:
+    """The tool that scores looks: the first of those whose metrics papers print."""
+    return next(tool for tool in score.tools if tool in PROTOCOL_TOOLS)
+
+
+def _check_looks(full: Manifest, variant: Variant) -> None:
+    """Check that FID can be predicted from the first look, and compared with one number."""
+    fid = variant.expected_fid
+    if fid is not None and (variant.published or not full.sample.looks or not 0 < fid < math.inf):
+        raise ConfigError(expected("expected_fid", "a positive number, sample.looks and no published row", fid))
+    if not full.sample.looks:
+        return
+    if not set(PROTOCOL_TOOLS) & set(full.score.tools):
+        raise ConfigError(expected("sample.looks", f"one of {', '.join(PROTOCOL_TOOLS)} among score.tools", "none"))
+    width = embedded.FEATURES if is_embedded(full.score.graph) else INCEPTION_FEATURES
+    if (least := LEAST_IMAGES_PER_FEATURE * width) > full.sample.looks[0]:
+        raise ConfigError(expected("sample.looks", f"at least {least} images to predict FID", full.sample.looks[0]))
 
 
 def _check_training(full: Manifest, train: TrainConfig) -> None:

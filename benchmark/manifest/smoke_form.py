@@ -68,7 +68,10 @@ def _run(run: Run) -> Run:
             batch=IMAGES,
             shard=IMAGES,
             precision="fp32",
+            looks=(),
+            on_lost=None,
         ),
+        expected_fid=None,
         score=ScoreConfig(tools=("adm",), reference="images", graph=DIGITS),
         align=_align(run.align, run.model.dimensions.width),
     )

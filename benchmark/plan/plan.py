@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.assets.catalogue import located, weights_of
-from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig
+from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig, look_tool
 from benchmark.plan.counts import image_count
 from benchmark.plan.inputs import Look, Place, difference, examine
 from benchmark.plan.run_directory import PLAN, RunDirectory, damaged_outputs, key_of, read_json
 from benchmark.plan.stages import (
     EXTRACTOR_TOOLS,
     SCORE,
-    STAGE_KINDS,
     STEPS,
     Inputs,
     Job,
@@ -52,7 +52,7 @@ class Plan:
 
     def until(self, kind: str) -> tuple[Stage, ...]:
         """The stages up to and including a kind."""
-        return tuple(stage for stage in self.stages if STEPS.index(stage.kind.name) <= STEPS.index(kind))
+        return tuple(stage for stage in self.stages if stage.place_in_order <= STEPS.index(kind))
 
 
 Form = Literal["now", "before"]
@@ -262,12 +262,11 @@ def make_plan(loaded: Loaded, directory: RunDirectory, *, accept_moved: bool = F
 
 
 def in_order(stages: Collection[Stage]) -> tuple[Stage, ...]:
-    """Stages by kind, and those of one batch side by side."""
-    order = list(STAGE_KINDS)
+    """Stages by kind, looks before the sampling that they interrupt, and those of one batch side by side."""
     batches: dict[str, int] = {}
     for stage in stages:
         batches.setdefault(stage.batch, len(batches))
-    return tuple(sorted(stages, key=lambda stage: (order.index(stage.kind.name), batches[stage.batch])))
+    return tuple(sorted(stages, key=lambda s: (s.place_in_order, s.look or math.inf, batches[s.batch])))
 
 
 def _located(run: Run) -> Run:
@@ -390,17 +389,18 @@ def _sample_and_score(
     *,
     early: bool = False,
 ) -> None:
-    settings = run.sample
-    if early and settings.milestone_images:
-        settings = dataclasses.replace(settings, images=settings.milestone_images)
-    settings = dataclasses.replace(settings, milestone_images=None)
+    count = (early and run.sample.milestone_images) or run.sample.images
+    settings = dataclasses.replace(run.sample, images=count, milestone_images=None, looks=(), on_lost=None)
     job = SampleJob(seed=settings.seed or 0, codec=run.codec, model=run.model, sample=settings, checkpoint=weights)
     own = {"checkpoint": identity, "codec_identity": _codec_identity(planner, run)}
     suffix = f"-step{step}" if early else ""
     sample = planner.add(
         f"sample-{run.variant}{suffix}", lambda settings: settings | own, job, variant=run.variant, step=step
     )
-    place, count = str(sample.directory / "samples.npz"), settings.images
+    place = str(sample.directory / "samples.npz")
+    for look in () if early else run.sample.looks:
+        there = place if sample.is_done else str(sample.directory / "shards")
+        _score(planner, run, images, there, [sample.key, look], count=look, step=step, look=True)
     _score(planner, run, images, place, sample.key, count=count, step=step, early=early)
 
 
@@ -414,19 +414,24 @@ def _score(
     count: int | None,
     step: int | None = None,
     early: bool = False,
+    look: bool = False,
 ) -> None:
-    """Add the scoring of one sample set of `count` images (None: unknown); at a milestone only with adm."""
+    """Add the scoring of `count` images (None: unknown); at a milestone only with adm, at a look to predict FID."""
     reference, reference_identity = _reference(planner, run, images)
-    suffix = f"-step{step}" if early else ""
-    for tool in ("adm",) if early else run.score.tools:
+    suffix = f"-step{step}" if early else f"-look{count}" if look else ""
+    tools, metrics = (("adm",), ()) if early else (run.score.tools, run.score.metrics)
+    if look:
+        tools, metrics = (look_tool(run.score),), (f"fid@{run.sample.images}",)
+    for tool in tools:
         graph = located(NETWORKS[tool]) if tool in NETWORKS else run.score.graph
         job = ScoreJob(
             tool=tool,
             reference=reference,
             graph=graph,
             extractor=run.score.extractor if tool in EXTRACTOR_TOOLS else None,
-            metrics=run.score.metrics if tool in PROTOCOL_TOOLS and not early else (),
+            metrics=metrics if tool in PROTOCOL_TOOLS else (),
             images=count,
+            look=look,
         )
         facts = [identity, tool, reference_identity, planner.place(graph), *_network_of(planner, run.score, tool)]
         facts += [list(job.metrics)] if job.metrics else []

@@ -21,7 +21,7 @@ from benchmark.plan.counts import (
 from benchmark.plan.inputs import Place
 from benchmark.plan.records import StageRecord
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json
-from evaluator.tools import PROTOCOL_TOOLS, TOOL_MODULES
+from evaluator.tools import INCEPTION_FEATURES, PROTOCOL_TOOLS, TOOL_MODULES
 from sra.common.files import is_embedded
 from sra.common.validation import sound_record
 from sra.config import (
@@ -37,7 +37,7 @@ from sra.config import (
 
 EXTRACTOR_TOOLS = ("clean-fid", "torch-fidelity")
 """Tools with an Inception network of their own, which the graph's can replace."""
-FEATURES_PER_IMAGE = 2048 + 17 * 17 * 7
+FEATURES_PER_IMAGE = INCEPTION_FEATURES + 17 * 17 * 7
 """Pooled and spatial features of the ADM graph, as cached by the tools of its protocol."""
 RECORD_BYTES = 1_000_000
 """A score record and a log."""
@@ -57,7 +57,9 @@ class ScoreJob:
     metrics: tuple[str, ...] = ()
     """More than the protocol's."""
     images: int | None = None
-    """Number of images in the sample set; None: not known before it is read."""
+    """Number of images that are scored; None: not known before they are read."""
+    look: bool = False
+    """Whether they are the first of a set whose others are sampled afterwards."""
 
 
 Job = ImagesJob | LatentsJob | TrainJob | StandInJob | SampleJob | ScoreJob
@@ -321,7 +323,7 @@ class _Score(StageKind[ScoreJob]):
         return (job.reference, job.graph)
 
     def disk(self, job: ScoreJob, stage: Stage) -> Disk:  # noqa: ARG002
-        if job.tool in EXTRACTOR_TOOLS:
+        if job.tool in EXTRACTOR_TOOLS or job.look:  # whose features are the first of those of all images
             return Disk(RECORD_BYTES, is_upper_bound=True)
         size = None if job.images is None else job.images * FEATURES_PER_IMAGE * FLOAT32_BYTES
         return Disk(size, is_upper_bound=is_embedded(job.graph))
@@ -332,10 +334,11 @@ class _Score(StageKind[ScoreJob]):
     def batch(self, stage: Stage) -> str:
         job = stage.job
         assert isinstance(job, ScoreJob)
-        return " ".join((job.tool, job.reference, job.graph, job.extractor or "", *job.metrics))
+        look = [str(job.images)] if job.look else []
+        return " ".join((job.tool, job.reference, job.graph, job.extractor or "", *job.metrics, *look))
 
     def label(self, job: ScoreJob) -> str:
-        return f"score-{job.tool}"
+        return f"score-{job.tool}" + (f"-look{job.images}" if job.look else "")
 
     def arguments(self, stages: Sequence[Stage], directory: RunDirectory, processes: int) -> list[str]:  # noqa: ARG002
         jobs = [stage.job for stage in stages if isinstance(stage.job, ScoreJob)]
@@ -345,7 +348,9 @@ class _Score(StageKind[ScoreJob]):
         arguments += ["--reference", first.reference, "--graph", first.graph]
         arguments += ["--extractor", first.extractor] if first.extractor else []
         arguments += ["--metrics", *first.metrics] if first.metrics else []
-        if first.tool in PROTOCOL_TOOLS:
+        if first.look:
+            arguments += ["--first", str(first.images)]
+        elif first.tool in PROTOCOL_TOOLS:
             arguments += ["--views", *(str(stage.directory / "views") for stage in stages)]
         if None not in counts:
             arguments += ["--expect-images", *map(str, counts)]
@@ -404,6 +409,21 @@ class Stage:
     def tool(self) -> str | None:
         """Scoring tool; None for other kinds."""
         return self.job.tool if isinstance(self.job, ScoreJob) else None
+
+    @property
+    def look(self) -> int | None:
+        """Number of first images that are scored before the others are sampled; None: not such a stage."""
+        return self.job.images if isinstance(self.job, ScoreJob) and self.job.look else None
+
+    @property
+    def samples(self) -> Path | None:
+        """Directory of the stage whose images are scored; None for other kinds, and for images that were given."""
+        return Path(self.inputs.samples).parent if self.inputs.samples else None
+
+    @property
+    def place_in_order(self) -> int:
+        """Place of its kind among the steps of a run; a look comes while images are sampled."""
+        return STEPS.index(SAMPLE.name if self.look else self.kind.name)
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -208,6 +208,8 @@ def _statistics(
     graphs: dict[tuple[str, ...], _Scored] = {}
     for stage in plan.stages:
         job, record = stage.job, read_scores(stage)
+        if stage.look:  # at the first images of a set that is scored
+            continue
         if record and isinstance(job, ScoreJob) and job.tool == TOOL and isinstance(record.settings, AdmSettings):
             widths = [str(record.settings.widths.pool), str(record.settings.widths.spatial)]
             graph = record.graph.sha256

@@ -18,6 +18,7 @@ from benchmark.plan.run_directory import RunDirectory
 from benchmark.plan.saved_plan import load_plan, resolved_manifest, sessions_of
 from benchmark.plan.stages import IMAGES, LATENTS, SAMPLE, SCORE, TRAIN, Stage, StageKind
 from benchmark.published.comparability import Evidence
+from benchmark.published.early import EarlyVerdict, early_verdict, stops
 from benchmark.published.registry import load_registry
 from benchmark.published.schema import Registry
 from benchmark.published.verdict import TOOL, RowVerdict, Status, judge
@@ -131,17 +132,20 @@ class _Results:
     """Optimizer step of the weights that are compared; None: a checkpoint's."""
     scores: dict[str, ScoreRecord]
     """Of these weights, by tool."""
+    looks: tuple[EarlyVerdict, ...]
 
     @classmethod
     def read(cls, plan: Plan, directory: RunDirectory, run: Run) -> _Results:
-        stages = [stage for stage in plan.stages if run.variant in stage.variants]
+        planned = [stage for stage in plan.stages if run.variant in stage.variants]
+        stages, looks = ([s for s in planned if bool(s.look) is look] for look in (False, True))
         last = max((s.step for s in stages if s.kind is SAMPLE and s.step is not None), default=None)
         scores = {
             stage.tool: record
             for stage in stages
             if stage.tool and stage.step == last and (record := read_scores(stage))
         }
-        return cls(run, directory, stages, last, scores)
+        early = (early_verdict(load_registry(), run, found) for s in looks if (found := read_scores(s)))
+        return cls(run, directory, stages, last, scores, tuple(verdict for verdict in early if verdict))
 
     @property
     def sample(self) -> Stage | None:
@@ -182,6 +186,9 @@ class _Results:
         scored = (s for s in self.stages if s.step == self.last and s.tool == TOOL)
         if (score := next(scored, None)) is None:
             return "failed", f"score.tools: expected {TOOL} among them, whose metrics the papers print"
+        sample, look = self.sample, next((look for look in self.looks if stops(self.run, look)), None)
+        if look and sample and not sample.is_done:
+            return "not finished", f"{sample.name}: {look.text}; sampling stopped"
         before = (s for s in self.stages if s.kind is not SCORE and not (s.directory / "done.json").is_file())
         return "not finished", f"{next(before, score).name} has not ended"
 
@@ -247,6 +254,7 @@ def _row(registry: Registry, results: _Results, session: Session) -> Row:
         intervals={tool: record.intervals for tool, record in scores.items() if record.intervals},
         warnings=_warnings(scores),
         verdict=results.verdict(registry, session.assets),
+        looks=results.looks,
         cost=cost_of(results.stages, results.last, log),
         provenance=results.provenance(),
         curve=curve_of(results.stages, log),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from benchmark.machine.provenance import Session
+from benchmark.published.early import EarlyVerdict
 from benchmark.published.schema import METRICS
 from benchmark.published.verdict import TOOL, RowVerdict
 from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile
@@ -174,6 +175,8 @@ class Row(Record):
     warnings: ByTool[list[str]] = {}
     """Of each tool, and `cross-check` for disagreements between tools."""
     verdict: RowVerdict
+    looks: tuple[EarlyVerdict, ...] = ()
+    """What was said of its first images before the others were sampled."""
     cost: Cost
     provenance: RowProvenance
     curve: tuple[CurvePoint, ...] = ()

@@ -403,6 +403,22 @@ def optional_numbers(report: Report) -> Table:
     return _numbers(report, optional=True)
 
 
+LOOKS = (
+    "FID of all images, predicted from the first of them before the others were sampled; it is compared with the "
+    "published FID whether or not the settings are comparable, and enters no verdict."
+)
+
+
+def looks(report: Report) -> Table:
+    """What the first images of each variant said."""
+    lines = [
+        [row.variant, f"{look.images:,} of {look.of:,}", look.prediction, look.against or ABSENT, look.status]
+        for row in report.rows
+        for look in row.looks
+    ]
+    return Table(["variant", "after images", "predicted FID", "compared with", "early verdict"], lines)
+
+
 def _numbers(report: Report, *, optional: bool) -> Table:
     pairs = ((tool, metric) for row in report.rows for tool in row.metrics for metric in row.metrics[tool])
     found = dict.fromkeys(pair for pair in pairs if (is_optional(pair[1]) or pair[0] in NETWORKS) == optional)

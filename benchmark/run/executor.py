@@ -29,18 +29,21 @@ class Command:
     """The run directory."""
 
 
-def command_of(stages: Sequence[Stage], directory: RunDirectory, processes: int = 1) -> Command:
+def command_of(
+    stages: Sequence[Stage], directory: RunDirectory, processes: int = 1, until: int | None = None
+) -> Command:
     """The job of one batch of stages; the same in a container and on a cluster.
 
     Args:
         stages: of one batch.
         directory: of the run.
         processes: of training and sampling, over all nodes.
+        until: number of first images to stop sampling after, for a look at them.
     """
     kind = stages[0].kind
     return Command(
         module=kind.module(stages[0].job),
-        arguments=tuple(kind.arguments(stages, directory, processes)),
+        arguments=(*kind.arguments(stages, directory, processes), *(["--until", str(until)] if until else [])),
         processes=processes if kind.distributed else 1,
         reads=tuple(dict.fromkeys(place for stage in stages for place in stage.places)),
         writes=directory.root,

@@ -16,9 +16,12 @@ from benchmark.plan.plan import Plan, state_of
 from benchmark.plan.prepare import check_device, check_inputs
 from benchmark.plan.run_directory import RunDirectory, damaged_outputs, outputs_of, write_json
 from benchmark.plan.stages import REPORT, Stage, label_of
+from benchmark.published.early import early_verdict, stops
+from benchmark.published.registry import load_registry
 from benchmark.run.executor import LOCAL, Executor, command_of
 from benchmark.run.heartbeat import RunnerHeartbeat
 from benchmark.run.process import how_it_ended, stream
+from evaluator.tools import score_record
 from sra.common.errors import STOPPED, Stopped, UserError
 from sra.common.files import sweep
 
@@ -59,17 +62,44 @@ def run_plan(plan: Plan, session: Session, until: str = REPORT, heartbeat: Path 
     chosen = plan.until(until)
     _check_disk(chosen, directory)
     check_device(chosen)
+    lost: set[Path | None] = set()
     with RunnerHeartbeat(heartbeat or directory.heartbeat, chosen) as pulse:
         for _, group in itertools.groupby(chosen, key=lambda stage: stage.batch):
-            pending = []
-            for stage in group:
+            stages, pending = [s for s in group if s.directory not in lost and s.samples not in lost], []
+            for stage in stages:
                 state, why = state_of(stage, directory)
                 print(f"[{stage.name}] {state}: {why}", flush=True)
                 if state != "done":
                     pending.append(stage)
             if pending:
+                if sampled := sampled_for(pending, plan):
+                    pulse.start(sampled)
+                    run_batch(sampled, session, pulse, pending[0].look)
                 pulse.start(pending)
                 run_batch(pending, session, pulse)
+            lost |= {look.samples for look in stages if look.look and _is_lost(look, plan)}
+
+
+def sampled_for(looks: Sequence[Stage], plan: Plan) -> list[Stage]:
+    """The sampling stages that must have sampled the first images before these looks; none for other stages."""
+    read = {look.samples for look in looks if look.look}
+    return [stage for stage in plan.stages if stage.directory in read and not stage.is_done]
+
+
+def _is_lost(look: Stage, plan: Plan) -> bool:
+    """Whether no variant has its samples completed after a look; says what the look found for each."""
+    if not look.is_done:  # its tool could not run
+        return False
+    stopped = []
+    for run in plan.loaded.runs:
+        if run.variant in look.variants:
+            found = early_verdict(load_registry(), run, score_record.read(look.directory / "scores.json"))
+            print(f"[{look.name}] {run.variant}: {found.text if found else 'no prediction'}", flush=True)
+            stopped.append(stops(run, found))
+    if not all(stopped) or not sampled_for([look], plan):
+        return False
+    print(f"[{look.name}] sampling stops here; with sample.on_lost=go-on it continues", flush=True)
+    return True
 
 
 def _check_disk(stages: Sequence[Stage], directory: RunDirectory) -> None:
@@ -80,14 +110,22 @@ def _check_disk(stages: Sequence[Stage], directory: RunDirectory) -> None:
         raise StageError(f"--out {directory.root}: expected about {needed / 1e9:.1f} GB free, got {free / 1e9:.1f} GB")
 
 
-def run_batch(stages: list[Stage], session: Session, heartbeat: RunnerHeartbeat | None = None) -> None:
+def run_batch(
+    stages: list[Stage], session: Session, heartbeat: RunnerHeartbeat | None = None, until: int | None = None
+) -> None:
     """Run the stages of one batch in one job.
+
+    Args:
+        stages: of the batch.
+        session: where and how.
+        heartbeat: of the runner.
+        until: number of first images to stop sampling after: the stages stay unfinished.
 
     Raises:
         StageError: the job refused its input, died, or left an output out.
         Stopped: it was asked to stop.
     """
-    command = command_of(stages, session.directory, session.processes)
+    command = command_of(stages, session.directory, session.processes, until)
     session.executor.ready(command)
     argv = session.executor.argv(command)
     for stage in stages:
@@ -105,7 +143,7 @@ def run_batch(stages: list[Stage], session: Session, heartbeat: RunnerHeartbeat 
             with contextlib.suppress(OSError):
                 write_json(stage.directory / "failed.json", {"key": stage.key, "message": message, "exit_code": code})
         raise StageError(f"stage {label_of(stages)}: {message}")
-    for stage in stages:
+    for stage in stages if until is None else ():
         _finish(stage, seconds / len(stages))
 
 

@@ -85,13 +85,13 @@ TRUTH_IMAGES_PER_FEATURE = 200
 
 def repeat(case: Case, repetitions: Iterable[int]) -> dict[str, Array]:
     """(repetitions, 3) value, low end, high end of each metric; each repetition has a generator of its own number."""
-    reference, samples, weights = _drawn(case, repetitions)
+    reference, samples, weights = drawn(case, repetitions)
     other = gaussian(reference)
     rows = [_measure(x, reference, other, weights) for x in samples]
     return {metric: np.array([row[number] for row in rows]) for number, metric in enumerate(METRICS)}
 
 
-def _drawn(case: Case, repetitions: Iterable[int]) -> tuple[Array, Iterator[Array], Array]:
+def drawn(case: Case, repetitions: Iterable[int]) -> tuple[Array, Iterator[Array], Array]:
     """References, sample sets, and a classifier's weights."""
     fixed = np.random.default_rng(0)
     weights = fixed.normal(size=(case.width, CLASSES)).astype(np.float32)
@@ -145,10 +145,10 @@ def line(case: Case, found: dict[str, Array]) -> str:
 
 def predicted_line(case: Case, repetitions: int) -> str:
     """FID of infinitely many images, what is measured, and what is predicted: values and coverage."""
-    reference, samples, _ = _drawn(case, range(repetitions))
+    reference, samples, _ = drawn(case, range(repetitions))
     other = gaussian(reference)
     many = replace(case, samples=TRUTH_IMAGES_PER_FEATURE * case.width)
-    (large,) = _drawn(many, [repetitions])[1]
+    (large,) = drawn(many, [repetitions])[1]
     truth, _ = extrapolation.fit(large, gaussian(large), other).at(None)
     curves = [extrapolation.fit(x, gaussian(x), other) for x in samples]
     found = np.array([(curve.value, value, *ends) for curve in curves for value, ends in [curve.at(None)]])

@@ -63,6 +63,22 @@ class ImageSet:
         self._read, self._names, self._notes = read, names, notes
         self._findings: Findings | None = None
 
+    def first(self, count: int) -> ImageSet:
+        """The first images alone.
+
+        Raises:
+            DataError: there are fewer.
+        """
+        if self.count < count:
+            raise DataError(f"{self.path}: expected at least {count} images, got {self.count}")
+        batches = -(-count // BATCH)
+
+        def read() -> Iterator[Array]:
+            for number, batch in enumerate(itertools.islice(self._read(), batches)):
+                yield batch[: count - number * BATCH]
+
+        return ImageSet(self.path, count, self.shape, read, self._names, self._notes)
+
     def batches(self) -> Iterator[Array]:
         """(n, H, W, 3) uint8, 64 at a time, the last one short, read ahead; the first whole pass examines them too."""
         return prefetched(self._read() if self._findings else self._examined(Examination()), ahead=4)

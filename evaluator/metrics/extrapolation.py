@@ -16,9 +16,6 @@ from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evaluator.metrics.intervals import QUANTILE, Interval, distances_without_each, jackknife_error
 from evaluator.metrics.rows import Array, Rows
 
-LEAST_IMAGES_PER_FEATURE = 2
-"""With fewer, the covariances of the halves are singular, and the function is not smooth."""
-
 
 @dataclass(frozen=True)
 class Curve:

@@ -30,6 +30,10 @@ OPTIONAL_METRICS = (
 )
 """Of the ADM protocol, computed if named; N is a number of images."""
 PREDICTED = re.compile(r"fid@([1-9][0-9]{0,8})")
+INCEPTION_FEATURES = 2048
+"""Pooled features of the Inception of 2015."""
+LEAST_IMAGES_PER_FEATURE = 2
+"""For a prediction: with fewer, covariances of half the images are singular, and FID is no smooth function of them."""
 
 
 def optional_metric(name: str) -> str:

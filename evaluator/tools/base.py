@@ -134,6 +134,7 @@ def _parse(tool: Tool, add_options: Callable[[argparse.ArgumentParser], None] | 
     parser.add_argument("--cache", type=Path, help="folder of cached features")
     help_expect = "refuse sample sets of another number of images: one for all, or one each"
     parser.add_argument("--expect-images", type=int, nargs="+", help=help_expect)
+    parser.add_argument("--first", type=int, help="score only so many first images of each sample set")
     parser.add_argument("--trust-statistics", action="store_true", help="use statistics stored in the samples' file")
     parser.add_argument("--allow-other-size", action="store_true", help="accept a reference of another resolution")
     parser.add_argument("--no-intervals", action="store_true", help="do not estimate intervals")
@@ -154,6 +155,7 @@ def _score(
     started = time.monotonic()
     graph = resolve(options.graph)
     samples = [open_images(path) for path in options.samples]
+    samples = [images.first(options.first) for images in samples] if options.first else samples
     reference = _open_reference(options.reference, samples[0])
     expected = options.expect_images or [None]
     for images, count in zip(samples, expected * (len(samples) // len(expected)), strict=True):

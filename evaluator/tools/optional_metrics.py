@@ -18,12 +18,11 @@ from evaluator.images.image_set import ImageSet
 from evaluator.images.labels import labels_of
 from evaluator.metrics import density_coverage, extrapolation, intervals
 from evaluator.metrics.classes import ClassMeans, class_means, histogram_deviation, histogram_distance, top_classes
-from evaluator.metrics.extrapolation import LEAST_IMAGES_PER_FEATURE
 from evaluator.metrics.frechet import Gaussian
 from evaluator.metrics.inception_score import InceptionScore
 from evaluator.metrics.kernel_distance import SUBSETS, KernelDistance
 from evaluator.metrics.rows import Array, Rows
-from evaluator.tools import PREDICTED, optional_metric
+from evaluator.tools import LEAST_IMAGES_PER_FEATURE, PREDICTED, optional_metric
 from evaluator.tools.score_record import ClassScore, Interval
 from sra.common.errors import EvaluatorError
 

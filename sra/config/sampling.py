@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -60,6 +61,10 @@ class SampleConfig:
     """Also write one PNG an image, named as the public code does."""
     ranks: int | None = None
     """Processes that `seeding: public-code` draws for (the authors: 8); default: as many as run."""
+    looks: tuple[int, ...] = ()
+    """Numbers of first images that are scored before the others are sampled, such as [5000, 10000]."""
+    on_lost: Literal["stop", "go-on"] | None = None
+    """What follows when a look says that the published FID cannot be reproduced any more; default: `go-on`."""
 
     def __post_init__(self) -> None:
         low, high = self.guidance_interval
@@ -74,9 +79,20 @@ class SampleConfig:
             raise ConfigError("seeds: expected seed or seeds, got both")
         check_seeds("seeds", self.seeds)
         check_seeds("seed", None if self.seed is None else (self.seed,))
+        self._check_looks()
         if not 0 < self.last_step < 1:
             raise ConfigError(expected("last_step", "a number in (0, 1)", self.last_step))
         self._check_combinations()
+
+    def _check_looks(self) -> None:
+        if any(not a < b for a, b in itertools.pairwise((0, *self.looks, self.images))):
+            raise ConfigError(expected("looks", f"increasing numbers below images = {self.images}", list(self.looks)))
+        if self.looks and self.seeding == "public-code":
+            raise ConfigError(
+                "looks: expected none for seeding 'public-code', whose first images are spread over ranks"
+            )
+        if self.on_lost and not self.looks:
+            raise ConfigError(expected("on_lost", "looks beside it", self.on_lost))
 
     def _check_combinations(self) -> None:
         if self.ranks is not None and self.seeding != "public-code":

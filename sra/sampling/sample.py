@@ -57,8 +57,11 @@ class Sampler:
         self.speed = speed_from_environment(codec.device.type)
         self._pipeline: Pipeline | None = None
 
-    def run(self) -> None:
+    def run(self, until: int | None = None) -> None:
         """Sample the missing shards of this process, then (main process) write the final files.
+
+        Args:
+            until: number of first images to stop after; then the rest and the final files are left for another run.
 
         Raises:
             ConfigError: existing shards were sampled by another number of processes (`public-code` only).
@@ -70,7 +73,8 @@ class Sampler:
                 self._write_pngs(read_images(self.out / "samples.npz"))
             return
         self._check_shards()
-        missing = [shard for shard in self.seeding.shards if not (self.shards / shard.name).is_file()]
+        wanted = [s for s in self.seeding.shards if until is None or s.number * self.config.sample.shard < until]
+        missing = [shard for shard in wanted if not (self.shards / shard.name).is_file()]
         # All processes must divide the same list.
         missing = self.processes.broadcast_from_main(missing)
         began = time.monotonic() - self._seconds_before()
@@ -81,7 +85,7 @@ class Sampler:
             if self.processes.is_main:
                 write_json(self._clock, {"seconds": time.monotonic() - began})
         self.processes.barrier()
-        if self.processes.is_main:
+        if self.processes.is_main and until is None:
             self._finish(time.monotonic() - began)
         self.processes.barrier()
 
@@ -175,6 +179,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, nargs="+", required=True)
     parser.add_argument("--processes", type=int, help="expected number of processes")
+    parser.add_argument("--until", type=int, help="sample only so many first images of each, and leave the rest")
     options = parser.parse_args(arguments)
     if len(options.config) != len(options.out):
         raise ConfigError(f"--out: expected {len(options.config)} folders, one per --config, got {len(options.out)}")
@@ -185,7 +190,7 @@ def main(arguments: list[str]) -> None:
         config = job.read_config(path, SampleJob)
         if config.codec not in codecs:
             codecs[config.codec] = load_codec(config.codec, device)
-        Sampler(config, out, codecs[config.codec], processes).run()
+        Sampler(config, out, codecs[config.codec], processes).run(options.until)
 
 
 if __name__ == "__main__":

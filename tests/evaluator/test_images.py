@@ -117,6 +117,20 @@ def test_shards_are_one_set_in_batches_across_their_borders(tmp_path):
     assert images.sha256() == open_images(npz(tmp_path / "all.npz", arr_0=PIXELS)).sha256()
 
 
+def test_the_first_images_alone(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (150, 8, 8, 3)).astype(np.uint8)
+    np.savez(tmp_path / "all.npz", images)
+    np.savez(tmp_path / "some.npz", images[:130])
+    first, some = open_images(tmp_path / "all.npz").first(130), open_images(tmp_path / "some.npz")
+    assert [len(batch) for batch in first.batches()] == [64, 64, 2]
+    assert (first.count, first.sha256()) == (130, some.sha256())
+    # Their cached features are those of the whole set, but for the last file's.
+    names = [next(images.chunks(128)).name for images in (first, open_images(tmp_path / "all.npz"))]
+    assert names[0] == names[1]
+    with pytest.raises(DataError, match="at least 131 images, got 130"):
+        some.first(131)
+
+
 def test_a_missing_shard_and_a_stray_file_are_refused(tmp_path):
     for start in (0, 100):
         npz(tmp_path / f"{start:08d}.npz", arr_0=PIXELS[start : start + 30])
