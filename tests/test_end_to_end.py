@@ -131,7 +131,7 @@ def test_a_lost_run_stops_at_its_look_and_goes_on_if_asked(finished: Path, tmp_p
     assert "after 130 of 200 images: cannot be reproduced any more" in row["verdict"]["reasons"][0]
     assert row["metrics"] == {}
     assert row["looks"][0]["images"] == 130
-    assert "sampling stops here" in done.stdout
+    assert "[sample-baseline] stops here" in done.stdout
     done = call(out, *looks, "--set", "sample.on_lost=go-on")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 50/50 [" in (folder / "log.txt").read_text()

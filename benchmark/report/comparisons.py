@@ -26,7 +26,7 @@ from sra.config import FAMILIES, to_plain
 
 COSTS = ("seconds_per_step", "memory_gib", "device_hours")
 """Fields of `Cost` that are compared."""
-NOT_SETTINGS = ("variant", "published", "seed")
+NOT_SETTINGS = ("variant", "published", "expected_fid", "seed")
 """Fields of a run that differ between any two variants."""
 
 

@@ -90,15 +90,16 @@ def _is_lost(look: Stage, plan: Plan) -> bool:
     """Whether no variant has its samples completed after a look; says what the look found for each."""
     if not look.is_done:  # its tool could not run
         return False
-    stopped = []
+    lost = set()
     for run in plan.loaded.runs:
         if run.variant in look.variants:
             found = early_verdict(load_registry(), run, score_record.read(look.directory / "scores.json"))
             print(f"[{look.name}] {run.variant}: {found.text if found else 'no prediction'}", flush=True)
-            stopped.append(stops(run, found))
-    if not all(stopped) or not sampled_for([look], plan):
+            lost |= {run.variant} if stops(run, found) else set()
+    unfinished = sampled_for([look], plan)
+    if not unfinished or set(unfinished[0].variants) - lost:
         return False
-    print(f"[{look.name}] sampling stops here; with sample.on_lost=go-on it continues", flush=True)
+    print(f"[{unfinished[0].name}] stops here; with sample.on_lost=go-on it continues", flush=True)
     return True
 
 
