@@ -15,17 +15,8 @@ import yaml
 from pydantic import AfterValidator, ValidationError
 
 from benchmark.manifest.document import ManifestError, expand, override, read
-from evaluator import embedded
-from evaluator.tools import (
-    INCEPTION_FEATURES,
-    LEAST_IMAGES_PER_FEATURE,
-    NETWORKS,
-    PROTOCOL_TOOLS,
-    Tool,
-    optional_metric,
-)
+from evaluator.tools import NETWORKS, PROTOCOL_TOOLS, Tool, least_to_predict, optional_metric
 from sra.common.errors import expected, one_of
-from sra.common.files import is_embedded
 from sra.common.validation import adapter, boolean_as_number, one_line
 from sra.config import (
     STRICT,
@@ -351,8 +342,7 @@ def _check_looks(full: Manifest, variant: Variant) -> None:
         return
     if not set(PROTOCOL_TOOLS) & set(full.score.tools):
         raise ConfigError(expected("sample.looks", f"one of {', '.join(PROTOCOL_TOOLS)} among score.tools", "none"))
-    width = embedded.FEATURES if is_embedded(full.score.graph) else INCEPTION_FEATURES
-    if (least := LEAST_IMAGES_PER_FEATURE * width) > full.sample.looks[0]:
+    if (least := least_to_predict(full.score.graph)) > full.sample.looks[0]:
         raise ConfigError(expected("sample.looks", f"at least {least} images to predict FID", full.sample.looks[0]))
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
+from evaluator import embedded
 from sra.common.errors import did_you_mean
+from sra.common.files import is_embedded
 
 Tool: TypeAlias = Literal["adm", "clean-fid", "torch-fidelity", "adm-torch", "dinov2", "clip", "convnext"]
 NETWORKS = {"dinov2": "asset:dinov2-vit-l14", "clip": "asset:clip-vit-l14-336", "convnext": "asset:convnext-l-22k"}
@@ -46,6 +48,11 @@ def optional_metric(name: str) -> str:
         near = did_you_mean(name, OPTIONAL_METRICS)
         raise ValueError(f"expected one of {', '.join(OPTIONAL_METRICS)} (such as fid@50000), got {name!r}{near}")
     return name
+
+
+def least_to_predict(graph: str) -> int:
+    """Number of images from which FID can be predicted with a graph: Inception's (a file), or an embedded one."""
+    return LEAST_IMAGES_PER_FEATURE * (embedded.FEATURES if is_embedded(graph) else INCEPTION_FEATURES)
 
 
 def is_optional(metric: str) -> bool:
