@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmark.published.registry import load_registry
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -102,6 +104,14 @@ def test_issue_forms_are_valid(form):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(form)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_citation_is_valid_and_names_every_paper():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.citation-file-format"]
+    done = subprocess.run([*command, "CITATION.cff"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = {(work["title"], work["url"]) for work in yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]}
+    assert named == {(paper.title, paper.url) for paper in load_registry().papers.values() if paper.url}
 
 
 def test_one_version_everywhere():

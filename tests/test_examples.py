@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "containers" / "compose.yaml"
 APPTAINER = ROOT / "containers" / "apptainer.def"
 GITHUB = ROOT / ".github" / "workflows" / "ci.yml"
+RELEASE = ROOT / ".github" / "workflows" / "release.yml"
 GITLAB = ROOT / "containers" / "ci" / "gitlab-ci.example.yml"
 ALWAYS = (
     "main job",
@@ -25,7 +26,9 @@ ALWAYS = (
 
 
 @pytest.mark.parametrize(
-    ("schema", "path"), [("compose-spec", COMPOSE), ("github-workflows", GITHUB), ("gitlab-ci", GITLAB)], ids=str
+    ("schema", "path"),
+    [("compose-spec", COMPOSE), ("github-workflows", GITHUB), ("github-workflows", RELEASE), ("gitlab-ci", GITLAB)],
+    ids=str,
 )
 def test_the_programs_schema_takes_it(schema: str, path: Path) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
@@ -49,17 +52,38 @@ def test_examples_repeat_what_ci_does(path: Path) -> None:
         assert re.search(rf"{re.escape(command)}$", text, flags=re.MULTILINE), command
 
 
-def test_actions_are_pinned_and_get_no_more_rights_than_they_need() -> None:
-    document = yaml.safe_load(GITHUB.read_text())
-    uses = [step["uses"] for job in document["jobs"].values() for step in job["steps"] if "uses" in step]
+@pytest.mark.parametrize(
+    ("path", "rights"),
+    [(GITHUB, {}), (RELEASE, {"publish": "id-token", "images": "packages", "notes": "contents"})],
+    ids=["ci", "release"],
+)
+def test_actions_are_pinned_and_get_no_more_rights_than_they_need(path: Path, rights: dict[str, str]) -> None:
+    document = yaml.safe_load(path.read_text())
+    steps = [step for job in document["jobs"].values() for step in job.get("steps", [])]
+    uses = [step["uses"] for step in steps if "uses" in step]
     assert uses
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) for action in uses)
     assert document["permissions"] == {"contents": "read"}
-    writing = {name for name, job in document["jobs"].items() if "write" in job.get("permissions", {}).values()}
-    assert writing == {"images"}
-    assert document["jobs"]["images"]["if"] == "startsWith(github.ref, 'refs/tags/v')"
+    given = {name: job["permissions"] for name, job in document["jobs"].items() if "permissions" in job}
+    assert {name: [right for right, kind in own.items() if kind == "write"] for name, own in given.items()} == {
+        name: [right] for name, right in rights.items()
+    }
     # An expression within a script would be text that a branch's name can write.
-    assert not [s for job in document["jobs"].values() for s in job["steps"] if "${{" in s.get("run", "")]
+    assert not [step for step in steps if "${{" in step.get("run", "")]
+
+
+def test_a_release_comes_after_the_checks_with_its_part_of_the_changelog(tmp_path: Path) -> None:
+    document = yaml.load(RELEASE.read_text(), yaml.BaseLoader)
+    jobs = document["jobs"]
+    assert document["on"] == {"push": {"tags": ["v*"]}}
+    assert all(jobs[name]["needs"] == ["checks", "package"] for name in ("publish", "images"))
+    (tmp_path / "gh").write_text("#!/bin/sh\n")
+    (tmp_path / "gh").chmod(0o755)
+    (tmp_path / "CHANGELOG.md").write_text("# C\n\n## [Unreleased]\n\na\n\n## [0.2.0] - 2027\n\nb\n\n## [0.1.0]\n\nc\n")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "GITHUB_REF_NAME": "v0.2.0"}
+    script = jobs["notes"]["steps"][-1]["run"]
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "notes.md").read_text() == "\nb\n\n"
 
 
 def test_compose_shuts_its_services_in() -> None:

@@ -25,7 +25,6 @@ from sra.common.program import expand_home, program
 app = typer.Typer(
     name="sra-bench",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

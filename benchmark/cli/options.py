@@ -19,7 +19,17 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.")]
+def shipped(incomplete: str) -> list[str]:
+    """Names of the manifests that come with the suite, for a shell; none where there is such a folder to look in."""
+    from benchmark.manifest.document import SHIPPED
+
+    names = [] if Path("manifests").is_dir() else [f"manifests/{path.name}" for path in SHIPPED.glob("*.yaml")]
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+ManifestPath = Annotated[
+    Path, typer.Argument(metavar="MANIFEST", help="YAML file, see manifests/.", autocompletion=shipped)
+]
 Out = Annotated[
     Path | None, typer.Option("--out", parser=folder, metavar="DIR", help="Run directory; default: runs/NAME.")
 ]

@@ -45,6 +45,19 @@ def refused(*arguments: str) -> str:
     return lines[0]
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("pub", ["publish", "published"]), ("run manifests/sit_b_256_4", ["manifests/sit_b_256_400k.yaml"])],
+    ids=["command", "manifest"],
+)
+def test_a_shell_completes_commands_and_manifests(tmp_path: Path, words: str, found: list[str]) -> None:
+    environment = {"_SRA_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": f"sra-bench {words}"}
+    environment |= {"COMP_CWORD": str(len(words.split())), "PATH": os.environ["PATH"]}
+    command = [Path(sys.executable).with_name("sra-bench")]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split()) == found
+
+
 def test_the_page_lists_the_commands() -> None:
     table = (ROOT / "docs" / "commands.md").read_text().partition("Exit codes")[0]
     described = " ".join(re.findall(r"^\| (`.*?`) \| ", table, flags=re.M))
