@@ -186,7 +186,7 @@ def status(
 
 @app.command()
 def evaluate(
-    samples: Annotated[Path, typer.Option(help="Samples: .npz, folder or zip of images.")],
+    samples: Annotated[Path, typer.Option(help="Samples: .npz, folder or zip of images, tar or parquet.")],
     reference: Annotated[
         list[Path], typer.Option(help="Reference (repeatable): .npz batch or statistics, folder or zip of real images.")
     ],

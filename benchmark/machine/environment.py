@@ -48,13 +48,13 @@ PASSED = re.compile(
 No others, since a framework's variables change what it computes, and a launcher's make a job wait for others, whatever
 the manifest says. `SRA_BENCH_ENVIRONMENT` and site files name further ones; `SRA_BENCH_SPEED` has switches."""
 MATTERS = re.compile(
-    r"(?!\w+_VERSION)(ACCELERATE|ATEN|BLIS|CUBLAS|CUBLASLT|CUDA|CUDNN|DNNL|GOMP|KMP|MKL|NCCL|NPY|OMP|ONEDNN|OPENBLAS|"
+    r"(?!\w+_VERSION|KMP_DUPLICATE_LIB_OK|KMP_INIT_AT_FORK)(ACCELERATE|ATEN|BLIS|CUBLAS|CUBLASLT|CUDA|CUDNN|DNNL|GOMP|KMP|MKL|NCCL|NPY|OMP|ONEDNN|OPENBLAS|"
     r"PYTORCH|SRA_BENCH|TORCH|TORCHDYNAMO|TORCHINDUCTOR|TRITON)_\w+|NVIDIA_TF32_OVERRIDE|XLA_FLAGS|"
     r"TF_(CPP|CUDNN|DETERMINISTIC|DISABLE|ENABLE|FORCE|GPU|NUM|USE|XLA)_\w+|"
     r"LD_(LIBRARY_PATH|PRELOAD)|PYTHON(HASHSEED|HOME|OPTIMIZE|PATH)"
 )
 """Variables that can matter to a result or its speed. A run records those that its jobs get, by their values, and names
-the others in a warning."""
+the others in a warning; but threadpoolctl and scikit-learn set two of OpenMP whenever they are imported."""
 SECRET = re.compile(r"KEY|PASSW|SECRET|TOKEN|CREDENTIAL")
 
 

@@ -49,7 +49,7 @@ class ScoreConfig:
     tools: tuple[Tool, ...] = TOOLS
     """Tools that score the samples."""
     reference: str
-    """Reference batch (`.npz`), folder or zip of real images, or `images`: those that this manifest prepares."""
+    """Reference batch (`.npz`), folder, zip, tar or parquet of real images, or `images`: those of this manifest."""
     graph: str
     """Frozen Inception graph (`.pb`), or `embedded:digits` (the small classifier shipped with the suite)."""
     extractor: Literal["own", "graph"] = "own"
@@ -69,7 +69,7 @@ class Variant:
     checkpoint: str | None = None
     """Weights to sample from instead of training: `.safetensors` or a published `.pt`."""
     samples: str | None = None
-    """Images to score (`.npz`, folder or zip); nothing is trained or sampled."""
+    """Images to score (`.npz`, folder, zip, tar or parquet); nothing is trained or sampled."""
     published: str | None = None
     """Id of the published row to compare with."""
     expected_fid: float | None = None

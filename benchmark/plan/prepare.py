@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_stage
 from benchmark.published.registry import load_registry
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import is_embedded, read_json, write_bytes
-from sra.common.listing import check_parts
+from sra.common.listing import check_parts, suffix_of
 from sra.config import CODEC_FILES, FP16_NEEDS_GPU, ConfigError, TrainJob, check_codec_folder
 from sra.model.state import check_file
 
@@ -186,15 +187,21 @@ def _check_references_and_graphs(loaded: Loaded, look: Look) -> None:
     named = [(key, located(getattr(run.score, key))) for run in loaded.runs for key in ("graph", "reference")]
     for key, place in dict.fromkeys(named):
         where = f"{loaded.path}: score.{key}"
-        has_format, formats = (_is_graph, ".pb or .safetensors") if key == "graph" else (_is_zip, ".npz or .zip")
+        has_format, formats = (
+            (_is_graph, ".pb or .safetensors") if key == "graph" else (_is_images, ".npz, .zip, .tar or .parquet")
+        )
         if Path(place).is_file() and not has_format(place):
             raise ManifestError(expected(where, f"a {formats} file", place))
         if key == "reference" and Path(place).exists():
             check_parts(list(look(place).files), Path(place), f"{where} {place}", several=True)
 
 
-def _is_zip(place: str) -> bool:
-    return zipfile.is_zipfile(place)
+def _is_images(place: str) -> bool:
+    """A zip, whatever its name; shards are known by theirs."""
+    with Path(place).open("rb") as handle:
+        start = handle.read(tarfile.BLOCKSIZE)
+    shards = {".tar": start[257:262] == b"ustar", ".parquet": start[:4] == b"PAR1"}
+    return shards.get(suffix_of(place), zipfile.is_zipfile(place))
 
 
 def _is_graph(place: str) -> bool:

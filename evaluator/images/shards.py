@@ -165,4 +165,4 @@ def _check_end(file: Path, end: int) -> None:
         handle.seek(end)
         rest = handle.read(END_BYTES)
     if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
-        raise tarfile.ReadError(f"no end where the last of its files does, at byte {end:,}")
+        raise tarfile.ReadError(f"something else than its end at byte {end:,}")

@@ -182,7 +182,7 @@ def test_fp16_without_a_gpu_is_refused_before_anything_runs(tmp_path: Path, monk
     [
         ("graph", "embedded:digitz", "embedded:digits"),
         ("graph", "README.md", ".pb or .safetensors"),
-        ("reference", "README.md", ".npz or .zip"),
+        ("reference", "README.md", ".npz, .zip"),
     ],
 )
 def test_what_scoring_reads_is_refused_before_anything_runs(key: str, place: str, allowed: str, tmp_path: Path) -> None:

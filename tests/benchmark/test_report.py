@@ -23,9 +23,9 @@ from benchmark.report import verify
 from benchmark.report.check import check
 from benchmark.report.collect import load_report
 from benchmark.report.diff import compare_runs
-from benchmark.report.model import read_report
+from benchmark.report.model import Report, Row, read_report
 from benchmark.report.render import environment, latex_text, render, show_report, write_report
-from benchmark.report.tables import around, costs, terminal_summary
+from benchmark.report.tables import all_numbers, around, costs, optional_numbers, terminal_summary
 from sra.common.errors import UserError
 from sra.common.files import read_json, write_json
 
@@ -467,3 +467,14 @@ def test_large_pictures_are_small_inside_a_page(tmp_path: Path) -> None:
 
 def test_no_sign_of_latex_survives_unescaped() -> None:
     assert latex_text(r"x\y_z & {q} ± 5%") == r"x\textbackslash{}y\_z \& \{q\} $\pm$ 5\%"
+
+
+def test_features_of_other_networks_stand_apart() -> None:
+    metrics = {"adm": {"fid": 1.0, "kid": 0.1}, "dinov2": {"fd": 2.0, "precision": 0.5}}
+    report = Report.model_construct(rows=(Row.model_construct(variant="a", metrics=metrics, intervals={}),))
+    assert [line[:2] for line in all_numbers(report).rows] == [["adm", "fid"]]
+    assert [line[:2] for line in optional_numbers(report).rows] == [
+        ["adm", "kid"],
+        ["dinov2", "fd"],
+        ["dinov2", "precision"],
+    ]
