@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from evaluator.features.extractor import Array
-from evaluator.tools.networks import Network, each, main, normalised
+from evaluator.tools.networks import Network, State, each, main, normalised
 
-EDGE = 336
+EDGE, WIDTH = 336, 768
 COLOURS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -27,12 +28,18 @@ def transform(images: Array) -> Tensor:
     return normalised(each(images, _square), *COLOURS)
 
 
+def adapt(state: State) -> State:
+    """CLIP's projection has no bias, timm's has one."""
+    return {"head.bias": torch.zeros(WIDTH), **state}
+
+
 NETWORK = Network(
     tool="clip",
     architecture="vit_large_patch14_clip_quickgelu_336",
-    options={"num_classes": 768},
-    width=768,
+    options={"num_classes": WIDTH},
+    width=WIDTH,
     transform=transform,
+    adapt=adapt,
     cmmd=True,
 )
 

@@ -107,6 +107,7 @@ def test_clip(tmp_path):
     expected = plain_transformer(state, x, state["pos_embed"], 1e-5, lambda x: x * torch.sigmoid(1.702 * x))
     found = SMALL["clip"].load(tmp_path / "weights.safetensors")(x)
     torch.testing.assert_close(found, expected @ state["head.weight"].T + state["head.bias"], rtol=1e-4, atol=1e-4)
+    assert clip.adapt({})["head.bias"].shape == (768,), "CLIP's projection has none"
     # The middle square, resized.
     assert x.shape == (4, 3, 336, 336)
     middle = clip.transform(np.ascontiguousarray(PIXELS[:4, 4:44]))
