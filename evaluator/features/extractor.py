@@ -21,7 +21,7 @@ from evaluator.features.cache import Progress
 from evaluator.images.image_set import ImageSet
 from sra.common.checkpoints import SAFETENSORS, read_headers
 from sra.common.errors import DataError, ToolError
-from sra.common.files import home_path
+from sra.common.files import home_path, named_in_utf8
 
 Array = np.ndarray[Any, Any]
 Compute = Callable[[Array], Tensor]
@@ -85,7 +85,8 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     try:
         read_headers(path)
         if path.suffix == SAFETENSORS:
-            return load_file(path)
+            with named_in_utf8(path) as name:
+                return load_file(name)
         found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (DataError, RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         reason = f": {error}" if isinstance(error, DataError) else ""

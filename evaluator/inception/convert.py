@@ -24,7 +24,7 @@ from evaluator.inception.graph import BLANK, INPUT, LOGITS, POOL, SPATIAL, Graph
 from evaluator.inception.graphdef import Array, Node
 from evaluator.inception.network import OPERATIONS, Inception, Network
 from sra.common.errors import EvaluatorError
-from sra.common.files import check_place, replacing
+from sra.common.files import check_place, named_in_utf8, replacing
 from sra.common.program import program
 
 PASSED = ("Identity", "CheckNumerics")
@@ -167,7 +167,7 @@ def read(path: Path) -> Network:
         EvaluatorError: not such a file.
     """
     try:
-        with safe_open(path, framework="numpy") as content:
+        with named_in_utf8(path) as name, safe_open(name, framework="numpy") as content:
             metadata = content.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise EvaluatorError(f"--graph {path}: expected a file written by convert-inception ({FORMAT!r})")
@@ -184,7 +184,7 @@ def source_of(graph: Graph) -> Source:
     """The frozen graph that a graph file was converted from, or itself."""
     if graph.path.suffix != SUFFIX:
         return Source(graph.name, graph.sha256)
-    with safe_open(graph.path, framework="numpy") as content:
+    with named_in_utf8(graph.path) as name, safe_open(name, framework="numpy") as content:
         return Source(**json.loads(content.metadata()["graph"]))
 
 

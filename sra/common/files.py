@@ -136,6 +136,18 @@ def _warn_once(what: str, place: str, reason: str) -> None:
         print(f"warning: {place}: this file system has no {what} ({reason}); done without", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def named_in_utf8(path: Path) -> Iterator[Path]:
+    """A name of a file that exists, for libraries that open none whose name is not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as handle:
+            yield Path(f"/proc/self/fd/{handle.fileno()}")
+    else:
+        yield path
+
+
 def make_executable(path: Path) -> None:
     """Let everybody run a file who may read it."""
     mode = path.stat().st_mode

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sra.common.checkpoints import SAFETENSORS, check_content, read_headers
 from sra.common.errors import DataError
+from sra.common.files import named_in_utf8
 from sra.config import CodecConfig, ModelConfig
 from sra.model.state import check_shapes, find_state, has_head, own_shapes, shapes_of
 from sra.model.transformer import DiffusionTransformer, build
@@ -84,7 +85,8 @@ def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
     check_content(path)
     try:
         if path.suffix == SAFETENSORS:
-            document = load_file(path)
+            with named_in_utf8(path) as name:
+                document = load_file(name)
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 # Mapped, the optimizer's state of a training checkpoint is never read; torch's first format cannot be.

@@ -1,6 +1,7 @@
 """Published checkpoints load strictly and safely; states are found as people save them."""
 
 import dataclasses
+import os
 import pickle
 from argparse import Namespace
 from collections import OrderedDict
@@ -29,6 +30,15 @@ STATE = {"x_embedder.weight": torch.zeros(2), "blocks.0.bias": torch.ones(3)}
 def test_bare_state(tmp_path, sit, model, codec, helpers):
     torch.save(helpers.state(sit, "model/"), tmp_path / "bare.pt")
     assert load_network(tmp_path / "bare.pt", model, codec).ap_head is not None
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_a_folder_whose_name_is_not_utf8(tmp_path, sit, model, codec, helpers, name):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    state = {key: value.contiguous() for key, value in helpers.state(sit, "model/").items()}
+    (save_file if name.endswith("safetensors") else torch.save)(state, folder / name)
+    assert load_network(folder / name, model, codec).ap_head is not None
 
 
 def test_what_does_not_fit_is_named(tmp_path, sit, model, codec, helpers):
