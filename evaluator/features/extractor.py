@@ -84,10 +84,10 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         read_headers(path)
-        if path.suffix == SAFETENSORS:
-            with named_in_utf8(path) as name:
+        with named_in_utf8(path) as name:
+            if path.suffix == SAFETENSORS:
                 return load_file(name)
-        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            found: dict[str, Tensor] = torch.load(name, map_location="cpu", weights_only=True)
     except (DataError, RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         reason = f": {error}" if isinstance(error, DataError) else ""
         raise ToolError(f"{path}: expected a whole file of tensors{reason}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickletools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class Header:
 
     shape: tuple[int, ...] | None
     """None: not known before it is loaded."""
+    member: str | None = None
+    """Of torch's zip, with the values, below the folder `data`; tensors can share one."""
 
 
 def read_headers(path: Path) -> Any:
@@ -45,19 +48,20 @@ def read_headers(path: Path) -> Any:
     return _safetensors(path) if path.suffix == SAFETENSORS else _pickled(path)
 
 
-def check_content(path: Path) -> None:
-    """Read a file that torch wrote as a zip, and compare it with its checksums, which torch itself does not.
+def check_content(path: Path, headers: Iterable[Header]) -> None:
+    """Read tensors of a file that torch wrote as a zip, and compare them with their checksums; torch itself does not.
 
     Raises:
-        DataError: a member has changed since it was written.
+        DataError: the values have changed since they were written.
     """
+    members = {f"data/{header.member}" for header in headers}
     with path.open("rb") as handle:
         if handle.read(len(ZIP_START)) != ZIP_START:
             return
     with open_archive(path) as archive:
         for info in archive.infolist():
             # torch can be told to write no checksums.
-            if info.CRC and info.file_size:
+            if info.CRC and info.filename.partition("/")[2] in members:
                 with archive.open(info) as member:
                     while member.read(CHUNK_BYTES):
                         pass
@@ -179,7 +183,7 @@ def _result(operation: str, argument: Any, taken: list[Any], path: Path) -> Any:
             return taken[0]
         case "EMPTY_TUPLE" | "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
             return tuple(taken)
-        case "BUILD" | "DUP" | "STOP":
+        case "BUILD" | "DUP" | "STOP" | "BINPERSID":
             return taken[0]
     return argument
 
@@ -200,5 +204,6 @@ def _made(made: Any, arguments: Any) -> Any:
     if function.startswith("_rebuild_parameter"):
         return arguments[0]
     if function in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
-        return Header(tuple(map(int, arguments[2])))
+        # A storage is ("storage", class, member, device, size).
+        return Header(tuple(map(int, arguments[2])), str(arguments[0][2]))
     return Header(None) if function.startswith("_rebuild") else None

@@ -81,17 +81,16 @@ def read_state(path: Path, which: str = "ema") -> dict[str, Tensor]:
     Raises:
         DataError: missing, damaged or unsafe file, or one without such a state: the keys that it has.
     """
-    read_headers(path)
-    check_content(path)
+    headers, _ = find_state(read_headers(path), which, path)
+    check_content(path, headers.values())
     try:
-        if path.suffix == SAFETENSORS:
-            with named_in_utf8(path) as name:
+        with named_in_utf8(path) as name, torch.serialization.safe_globals([argparse.Namespace]):
+            if path.suffix == SAFETENSORS:
                 document = load_file(name)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            else:
                 # Mapped, the optimizer's state of a training checkpoint is never read; torch's first format cannot be.
                 mapped = zipfile.is_zipfile(path)
-                document = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+                document = torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         # Each format raises errors of its own for a damaged file.
         raise DataError(f"{path}: expected weights, got: {str(error).splitlines()[0]}") from error

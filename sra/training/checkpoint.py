@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sra.common.errors import DataError
-from sra.common.files import sha256_file, sync, write_bytes, write_json
+from sra.common.files import named_in_utf8, sha256_file, sync, write_bytes, write_json
 from sra.common.processes import free_memory
 
 FORMAT = 1
@@ -194,7 +194,8 @@ def load_newest(
     paths = [path for path in _paths(folder) if limit is None or _step(path) <= limit]
     for path in reversed(paths):
         if is_whole(path):
-            state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True, mmap=True)
+            with named_in_utf8(path / "state.pt") as name:
+                state: dict[str, Any] = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
             _check(path, state, settings)
             return state
         print(f"warning: {path}: checkpoint is damaged (checksum differs); trying the one before", flush=True)

@@ -59,6 +59,8 @@ def test_the_newest_and_every_nth_checkpoint_stay(train, noise_latents, tmp_path
 
 
 def test_the_state_may_change_once_save_has_returned(tmp_path):
+    tmp_path /= os.fsdecode(b"not \xff UTF-8")
+    tmp_path.mkdir()
     writer = checkpoint.Writer(tmp_path, {}, checkpoint.Policy(keep=1))
     tensor = torch.zeros(1000)
     writer.save(1, {"a": [tensor], "b": {"c": tensor}})
