@@ -81,34 +81,41 @@ def override(document: dict[str, Any], item: str) -> None:
 
 
 def expand(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy with shorthands (`ema: 0.99`) and environment variables in paths expanded."""
+    """Return a copy with shorthands (`ema: 0.99`) and environment variables in paths expanded.
+
+    Raises:
+        ManifestError: an asset does not exist.
+    """
     copy: dict[str, Any] = plain_copy(document)
     variants = copy.get("variants")
-    parts = [copy]
+    parts = {"": copy}
     if isinstance(variants, dict):
         copy["variants"] = {k: {} if v is None else v for k, v in variants.items()}
-        parts += [v for v in copy["variants"].values() if isinstance(v, dict)]
-    for part in parts:
-        _expand(part)
+        parts |= {f"variants.{k}.": v for k, v in copy["variants"].items() if isinstance(v, dict)}
+    for where, part in parts.items():
+        _expand(part, where)
     return copy
 
 
-def _expand(part: dict[str, Any]) -> None:
+def _expand(part: dict[str, Any], where: str) -> None:
     for section, key in PATH_FIELDS:
         node = part.get(section)
         if isinstance(node, dict) and isinstance(node.get(key), str):
-            node[key] = _place(node[key])
+            node[key] = _place(node[key], f"{where}{section}.{key}")
     for key in ("checkpoint", "samples"):
         if isinstance(part.get(key), str):
-            part[key] = _place(part[key])
+            part[key] = _place(part[key], f"{where}{key}")
     train = part.get("train")
     if isinstance(train, dict) and isinstance(train.get("ema"), (int, float)) and not isinstance(train["ema"], bool):
         train["ema"] = {"decay": train["ema"]}
 
 
-def _place(text: str) -> str:
+def _place(text: str, where: str) -> str:
     """Expand a path; an unset variable and `asset:NAME` stay, and a plan lists them if they are missing."""
     if text.startswith(catalogue.PREFIX):
-        catalogue.find(text.removeprefix(catalogue.PREFIX))
+        try:
+            catalogue.find(text.removeprefix(catalogue.PREFIX))
+        except catalogue.AssetError as error:
+            raise ManifestError(f"{where}: {error}") from error
     expanded = os.path.expandvars(text)
     return str(home_path(expanded)) if expanded.startswith("~") else expanded

@@ -23,6 +23,7 @@ from benchmark.plan.run_directory import RunDirectory, write_json
 from benchmark.plan.saved_plan import resolved_manifest, save_plan
 from benchmark.plan.stages import REPORT, SCORE, STEPS, Stage, read_stage
 from benchmark.published.registry import load_registry
+from benchmark.published.schema import RegistryError
 from sra.common.errors import DataError, UserError, expected
 from sra.common.files import is_embedded, read_json, write_bytes
 from sra.common.listing import check_parts, suffix_of
@@ -64,9 +65,7 @@ def prepare(request: RunRequest, remote_processes: int | None = None, look: Look
     directory = RunDirectory((request.out or Path("runs") / loaded.name).absolute())
     default = 1 if request.smoke and request.processes is None else request.processes
     processes = remote_processes or processes_for(default)
-    for run in loaded.runs:
-        if run.published:
-            load_registry().row(run.published)
+    _check_published(loaded)
     look = look or functools.cache(examine)
     _check_embedded(loaded)
     _check_classes(loaded, look)
@@ -127,6 +126,16 @@ def check_batch_split(loaded: Loaded, processes: int, look: Look = examine) -> N
                 run.align.check_batch(batch // (processes * run.train.accumulate))
             except ConfigError as error:
                 raise ManifestError(f"{loaded.path}: variants.{run.variant}: {error}") from error
+
+
+def _check_published(loaded: Loaded) -> None:
+    """Refuse published rows that do not exist."""
+    for run in loaded.runs:
+        try:
+            if run.published:
+                load_registry().row(run.published)
+        except RegistryError as error:
+            raise ManifestError(f"{loaded.path}: variants.{run.variant}.{error}") from error
 
 
 def _check_embedded(loaded: Loaded) -> None:

@@ -221,9 +221,16 @@ def test_published_lists_and_refuses() -> None:
     assert "--json, --markdown: expected one" in refused("published", "--json", "--markdown")
 
 
-def test_an_unknown_published_row_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    arguments = ["run", SMOKE, "--out", str(tmp_path / "out"), "--set", "variants.sra.published=sit-b2-sra-256-400"]
-    assert "did you mean 'sit-b2-sra-256-400k'" in refused(*arguments)
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("published=sit-b2-sra-256-400", "variants.sra.published: expected .*did you mean 'sit-b2-sra-256-400k'"),
+        ("checkpoint=asset:sit-xl2-256-7n", "variants.sra.checkpoint: asset: expected .*did you mean 'sit-xl2-256-7m'"),
+    ],
+)
+def test_unknown_rows_and_assets_are_refused_before_anything_runs(setting: str, problem: str, tmp_path: Path) -> None:
+    arguments = ["run", SMOKE, "--out", str(tmp_path / "out"), "--set", f"variants.sra.{setting}"]
+    assert re.search(problem, refused(*arguments))
     assert not (tmp_path / "out").exists()
 
 
