@@ -47,11 +47,10 @@ FORWARDS_PER_STEP = 3
 """A backward pass costs two forward passes: a training step without alignment costs three evaluations."""
 STATE_BYTES = 4 * 5
 """Per parameter on a training device: weight, gradient, two moments of AdamW, average, each in float32."""
-HALF_BYTES = {"fp16": 2, "bf16": 2}
-"""Per parameter in a step of half precision: the copy that autocast makes of each weight."""
 MOMENT_BYTES = 4 * 2
 """The part that `train.shard: optimizer` divides among the processes."""
-SAMPLING_BYTES = 800e6
+HALF = ("fp16", "bf16")
+SAMPLING_BYTES = 700e6
 """Of torch, its libraries and SD's autoencoder, without what decoding takes."""
 DECODED_BYTES = 3100
 """Per pixel that SD's autoencoder decodes at a time, in float32 (measured on a CPU)."""
@@ -267,19 +266,13 @@ def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> flo
     """Memory of one device: the counted training state, and the measured rest scaled by the work for one batch."""
     if rate.memory_bytes is None:
         return None
-    own = parameters(job.model, job.codec, head=job.align is not None)
-    measured = own if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None)
-    state = own * _state_bytes(job.train.precision)
+    state = parameters(job.model, job.codec, head=job.align is not None) * STATE_BYTES
+    measured_state = state if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None) * STATE_BYTES
     images = job.train.global_batch / (processes * job.train.accumulate)
-    rest = max(0.0, rate.memory_bytes - measured * _state_bytes(rate.precision))
+    rest = max(0.0, rate.memory_bytes - measured_state)
     shards = processes if job.train.shard == "optimizer" else 1
-    sharded = own * MOMENT_BYTES
+    sharded = state * MOMENT_BYTES / STATE_BYTES
     return state - sharded + sharded / shards + rest * ratio * images / rate.images_per_device
-
-
-def _state_bytes(precision: str) -> int:
-    """Bytes per parameter on a training device, for any number of images."""
-    return STATE_BYTES + HALF_BYTES.get(precision, 0)
 
 
 def estimate_sampling(job: SampleJob, table: Table) -> Estimate:
@@ -310,6 +303,6 @@ def _sampling_memory(job: SampleJob) -> float | None:
     """Memory of one device: weights, SD's autoencoder, and what it decodes at a time; None with another autoencoder."""
     if is_embedded(job.codec.path):
         return None
-    weights = parameters(job.model, job.codec) * (HALF_BYTES.get(job.sample.precision) or FLOAT32_BYTES)
+    weights = parameters(job.model, job.codec) * (FLOAT32_BYTES // 2 if job.sample.precision in HALF else FLOAT32_BYTES)
     pixels = min(job.sample.batch * job.model.resolution**2, PIXELS_AT_A_TIME)
     return weights + SAMPLING_BYTES + pixels * DECODED_BYTES
