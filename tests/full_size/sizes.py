@@ -16,6 +16,9 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from benchmark.plan.cost import Estimate, load_table
+from benchmark.plan.stages import Job, Stage
+
 ROOT = Path(__file__).parents[2]
 IMAGES = 1_281_167
 """Of ImageNet's training set, in 1,000 classes."""
@@ -41,8 +44,24 @@ def own_bytes(process: int) -> int:
     """Memory of a process that is not a file's."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon", "RssShmem")))
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon", "RssShmem", "VmSwap")))
     return 0
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder, which another process writes."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def planned(job: Job, step: int | None = None) -> tuple[int, Estimate]:
+    """Bytes of disk, and cost, that `sra-bench plan` counts for a stage in one process."""
+    stage = Stage(name="stage", key="", directory=Path("/nowhere"), job=job, step=step)
+    assert stage.disk.bytes is not None
+    return stage.disk.bytes, stage.kind.cost(job, stage, load_table(), 1)
 
 
 def run(*arguments: object, stop: Callable[[float], bool] = lambda _: False, name: str = "") -> Used:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.plan.stages import SAMPLE
 from evaluator.features import statistics
 from evaluator.features.statistics import Statistics
 from evaluator.metrics.frechet import Gaussian
@@ -52,10 +51,6 @@ def make_shards(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def test_shards_are_merged(space: Callable[[float], Path]) -> None:
     folder = space(22)
     out = folder / "sample"
@@ -71,10 +66,10 @@ def test_shards_are_merged(space: Callable[[float], Path]) -> None:
     assert killed.code == -9
     assert not (out / "samples.npz").is_file()
     sizes: list[int] = []
-    used = full.run(*merging, stop=lambda _: bool(sizes.append(size(out))), name="merge")
+    used = full.run(*merging, stop=lambda _: bool(sizes.append(full.size(out))), name="merge")
     assert used.code == 0, used.text
     assert used.peak_bytes < 1e9
-    planned = SAMPLE.disk(JOB, None).bytes
+    planned = full.planned(JOB)[0]
     full.say("merge", f"{max(sizes) / 1e9:.2f} GB on disk at most, {planned / 1e9:.2f} planned")
     assert 0.9 < max(sizes) / planned < 1.1
     assert not (out / "shards").exists()
