@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from benchmark.clusters.site_file import AbsolutePath
 from benchmark.containers.engine import HARDENED, TMPFS
 from benchmark.containers.settings import Images
-from benchmark.machine.environment import ASSETS_FOLDER, FURTHER, GRACE_SECONDS
+from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, for_jobs
 from sra.common.errors import STOPPED, UserError, expected
 from sra.common.validation import STRICT, matching
 
@@ -116,8 +116,7 @@ def _docker(site: SkyPilot, words: list[str], *, network: bool) -> str:
         options += ["--network", "none", "--hostname", "localhost", "--gpus", "all", "--shm-size", site.shared_memory]
         options += ["--env", "HF_HUB_OFFLINE=1"]
     options += ["--env", "HOME=/tmp", "--env", f"{ASSETS_FOLDER}={site.mount}/{ASSETS}"]
-    env = {FURTHER: ",".join(site.env), **site.env} if site.env else {}
-    options += [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
+    options += [word for name, value in for_jobs(site.env).items() for word in ("--env", f"{name}={value}")]
     options += ["--volume", f"{site.mount}:{site.mount}", "--volume", f"{MANIFEST}:{MANIFEST}:ro"]
     for place in site.data:
         options += ["--volume", f"{place}:{place}:ro"]

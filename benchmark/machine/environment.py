@@ -58,9 +58,15 @@ the others in a warning; but threadpoolctl and scikit-learn set two of OpenMP wh
 SECRET = re.compile(r"KEY|PASSW|SECRET|TOKEN|CREDENTIAL")
 
 
-def further_names() -> list[str]:
+def further_names(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Names in `SRA_BENCH_ENVIRONMENT`."""
-    return os.environ.get(FURTHER, "").replace(",", " ").split()
+    return environment.get(FURTHER, "").replace(",", " ").split()
+
+
+def for_jobs(variables: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a site file, with the one by which jobs get them all."""
+    names = [name for name in (*variables, *further_names(variables)) if name != FURTHER]
+    return {**variables, FURTHER: ",".join(names)} if variables else {}
 
 
 def job_environment() -> dict[str, str]:

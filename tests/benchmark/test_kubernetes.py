@@ -148,6 +148,13 @@ def requests_of(job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def test_jobs_get_the_variables_of_the_site(tmp_path: Path) -> None:
+    given = {"MKL_CBWR": "AVX2", "SRA_BENCH_ENVIRONMENT": "OF_A_SECRET"}
+    (container,) = pod(jobs(rendered(tmp_path, env=given))["train"])["containers"]
+    found = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert (found["MKL_CBWR"], found["SRA_BENCH_ENVIRONMENT"]) == ("AVX2", "MKL_CBWR,OF_A_SECRET")
+
+
 def test_a_stage_asks_for_what_it_uses(tmp_path: Path) -> None:
     """A training node's cores, memory, GPUs and network are not for pods that do not train or sample."""
     large = {"gpus": 4, "cpus": 64, "memory": "512Gi", "resources": {"rdma/hca": 1}, "host_network": True}

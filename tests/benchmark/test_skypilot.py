@@ -52,7 +52,8 @@ def test_only_the_setup_has_a_network(tmp_path: Path) -> None:
     assert options(run, "--network") == ["none"]
     assert "HF_HUB_OFFLINE=1" in options(run, "--env")
     for words in (fetch, run):
-        assert {"IMAGENET=/data/imagenet", "SRA_BENCH_ASSETS=/runs/assets"} <= set(options(words, "--env"))
+        wanted = {"IMAGENET=/data/imagenet", "SRA_BENCH_ENVIRONMENT=IMAGENET", "SRA_BENCH_ASSETS=/runs/assets"}
+        assert wanted <= set(options(words, "--env"))
         assert {"--read-only", "--init", "--rm"} <= set(words)
 
 

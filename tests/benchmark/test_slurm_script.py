@@ -75,6 +75,7 @@ def test_what_a_training_job_asks_for(planned: tuple[Plan, RunDirectory], monkey
     expected = {"partition": "gpu", "account": "me", "nodes": "2", "gres": "gpu:4", "cpus-per-task": "8", "mem": "9G"}
     assert expected.items() <= asked.items()
     text = script(batch)
+    assert "export SRA_BENCH_ENVIRONMENT=NOT_SET,WANDB_MODE\n" in text
     assert "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=8 --export=ALL" in text
     assert "'/opt/sra bench/sra-bench' work" in text
     assert '--processes 8 --nodes 2 --master-addr "$head" --master-port $((29500 + SLURM_JOB_ID % 1000))' in text

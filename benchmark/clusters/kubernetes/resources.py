@@ -14,7 +14,7 @@ from typing import Any
 from benchmark.assets.catalogue import folder
 from benchmark.clusters.jobs import Job
 from benchmark.clusters.kubernetes.site import Claim, Kubernetes, Pod
-from benchmark.machine.environment import ASSETS_FOLDER, FURTHER, GRACE_SECONDS, MASTER_PORT
+from benchmark.machine.environment import ASSETS_FOLDER, GRACE_SECONDS, MASTER_PORT, for_jobs
 from benchmark.plan.plan import is_hub_id
 from benchmark.plan.run_directory import RunDirectory, key_of
 from benchmark.run.executor import command_of
@@ -235,8 +235,7 @@ class JobManifest:
         role = site.images.role(command_of(stages, self.directory).module if stages else "")
         # The folder of this machine means something there only if it is in a volume.
         assets = {ASSETS_FOLDER: str(folder())} if site.has(str(folder())) else {}
-        further = {FURTHER: ",".join(site.env)} if site.env else {}
-        env = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **assets, **further, **site.env}  # noqa: S108
+        env = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", **assets, **for_jobs(site.env)}  # noqa: S108
         sources = [
             {"secretRef": {"name": one.secret}} if one.secret else {"configMapRef": {"name": one.config_map}}
             for one in site.env_from

@@ -173,7 +173,8 @@ class Kubernetes(Pod):
     env: dict[str, str] = field(default_factory=dict)
     """Further environment variables, such as NCCL_SOCKET_IFNAME."""
     env_from: tuple[EnvSource, ...] = ()
-    """Secrets and ConfigMaps with environment variables, such as {secret: wandb}."""
+    """Secrets and ConfigMaps with environment variables, such as {secret: wandb}; jobs get those that they would get
+    of a shell's, and those that SRA_BENCH_ENVIRONMENT in `env` names."""
 
     def __post_init__(self) -> None:
         if (pod := self.stages.get(WITHOUT_CUDA)) and pod.gpus:
