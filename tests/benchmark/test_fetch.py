@@ -35,7 +35,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, *, body: bool) -> None:
         server = self.server
-        server.requests.append((self.command, self.headers.get("Range"), self.headers.get("If-Range")))
+        if not self.path.startswith("/api/"):  # what huggingface_hub asks the hub besides files
+            server.requests.append((self.command, self.headers.get("Range"), self.headers.get("If-Range")))
         if server.status != 200:
             self.send_response(server.status)
             for name, value in server.extra.items():
