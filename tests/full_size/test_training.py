@@ -82,16 +82,16 @@ def test_memory_and_disk_are_the_planned(space: Callable[[float], Path], precisi
 
 def test_a_step_runs_while_a_checkpoint_is_written(space: Callable[[float], Path]) -> None:
     """SiT-L/2, whose copy fits beside its state in 20 GB."""
-    meanwhile = [0]
-
-    def watch(out: Path) -> None:
-        if any((out / "checkpoints").glob(".step-00000001.*")):
-            meanwhile.append(len(rows(out)))
-
-    used = train(space(18), make_job("L"), stop=watch, name="SiT-L/2, written in the background")
+    folder, job = space(18), make_job("L")
+    used = train(folder, job, stop=lambda _: False, name="SiT-L/2, written in the background")
     assert used.code == 0, used.text
     assert WAITS not in used.text
-    full.say("SiT-L/2", f"while the checkpoint of step 1 is written, step {max(meanwhile)} ends")
+    cost = full.planned(job, 2)[1]
+    assert cost.memory_bytes is not None
+    assert cost.copy_bytes is not None
+    assert used.peak_bytes == pytest.approx(cost.memory_bytes + cost.copy_bytes, rel=0.1)
+    first, both = (row["seconds"] for row in rows(folder / "train"))
+    full.say("SiT-L/2", f"{first:.0f} s for a step, {both - first:.0f} s for one while a checkpoint is written")
 
 
 def test_killed_while_a_checkpoint_is_written(space: Callable[[float], Path]) -> None:
