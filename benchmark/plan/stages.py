@@ -39,6 +39,8 @@ EXTRACTOR_TOOLS = ("clean-fid", "torch-fidelity")
 """Tools with an Inception network of their own, which the graph's can replace."""
 FEATURES_PER_IMAGE = INCEPTION_FEATURES + 17 * 17 * 7
 """Pooled and spatial features of the ADM graph, as cached by the tools of its protocol."""
+STATISTICS_BYTES = 8 * (INCEPTION_FEATURES**2 + (FEATURES_PER_IMAGE - INCEPTION_FEATURES) ** 2)
+"""Covariances of both, cached as float64."""
 RECORD_BYTES = 1_000_000
 """A score record and a log."""
 
@@ -325,7 +327,8 @@ class _Score(StageKind[ScoreJob]):
     def disk(self, job: ScoreJob, stage: Stage) -> Disk:  # noqa: ARG002
         if job.tool in EXTRACTOR_TOOLS or job.look:  # whose features are the first of those of all images
             return Disk(RECORD_BYTES, is_upper_bound=True)
-        size = None if job.images is None else job.images * FEATURES_PER_IMAGE * FLOAT32_BYTES
+        features = None if job.images is None else job.images * FEATURES_PER_IMAGE * FLOAT32_BYTES
+        size = None if features is None else features + STATISTICS_BYTES
         return Disk(size, is_upper_bound=is_embedded(job.graph))
 
     def cost(self, job: ScoreJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
