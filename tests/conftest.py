@@ -9,6 +9,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_runtest_setup() -> None:
+    """Forget what scikit-learn sets when it is imported: a job of the suite would say that it does not get it."""
+    for name in ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"):
+        os.environ.pop(name, None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest files first, so that two workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

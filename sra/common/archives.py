@@ -60,6 +60,8 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         DataError: absurdly large, or with two members of one name.
         OSError: it cannot be read.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise zipfile.BadZipFile("a pipe or device")  # To open it might wait for a writer.
     try:
         archive = zipfile.ZipFile(path)
     except (ValueError, NotImplementedError, struct.error) as error:  # names that are not UTF-8, offsets below zero

@@ -56,8 +56,13 @@ class PackedFolder:
             raise DataError(
                 f"{path}: {FLIPPED}: expected the shape {self.moments.shape} of {MOMENTS}, got {self.flipped.shape}"
             )
-        if self.moments.ndim != 4 or self.labels.dtype.kind != "i" or self.labels.min() < 0:
+        if self.moments.ndim != 4 or self.labels.ndim != 1 or self.labels.dtype.kind != "i" or self.labels.min() < 0:
             raise DataError(f"{path}: expected {MOMENTS} of shape (N, 2C, h, w) and classes from 0 in {LABELS}")
+        if self.labels.max() >= classes:
+            raise DataError(f"{path}: {LABELS}: expected classes below {classes} ({FACTS}), got {self.labels.max()}")
+        for name, array in ((MOMENTS, self.moments), (FLIPPED, self.flipped)):
+            if array is not None and array.dtype not in (np.float32, np.float16):
+                raise DataError(f"{path}: {name}: expected float32 or float16, got {array.dtype}")
         self.count, self.classes = count, classes
         self.shape = tuple(self.moments.shape[1:])
 

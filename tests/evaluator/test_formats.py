@@ -81,6 +81,13 @@ def test_two_arrays_of_one_name(tmp_path):
         open_images(tmp_path / "b.npz")
 
 
+@pytest.mark.parametrize("name", ["a.npz", "a.zip", "a"])
+def test_a_pipe_is_no_archive(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: expected a whole \.?\w+ file"):
+        open_images(tmp_path / name)
+
+
 def test_shards_are_named_by_numbers(tmp_path):
     for name in ("0.npz", "²64.npz"):
         archive(tmp_path / name, {"arr_0.npy": npy(PIXELS)})

@@ -119,6 +119,10 @@ def damage(folder, kind):
         listing.write_text(json.dumps({"labels": json.loads(listing.read_text())["labels"][1:]}))
     elif kind == "missing label":
         np.save(folder / "labels.npy", np.load(folder / "labels.npy")[1:])
+    elif kind == "unknown class":
+        np.save(folder / "labels.npy", np.load(folder / "labels.npy") * 2)
+    elif kind in ("i4", ">f4"):
+        np.save(file, np.load(file).astype(kind))
     elif kind == "missing file":
         file.unlink()
     return folder
@@ -135,6 +139,9 @@ def damage(folder, kind):
         ("packed", "other shape", r"expected .*\(8, 8, 8\) .*got \(8, 8, 4\)"),
         ("packed", "missing label", "60 .*59"),
         ("packed", "missing file", "copy: expected a whole folder of packed latents"),
+        ("packed", "unknown class", r"labels\.npy: expected classes below 10 \(latents\.json\), got 18"),
+        ("packed", "i4", r"moments\.npy: expected float32 or float16, got int32"),
+        ("packed", ">f4", r"moments\.npy: expected float32 or float16, got >f4"),
     ],
 )
 def test_faults_are_named(latents_job, digit_latents, public, tmp_path, layout, kind, problem):

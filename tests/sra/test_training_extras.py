@@ -5,6 +5,7 @@ import json
 import threading
 
 import numpy as np
+import pynvml
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from sra.model.transformer import build, initialise
 from sra.model.weights import load_network, read_state
 from sra.sampling.image_grid import TrainingGrid, write_grid
 from sra.training import checkpoint
+from sra.training.logbook import power_draw
 from sra.training.train import Trainer
 
 
@@ -173,3 +175,30 @@ def test_exported_states_are_the_files_own(stage, tmp_path):
     export.export(stage.out, tmp_path / "public.pt")
     head = [name for name in read_state(tmp_path / "public.pt", "ema") if name.startswith("ap_head.")]
     assert bool(head) == (stage.config.align is not None)
+
+
+def test_power_is_what_the_driver_reports_of_this_gpu(monkeypatch):
+    """412 W of the second GPU of the machine, the first that this process sees."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetPowerUsage", {0: 90_000, 1: 412_000}.__getitem__)
+    assert power_draw(torch.device("cuda", 0)) == {"watts": 412.0}
+
+
+@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetPowerUsage"])
+@pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_NOT_SUPPORTED])
+def test_no_power_is_made_up_without_a_driver_or_where_it_does_not_tell(call, error, monkeypatch):
+    def refuse(*_):
+        raise pynvml.NVMLError(error)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, call, refuse)
+    assert power_draw(torch.device("cuda", 0)) == {}
+
+
+def test_a_cpu_logs_no_power(train, small, digit_latents, tmp_path):
+    log = (train(small.job, digit_latents, tmp_path / "run").out / "log.jsonl").read_text().splitlines()
+    assert log
+    assert not any("watts" in json.loads(line) for line in log)
