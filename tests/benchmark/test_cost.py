@@ -78,6 +78,8 @@ def test_training_costs_what_the_paper_prints() -> None:
     assert plain.memory_bytes == pytest.approx(29.08e9)
     assert aligned.memory_bytes == pytest.approx(30.24e9)
     assert "Table 7" in plain.how
+    # A checkpoint of XL has 10.88 GB, measured.
+    assert plain.copy_bytes == pytest.approx(10.88e9, rel=0.02)
     assert of(plan, "train-baseline", processes=4).memory_bytes > plain.memory_bytes
     sharded = of(plan_of("sit_xl_256.yaml", "train.shard=optimizer"), "train-baseline", processes=8).memory_bytes
     model = plan.loaded.runs[0].model
