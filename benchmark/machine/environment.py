@@ -87,4 +87,4 @@ def recorded(environment: Mapping[str, str]) -> dict[str, str]:
 def ignored_variables() -> str | None:
     """One line if variables are set that can matter but do not reach the jobs; None otherwise."""
     names = sorted(name for name in os.environ.keys() - job_environment().keys() if MATTERS.fullmatch(name))
-    return f"jobs do not get {', '.join(names)}; {FURTHER}={','.join(names)} passes them on" if names else None
+    return f"jobs do not get {', '.join(names)}; {FURTHER}=NAME,NAME passes variables on" if names else None

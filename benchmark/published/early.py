@@ -1,8 +1,8 @@
 """Early verdicts: what the first images of a run say about the FID that all of them will have.
 
 A look scores the first n of N images and predicts FID at N. A run is lost if even the low end of the prediction would
-be judged worse than the published FID. That end leaves room for at most one in a hundred runs that would be judged
-reproduced or better to be called lost, over all looks of a run together: docs/verdicts.md, where it is measured.
+be judged worse than the published FID, and better if even the high end would be judged better. Of a hundred runs that
+would be judged reproduced or better, at most one is called lost by any of its looks: docs/verdicts.md measures it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WRONGLY_LOST = 0.01
 """Largest share of the runs that would be reproduced which the looks of a run call lost."""
 REACH_OF_95 = NormalDist().inv_cdf(0.975)
 
-Status = Literal["cannot be reproduced any more", "still open", "nothing to compare with"]
+Status = Literal["cannot be reproduced any more", "still open", "better", "nothing to compare with"]
 LOST: Status = "cannot be reproduced any more"
 
 
@@ -77,8 +77,11 @@ def early_verdict(registry: Registry, run: Run, record: ScoreRecord) -> EarlyVer
     if printed is not None:
         # Both the final FID and the published one will have about this noise.
         noise = math.sqrt(2 * looked / wanted) * (own[1] - fid)
-        worse = judge_metric("fid", low, printed, (noise, noise), allowance, comparable=True).status == "worse"
-        status = LOST if worse else "still open"
+        judged = [
+            judge_metric("fid", end, printed, (noise, noise), allowance, comparable=True).status
+            for end in (low, value + room)
+        ]
+        status = LOST if judged[0] == "worse" else "better" if judged[1] == "better" else "still open"
     return EarlyVerdict(
         images=looked,
         of=wanted,

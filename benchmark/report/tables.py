@@ -358,8 +358,9 @@ def _target_cells(time: TimeToTarget) -> list[str]:
     ratio, ends = time.speedup, time.speedup_interval
     ratios = ABSENT if ends is None or ends[1] is None else f"[{ends[0]:.2f}, {ends[1]:.2f}]"
     images = ABSENT if time.images is None else significant(time.images)
-    hours = ABSENT if time.device_hours is None else duration(time.device_hours)
-    energy = ABSENT if time.kwh is None else f"{significant(time.kwh)} kWh"
+    unknown = ABSENT if time.step is None else "not measured"
+    hours = unknown if time.device_hours is None else duration(time.device_hours)
+    energy = unknown if time.kwh is None else f"{significant(time.kwh)} kWh"
     target = f"{time.target:.2f} ({time.what})"
     speedup = ABSENT if ratio is None else f"{ratio:.2f}x"
     return [time.variant, target, step, steps, images, hours, energy, speedup, ratios]

@@ -121,7 +121,8 @@ def test_a_run_is_lost_when_the_low_end_would_be_judged_worse(
     assert look(border - 0.001).status == "still open"
     assert look(border + 0.001).status == LOST
     assert look(border + 0.001, room=0.2).status == "still open"
-    assert look(-1.0).status == "still open"
+    assert look(0.001 - border).status == "still open"
+    assert look(-0.001 - border).status == "better"
     lost = look(2.0)
     assert lost.interval == pytest.approx((printed + 2 - 0.1314, printed + 2 + 0.1314), abs=1e-4)
     numbers = f"(predicted {printed + 2:.3g} [{printed + 1.8686:.3g}, {printed + 2.1314:.3g}], printed {printed})"
