@@ -226,8 +226,8 @@ def environment(command: Command) -> dict[str, str]:
 
 def passed_on() -> dict[str, str]:
     """The variables of this process that jobs in containers get."""
-    own = {k: v for k, v in sorted(job_environment().items()) if k not in NOT_PASSED_ON}
-    return {k: v for k, v in own.items() if PASSED_ON.fullmatch(k) or k in further_names()}
+    own, further = {k: v for k, v in sorted(job_environment().items()) if k not in NOT_PASSED_ON}, further_names()
+    return {k: v for k, v in own.items() if PASSED_ON.fullmatch(k) or k in further}
 
 
 def work_directory(command: Command) -> Path:

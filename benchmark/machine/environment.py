@@ -48,8 +48,9 @@ PASSED = re.compile(
 No others, since a framework's variables change what it computes, and a launcher's make a job wait for others, whatever
 the manifest says. `SRA_BENCH_ENVIRONMENT` and site files name further ones; `SRA_BENCH_SPEED` has switches."""
 MATTERS = re.compile(
-    r"(?!\w+_VERSION|KMP_DUPLICATE_LIB_OK|KMP_INIT_AT_FORK)(ACCELERATE|ATEN|BLIS|CUBLAS|CUBLASLT|CUDA|CUDNN|DNNL|GOMP|KMP|MKL|NCCL|NPY|OMP|ONEDNN|OPENBLAS|"
-    r"PYTORCH|SRA_BENCH|TORCH|TORCHDYNAMO|TORCHINDUCTOR|TRITON)_\w+|NVIDIA_TF32_OVERRIDE|XLA_FLAGS|"
+    r"(?!\w+_VERSION|KMP_DUPLICATE_LIB_OK|KMP_INIT_AT_FORK)"
+    r"(ACCELERATE|ATEN|BLIS|CUBLAS|CUBLASLT|CUDA|CUDNN|DNNL|GOMP|KMP|MKL|NCCL|NPY|OMP|ONEDNN|OPENBLAS|PYTORCH|"
+    r"SRA_BENCH|TORCH|TORCHDYNAMO|TORCHINDUCTOR|TRITON)_\w+|NVIDIA_TF32_OVERRIDE|XLA_FLAGS|"
     r"TF_(CPP|CUDNN|DETERMINISTIC|DISABLE|ENABLE|FORCE|GPU|NUM|USE|XLA)_\w+|"
     r"LD_(LIBRARY_PATH|PRELOAD)|PYTHON(HASHSEED|HOME|OPTIMIZE|PATH)"
 )
@@ -71,7 +72,8 @@ def for_jobs(variables: Mapping[str, str]) -> dict[str, str]:
 
 def job_environment() -> dict[str, str]:
     """The environment of a job: the variables of this process that are passed on."""
-    inherited = {n: v for n, v in os.environ.items() if PASSED.fullmatch(n) or n in further_names()}
+    further = further_names()
+    inherited = {n: v for n, v in os.environ.items() if PASSED.fullmatch(n) or n in further}
     if path := inherited.pop("PYTHONPATH", ""):
         # An empty part is the current folder, as after `PYTHONPATH=$PYTHONPATH:/x`.
         inherited["PYTHONPATH"] = os.pathsep.join(filter(None, path.split(os.pathsep)))

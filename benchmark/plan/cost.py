@@ -230,6 +230,11 @@ def _how(table: Table, rate: Network, ratio: float, *remarks: str) -> str:
     return "; ".join([table.source, *scaled, *(r for r in remarks if r)])
 
 
+def _absent(table: Table, model: ModelConfig) -> str:
+    """Why there is no estimate of a network."""
+    return f"{model.family}-{model.size_label} is not in the table ({table.source})"
+
+
 def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -> Estimate:
     """Cost of a training run.
 
@@ -246,8 +251,7 @@ def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -
     rates = [r for r in rates if r.align == priced]
     found = _closest(job.model, job.codec, job.train.precision, rates)
     if found is None:
-        how = f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})"
-        return Estimate(copy_bytes=checkpoint_bytes(job), how=how)
+        return Estimate(copy_bytes=checkpoint_bytes(job), how=_absent(table, job.model))
     rate, ratio = found
     images = steps * job.train.global_batch
     remarks = (
@@ -289,9 +293,7 @@ def estimate_sampling(job: SampleJob, table: Table) -> Estimate:
     plain = [r for r in table.train if r.family == job.model.family and r.align is None]
     trained = _closest(job.model, job.codec, precision, plain)
     if trained is None:
-        return Estimate(
-            memory_bytes=memory, how=f"{job.model.family}-{job.model.size_label} is not in the table ({table.source})"
-        )
+        return Estimate(memory_bytes=memory, how=_absent(table, job.model))
     training, ratio = trained
     seconds = count * training.seconds_per_image * ratio / FORWARDS_PER_STEP
     remark = f"{count} evaluations an image at 1/{FORWARDS_PER_STEP} of a training step, decoding not counted"

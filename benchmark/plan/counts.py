@@ -6,17 +6,15 @@ import math
 import re
 from pathlib import Path
 
-from benchmark.plan.inputs import Place
+from benchmark.plan.inputs import KAGGLE, Place
 from benchmark.plan.run_directory import read_json
 from sra.common.archives import open_archive, open_member
-from sra.common.listing import DATASET_JSON, IMAGE_FORMATS, KAGGLE_TRAIN
+from sra.common.listing import DATASET_JSON
 from sra.config import SPLITS, CodecConfig, DataConfig, LatentsJob, ModelConfig, SampleConfig, TrainJob
 from sra.data.labels import folder_labels
 from sra.model.state import POSITIONS, network_shapes
 
 DIGITS_IMAGES, DIGITS_CLASSES = 1797, 10
-IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes}
-KAGGLE = f"{KAGGLE_TRAIN}/"
 FLOAT32_BYTES = 4
 
 
@@ -57,14 +55,7 @@ def image_count(data: DataConfig, place: Place) -> int | None:
     counts = {"embedded:digits": DIGITS_IMAGES, **{split: images for split, (images, _) in SPLITS.items()}}
     record = read_json(Path(data.latents or "") / "latents.json") or {}
     known = counts.get(data.images or "") or counts.get(data.split) or record.get("count")
-    return known or (len(_images_in(place)) if data.images is not None else 0) or None
-
-
-def _images_in(place: Place) -> list[str]:
-    """Names of the files with an image's suffix; of Kaggle's layout only those of the training split, below it."""
-    prefix = next((KAGGLE for name in place.files if name.startswith(KAGGLE)), "")
-    names = [name.removeprefix(prefix) for name in place.files if name.startswith(prefix)]
-    return [name for name in names if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES]
+    return known or (len(place.images) if data.images is not None else 0) or None
 
 
 def class_names(data: DataConfig, place: Place) -> list[str] | None:
@@ -77,10 +68,9 @@ def class_names(data: DataConfig, place: Place) -> list[str] | None:
     Raises:
         DataError: the folder that is meant is another.
     """
-    prefix = next((KAGGLE for name in place.files if name.startswith(KAGGLE)), "")
-    if data.labels == "dataset.json" or (data.labels == "auto" and prefix + DATASET_JSON in place.files):
+    if data.labels == "dataset.json" or (data.labels == "auto" and place.folder + DATASET_JSON in place.files):
         return None
-    return list(folder_labels(_images_in(place), (), Path(place.path))) or None
+    return list(folder_labels(place.images, (), Path(place.path))) or None
 
 
 def class_counts(data: DataConfig, place: Place) -> tuple[int, int] | None:

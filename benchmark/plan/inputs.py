@@ -34,6 +34,7 @@ from sra.common.files import cache_file, is_embedded, write_bytes
 from sra.common.listing import (
     DATASET_JSON,
     IMAGE_FORMATS,
+    KAGGLE_TRAIN,
     OTHER_IMAGES,
     list_folder,
     list_names,
@@ -56,8 +57,11 @@ STAT_THREADS, STAT_FILES = 16, 1000
 """Threads that ask for sizes, and the files that each asks for at a time."""
 SHOWN_FILES = 3
 """How many added, removed and changed files are named."""
+KAGGLE = f"{KAGGLE_TRAIN}/"
+IMAGE_SUFFIXES = {suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes}
 DATA_SUFFIXES = {
-    *(suffix for suffixes in (*IMAGE_FORMATS.values(), OTHER_IMAGES) for suffix in suffixes),
+    *IMAGE_SUFFIXES,
+    *OTHER_IMAGES,
     *(".json", ".npy", ".npz", ".pb", ".pt", ".pth", ".safetensors", ".zip"),
 }
 """Files that something reads; beside them, a README changes no input."""
@@ -83,6 +87,17 @@ class Place:
     def files(self) -> Files:
         """Its files; a million of them take seconds."""
         return _listed(Path(self.path))[1].files if self.known is None else self.known
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """Where its images lie: in Kaggle's layout below that of the training split, else below the place itself."""
+        return next((KAGGLE for name in self.files if name.startswith(KAGGLE)), "")
+
+    @functools.cached_property
+    def images(self) -> list[str]:
+        """Names, relative to `folder`, of the files with an image's suffix."""
+        names = [name.removeprefix(self.folder) for name in self.files if name.startswith(self.folder)]
+        return [name for name in names if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES]
 
     @functools.cached_property
     def before(self) -> list[Any]:
