@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from evaluator import embedded
 from sra.common.errors import EvaluatorError
-from sra.common.files import is_embedded
+from sra.common.files import is_embedded, sha256_file
 
 INPUT, POOL, SPATIAL, LOGITS = "ExpandDims", "pool_3", "mixed_6/conv", "softmax/logits/MatMul"
 """Operations of images, pooled features, spatial features, and the classifier without its bias."""
@@ -36,4 +35,4 @@ def resolve(name: str) -> Graph:
         wanted = "a frozen .pb file, weights of a network or embedded:digits"
         raise EvaluatorError(f"--graph: expected {wanted}, got {name!r}: not found")
     shown = name if is_embedded(name) else path.name
-    return Graph(shown, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Graph(shown, path, sha256_file(path))

@@ -111,7 +111,12 @@ __all__ = [
 
 T = TypeVar("T")
 LATER_KEYS: dict[str, Any] = {
-    **{"allow_unused_classes": False, "metrics": [], "looks": [], "on_lost": None, "look": False, "expected_fid": None}
+    "allow_unused_classes": False,
+    "metrics": [],
+    "looks": [],
+    "on_lost": None,
+    "look": False,
+    "expected_fid": None,
 }
 """Settings that are newer than finished runs: left out at this value, so that stage keys and checkpoints stay valid."""
 
