@@ -5,7 +5,7 @@ From the ground up: `machine` (GPUs, provenance), `assets` (downloads), `manifes
 command), `cli`.
 
     from benchmark import load_run
-    pandas.DataFrame(load_run("runs/smoke").numbers())
+    load_run("runs/smoke").to_dataframe()
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ def pyproject() -> dict[str, list[str]]:
     """Requirements by what they are for."""
     document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = document["project"]
-    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name not in ("all", "parquet")}
+    extras = [project["optional-dependencies"][name] for name in ("train", "evaluate")]
     return {
-        "all": sorted({*project["dependencies"], *(line for lines in extras.values() for line in lines)}),
+        "all": sorted({*project["dependencies"], *(line for lines in extras for line in lines)}),
         "build": document["build-system"]["requires"],
         "constraints": document["tool"]["uv"]["constraint-dependencies"],
     }

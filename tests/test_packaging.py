@@ -45,7 +45,7 @@ def test_the_extras_hold_no_more_than_their_users_need() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "needed"),
-    [("benchmark", ()), ("sra/common", ()), ("sra", ("train",)), ("evaluator", ("evaluate", "parquet"))],
+    [("benchmark", ("notebook",)), ("sra/common", ()), ("sra", ("train",)), ("evaluator", ("evaluate", "parquet"))],
 )
 def test_every_import_is_installed_with_its_extra(folder: str, needed: tuple[str, ...]) -> None:
     installed = distributions(*needed)

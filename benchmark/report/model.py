@@ -7,7 +7,7 @@ key names, are read as well.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -19,6 +19,9 @@ from evaluator.tools.score_record import ImageSetFacts, Interval, NamedFile
 from sra.common.errors import UserError, expected
 from sra.common.files import load_json, write_bytes
 from sra.common.validation import json_text, validated
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA = 4
 READABLE = (2, 3, 4)
@@ -406,7 +409,7 @@ class Report(Record):
         return json_text(self, by_alias=True)
 
     def numbers(self) -> list[dict[str, str | float | None]]:
-        """One record for each metric of each tool of each row: `pandas.DataFrame(report.numbers())`.
+        """One record for each metric of each tool of each row.
 
         Keys: variant, tool, metric, value, low and high (ends of the 95 % interval), verdict of the row.
         """
@@ -418,6 +421,21 @@ class Report(Record):
                     number = {"value": value, "low": low, "high": high, "verdict": row.verdict.status}
                     found.append({"variant": row.variant, "tool": tool, "metric": metric, **number})
         return found
+
+    def to_dataframe(self) -> DataFrame:
+        """The records of `numbers` as a data frame of pandas, which sra-bench[notebook] installs.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "to_dataframe: expected package pandas, which sra-bench[notebook] installs, got none"
+            ) from error
+        names = ["variant", "tool", "metric", "value", "low", "high", "verdict"]
+        return pandas.DataFrame(self.numbers(), columns=names).astype(dict.fromkeys(names[3:6], float))
 
     def write(self, path: Path) -> None:
         """Write report.json atomically."""

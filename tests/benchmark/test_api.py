@@ -1,5 +1,6 @@
 """Results as records, for notebooks: `from benchmark import load_run, load_bundle`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,23 @@ def test_a_run_and_its_bundle_give_the_same_numbers(finished: Callable[..., tupl
     make_bundle(run, tmp_path / "b.zip", samples=False)
     numbers = load_run(run).numbers()
     assert numbers == load_bundle(tmp_path / "b.zip").numbers()
+    frame = load_run(run).to_dataframe().astype(object)
+    assert frame.where(frame.notna(), None).to_dict("records") == numbers
     fid = next(n for n in numbers if (n["variant"], n["tool"], n["metric"]) == ("sra", "adm", "fid"))
     assert fid["value"] is not None
     assert fid["verdict"] == "reproduced"
+
+
+def test_a_data_frame_without_numbers_or_without_pandas(
+    finished: Callable[..., tuple[Path, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(finished(ROWS)[0])
+    frame = run.model_copy(update={"rows": []}).to_dataframe()
+    assert list(frame) == list(run.numbers()[0])
+    assert frame.value.dtype == float
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match=r"to_dataframe: expected package pandas, which sra-bench\[notebook\] installs"):
+        run.to_dataframe()
 
 
 def test_a_bundle_that_contradicts_itself_gives_none(finished: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
