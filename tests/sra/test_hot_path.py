@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch._dynamo.testing
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
+from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -190,6 +192,27 @@ def test_compilations_of_training(align, monkeypatch):
     for number in range(2):
         step(state, number)
     assert counts.frame_count == COMPILATIONS[align]
+
+
+@pytest.mark.parametrize("align", ["sra", "dts-as"])
+def test_compiled_training_casts_each_weight_once(align):
+    """The backward pass takes the forward's half-precision copies, and casts none again; nor does the teacher."""
+    torch._dynamo.reset()
+    state, graphs = training(ALIGNMENTS[align], "bf16"), []
+
+    def keep(module, _inputs):
+        casts = [node.meta["val"] for node in module.graph.nodes if node.kwargs.get("dtype") is torch.bfloat16]
+        graphs.append(collections.Counter(tuple(sorted(cast.shape)) for cast in casts))
+        return make_boxed_func(module.forward)
+
+    backend = aot_autograd(fw_compiler=keep, bw_compiler=keep, partition_fn=min_cut_rematerialization_partition)
+    for block in (*state.network.blocks, *state.ema.blocks):
+        block.compile(backend=backend, fullgraph=True, dynamic=False)
+    step(state, 0)
+    weights = collections.Counter(tuple(sorted(p.shape)) for p in state.network.blocks[0].parameters())
+    casts = [{shape: found[shape] for shape in weights} for found in graphs]
+    assert casts.count(weights) == COMPILATIONS[align]
+    assert casts.count(dict.fromkeys(weights, 0)) == len(casts) - COMPILATIONS[align] == 1  # the backward pass
 
 
 def sampled(network, sampler, images, model=MODEL, device="cpu"):
