@@ -79,6 +79,38 @@ def test_the_report_holds_every_tools_numbers(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_plan_counts_bytes_and_files_of_each_kind(finished: Path) -> None:
+    """When there are most of them; what is removed again is added here."""
+    done = call_bench("plan", *command(finished)[4:], "--json")
+    assert done.returncode == 0, done.stderr
+    planned = {"run": [0, json.loads(done.stdout)["cost"]["disk_files"]]}
+    found = {"run": [0, 1 + len([*finished.glob("*"), *finished.glob("report/*")]) - len(["cache"])]}
+    for stage in json.loads(done.stdout)["stages"]:
+        folder, kind = Path(stage["directory"]), stage["kind"]
+        paths = [folder, *folder.rglob("*")]
+        size, files = sum(path.stat().st_size for path in paths if path.is_file()), len(paths)
+        if kind == "images":
+            files += 3  # `parts` and two records
+        elif kind == "latents":
+            files += 1  # the progress
+        elif kind == "train":
+            files += 3  # one more checkpoint
+            size += next(folder.glob("checkpoints/*/state.pt")).stat().st_size
+        elif kind == "sample":
+            shards = 3 if "step" not in stage["stage"] else 2
+            files += 2 + shards  # their folder and clock
+        for sums, more in ((planned, (stage["disk_bytes"], stage["disk_files"])), (found, (size, files))):
+            sums[kind] = [a + b for a, b in zip(sums.get(kind, [0, 0]), more, strict=True)]
+    cached = list((finished / "cache").rglob("*"))
+    found["score"][1] += 1 + len(cached)
+    for kind in planned:
+        assert found[kind][1] == pytest.approx(planned[kind][1], rel=0.1), kind
+    for kind in ("latents", "train"):  # small images weigh less than their grid
+        assert found[kind][0] == pytest.approx(planned[kind][0], rel=0.1), kind
+    assert found["images"][0] < planned["images"][0]
+
+
+@pytest.mark.slow
 def test_html_stands_alone(finished: Path) -> None:
     text = (finished / "report" / "report.html").read_text()
     assert text.count("data:image/png;base64,") == 4

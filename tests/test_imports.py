@@ -25,6 +25,7 @@ SHARED = {
     "sra.data.labels",
     "sra.model.flops",
     "sra.model.state",
+    "evaluator.features",
     "evaluator.tools",
     "evaluator.tools.score_record",
 }

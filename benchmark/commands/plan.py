@@ -26,6 +26,11 @@ from sra.common.tables import size_text, text_table
 from sra.common.validation import json_text
 from sra.config import ImagesJob
 
+RUN_FILES = 13
+"""Of every run: its folder, those of the stages and of the report, five records, three formats and two figures."""
+VARIANT_FILES = 3
+"""Pictures of a variant in the report."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -44,6 +49,8 @@ class PlanRow(_Record):
     directory: str
     outputs: tuple[str, ...]
     disk_bytes: int | None
+    disk_files: int | None
+    """Files and folders."""
     disk_at_most: bool
     gpu_hours: float | None
     gpu_memory_bytes: float | None
@@ -66,6 +73,7 @@ class PlanRow(_Record):
             directory=str(stage.directory),
             outputs=stage.outputs,
             disk_bytes=stage.disk.bytes,
+            disk_files=stage.disk.files,
             disk_at_most=stage.disk.is_upper_bound,
             gpu_hours=cost.gpu_hours,
             gpu_memory_bytes=cost.memory_bytes,
@@ -79,7 +87,8 @@ class PlanRow(_Record):
         if self.disk_bytes is None:
             parts = ["disk unknown"]
         else:
-            parts = [f"{'at most ' if self.disk_at_most else ''}{size_text(self.disk_bytes)}"]
+            files = f" in {self.disk_files:,} files" if self.disk_files else ""
+            parts = [f"{'at most ' if self.disk_at_most else ''}{size_text(self.disk_bytes)}{files}"]
         if self.gpu_hours is None:
             parts.append("hours unknown")
         elif self.gpu_hours:
@@ -100,6 +109,7 @@ class PlanCost(_Record):
     gpu_hours: float
     stages_of_unknown_hours: int
     disk_bytes: int
+    disk_files: int
     gpu_memory_bytes: float | None
 
     @classmethod
@@ -107,12 +117,14 @@ class PlanCost(_Record):
         """The sums; unknown hours are counted, not guessed."""
         pending = [row for row in rows if row.state != "done"]
         hours = [row.gpu_hours for row in pending]
+        variants = {variant for row in rows for variant in row.variants}
         return cls(
             source=table.source,
             device=table.device,
             gpu_hours=sum(h for h in hours if h is not None),
             stages_of_unknown_hours=hours.count(None),
             disk_bytes=sum(row.disk_bytes or 0 for row in pending),
+            disk_files=sum(row.disk_files or 0 for row in pending) + RUN_FILES + VARIANT_FILES * len(variants),
             gpu_memory_bytes=max((row.gpu_memory_bytes for row in pending if row.gpu_memory_bytes), default=None),
         )
 
@@ -123,7 +135,7 @@ class PlanCost(_Record):
         return (
             f"to run: {self.gpu_hours:,.2f} hours of one {self.device}"
             + (f" and {unknown} stages of unknown hours" if unknown else "")
-            + f", at most {size_text(self.disk_bytes)} of disk; hours {self.source}"
+            + f", at most {size_text(self.disk_bytes)} of disk in {self.disk_files:,} files; hours {self.source}"
         )
 
 

@@ -107,6 +107,26 @@ def _content(place: Place, name: str) -> bytes:
         return member.read()
 
 
+def reference_images(place: Place, resolution: int) -> int | None:
+    """Number of images of a reference: of the array of an `.npz`, or of image files; None where it is not known.
+
+    Args:
+        place: of the reference.
+        resolution: of its images, in pixels.
+    """
+    array = place.files.get("arr_0.npy")
+    return array[0] // image_bytes(resolution) if array else len(place.images) or None
+
+
+def shards(sample: SampleConfig) -> int:
+    """Number of files that samples are stored in at first; each process of the public code has its own."""
+    if sample.seeding != "public-code":
+        return -(-sample.images // sample.shard)
+    processes = sample.ranks or 1
+    step = processes * sample.batch
+    return -(-sample.images // (step * max(1, sample.shard // step))) * processes
+
+
 def image_bytes(resolution: int) -> int:
     """One RGB image of 8 bits."""
     return resolution**2 * 3

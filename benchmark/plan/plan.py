@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from benchmark.assets.catalogue import located, weights_of
 from benchmark.manifest.schema import Loaded, ManifestError, Run, ScoreConfig, look_tool
-from benchmark.plan.counts import image_count
+from benchmark.plan.counts import image_count, reference_images
 from benchmark.plan.inputs import Look, Place, difference, examine
 from benchmark.plan.run_directory import PLAN, RunDirectory, damaged_outputs, key_of, read_json
 from benchmark.plan.stages import (
@@ -417,11 +417,13 @@ def _score(
     look: bool = False,
 ) -> None:
     """Add the scoring of `count` images (None: unknown); at a milestone only with adm, at a look to predict FID."""
-    reference, reference_identity = _reference(planner, run, images)
+    reference, reference_identity, count_of_reference = _reference(planner, run, images)
     suffix = f"-step{step}" if early else f"-look{count}" if look else ""
     tools, metrics = (("adm",), ()) if early else (run.score.tools, run.score.metrics)
     if look:
         tools, metrics = (look_tool(run.score),), (f"fid@{run.sample.images}",)
+    jobs = [stage.job for stage in planner.stages.values() if isinstance(stage.job, ScoreJob)]
+    read = {(job.tool, job.reference) for job in jobs if not job.look}
     for tool in tools:
         graph = located(NETWORKS[tool]) if tool in NETWORKS else run.score.graph
         job = ScoreJob(
@@ -442,6 +444,7 @@ def _score(
             inputs=Inputs(samples=samples),
             variant=run.variant,
             step=step,
+            images=None if (tool, reference) in read else count_of_reference,
         )
 
 
@@ -455,10 +458,12 @@ def _network_of(planner: _Planner, score: ScoreConfig, tool: str) -> list[Any]:
     return [planner.place(str(path), optional=True) for path in weights_of(tool)] if own else []
 
 
-def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, Any]:
+def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, Any, int | None]:
+    """Path, identity and number of images of the reference; None: not known."""
     if run.score.reference == "images" and images is not None:
-        return str(images.directory / "images"), images.key
-    return run.score.reference, planner.place(run.score.reference)
+        return str(images.directory / "images"), images.key, images.images
+    place = planner.place(run.score.reference)
+    return run.score.reference, place, reference_images(place, run.model.resolution)
 
 
 def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:

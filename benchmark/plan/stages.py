@@ -16,16 +16,19 @@ from benchmark.plan.counts import (
     image_bytes,
     latent_bytes,
     parameters,
+    shards,
     weights_bytes,
 )
 from benchmark.plan.inputs import Place
 from benchmark.plan.records import StageRecord
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json
+from evaluator.features import CHUNK_IMAGES
 from evaluator.tools import INCEPTION_FEATURES, PROTOCOL_TOOLS, TOOL_MODULES
 from sra.common.files import is_embedded
 from sra.common.validation import sound_record
 from sra.config import (
     ADAPTIVE_SAMPLERS,
+    IMAGES_PER_FOLDER,
     RESUMABLE_KEYS,
     ImagesJob,
     LatentsJob,
@@ -43,6 +46,8 @@ STATISTICS_BYTES = 8 * (INCEPTION_FEATURES**2 + (FEATURES_PER_IMAGE - INCEPTION_
 """Covariances of both, cached as float64."""
 RECORD_BYTES = 1_000_000
 """A score record and a log."""
+STAGE_FILES = 4
+"""Of every stage: its folder, `stage.json`, `log.txt` and `done.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +86,12 @@ class Inputs:
 
 
 class Disk(NamedTuple):
-    """Estimated bytes that a stage writes."""
+    """Estimated bytes and files that a stage writes, the most at a time."""
 
     bytes: int | None
     """None: the number of images is not known."""
+    files: int | None
+    """Files and folders, which a quota counts."""
     is_upper_bound: bool = False
     """Whether it may be much less, as with compressed images."""
 
@@ -120,7 +127,7 @@ class StageKind(ABC, Generic[J]):
 
     @abstractmethod
     def disk(self, job: J, stage: Stage) -> Disk:
-        """Estimated size of the outputs."""
+        """Estimated size and number of the files, without those of every stage."""
 
     def cost(self, job: J, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
         """Estimated GPU hours and memory; of a stage that was begun, for the rest."""
@@ -177,7 +184,11 @@ class _Images(StageKind[ImagesJob]):
         return (job.data.images, job.data.latents)
 
     def disk(self, job: ImagesJob, stage: Stage) -> Disk:
-        return Disk(stage.images and stage.images * image_bytes(job.resolution), is_upper_bound=True)
+        if stage.images is None:
+            return Disk(None, None, is_upper_bound=True)
+        # A folder and a record of each part, the folders of both, `dataset.json`, `images.json`, the heartbeat.
+        files = stage.images + 2 * -(-stage.images // IMAGES_PER_FOLDER) + 5
+        return Disk(stage.images * image_bytes(job.resolution), files, is_upper_bound=True)
 
 
 class _Latents(StageKind[LatentsJob]):
@@ -190,7 +201,8 @@ class _Latents(StageKind[LatentsJob]):
         return (job.data.images, job.data.latents, job.codec.path)
 
     def disk(self, job: LatentsJob, stage: Stage) -> Disk:
-        return Disk(stage.images and latent_bytes(job, stage.images))
+        files = len(self.outputs(job, None)) + 2  # and the heartbeat and a record of the progress
+        return Disk(stage.images and latent_bytes(job, stage.images), files)
 
     def cost(self, job: LatentsJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
         return cost.estimate_latents(job, stage.images, table)
@@ -246,7 +258,9 @@ class _Train(StageKind[TrainJob]):
     def disk(self, job: TrainJob, stage: Stage) -> Disk:
         permanent = stage.step // job.train.keep_every if stage.step and job.train.keep_every else 0
         checkpoints = job.train.keep + 1 + permanent  # one more while the next is being written
-        return Disk(checkpoints * checkpoint_bytes(job) + weights_bytes(job) * (len(job.train.milestones) + 1))
+        weights = len(job.train.milestones) + 1
+        # A checkpoint is a folder of two files. More: the folders of both, the log, the heartbeat, two records.
+        return Disk(checkpoints * checkpoint_bytes(job) + weights * weights_bytes(job), 3 * checkpoints + weights + 6)
 
     def cost(self, job: TrainJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:
         assert stage.step is not None
@@ -268,8 +282,8 @@ class _StandIn(StageKind[StandInJob]):
 
     def disk(self, job: StandInJob, stage: Stage) -> Disk:  # noqa: ARG002
         if job.images is not None:
-            return Disk(job.images * image_bytes(job.model.resolution))
-        return Disk(parameters(job.model, job.codec, head=True) * FLOAT32_BYTES)
+            return Disk(job.images * image_bytes(job.model.resolution), 2)
+        return Disk(parameters(job.model, job.codec, head=True) * FLOAT32_BYTES, 2)
 
 
 class _Sample(StageKind[SampleJob]):
@@ -308,7 +322,12 @@ class _Sample(StageKind[SampleJob]):
         return (job.codec.path, job.checkpoint)
 
     def disk(self, job: SampleJob, stage: Stage) -> Disk:  # noqa: ARG002
-        return Disk(2 * job.sample.images * image_bytes(job.model.resolution))  # shards, and the final file
+        images = job.sample.images
+        each = 2 if job.sample.sampler in ADAPTIVE_SAMPLERS else 1  # with a record of the evaluations
+        # More: the folder of the shards and their clock, the fixed outputs, two records, the heartbeat.
+        files = each * shards(job.sample) + 8 + (images + 1 if job.sample.png else 0)
+        # Shards, the final file, and PNGs, which may shrink.
+        return Disk((3 if job.sample.png else 2) * images * image_bytes(job.model.resolution), files)
 
     def cost(self, job: SampleJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
         return cost.estimate_sampling(job, table)
@@ -324,12 +343,19 @@ class _Score(StageKind[ScoreJob]):
     def places(self, job: ScoreJob) -> tuple[str | None, ...]:
         return (job.reference, job.graph)
 
-    def disk(self, job: ScoreJob, stage: Stage) -> Disk:  # noqa: ARG002
+    def disk(self, job: ScoreJob, stage: Stage) -> Disk:
+        """The record; and what is cached of the samples, and of the reference by the first stage that reads it."""
         if job.tool in EXTRACTOR_TOOLS or job.look:  # whose features are the first of those of all images
-            return Disk(RECORD_BYTES, is_upper_bound=True)
-        features = None if job.images is None else job.images * FEATURES_PER_IMAGE * FLOAT32_BYTES
-        size = None if features is None else features + STATISTICS_BYTES
-        return Disk(size, is_upper_bound=is_embedded(job.graph))
+            return Disk(RECORD_BYTES, 1, is_upper_bound=True)
+        own = job.tool in PROTOCOL_TOOLS and not is_embedded(job.graph)
+        if job.images is None:
+            return Disk(None, None, is_upper_bound=not own)
+        sets = [job.images] + ([stage.images] if stage.images else [])
+        size = sum(sets) * FEATURES_PER_IMAGE * FLOAT32_BYTES + len(sets) * STATISTICS_BYTES
+        # Features and statistics of each set. More: `scores.json`, and views, two files in a folder. The first stage
+        # makes the folders of the cache and of its tool, and the classifier's weights.
+        files = sum(-(-images // CHUNK_IMAGES) + 1 for images in sets) + (7 if stage.images else 4)
+        return Disk(size, files, is_upper_bound=not own)
 
     def cost(self, job: ScoreJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
         return cost.Estimate(how="scoring is not in the table")
@@ -401,7 +427,7 @@ class Stage:
     contents: tuple[Place, ...] = field(default=(), compare=False, repr=False)
     """What its inputs from outside of the run hold."""
     images: int | None = field(default=None, compare=False)
-    """Number of images in its data, where it is known."""
+    """Number of images in its data, where it is known; of scoring: in a reference that no stage before it has read."""
 
     @property
     def kind(self) -> StageKind[Any]:
@@ -468,8 +494,9 @@ class Stage:
 
     @property
     def disk(self) -> Disk:
-        """Estimated size of the outputs."""
-        return self.kind.disk(self.job, self)
+        """Estimated size and number of its files."""
+        disk = self.kind.disk(self.job, self)
+        return disk._replace(files=None if disk.files is None else disk.files + STAGE_FILES)
 
     @property
     def places(self) -> tuple[str, ...]:

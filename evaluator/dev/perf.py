@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from evaluator.dev import plain_numerics
-from evaluator.features.cache import CHUNK_IMAGES, FeatureCache, Rows
+from evaluator.features import CHUNK_IMAGES
+from evaluator.features.cache import FeatureCache, Rows
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
 from evaluator.metrics.frechet import frechet_distance, gaussian

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from evaluator.features import CHUNK_IMAGES
 from evaluator.images.image_set import Chunk, ImageSet
 from sra.common.errors import EvaluatorError
 from sra.common.npz import write_array
 
-CHUNK_IMAGES = 256
-"""Images per file: four batches."""
 PROGRESS_SECONDS = 2.0
 """Least time between two progress lines."""
 Array = np.ndarray[Any, Any]

@@ -37,7 +37,16 @@ from sra.config.alignment import (
     read_alignment,
     settings_class,
 )
-from sra.config.jobs import SPLITS, DataConfig, ImagesJob, LatentsJob, SampleJob, StandInJob, TrainJob
+from sra.config.jobs import (
+    IMAGES_PER_FOLDER,
+    SPLITS,
+    DataConfig,
+    ImagesJob,
+    LatentsJob,
+    SampleJob,
+    StandInJob,
+    TrainJob,
+)
 from sra.config.model import (
     CODEC_FILES,
     FAMILIES,
@@ -60,6 +69,7 @@ __all__ = [
     "FAMILIES",
     "FP16_NEEDS_GPU",
     "GROUP_0_DIVISOR",
+    "IMAGES_PER_FOLDER",
     "PIXELS_AT_A_TIME",
     "PUBLIC_DISTANCES",
     "RESUMABLE_KEYS",

@@ -14,6 +14,8 @@ from sra.config.training import TrainConfig
 
 SPLITS = {"imagenet-train": (1_281_167, 1_000)}
 """Images and classes of the splits whose counts are known (ImageNet-1K)."""
+IMAGES_PER_FOLDER = 1000
+"""Of prepared images: a folder is finished as one part, with a progress record."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,12 +23,10 @@ from sra.common.listing import order_note
 from sra.common.pixels import kinds, to_rgb
 from sra.common.processes import usable_cores
 from sra.common.validation import sound_record
-from sra.config import ImagesJob
+from sra.config import IMAGES_PER_FOLDER, ImagesJob
 from sra.data.source import Reader, Source, open_source
 from sra.runtime import job
 
-PART = 1000
-"""Images per folder and per progress record."""
 POOL_FROM = 10_000
 """Images from which on starting processes costs less than it saves."""
 
@@ -65,7 +63,7 @@ class Part:
 
     def place(self, index: int) -> str:
         """File of the part's image `index`, relative to the image folder."""
-        return f"{self.number:05d}/img{self.number * PART + index:08d}.png"
+        return f"{self.number:05d}/img{self.number * IMAGES_PER_FOLDER + index:08d}.png"
 
     def make(self, made: Callable[[], None] = lambda: None) -> int:
         """Crop and write every image, calling `made` after each; returns how many there are.
@@ -128,8 +126,8 @@ def prepare(config: ImagesJob, out: Path) -> None:
 
 
 def _parts(source: Source, out: Path) -> list[Part]:
-    starts = range(0, len(source.names), PART)
-    return [Part(s // PART, *source.part(s, s + PART), out) for s in starts]
+    starts = range(0, len(source.names), IMAGES_PER_FOLDER)
+    return [Part(s // IMAGES_PER_FOLDER, *source.part(s, s + IMAGES_PER_FOLDER), out) for s in starts]
 
 
 def _make_all(parts: list[Part], progress: job.Progress, workers: int) -> None:

@@ -5,17 +5,20 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from benchmark.commands.plan import plan_report, show_plan
 from benchmark.manifest.schema import load
 from benchmark.plan.cost import Estimate, load_table
-from benchmark.plan.counts import evaluations, parameters
+from benchmark.plan.counts import evaluations, parameters, shards
 from benchmark.plan.plan import Plan, make_plan
 from benchmark.plan.prepare import prepare
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory
-from sra.config import CodecConfig, ModelConfig, SampleConfig, Size, UserError
+from sra.config import CodecConfig, ModelConfig, SampleConfig, SampleJob, Size, UserError
+from sra.sampling.seeding import make_seeding
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "config.json").read_text())
@@ -176,6 +179,28 @@ def test_checkpoints_that_are_kept_for_good_take_disk_whatever_the_length_is_giv
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.parametrize("sizes", [(50_000, 64, 250), (50_000, 4, 250), (10, 4, 4), (1001, 8, 17)])
+@pytest.mark.parametrize("ranks", [None, 1, 8])
+def test_shards_are_those_of_the_sampler(sizes: tuple[int, int, int], ranks: int | None) -> None:
+    images, batch, shard = sizes
+    seeding = "public-code" if ranks else "per-image"
+    sample = SampleConfig(images=images, batch=batch, shard=shard, seeding=seeding, ranks=ranks)
+    job = SampleJob(seed=0, codec=VAE, model=ModelConfig(convention="sra"), sample=sample, checkpoint="x.safetensors")
+    assert shards(sample) == len(make_seeding(job, torch.device("cpu"), 1).shards)
+
+
+def test_the_first_stage_that_reads_a_reference_counts_it(tmp_path: Path) -> None:
+    np.savez(tmp_path / "reference.npz", arr_0=np.zeros((600, 32, 32, 3), np.uint8), mu=np.zeros(2048))
+    plan = plan_of("smoke.yaml", f"score.reference={tmp_path / 'reference.npz'}", "score.tools=[adm,adm-torch]")
+    stages = [stage for stage in plan.stages if stage.kind.name == "score"]
+    counted = {stage.name: stage.images for stage in stages if stage.images}
+    assert counted == {"score-adm-baseline-step200": 600, "score-adm-torch-baseline": 600}
+    first, other = (next(s.disk for s in stages if s.name == f"score-adm-{n}-step200") for n in ("baseline", "sra"))
+    # Three files of 256 images and the statistics; two folders and the classifier.
+    assert first.files - other.files == 3 + 1 + 3
+    assert first.bytes - other.bytes == 600 * (2048 + 2023) * 4 + 8 * (2048**2 + 2023**2)
+
+
 def test_plan_shows_it(tmp_path: Path) -> None:
     manifest = ROOT / "manifests" / "sit_xl_256.yaml"
     document = json.loads(show_plan(RunRequest(manifest=manifest, out=tmp_path), as_json=True))
@@ -184,10 +209,12 @@ def test_plan_shows_it(tmp_path: Path) -> None:
     weights = parameters(ModelConfig(convention="sra"), VAE) * 4
     assert stages["train-baseline"]["disk_bytes"] == weights * (3 * 4 + 1)
     assert stages["images"]["disk_at_most"]
+    # 1,282 folders and as many records.
+    assert stages["images"]["disk_files"] == 1_281_167 + 2 * 1_282 + 9
+    assert "in 1,283,740 files" in (text := show_plan(RunRequest(manifest=manifest, out=tmp_path), as_json=False))
     assert document["cost"]["gpu_hours"] == pytest.approx(sum(s["gpu_hours"] or 0 for s in document["stages"]))
     unknown = [s for s in document["stages"] if s["gpu_hours"] is None]
     assert document["cost"]["stages_of_unknown_hours"] == len(unknown) > 0
     assert set(document["absent"]) == set(document["remedies"])
-    text = show_plan(RunRequest(manifest=manifest, out=tmp_path), as_json=False)
     assert "hours of one A100-80G" in text
     assert "`sra-bench fetch sit-xl2-sra-256-ep800`" in text

@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from evaluator.features.cache import CHUNK_IMAGES, FeatureCache, Rows, feature_cache
+from evaluator.features import CHUNK_IMAGES
+from evaluator.features.cache import FeatureCache, Rows, feature_cache
 from evaluator.images.image_set import open_images
 from sra.common.errors import EvaluatorError
 

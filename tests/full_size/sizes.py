@@ -14,15 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 from PIL import Image
 
 from benchmark.plan.cost import Estimate, load_table
-from benchmark.plan.stages import Job, Stage
+from benchmark.plan.stages import Disk, Job, Stage
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 1_281_167
 """Of ImageNet's training set, in 1,000 classes."""
 CLASSES = (ROOT / "sra/data/imagenet_classes.txt").read_text().split()
+RUNNERS_FILES = 3
+"""The folder of a stage itself, `log.txt` and `done.json`: these tests start jobs without a runner."""
 PICTURES = 300
 """Different files; a file system allows some ten thousand hard links to one."""
 
@@ -48,20 +51,39 @@ def own_bytes(process: int) -> int:
     return 0
 
 
-def size(folder: Path) -> int:
-    """Bytes of all files in a folder, which another process writes."""
-    total = 0
-    for path in folder.rglob("*"):
+def held(folder: Path) -> Disk:
+    """Bytes, files and folders below a folder, which another process writes."""
+    total, paths = 0, list(folder.rglob("*"))
+    for path in paths:
         with contextlib.suppress(FileNotFoundError):
             total += path.stat().st_size if path.is_file() else 0
-    return total
+    return Disk(total, len(paths))
 
 
-def planned(job: Job, step: int | None = None) -> tuple[int, Estimate]:
-    """Bytes of disk, and cost, that `sra-bench plan` counts for a stage in one process."""
-    stage = Stage(name="stage", key="", directory=Path("/nowhere"), job=job, step=step)
-    assert stage.disk.bytes is not None
-    return stage.disk.bytes, stage.kind.cost(job, stage, load_table(), 1)
+class Most:
+    """The most bytes and files that a folder held whenever it was looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.seen = folder, Disk(0, 0)
+
+    def look(self, _: object = None) -> bool:
+        """Look at it, as the `stop` of a command, which is not to stop."""
+        self.seen = Disk(*map(max, self.seen[:2], held(self.folder)[:2]))
+        return False
+
+    def check(self, name: str, planned: Disk) -> None:
+        """Compare with a plan, after a last look: bytes and files may differ by a tenth."""
+        self.look()
+        found = self.seen.bytes, self.seen.files + RUNNERS_FILES
+        shown = [f"{size / 1e9:.2f} GB in {files:,} files" for size, files in (found, planned[:2])]
+        say(name, f"{shown[0]} on disk at most, {shown[1]} planned")
+        assert found == pytest.approx(planned[:2], rel=0.1)
+
+
+def planned(job: Job, step: int | None = None, images: int | None = None) -> tuple[Disk, Estimate]:
+    """Disk and cost that `sra-bench plan` counts for a stage in one process."""
+    stage = Stage(name="stage", key="", directory=Path("/nowhere"), job=job, step=step, images=images)
+    return stage.disk, stage.kind.cost(job, stage, load_table(), 1)
 
 
 def run(*arguments: object, stop: Callable[[float], bool] = lambda _: False, name: str = "") -> Used:

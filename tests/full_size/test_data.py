@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sra.config import DataConfig, ImagesJob, to_plain
 from sra.data.packed import FACTS, LABELS, MOMENTS, write_facts
@@ -56,6 +57,10 @@ def prepare_and_kill(folder: Path, images: Path) -> None:
     assert again.code == -9, again.text
     assert {name: records()[name] for name in before} == before
     assert len(records()) > len(before)
+    made, found = len(list(out.rglob("*.png"))), full.held(out).files
+    wanted = full.planned(ImagesJob(data=DataConfig(images=str(images)), resolution=32), images=made)[0].files
+    full.say(images.name, f"{found:,} files for {made:,} images, {wanted:,} planned")
+    assert found == pytest.approx(wanted, rel=0.1)
 
 
 def plan_twice(folder: Path, images: Path) -> None:
@@ -97,20 +102,21 @@ def test_kaggles_zip(space: Callable[[float], Path], monkeypatch) -> None:
     prepare_and_kill(folder, images)
 
 
-def test_packed_latents(space: Callable[[float], Path]) -> None:
-    """float16, sparse but for one number an image: 21 GB in name, 5 GB on disk."""
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_packed_latents(space: Callable[[float], Path], dtype: str) -> None:
+    """Sparse but for one number an image: 21 or 42 GB in name, 5 GB on disk."""
     folder = space(12) / "latents"
     folder.mkdir()
     shape = (full.IMAGES, 8, 32, 32)
     labels = np.arange(full.IMAGES) % 1000
-    array = np.lib.format.open_memmap(folder / MOMENTS, mode="w+", dtype=np.float16, shape=shape)
+    array = np.lib.format.open_memmap(folder / MOMENTS, mode="w+", dtype=dtype, shape=shape)
     array[:, 0, 0, 0] = labels
     del array
     np.save(folder / LABELS, labels)
-    write_facts(folder, shape, "float16", 1000, {})
+    write_facts(folder, shape, dtype, 1000, {})
     assert (folder / FACTS).is_file()
     with ThreadPoolExecutor(2) as pool:
-        for used in pool.map(lambda number: full.run("-c", READ, folder, name=f"latents, reader {number}"), range(2)):
+        for used in pool.map(lambda number: full.run("-c", READ, folder, name=f"{dtype}, reader {number}"), range(2)):
             assert used.code == 0, used.text
             assert used.peak_bytes < 1e9
-            full.say("latents", used.text)
+            full.say(dtype, used.text)

@@ -65,13 +65,11 @@ def test_shards_are_merged(space: Callable[[float], Path]) -> None:
     killed = full.run(*merging, stop=half, name="merge, killed in the middle")
     assert killed.code == -9
     assert not (out / "samples.npz").is_file()
-    sizes: list[int] = []
-    used = full.run(*merging, stop=lambda _: bool(sizes.append(full.size(out))), name="merge")
+    most = full.Most(out)
+    used = full.run(*merging, stop=most.look, name="merge")
     assert used.code == 0, used.text
     assert used.peak_bytes < 1e9
-    planned = full.planned(JOB)[0]
-    full.say("merge", f"{max(sizes) / 1e9:.2f} GB on disk at most, {planned / 1e9:.2f} planned")
-    assert 0.9 < max(sizes) / planned < 1.1
+    most.check("merge", full.planned(JOB)[0])
     assert not (out / "shards").exists()
     digest = hashlib.sha256()
     for image in read_images(out / "samples.npz"):

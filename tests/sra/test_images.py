@@ -198,7 +198,7 @@ def contents(out):
 
 
 def test_an_interrupted_stage_does_not_redo_finished_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "PART", 4)
+    monkeypatch.setattr(images, "IMAGES_PER_FOLDER", 4)
     files = {f"{'ab'[i % 2]}/{i:02d}.png": png(i) for i in range(10)}
     config = ImagesJob(data=DataConfig(images=str(place(tmp_path / "set", files))), resolution=16)
     prepare(config, tmp_path / "whole")
@@ -401,7 +401,7 @@ def test_numbers_without_a_known_white_are_refused(tmp_path, mode):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
 def test_a_zip_is_listed_once_for_all_parts(tmp_path, monkeypatch, method):
-    monkeypatch.setattr(images, "PART", 4)
+    monkeypatch.setattr(images, "IMAGES_PER_FOLDER", 4)
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w", method) as file:
         for i in range(10):
