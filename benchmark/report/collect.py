@@ -273,12 +273,14 @@ def _what(run: Run) -> str:
         return f"samples of {run.samples}"
     sample = run.sample
     guided = f"guidance {sample.cfg:g}" if sample.cfg > 1 else "no guidance"
+    made = f"weights of {run.checkpoint}"
+    if train := run.train:
+        length = f"{train.epochs:,} epochs in" if train.steps is None else f"{train.steps:,}"
+        made = f"{length} steps of {train.global_batch} images"
     parts = [
         f"{run.model.name} at {run.model.resolution} px",
         run.align.kind if run.align else "no alignment",
-        f"{run.train.steps:,} steps of {run.train.global_batch} images"
-        if run.train
-        else f"weights of {run.checkpoint}",
+        made,
         f"{sample.images:,} samples: {sample.sampler}, {sample.steps} steps, {guided}",
     ]
     return "; ".join(parts)

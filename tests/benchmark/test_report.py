@@ -106,6 +106,18 @@ def test_an_unfinished_run_says_what_is_missing(finished: Finished) -> None:
     assert code == 3  # although the other variant is reproduced
 
 
+@pytest.mark.parametrize(
+    ("overrides", "shown"),
+    [
+        ([], "; 400,000 steps of 256 images;"),
+        (["variants.sra.train.steps=null", "variants.sra.train.epochs=1400"], "; 1,400 epochs in steps of 256 images;"),
+    ],
+)
+def test_the_length_of_training_is_that_of_the_manifest(finished: Finished, overrides: list[str], shown: str) -> None:
+    root, _ = finished({"sra": ROWS["sra"]}, overrides=overrides)
+    assert shown in load_report(root).rows[0].what
+
+
 def test_a_run_without_a_record_of_its_machine_is_not_this_machines(finished: Finished) -> None:
     root, _ = finished(ROWS)
     assert load_report(root).machines != ["machine not recorded"]
