@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,13 @@ class Upload:
         Raises:
             UserError: the hub refuses it, or does not answer.
         """
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_token
+        from huggingface_hub.utils import disable_progress_bars
 
+        if get_token() is None:
+            raise UserError("publish: expected a token of the hub (`hf auth login`, or HF_TOKEN), got none")
+        if not sys.stderr.isatty():
+            disable_progress_bars()
         try:
             HfApi().create_repo(self.repository, repo_type="dataset", exist_ok=True)
             HfApi().upload_file(
@@ -65,7 +71,8 @@ class Upload:
 
     def _refused(self, error: Exception) -> UserError:
         # The hub's client raises the errors of its HTTP library, which changes with its version, as well as its own.
-        return UserError(f"{self.address}: not sent: {' '.join(str(error).split()) or type(error).__name__}")
+        told = getattr(error, "server_message", None) or " ".join(str(reason) for reason in (error, error.__cause__))
+        return UserError(f"{self.address}: not sent: {' '.join(told.split())}")
 
 
 def prepare(bundle: Path, to: str) -> Upload:

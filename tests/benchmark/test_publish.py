@@ -36,11 +36,19 @@ def bundle(finished: Finished, tmp_path: Path) -> Path:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a small file needs."""
+    """As much of the hub as one archive needs: it is uploaded beside git, then committed."""
 
     kept: dict[str, bytes]
-    commits: list[str]
-    refusal: str | None
+    """Contents by path in the data set."""
+    large: dict[str, bytes]
+    """Uploaded, by hash."""
+    calls: list[str]
+    refused: str
+    """What is refused, by a part of its address."""
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{self.headers['Host']}"
 
     def answer(self, code: int, document: Any = None, **headers: str) -> None:
         body = b"" if self.command == "HEAD" else json.dumps(document or {}).encode()
@@ -60,20 +68,36 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer(404)
 
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.refused == "/store/":
+            self.answer(403)
+            return
+        self.calls.append("upload")
+        self.large[self.path.rpartition("/")[2]] = body
+        self.answer(200)
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.refusal:
-            self.answer(403, {"error": self.refusal})
+        if self.headers["Authorization"] != "Bearer hf_token":
+            self.answer(401, {"error": "Invalid username or password."})
+        elif self.refused and self.refused in self.path:
+            self.answer(403, {"error": "no\nrights"})
         elif self.path == "/api/repos/create":
-            self.answer(200, {"url": "https://huggingface.co/datasets/someone/reproductions"})
+            self.answer(409 if "create" in self.calls else 200, {"url": f"{self.endpoint}/datasets/x/y"})
+            self.calls.append("create")
         elif "/preupload/" in self.path:
-            modes = {"uploadMode": "regular", "shouldIgnore": False}
+            modes = {"uploadMode": "lfs", "shouldIgnore": False}
             self.answer(200, {"files": [{"path": f["path"], **modes} for f in json.loads(body)["files"]]})
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            (wanted,) = json.loads(body)["objects"]
+            upload = {"actions": {"upload": {"href": f"{self.endpoint}/store/{wanted['oid']}"}}}
+            self.answer(200, {"objects": [wanted if wanted["oid"] in self.large else wanted | upload]})
         else:
             for line in map(json.loads, body.splitlines()):
-                if line["key"] == "file":
-                    self.kept[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self.commits.append(self.path)
+                if line["key"] == "lfsFile":
+                    self.kept[line["value"]["path"]] = self.large[line["value"]["oid"]]
+            self.calls.append("commit")
             self.answer(200, {"success": True, "commitOid": "c0ffee", "commitUrl": f"{TO}/commit/c0ffee"})
 
     def log_message(self, *_arguments: Any) -> None:
@@ -83,13 +107,14 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
     class Own(Hub):
-        kept, commits, refusal = {}, [], None
+        kept, large, calls, refused = {}, {}, [], ""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_TOKEN", "hf_token")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # a protocol of its own; the hub takes this one, too
     yield Own
     server.shutdown()
     server.server_close()
@@ -102,9 +127,15 @@ def publish(*arguments: object) -> tuple[int, list[str], str]:
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
-def test_it_is_sent_once_whatever_the_archive(bundle: Path, hub: type[Hub], tmp_path: Path) -> None:
+def test_it_is_sent_once_whatever_the_archive(bundle: Path, hub: type[Hub]) -> None:
     assert publish(bundle, "--to", TO)[::2] == (2, "error: publish: expected --yes where nobody can be asked\n")
+    hub.refused = "/commit/"
+    code, _, errors = publish(bundle, "--to", TO, "--yes")
+    assert code == 2
+    assert errors.splitlines()[-1].startswith(f"error: {TO}/bundles/synthetic-")
+    assert errors.endswith(": not sent: no rights\n")
     assert not hub.kept
+    hub.refused = ""
     code, lines, errors = publish(bundle, "--to", TO, "--yes")
     assert (code, errors) == (0, "")
     ((place, sent),) = hub.kept.items()
@@ -115,16 +146,30 @@ def test_it_is_sent_once_whatever_the_archive(bundle: Path, hub: type[Hub], tmp_
     assert again.read_bytes() != sent
     code, lines, _ = publish(again, "--to", TO, "--yes")
     assert (code, lines[-1]) == (0, f"there already: {TO}/{place}")
-    assert len(hub.commits) == 1
+    # What was uploaded before the refusal is not uploaded again; the data set was there.
+    assert hub.calls == ["create", "upload", "create", "commit"]
 
 
-def test_a_refusal_is_one_line(bundle: Path, hub: type[Hub]) -> None:
-    hub.refusal = "no\nrights"
+@pytest.mark.parametrize(
+    ("token", "refused", "said"),
+    [
+        ("", "", "publish: expected a token of the hub (`hf auth login`, or HF_TOKEN), got none"),
+        ("expired", "", "not sent: Invalid username or password."),
+        ("hf_token", "/create", "not sent: no rights"),
+        ("hf_token", "/store/", "Error while uploading 'bundles/"),
+    ],
+    ids=["no token", "wrong token", "no rights", "upload refused"],
+)
+def test_a_refusal_is_one_line(
+    token: str, refused: str, said: str, bundle: Path, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.refused = refused
     code, _, errors = publish(bundle, "--to", TO, "--yes")
     assert code == 2
     (line,) = errors.splitlines()
-    assert line.startswith(f"error: {TO}/bundles/synthetic-")
-    assert "no rights" in line
+    assert line.startswith("error: ")
+    assert said in line
     assert not hub.kept
 
 
