@@ -1,6 +1,5 @@
 """Publishing a bundle: what is sent, once, to a hub on this machine; what never leaves this one."""
 
-import base64
 import json
 import os
 import socket
