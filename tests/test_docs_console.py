@@ -81,10 +81,11 @@ def test_commands_print_what_the_page_shows(page: Path, request: pytest.FixtureR
     environment |= {"PYTHONPATH": str(folder)} if page.name == "adding.md" else {}
     checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     for command, shown in (pair for block in BLOCK.findall(page.read_text()) for pair in COMMAND.findall(block)):
-        words = shlex.split(command.replace("\\\n", " "))
+        # A volume that is mounted as /runs.
+        words = shlex.split(command.replace("\\\n", " ").replace(" /runs", f" {folder}/runs"))
         if words[0] == "cat":
             # The page shows a file that the reader writes.
-            (folder / words[1]).write_text(shown)
+            (folder / words[1]).write_text(shown.replace(" /runs", f" {folder}/runs"))
             continue
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         got = done.stdout + done.stderr
