@@ -55,7 +55,7 @@ class Upload:
             UserError: the hub refuses it, or does not answer.
         """
         from huggingface_hub import HfApi, get_token
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
         if get_token() is None:
             raise UserError("publish: expected a token of the hub (`hf auth login`, or HF_TOKEN), got none")
