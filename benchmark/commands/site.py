@@ -1,6 +1,7 @@
 """`sra-bench site`: a static site of bundles; each is verified again while its pages are made.
 
 index.html                 every scored row of every bundle, and every claim
+reproductions.json         the same rows as data
 rows/<id>.html             one published row: all reproductions of it, and their spread
 bundles/<hash>/            the report of one bundle, and what its verification said
 """
@@ -20,7 +21,7 @@ from benchmark.report.model import PublishedRow, Report, Row
 from benchmark.report.render import environment, write_report
 from benchmark.report.verify import NOT_PROVED, SOUND, examine
 from sra.common.errors import UserError, expected
-from sra.common.files import check_place, write_bytes
+from sra.common.files import check_place, write_bytes, write_json
 
 STATES = {SOUND: "verified", NOT_PROVED: "not proved"}
 REFUSED = "does not verify"
@@ -50,10 +51,23 @@ class Entry:
         return self.bundle.state == "verified" and self.row.verdict.status in COMPARED and not self.again
 
     @property
-    def cost(self) -> str:
-        """Of training, on which machine."""
-        hours = self.row.cost.device_hours
-        return "" if hours is None else tables.duration(hours)
+    def record(self) -> dict[str, Any]:
+        """The line as data."""
+        row, report = self.row, self.bundle.report
+        return {
+            "published": row.published.id if row.published else None,
+            "variant": row.variant,
+            "what": row.what,
+            "bundle": self.bundle.digest,
+            "state": self.bundle.state,
+            "counts": self.counts,
+            "verdict": row.verdict.status,
+            **row.adm,
+            "intervals": row.intervals.get(TOOL, {}),
+            "device_hours": row.cost.device_hours,
+            "machines": report.machines if report else [],
+            "page": f"{self.bundle.page}/report.html#{row.variant}",
+        }
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,7 @@ def make_site(bundles: Sequence[Path], out: Path) -> str:
         for name, row in sorted(published.items())
     ]
     shared = {"bundles": list(found.values()), "rows": rows, "columns": [tables.BY_METRIC[metric] for metric in SHOWN]}
+    write_json(out / "reproductions.json", [entry.record for entry in entries])
     _write(out / "index.html", "site.html.j2", root="", only=None, entries=entries, **shared)
     for row in rows:
         _write(out / "rows" / f"{row.row.id}.html", "site.html.j2", root="../", only=row, entries=row.entries, **shared)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +11,7 @@ from decimal import Decimal
 
 from benchmark.published.comparability import show
 from benchmark.published.schema import LOWER_IS_BETTER
-from benchmark.published.verdict import MetricVerdict, RowVerdict
+from benchmark.published.verdict import TOOL, MetricVerdict, RowVerdict
 from benchmark.report.model import ClaimVerdict, Comparison, Difference, Group, Report, Row, TimeToTarget
 from evaluator.tools import NETWORKS, is_optional, is_predicted
 from evaluator.tools.score_record import Interval
@@ -123,6 +125,13 @@ def supported_digits(interval: Interval) -> int | None:
     return min(6, max(0, 1 - math.floor(math.log10(width)))) if 0 < width < math.inf else None
 
 
+def _ends(interval: Interval | None) -> str:
+    """An interval in the digits that its width supports; empty without a width."""
+    if interval is None or (digits := supported_digits(interval)) is None:
+        return ""
+    return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
 def around(difference: float, interval: Interval) -> tuple[str, str]:
     """A difference and its interval, to two significant digits of the interval's width."""
     digits = supported_digits(interval)
@@ -161,6 +170,8 @@ class Cell:
     status: str | None = None
     trainings: str = ""
     """What the known trainings of the same row printed."""
+    own: str = ""
+    """95 % interval of the measured value, where no difference has one."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +187,12 @@ class Line:
     """Page of the paper that prints the published row."""
     is_seed: bool = False
     """Whether this is one seed of the variant above it."""
+
+    @property
+    def cost(self) -> str:
+        """Device time of training; empty where it was not measured, and for a mean."""
+        hours = self.row.cost.device_hours
+        return "" if hours is None or self.name != self.row.variant else duration(hours)
 
     @property
     def why(self) -> str:
@@ -196,7 +213,8 @@ def verdict_lines(report: Report) -> list[Line]:
     for row in report.rows:
         if group := groups.get(row.variant):
             lines.append(_mean_line(report, group, row))
-        lines.append(replace(_line(report, row, row.variant, row.verdict, row.adm), is_seed=row.variant in seeds))
+        line = _line(report, row, row.variant, row.verdict, row.adm, row.intervals.get(TOOL, {}))
+        lines.append(replace(line, is_seed=row.variant in seeds))
     return lines
 
 
@@ -210,17 +228,24 @@ def reasons(lines: Sequence[Line]) -> list[str]:
     return [f"{', '.join(names)}: {why}" for why, names in found.items()]
 
 
-def _line(report: Report, row: Row, name: str, verdict: RowVerdict, measured: Mapping[str, float | None]) -> Line:
+def _line(
+    report: Report,
+    row: Row,
+    name: str,
+    verdict: RowVerdict,
+    measured: Mapping[str, float | None],
+    intervals: Mapping[str, Interval],
+) -> Line:
     judged = {metric.metric: metric for metric in verdict.metrics}
     printed = row.published.metrics if row.published else {}
-    cells = (_cell(m, measured.get(m), judged.get(m), printed.get(m)) for m in BY_METRIC)
+    cells = (_cell(m, measured.get(m), judged.get(m), printed.get(m), intervals.get(m)) for m in BY_METRIC)
     return Line(name, row, verdict, tuple(cells), next(iter(_urls(report, row)), None))
 
 
 def _mean_line(report: Report, group: Group, row: Row) -> Line:
     counts = [(len(group.seeds), "training"), (len(group.sample_seeds), "sample")]
     name = f"{group.variant}, mean of " + " x ".join(f"{n} {what} seeds" for n, what in counts if n > 1)
-    line = _line(report, row, name, group.verdict, {metric: mean.mean for metric, mean in group.metrics.items()})
+    line = _line(report, row, name, group.verdict, {metric: mean.mean for metric, mean in group.metrics.items()}, {})
     cells = []
     for column, cell in zip(PRINTED_METRICS, line.cells, strict=True):
         mean = group.metrics.get(column.metric)
@@ -229,10 +254,16 @@ def _mean_line(report: Report, group: Group, row: Row) -> Line:
     return replace(line, cells=tuple(cells))
 
 
-def _cell(metric: str, measured: float | None, judged: MetricVerdict | None, published: str | None) -> Cell:
+def _cell(
+    metric: str,
+    measured: float | None,
+    judged: MetricVerdict | None,
+    published: str | None,
+    interval: Interval | None,
+) -> Cell:
     column, shown = BY_METRIC[metric], number(measured, digits_of(metric, published))
     if judged is None or judged.difference is None or judged.interval is None:
-        return Cell(column, shown, published, status=judged.status if judged else None)
+        return Cell(column, shown, published, status=judged.status if judged else None, own=_ends(interval))
     difference = around(judged.difference, judged.interval)
     return Cell(column, shown, published, *difference, judged.status, ", ".join(judged.trainings))
 
@@ -437,10 +468,17 @@ def _with_interval(row: Row, tool: str, metric: str) -> str:
     value, interval = row.value(tool, metric), row.interval(tool, metric)
     if value is None:
         return ABSENT
-    if interval is None or (digits := supported_digits(interval)) is None:
-        return f"{value:.5g}"
     # The value in more digits than the interval supports: the tools are compared by them.
-    return f"{value:.5g} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    return f"{value:.5g} {_ends(interval)}".strip()
+
+
+def numbers_csv(report: Report) -> str:
+    """The numbers of a report for a spreadsheet."""
+    text, numbers = io.StringIO(), report.numbers()
+    writer = csv.DictWriter(text, numbers[0] if numbers else ())
+    writer.writeheader()
+    writer.writerows(numbers)
+    return text.getvalue()
 
 
 def differences(comparison: Comparison) -> Table:

@@ -76,6 +76,16 @@ def test_a_page_for_every_published_row(site: Path) -> None:
     assert states(site / "rows" / "sit-b2-256-400k.html") == ["counts"]
 
 
+def test_the_rows_as_data_are_those_of_the_page(site: Path) -> None:
+    rows = json.loads((site / "reproductions.json").read_text())
+    assert [row["counts"] for row in rows] == [True] * 2 + [False] * 4
+    assert rows[0]["published"] == "sit-b2-256-400k"
+    assert rows[0]["fid"] == pytest.approx(88.218149)
+    for row in rows:
+        page, _, anchor = row["page"].partition("#")
+        assert f'id="{anchor}"' in (site / page).read_text()
+
+
 def test_every_link_leads_somewhere(site: Path) -> None:
     for page in site.rglob("index.html"):
         for address in Links(page).found:
@@ -135,6 +145,10 @@ def test_sorting_and_filters(page) -> None:
     page.select_option("#state", "")
     page.fill("#text", "SEED1")
     assert page.locator("#shown").inner_text() == "2 of 6"
+    shared = page.context.browser.new_page()
+    shared.goto(page.url)
+    assert shared.input_value("#text") == "SEED1"
+    assert shared.locator("#shown").inner_text() == "2 of 6"
     page.fill("#text", "")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if page.viewport_size["width"] < 640:
@@ -145,6 +159,9 @@ def test_sorting_and_filters(page) -> None:
             "cells => cells.map(cell => +cell.dataset.value)"
         )
         assert shown == sorted(shown, reverse=direction < 0)
+    shared.goto(page.url)
+    assert shared.locator("table.sortable th[aria-sort=descending]").inner_text().startswith("FID")
+    assert shared.locator("tbody").first.inner_text() == page.locator("tbody").first.inner_text()
 
 
 @pytest.mark.browser

@@ -1,6 +1,7 @@
 """From a finished run's files to the report in every format, the check's exit code, seeds and pairs."""
 
 import base64
+import csv
 import io
 import json
 import math
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -338,6 +340,29 @@ def test_html_is_one_file_without_the_network(shown: Path, registry: Registry) -
         assert registry.papers[registry.row(row).papers[0]].url in text  # type: ignore[operator]
 
 
+def test_the_page_leads_to_each_part_and_gives_its_numbers(shown: Path) -> None:
+    text, report = show_report(shown, "html"), load_report(shown)
+    nav = text[text.index("<nav>") : text.index("</nav>")]
+    assert re.findall(r'href="#([^"]+)"', nav) == re.findall(r'<h2 id="([^"]+)"', text)
+    (address,) = re.findall(r'href="data:text/csv;charset=utf-8,([^"]+)"', text)
+    rows = list(csv.DictReader(io.StringIO(unquote(address), newline="")))
+    blank = {None: ""}
+    assert rows == [{key: str(blank.get(value, value)) for key, value in n.items()} for n in report.numbers()]
+
+
+def test_the_first_table_has_cost_and_interval(finished: Finished) -> None:
+    # Of this row no sFID is printed.
+    root, plan = finished(
+        {"own": "sit-b2-256-400k-ode-layersync"}, {"own": {"sfid": 15.0}}, {"own": {"sfid": [10.0, 20.0]}}
+    )
+    first = show_report(root, "html").partition("<h2")[0]
+    assert "[10, 20]" in first
+    assert '<span class="measured">20 s</span>' in first
+    (next(s for s in plan.stages if s.kind.name == "train").directory / "log.jsonl").unlink()
+    assert "training</th>" in first
+    assert "training</th>" not in show_report(root, "html")
+
+
 def test_a_row_read_in_a_summary_carries_its_caution_in_every_format(finished: Finished) -> None:
     root, _ = finished({"baseline": "sit-b2-256-400k-ode-layersync"})
     for format in ("md", "html", "json"):
@@ -377,7 +402,8 @@ def test_named_metrics_are_in_a_table_of_their_own(finished: Finished) -> None:
     more = {"coverage": 0.91234, "fid@50000": 1.2345}
     root, _ = finished(ROWS, metrics={"sra": more}, intervals={"sra": {"fid@50000": [1.1, 1.4]}})
     for form in ("md", "html"):
-        before, after = show_report(root, form).split("More metrics")
+        text = re.sub('href="data:text/csv[^"]*"', "", show_report(root, form))
+        before, _, after = text.rpartition("More metrics")
         assert not [name for name in more if name in before]
         for part in ("0.91234", "fid@50000 (predicted)", "1.2345 [1.10, 1.40]"):
             assert part in after
