@@ -8,6 +8,7 @@ that only its spread over sample sets has to be estimated: `docs/intervals.md` d
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -41,8 +42,29 @@ def jackknife_error(without: Array) -> float:
     return math.sqrt(float(without.var()) * (len(without) - 1))
 
 
+@dataclass(frozen=True)
+class Removals:
+    """What leaving out each of N images in turn changes."""
+
+    value: float
+    """Frechet distance with all of them."""
+    distances: Array
+    """(N,) without each image."""
+    values: Array
+    """(r,) eigenvalues w of the product of both covariances."""
+    nodes: Array
+    """(K,) nodes s of integrals over s > 0, equidistant in log s."""
+    logs: Array
+    """(N, K) log det(1 + S S_r / s^2) without each image, minus that with it."""
+
+
 def distances_without_each(features: Rows, own: Gaussian, reference: Gaussian) -> Array:
-    """(N,) Frechet distance of features (N, D) to a reference without each image in turn, exact.
+    """(N,) Frechet distance of features (N, D) to a reference without each image in turn, exact."""
+    return remove_each(features, own, reference).distances
+
+
+def remove_each(features: Rows, own: Gaussian, reference: Gaussian) -> Removals:
+    """Leave out each of N images in turn; features are (N, D).
 
     Leaving out an image x takes c d d^T from the covariance S, with d = x - m. With (A, w) as `root_of` has them and
     y = A^T d, this changes tr sqrt(S S_r) by the integral over s > 0 of log(1 - c sum_k y_k^2 / (w_k + s^2)) / pi
@@ -55,18 +77,18 @@ def distances_without_each(features: Rows, own: Gaussian, reference: Gaussian) -
     root = float(np.sqrt(values).sum())
     nodes = _nodes(values)
     kernel = share / (values[:, None] + nodes**2)
-    found = []
+    distances, logs = [], []
     for block in blocks(features):
         centred = block - mean
         y = centred @ axes
         # Rounding may leave nothing where an image is the only one in some direction.
-        left = np.maximum(1 - (y * y) @ kernel, np.finfo(np.float64).eps)
-        lost = -np.log(left) @ nodes * (STEP / math.pi)
+        logs.append(np.log(np.maximum(1 - (y * y) @ kernel, np.finfo(np.float64).eps)))
         trace = np.trace(own.covariance) - share * (centred * centred).sum(axis=1)
         shifted = difference - centred / (count - 1)
-        roots = 2 * math.sqrt(grow) * (root - lost)
-        found.append((shifted * shifted).sum(axis=1) + grow * trace + np.trace(reference.covariance) - roots)
-    return np.concatenate(found)
+        roots = 2 * math.sqrt(grow) * (root + logs[-1] @ nodes * (STEP / math.pi))
+        distances.append((shifted * shifted).sum(axis=1) + grow * trace + np.trace(reference.covariance) - roots)
+    value = float(difference @ difference + np.trace(own.covariance) + np.trace(reference.covariance) - 2 * root)
+    return Removals(value, np.concatenate(distances), values, nodes, np.concatenate(logs))
 
 
 def _nodes(values: Array) -> Array:

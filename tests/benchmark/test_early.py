@@ -181,7 +181,7 @@ def share_stopped(case: Case, repetitions: int, run: Run, record: ScoreRecord, r
 
 @pytest.mark.parametrize("kind", ["normal", "heavy"])
 def test_good_runs_are_not_stopped(kind: str, registry: Registry, sit: tuple[Run, ScoreRecord, float]) -> None:
-    case = Case("apart", 32, 1280, 320, 0.9, 0.05, kind)  # type: ignore[arg-type]
+    case = Case("apart", 64, 2000, 320, 0.9, 0.05, kind)  # type: ignore[arg-type]
     good, lost = share_stopped(case, 60, *sit[:2], registry)
     assert good > 20
     assert lost == 0

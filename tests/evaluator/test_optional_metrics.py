@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.special import hyp2f1
 
 from evaluator.metrics import classes, density_coverage, extrapolation, intervals, kernel_distance
-from evaluator.metrics.frechet import frechet_distance, gaussian
+from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evaluator.tools import adm_protocol, is_optional
 from evaluator.tools.optional_metrics import LABEL_MAP, labels_in
 from sra.common.errors import EvaluatorError
@@ -117,23 +118,52 @@ def test_intervals_hold_the_expected_metric(scale):
         assert 0.8 < width < 1.7, name
 
 
+@pytest.mark.parametrize("count", [150, 600, None])
+def test_the_curve_of_white_features_is_known(count):
+    """E tr sqrt(S) by the law of Marchenko and Pastur, which for eigenvalues of N images is a hypergeometric series."""
+    width, at_hand = 100, 300
+
+    def known(images):
+        share = width / (images - 1)
+        return width * (2 + 1 / images) - 2 * width * hyp2f1(0.5, -0.5, 2, share)
+
+    x = np.random.default_rng(0).normal(size=(at_hand, width))
+    curve = extrapolation.fit(x, gaussian(x), Gaussian(np.zeros(width), np.eye(width)))
+    change = curve.expected(count) - curve.value
+    # Eigenvalues of real numbers add 1 / (2 width) to the slope.
+    assert change == pytest.approx(known(count or 10**9) - known(at_hand), rel=0.01)
+
+
 def test_predicted_fid_holds_the_truth():
     """Skewed features, a tenth of the images: the truth is the mean FID of sets of the full size."""
     reference = gaussian(draw(np.random.default_rng(0), 400, 24))
     full = [gaussian(draw(np.random.default_rng([1, k]), 2000, 24, 1.1)) for k in range(40)]
     truth = np.mean([frechet_distance(own, reference) for own in full])
-    held, values = [], []
+    held, values, rooms = [], [], []
     for k in range(40):
         x = draw(np.random.default_rng([2, k]), 200, 24, 1.1)
         curve = extrapolation.fit(x, gaussian(x), reference)
         value, (low, high) = curve.at(2000)
         held.append(low <= truth <= high)
         values.append(value)
+        rooms.append(high - value)
         assert curve.at(200)[0] == pytest.approx(curve.value)
         assert curve.at(None)[0] <= value < curve.value
     assert np.mean(held) >= 0.85
+    assert np.mean(rooms) / 1.96 < 1.3 * np.std(values)
     # The measured FID of so few images is far off, the predicted one is not.
     assert abs(np.mean(values) - truth) < 0.1 * (curve.value - truth)
+
+
+def test_predicted_fid_of_features_that_vary_in_no_common_direction():
+    x = np.zeros((40, 3), np.float32)
+    x[:, 0] = np.arange(40) % 5
+    reference = Gaussian(np.zeros(3), np.diag([0.0, 1.0, 0.0]))
+    curve = extrapolation.fit(x, gaussian(x), reference)
+    # |mu|^2, of which the variance / n is noise, and both traces.
+    spread = x[:, 0].var(ddof=1)
+    assert curve.expected(None) == pytest.approx(4 - spread / 40 + spread + 1)
+    assert np.isfinite(curve.at(4000)[1]).all()
 
 
 @pytest.fixture
