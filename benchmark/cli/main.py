@@ -203,6 +203,12 @@ def evaluate(
     metrics: Annotated[
         list[str] | None, typer.Option(help="More metrics of adm (repeatable), such as kid or fid@50000.")
     ] = None,
+    training: Annotated[
+        Path | None, typer.Option(help="Images that the model was trained on: are samples copies of them?")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Real images that it was not trained on, for comparison.")
+    ] = None,
     views: Annotated[Path | None, typer.Option(help="Write class histograms and nearest references here.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the scores here.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache features here: a stopped run continues.")] = None,
@@ -225,6 +231,8 @@ def evaluate(
         allow_other_size=allow_other_size,
         intervals=intervals,
         metrics=tuple(metrics or ()),
+        training=training,
+        validation=validation,
         extractor=extractor.value,
         assets=assets,
         views=views,

@@ -15,7 +15,16 @@ from benchmark.plan.stages import EXTRACTOR_TOOLS
 from benchmark.report.crosscheck import disagreements
 from benchmark.run.executor import interpreter_of
 from benchmark.run.process import run_job
-from evaluator.tools import NETWORKS, PROTOCOL_TOOLS, TOOL_MODULES, optional_metric, score_record
+from evaluator.tools import (
+    FURTHER_SETS,
+    NETWORKS,
+    OF_TRAINING,
+    PROTOCOL_TOOLS,
+    TOOL_MODULES,
+    further_sets,
+    optional_metric,
+    score_record,
+)
 from evaluator.tools.score_record import CleanFidSettings, ScoreRecord
 from sra.common.errors import one_of
 from sra.common.files import is_embedded
@@ -39,6 +48,10 @@ class ToolOptions:
     """Estimate 95 % intervals."""
     metrics: tuple[str, ...] = ()
     """More than the protocol's."""
+    training: Path | None = None
+    """Images that the model was trained on."""
+    validation: Path | None = None
+    """Images of the same kind that it was not trained on."""
     extractor: str = "own"
     """Network of clean-fid and torch-fidelity: their `own`, or the `graph`'s, converted."""
     assets: Path | None = None
@@ -54,6 +67,8 @@ class ToolOptions:
         if tool in PROTOCOL_TOOLS:
             command += ["--views", str(self.views / tool)] if self.views else []
             command += ["--metrics", *self.metrics] if self.metrics else []
+        for name in further_sets(tool, self.metrics):
+            command += [f"--{name}", str(place)] if (place := getattr(self, name)) else []
         return command
 
     def _shared(self) -> list[str]:
@@ -81,6 +96,12 @@ def score_samples(
     for tool in tools or ():
         if tool not in TOOL_MODULES:
             raise UserError(one_of("--tool", tool, TOOL_MODULES))
+    for name in FURTHER_SETS:
+        if place := getattr(own, name):
+            check_images({f"--{name}": place})
+            if not any(name in further_sets(tool, own.metrics) for tool in tools or TOOLS):
+                users = f"--metrics {' or '.join(OF_TRAINING)} with adm, or --tool {', '.join(NETWORKS)}"
+                raise UserError(f"--{name}: expected what uses it ({users}), got none")
     graphs = {tool: _weights(tool, own) if tool in NETWORKS else graph_file(graph) for tool in tools or TOOLS}
     try:
         list(map(optional_metric, own.metrics))

@@ -15,7 +15,16 @@ import yaml
 from pydantic import AfterValidator, ValidationError
 
 from benchmark.manifest.document import ManifestError, expand, override, read
-from evaluator.tools import NETWORKS, PROTOCOL_TOOLS, Tool, least_to_predict, optional_metric
+from evaluator.tools import (
+    FURTHER_SETS,
+    NETWORKS,
+    OF_TRAINING,
+    PROTOCOL_TOOLS,
+    Tool,
+    further_sets,
+    least_to_predict,
+    optional_metric,
+)
 from sra.common.errors import expected, one_of
 from sra.common.validation import adapter, boolean_as_number, one_line
 from sra.config import (
@@ -56,6 +65,16 @@ class ScoreConfig:
     """Network of clean-fid and torch-fidelity: their own Inception, or the graph's, converted."""
     metrics: tuple[Annotated[str, AfterValidator(optional_metric)], ...] = ()
     """More metrics of adm and adm-torch, such as `kid`, `coverage` or `fid@50000`; papers print none of them."""
+    training: str | None = None
+    """Images that networks were trained on, or `images`: those of this manifest; for `authenticity` and `copying`."""
+    validation: str | None = None
+    """Real images that they were not trained on; for `copying`, and `fdr` of `dinov2`, `clip` and `convnext`."""
+
+    @property
+    def sets(self) -> dict[str, str]:
+        """Real images by the keys that name them."""
+        named = {name: getattr(self, name) for name in ("reference", *FURTHER_SETS)}
+        return {name: place for name, place in named.items() if place is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +157,8 @@ class Run:
 
     @property
     def needs_data(self) -> bool:
-        """Whether images or latents are read, to train or as the reference."""
-        return self.train is not None or self.score.reference == "images"
+        """Whether images or latents are read, to train or to score."""
+        return self.train is not None or "images" in self.score.sets.values()
 
     @property
     def network(self) -> str:
@@ -151,7 +170,7 @@ class Run:
         """Everything that it reads (paths, `asset:NAME`, hub ids), as the manifest writes it."""
         data = (self.data.images, self.data.latents) if self.needs_data else ()
         codec = () if self.samples else (self.codec.path,)
-        named = (*data, *codec, self.score.reference, self.score.graph, self.checkpoint, self.samples)
+        named = (*data, *codec, *self.score.sets.values(), self.score.graph, self.checkpoint, self.samples)
         networks = [NETWORKS[tool] for tool in self.score.tools if tool in NETWORKS]
         return [*(place for place in named if place is not None), *networks]
 
@@ -311,11 +330,13 @@ def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant)
     check_sampler(sample, model)
     if sample.cfg_channels != "all" and sample.cfg_channels > full.codec.channels:
         raise ConfigError(expected("sample.cfg_channels", f"at most codec.channels = {full.codec.channels}", 3))
-    if full.score.reference == "images" and full.data.images is None:
-        raise ConfigError("data.images: expected a place, because score.reference is 'images', got none")
+    for name, place in full.score.sets.items():
+        if place == "images" and full.data.images is None:
+            raise ConfigError(f"data.images: expected a place, because score.{name} is 'images', got none")
     if full.score.metrics and not set(PROTOCOL_TOOLS) & set(full.score.tools):
         tools = ", ".join(full.score.tools)
         raise ConfigError(f"score.metrics: expected one of {', '.join(PROTOCOL_TOOLS)} among score.tools, got {tools}")
+    _check_further_sets(full.score)
     _check_looks(full, variant)
     given = {"align": align, "checkpoint": variant.checkpoint, "samples": variant.samples}
     several = [name for name, value in given.items() if value is not None]
@@ -326,6 +347,17 @@ def _cross_checks(full: Manifest, align: AlignSettings | None, variant: Variant)
     if full.train is None:
         raise ConfigError("train: missing; only a variant with a checkpoint or samples can do without")
     _check_training(full, full.train)
+
+
+def _check_further_sets(score: ScoreConfig) -> None:
+    """Check that sets of images which metrics need are given, and that those which are given are used."""
+    for name in FURTHER_SETS:
+        metrics = [metric for metric in score.metrics if name in further_sets(PROTOCOL_TOOLS[0], [metric])]
+        if name not in score.sets and metrics:
+            raise ConfigError(f"score.{name}: expected images, because score.metrics has {metrics[0]}, got none")
+        if name in score.sets and not any(name in further_sets(tool, score.metrics) for tool in score.tools):
+            users = f"{' or '.join(OF_TRAINING)} among score.metrics, or {', '.join(NETWORKS)} among score.tools"
+            raise ConfigError(f"score.{name}: expected {users}, got neither")
 
 
 def look_tool(score: ScoreConfig) -> Tool:

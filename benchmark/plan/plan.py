@@ -28,7 +28,7 @@ from benchmark.plan.stages import (
     read_stage,
     weights_name,
 )
-from evaluator.tools import NETWORKS, PROTOCOL_TOOLS
+from evaluator.tools import FURTHER_SETS, NETWORKS, PROTOCOL_TOOLS, further_sets
 from sra.common.files import is_embedded
 from sra.config import (
     DataConfig,
@@ -222,7 +222,7 @@ def _settings(job: Job, own: dict[str, Any] | None = None, without: Collection[s
     return plain
 
 
-PLACES = {"data.images", "data.latents", "codec.path", "checkpoint", "reference", "graph"}
+PLACES = {"data.images", "data.latents", "codec.path", "checkpoint", "reference", "graph", *FURTHER_SETS}
 """Settings that are places of inputs."""
 
 
@@ -272,10 +272,11 @@ def in_order(stages: Collection[Stage]) -> tuple[Stage, ...]:
 def _located(run: Run) -> Run:
     """Return the run with `asset:NAME` replaced by paths."""
     path, score = located(run.codec.path), run.score
+    sets: dict[str, Any] = {name: located(place) for name, place in score.sets.items()}
     return dataclasses.replace(
         run,
         codec=dataclasses.replace(run.codec, path=path),
-        score=dataclasses.replace(score, reference=located(score.reference), graph=located(score.graph)),
+        score=dataclasses.replace(score, graph=located(score.graph), **sets),
         data=located_data(run.data),
         checkpoint=_maybe(run.checkpoint),
         samples=_maybe(run.samples),
@@ -417,7 +418,8 @@ def _score(
     look: bool = False,
 ) -> None:
     """Add the scoring of `count` images (None: unknown); at a milestone only with adm, at a look to predict FID."""
-    reference, reference_identity, count_of_reference = _reference(planner, run, images)
+    sets = {name: _image_set(planner, run, images, place) for name, place in run.score.sets.items()}
+    reference, reference_identity, count_of_reference = sets["reference"]
     suffix = f"-step{step}" if early else f"-look{count}" if look else ""
     tools, metrics = (("adm",), ()) if early else (run.score.tools, run.score.metrics)
     if look:
@@ -426,6 +428,7 @@ def _score(
     read = {(job.tool, job.reference) for job in jobs if not job.look}
     for tool in tools:
         graph = located(NETWORKS[tool]) if tool in NETWORKS else run.score.graph
+        further = {name: sets[name] for name in further_sets(tool, metrics) if name in sets}
         job = ScoreJob(
             tool=tool,
             reference=reference,
@@ -434,9 +437,11 @@ def _score(
             metrics=metrics if tool in PROTOCOL_TOOLS else (),
             images=count,
             look=look,
+            **{name: place for name, (place, _, _) in further.items()},
         )
         facts = [identity, tool, reference_identity, planner.place(graph), *_network_of(planner, run.score, tool)]
         facts += [list(job.metrics)] if job.metrics else []
+        facts += [[name, contents] for name, (_, contents, _) in further.items()]
         planner.add(
             f"score-{tool}-{run.variant}{suffix}",
             lambda _, facts=facts: facts,  # type: ignore[misc]
@@ -458,12 +463,12 @@ def _network_of(planner: _Planner, score: ScoreConfig, tool: str) -> list[Any]:
     return [planner.place(str(path), optional=True) for path in weights_of(tool)] if own else []
 
 
-def _reference(planner: _Planner, run: Run, images: Stage | None) -> tuple[str, Any, int | None]:
-    """Path, identity and number of images of the reference; None: not known."""
-    if run.score.reference == "images" and images is not None:
+def _image_set(planner: _Planner, run: Run, images: Stage | None, name: str) -> tuple[str, Any, int | None]:
+    """Path, identity and number of real images, which may be those of the manifest; None: not known."""
+    if name == "images" and images is not None:
         return str(images.directory / "images"), images.key, images.images
-    place = planner.place(run.score.reference)
-    return run.score.reference, place, reference_images(place, run.model.resolution)
+    place = planner.place(name)
+    return name, place, reference_images(place, run.model.resolution)
 
 
 def state_of(stage: Stage, directory: RunDirectory) -> tuple[str, str]:
@@ -500,7 +505,7 @@ def _changes(document: dict[str, Any], stage: Stage) -> list[str]:
     """Settings that differ from those in a `stage.json`; inputs are compared by what they hold."""
     before, after = _flat(upgraded_settings(document)), _flat(to_plain(stage.job))
     # Paths in the run directory differ after a move, and with every change of an earlier stage.
-    names = sorted((before.keys() | after.keys()) - {"checkpoint", "reference"})
+    names = sorted((before.keys() | after.keys()) - {"checkpoint", "reference", *FURTHER_SETS})
     names = [n for n in names if n not in PLACES or is_embedded(str(before.get(n))) or not _is_path(after.get(n))]
     return [f"{n} {before.get(n)!r} -> {after.get(n)!r}" for n in names if before.get(n) != after.get(n)]
 

@@ -145,7 +145,7 @@ def _check_embedded(loaded: Loaded) -> None:
             "data.images": run.data.images,
             "codec.path": run.codec.path,
             "score.graph": run.score.graph,
-            "score.reference": run.score.reference,
+            **{f"score.{name}": place for name, place in run.score.sets.items()},
         }
         for key, place in places.items():
             if place is not None and is_embedded(place) and place != DIGITS:
@@ -193,15 +193,16 @@ def _codec_facts(place: str) -> dict[str, int]:
 
 def _check_references_and_graphs(loaded: Loaded, look: Look) -> None:
     """Look at the first bytes of what scoring reads: it runs last, and must not fail only then."""
-    named = [(key, located(getattr(run.score, key))) for run in loaded.runs for key in ("graph", "reference")]
-    for key, place in dict.fromkeys(named):
+    named = [pair for run in loaded.runs for pair in ({"graph": run.score.graph} | run.score.sets).items()]
+    for key, name in dict.fromkeys(named):
+        place = located(name)
         where = f"{loaded.path}: score.{key}"
         has_format, formats = (
             (_is_graph, ".pb or .safetensors") if key == "graph" else (_is_images, ".npz, .zip, .tar or .parquet")
         )
         if Path(place).is_file() and not has_format(place):
             raise ManifestError(expected(where, f"a {formats} file", place))
-        if key == "reference" and Path(place).exists():
+        if key != "graph" and Path(place).exists():
             check_parts(list(look(place).files), Path(place), f"{where} {place}", several=True)
 
 

@@ -63,6 +63,10 @@ class ScoreJob:
     """Network of clean-fid and torch-fidelity: `own` or `graph`."""
     metrics: tuple[str, ...] = ()
     """More than the protocol's."""
+    training: str | None = None
+    """Images that networks were trained on."""
+    validation: str | None = None
+    """Real images that they were not trained on."""
     images: int | None = None
     """Number of images that are scored; None: not known before they are read."""
     look: bool = False
@@ -341,7 +345,7 @@ class _Score(StageKind[ScoreJob]):
         return TOOL_MODULES[job.tool]
 
     def places(self, job: ScoreJob) -> tuple[str | None, ...]:
-        return (job.reference, job.graph)
+        return (job.reference, job.graph, job.training, job.validation)
 
     def disk(self, job: ScoreJob, stage: Stage) -> Disk:
         """The record; and what is cached of the samples, and of the reference by the first stage that reads it."""
@@ -364,7 +368,8 @@ class _Score(StageKind[ScoreJob]):
         job = stage.job
         assert isinstance(job, ScoreJob)
         look = [str(job.images)] if job.look else []
-        return " ".join((job.tool, job.reference, job.graph, job.extractor or "", *job.metrics, *look))
+        further = [place for place in (job.training, job.validation) if place]
+        return " ".join((job.tool, job.reference, job.graph, job.extractor or "", *job.metrics, *further, *look))
 
     def label(self, job: ScoreJob) -> str:
         return f"score-{job.tool}" + (f"-look{job.images}" if job.look else "")
@@ -377,6 +382,8 @@ class _Score(StageKind[ScoreJob]):
         arguments += ["--reference", first.reference, "--graph", first.graph]
         arguments += ["--extractor", first.extractor] if first.extractor else []
         arguments += ["--metrics", *first.metrics] if first.metrics else []
+        arguments += ["--training", first.training] if first.training else []
+        arguments += ["--validation", first.validation] if first.validation else []
         if first.look:
             arguments += ["--first", str(first.images)]
         elif first.tool in PROTOCOL_TOOLS:

@@ -63,6 +63,10 @@ class ImageSet:
         self._read, self._names, self._notes = read, names, notes
         self._findings: Findings | None = None
 
+    def name(self, number: int) -> str | None:
+        """Name of an image's file; None: arrays have none."""
+        return self._names[number] if self._names else None
+
     def first(self, count: int) -> ImageSet:
         """The first images alone.
 
@@ -118,7 +122,7 @@ class ImageSet:
         if found.duplicates:
             warnings.append(f"{found.duplicates} of {self.count} images are copies of others")
         if found.black:
-            first = self._names[found.first_black] if self._names else f"number {found.first_black}"
+            first = self.name(found.first_black) or f"number {found.first_black}"
             warnings.append(f"{found.black} of {self.count} images are all black; the first is {first}")
         return warnings
 

@@ -254,6 +254,17 @@ class Nearest:
         self.values[touched], self.places[touched] = values[smallest], places[smallest]
 
 
+def nearest_in(a: Points, b: Points, exact: Exact, k: int) -> Nearest:
+    """The k smallest distances of every point of one set to another set; exact."""
+    distances, found = Distances(a, b, exact), Nearest(len(a.rows), k)
+    for i in a.blocks:
+        for j in b.blocks:
+            tile = distances.tile(i, j)
+            rows, columns, values = tile.pairs(found.values[rows_of(i), -1] if j else tile.upper_bound(k))
+            found.add(rows + rows_of(i).start, values, columns + rows_of(j).start)
+    return found
+
+
 def nearest(points: Points, exact: Exact | None, k: int) -> Nearest:
     """The k smallest distances of every point to its own set, itself included; exact, or of the public protocol."""
     distances, found = Distances(points, points, exact), Nearest(len(points.rows), k)

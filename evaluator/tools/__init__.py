@@ -8,6 +8,7 @@ are computed if named.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Literal, TypeAlias
 
 from evaluator import embedded
@@ -28,14 +29,25 @@ PROTOCOL_TOOLS = ("adm", "adm-torch")
 """Tools of the ADM protocol: they cache features, draw views and have optional metrics."""
 OPTIONAL_METRICS = (
     *("kid", "kid_subsets", "density", "coverage", "top1", "top5", "class_histogram", "label_histogram", "class_means"),
-    *("is_splits", "fid_infinity", "fid@N"),
+    *("is_splits", "fid_infinity", "fid@N", "authenticity", "copying"),
 )
 """Of the ADM protocol, computed if named; N is a number of images."""
+OF_TRAINING = ("authenticity", "copying")
+"""Those that need the training images; the second, validation images as well."""
+FURTHER_SETS = ("training", "validation")
+"""Image sets beside samples and reference, by their options."""
 PREDICTED = re.compile(r"fid@([1-9][0-9]{0,8})")
 INCEPTION_FEATURES = 2048
 """Pooled features of the Inception of 2015."""
 LEAST_IMAGES_PER_FEATURE = 2
 """For a prediction: with fewer, covariances of half the images are singular, and FID is no smooth function of them."""
+
+
+def further_sets(tool: str, metrics: Collection[str]) -> tuple[str, ...]:
+    """Image sets beside samples and reference that a tool uses: `training`, `validation`."""
+    if tool in NETWORKS or (tool in PROTOCOL_TOOLS and "copying" in metrics):
+        return FURTHER_SETS
+    return FURTHER_SETS[:1] if tool in PROTOCOL_TOOLS and "authenticity" in metrics else ()
 
 
 def optional_metric(name: str) -> str:

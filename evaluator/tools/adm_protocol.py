@@ -19,11 +19,12 @@ from evaluator.images.image_set import ImageSet
 from evaluator.metrics import differences, intervals
 from evaluator.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evaluator.metrics.inception_score import InceptionScore, score_of_pool
+from evaluator.metrics.memorisation import Training
 from evaluator.metrics.precision_recall import NEIGHBOURS, Coverage, exact_precision_recall, precision_recall
-from evaluator.tools import OPTIONAL_METRICS, optional_metrics, realism
-from evaluator.tools.base import NO_IMAGES, Result, Task
+from evaluator.tools import OF_TRAINING, OPTIONAL_METRICS, optional_metrics, realism
+from evaluator.tools.base import NO_IMAGES, Result, Task, add_further_sets, training_of
 from evaluator.tools.optional_metrics import LabelsOf, Scored, labels_in
-from evaluator.tools.score_record import AdmSettings, ClassScore, FeatureWidths, Interval, NamedFile
+from evaluator.tools.score_record import AdmSettings, ClassScore, FeatureWidths, Interval, NamedFile, NearestTraining
 from sra.common.errors import EvaluatorError
 from sra.common.files import sha256_file
 
@@ -79,7 +80,7 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
             cache that cannot be written.
     """
     labels = partial(labels_in, task.options.metrics, extractor.weights.shape[1], task.graph.path)
-    optional_metrics.check(task.options.metrics, task.reference, task.samples, extractor.widths[0], labels)
+    optional_metrics.check(task, extractor.widths[0], labels)
     if task.options.differences and len(task.samples) != 2:
         raise EvaluatorError(f"--differences: expected two sample sets, got {len(task.samples)}")
     if task.options.views and len(task.options.views) != len(task.samples):
@@ -90,7 +91,13 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
     with feature_cache(task.cache, name) as cache:
         write_weights(extractor.weights, cache.folder / CLASSIFIER)
         against = _reference(task.reference, extractor, cache)
-        return [_score(task, images, extractor, cache, against, settings, labels) for images in task.samples]
+        training = None
+        if set(OF_TRAINING) & set(task.options.metrics):
+            training = training_of(task, lambda images: cache.features(images, extractor, extractor.widths).pool)
+        scored = (
+            _score(task, images, extractor, cache, against, training, settings, labels) for images in task.samples
+        )
+        return list(scored)
 
 
 def _reference(images: ImageSet, extractor: Extractor, cache: FeatureCache) -> Reference:
@@ -177,6 +184,7 @@ def _score(
     extractor: Extractor,
     cache: FeatureCache,
     against: Reference,
+    training: Training | None,
     make: MakeSettings,
     labels: LabelsOf,
 ) -> Result:
@@ -196,11 +204,13 @@ def _score(
         statistics=against.file,
         fid_interval="jackknife",
     )
-    views = None
-    if task.options.views and against.features:
+    copies, views = None, None
+    nearest: tuple[NearestTraining, ...] = ()
+    folder = task.options.views and task.options.views[task.samples.index(images)]
+    if folder and against.features:
         _say(images, "views")
         sides = realism.Side(task.reference, against.features.pool), realism.Side(images, features.pool)
-        views = realism.write(*sides, extractor.weights, task.options.views[task.samples.index(images)])
+        views = realism.write(*sides, extractor.weights, folder)
     ends: dict[str, Interval] = {}
     if not task.options.no_intervals:
         _say(images, "intervals")
@@ -211,6 +221,12 @@ def _score(
         if not against.features:
             lost = dict.fromkeys(filter(optional_metrics.OF_REFERENCE_IMAGES.__contains__, names), NO_IMAGES)
             absent, names = absent | lost, tuple(name for name in names if name not in lost)
+        if training and task.training:
+            copies = training.copies(features.pool)
+            nearest = realism.copy_records(task.training, copies)
+            if folder and views:
+                place = realism.write_copies(task.training, images, copies, folder / "copies.png")
+                views = views.model_copy(update={"copies": place})
         scored = Scored(
             features=features,
             own=own.pool,
@@ -220,6 +236,7 @@ def _score(
             reference=against.features,
             reference_labels=labels(task.reference),
             against=against.statistics.pool,
+            copies=copies,
         )
         more = dict(optional_metrics.compute(names, scored))
         metrics |= {name: more[name].value for name in more}
@@ -233,6 +250,7 @@ def _score(
         intervals=ends,
         views=views,
         classes=classes,
+        copies=nearest,
         contributions=found.contributions() if task.options.differences else {},
     )
 
@@ -243,6 +261,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--views", type=Path, nargs="+", help=help_views)
     help_differences = "write differences between two sample sets here"
     parser.add_argument("--differences", type=Path, help=help_differences)
+    add_further_sets(parser)
     help_metrics = f"compute these, too: {', '.join(OPTIONAL_METRICS)}"
     parser.add_argument("--metrics", type=optional_metrics.option, nargs="+", default=(), help=help_metrics)
 

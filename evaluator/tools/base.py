@@ -17,8 +17,9 @@ from evaluator.features import statistics
 from evaluator.images.image_set import ImageSet, open_images, without_images
 from evaluator.inception.graph import Graph, resolve
 from evaluator.metrics.differences import difference, independent
-from evaluator.metrics.rows import Array
-from evaluator.tools import Tool, score_record
+from evaluator.metrics.memorisation import Training
+from evaluator.metrics.rows import Array, Rows
+from evaluator.tools import FURTHER_SETS, Tool, score_record
 from evaluator.tools.score_record import (
     ClassScore,
     DifferenceRecord,
@@ -26,6 +27,7 @@ from evaluator.tools.score_record import (
     Interval,
     MetricDifference,
     NamedFile,
+    NearestTraining,
     ScoreRecord,
     Settings,
     Views,
@@ -50,6 +52,8 @@ class Task:
     cache: Path | None
     options: argparse.Namespace
     """All options, the tool's own among them."""
+    training: ImageSet | None = None
+    validation: ImageSet | None = None
 
     def require_images(self) -> None:
         """Refuse a reference of statistics alone.
@@ -66,7 +70,7 @@ class Task:
         Raises:
             EvaluatorError: the set, and how many it has.
         """
-        for images in (self.reference, *self.samples):
+        for images in filter(None, (self.reference, *self.samples, self.training, self.validation)):
             if images.count <= than and not (images is self.reference and images.count == 0):
                 raise EvaluatorError(f"{images.path}: expected more than {than} images, got {images.count}")
 
@@ -82,6 +86,7 @@ class Result:
     intervals: dict[str, Interval] = field(default_factory=dict)
     views: Views | None = None
     classes: tuple[ClassScore, ...] = ()
+    copies: tuple[NearestTraining, ...] = ()
     contributions: dict[str, Array] = field(default_factory=dict)
     """(N,) of each image to a metric, where the tool is asked for them."""
 
@@ -125,6 +130,19 @@ def silent_stderr() -> Iterator[None]:
         os.close(null)
 
 
+def add_further_sets(parser: argparse.ArgumentParser) -> None:
+    """Add options of image sets beside samples and reference."""
+    parser.add_argument("--training", type=Path, help="images that the model was trained on")
+    parser.add_argument("--validation", type=Path, help="images of the same kind that it was not trained on")
+
+
+def training_of(task: Task, features: Callable[[ImageSet], Rows]) -> Training | None:
+    """Training images, and validation images if there are some, to which samples are compared; None: not given."""
+    if task.training is None:
+        return None
+    return Training(features(task.training), features(task.validation) if task.validation else None)
+
+
 def _parse(tool: Tool, add_options: Callable[[argparse.ArgumentParser], None] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"Score samples with {tool}.")
     parser.add_argument("--samples", type=Path, nargs="+", required=True)
@@ -157,12 +175,17 @@ def _score(
     samples = [open_images(path) for path in options.samples]
     samples = [images.first(options.first) for images in samples] if options.first else samples
     reference = _open_reference(options.reference, samples[0])
+    training, validation = (
+        open_images(path) if (path := getattr(options, name, None)) else None for name in FURTHER_SETS
+    )
+    named = (("reference", reference), ("training", training), ("validation", validation))
+    others = {name: images for name, images in named if images}
     expected = options.expect_images or [None]
     for images, count in zip(samples, expected * (len(samples) // len(expected)), strict=True):
-        _check(images, reference, count, allow_other_size=options.allow_other_size)
+        _check(images, others, count, allow_other_size=options.allow_other_size)
     error: str | None = None
     results: Sequence[Result] = [Result(metrics={}, settings=None)] * len(samples)
-    task = Task(reference, samples, graph, options.cache, options)
+    task = Task(reference, samples, graph, options.cache, options, training, validation)
     try:
         results = score(task)
     except ToolError as reason:
@@ -180,11 +203,14 @@ def _score(
             intervals={name: ends for name, ends in result.intervals.items() if all(map(math.isfinite, ends))},
             samples=_facts(images),
             reference=_facts(reference),
+            training=_facts(training) if training else None,
+            validation=_facts(validation) if validation else None,
             graph=NamedFile(name=graph.name, sha256=graph.sha256),
-            warnings=tuple(_warnings(images, reference)),
+            warnings=tuple(_warnings(images, others)),
             settings=result.settings,
             views=result.views,
             classes=result.classes,
+            copies=result.copies,
             seconds=round(seconds, 3),
             error=error,
         )
@@ -241,14 +267,15 @@ def _facts(images: ImageSet) -> ImageSetFacts:
     )
 
 
-def _check(images: ImageSet, reference: ImageSet, expected: int | None, *, allow_other_size: bool) -> None:
+def _check(images: ImageSet, others: dict[str, ImageSet], expected: int | None, *, allow_other_size: bool) -> None:
     if expected not in (None, images.count):
         raise EvaluatorError(f"{images.path}: expected {expected} images (--expect-images), got {images.count}")
-    if images.shape != reference.shape and not allow_other_size:
-        raise EvaluatorError(
-            f"--reference {reference.path}: expected images of the samples' size {_size(images)} "
-            f"(or --allow-other-size), got {_size(reference)}"
-        )
+    for name, other in others.items():
+        if images.shape != other.shape and not allow_other_size:
+            raise EvaluatorError(
+                f"--{name} {other.path}: expected images of the samples' size {_size(images)} "
+                f"(or --allow-other-size), got {_size(other)}"
+            )
 
 
 def _size(images: ImageSet) -> str:
@@ -256,10 +283,12 @@ def _size(images: ImageSet) -> str:
     return " x ".join(map(str, images.shape))
 
 
-def _warnings(images: ImageSet, reference: ImageSet) -> list[str]:
-    warnings = [*images.warnings(), *(f"reference: {warning}" for warning in reference.warnings())]
-    if images.shape != reference.shape:
-        warnings.append(f"samples are {_size(images)}, reference images {_size(reference)}: --allow-other-size")
+def _warnings(images: ImageSet, others: dict[str, ImageSet]) -> list[str]:
+    warnings = images.warnings()
+    for name, other in others.items():
+        warnings += [f"{name}: {warning}" for warning in other.warnings()]
+        if images.shape != other.shape:
+            warnings.append(f"samples are {_size(images)}, {name} images {_size(other)}: --allow-other-size")
     return list(map(printable, warnings))
 
 

@@ -27,12 +27,13 @@ from evaluator.images.image_set import ImageSet
 from evaluator.metrics import intervals
 from evaluator.metrics.frechet import Gaussian, frechet_distance
 from evaluator.metrics.kernel_distance import CMMD_SCALE, GAUSSIAN, KernelDistance
+from evaluator.metrics.memorisation import Training
 from evaluator.metrics.precision_recall import NEIGHBOURS, exact_precision_recall
 from evaluator.metrics.rows import Rows
-from evaluator.tools import Tool
-from evaluator.tools.base import NO_IMAGES, Result, Task, run
-from evaluator.tools.score_record import Interval, NamedFile, NetworkSettings
-from sra.common.errors import ToolError
+from evaluator.tools import Tool, realism
+from evaluator.tools.base import NO_IMAGES, Result, Task, add_further_sets, run, training_of
+from evaluator.tools.score_record import Interval, NamedFile, NearestTraining, NetworkSettings
+from sra.common.errors import EvaluatorError, ToolError
 from sra.common.processes import usable_cores
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -98,6 +99,8 @@ def score(task: Task, network: Network) -> list[Result]:
         ToolError: see `Network.load`.
     """
     task.require_more_images(NEIGHBOURS)
+    if task.validation and task.validation.sha256() == task.reference.sha256():
+        raise EvaluatorError(f"--validation {task.validation.path}: expected other images than the reference's")
     stored = None if task.reference.count else statistics.read(task.reference.path)
     if stored:
         statistics.check_widths(task.reference.path, stored, (network.width, 0))
@@ -116,18 +119,22 @@ def score(task: Task, network: Network) -> list[Result]:
             return features.pool, statistics.of_images(images, features, cache.folder).pool
 
         against = (None, stored.pool) if stored else seen(task.reference)
+        training = training_of(task, lambda images: seen(images)[0])
+        validation = frechet_distance(seen(task.validation)[1], against[1]) if task.validation else None
         settings = NetworkSettings(
             network=network.architecture,
             width=network.width,
             device=str(device),
             statistics=NamedFile(name=task.reference.path.name, sha256=task.reference.sha256()) if stored else None,
+            validation_fd=validation,
         )
-        return [_score(seen(images), against, network, settings, task) for images in task.samples]
+        return [_score(seen(images), against, training, network, settings, task) for images in task.samples]
 
 
 def _score(
     own: tuple[Rows, Gaussian],
     against: tuple[Rows | None, Gaussian],
+    training: Training | None,
     network: Network,
     settings: NetworkSettings,
     task: Task,
@@ -139,9 +146,23 @@ def _score(
     if wanted:
         without = intervals.distances_without_each(features, gaussian, theirs)
         ends["fd"] = intervals.frechet_interval(metrics["fd"], without)
+    if settings.validation_fd is not None:
+        scale = 1 / settings.validation_fd if settings.validation_fd > 0 else math.nan
+        metrics["fdr"] = metrics["fd"] * scale
+        if wanted:
+            ends["fdr"] = (ends["fd"][0] * scale, ends["fd"][1] * scale)
+    records: tuple[NearestTraining, ...] = ()
+    if training and task.training:
+        copies = training.copies(features)
+        records = realism.copy_records(task.training, copies)
+        found = {"authenticity": copies.authenticity()}
+        found |= {"copying": copies.copying()} if task.validation else {}
+        metrics |= {name: value for name, (value, _) in found.items()}
+        ends |= {name: interval for name, (_, interval) in found.items() if wanted}
     if reference is None:
         names = ("kid", "precision", "recall", *(["cmmd"] if network.cmmd else []))
-        return Result(metrics=metrics, settings=settings, intervals=ends, absent=dict.fromkeys(names, NO_IMAGES))
+        absent = dict.fromkeys(names, NO_IMAGES)
+        return Result(metrics=metrics, settings=settings, intervals=ends, copies=records, absent=absent)
     kernel = KernelDistance(features, reference)
     metrics["kid"] = kernel.value
     metrics["precision"], metrics["recall"], coverage = exact_precision_recall(reference, features)
@@ -155,9 +176,9 @@ def _score(
         if wanted:
             low, high = intervals.around(metrics["cmmd"], CMMD_SCALE * math.sqrt(kernel.variance))
             ends["cmmd"] = max(low, 0.0), high
-    return Result(metrics=metrics, settings=settings, intervals=ends)
+    return Result(metrics=metrics, settings=settings, intervals=ends, copies=records)
 
 
 def main(network: Network) -> None:
     """The command line of a network."""
-    run(network.tool, timm.__version__, partial(score, network=network))
+    run(network.tool, timm.__version__, partial(score, network=network), add_further_sets)

@@ -21,8 +21,10 @@ from evaluator.metrics.classes import ClassMeans, class_means, histogram_deviati
 from evaluator.metrics.frechet import Gaussian
 from evaluator.metrics.inception_score import InceptionScore
 from evaluator.metrics.kernel_distance import SUBSETS, KernelDistance
+from evaluator.metrics.memorisation import Copies
 from evaluator.metrics.rows import Array, Rows
-from evaluator.tools import LEAST_IMAGES_PER_FEATURE, PREDICTED, optional_metric
+from evaluator.tools import LEAST_IMAGES_PER_FEATURE, OF_TRAINING, PREDICTED, further_sets, optional_metric
+from evaluator.tools.base import Task
 from evaluator.tools.score_record import ClassScore, Interval
 from sra.common.errors import EvaluatorError
 
@@ -61,6 +63,14 @@ class Scored:
     """None: statistics alone."""
     reference_labels: Array | None
     against: Gaussian
+    copies: Copies | None
+    """None: no metric of training images is named."""
+
+    @property
+    def training_copies(self) -> Copies:
+        """Where a metric of training images is named."""
+        assert self.copies is not None
+        return self.copies
 
     @property
     def reference_pool(self) -> Rows:
@@ -168,6 +178,8 @@ METRICS: dict[str, Callable[[Scored], Found]] = {
     "label_histogram": lambda s: _histogram(s, s.counts(s.asked)),
     "class_means": _class_means,
     "fid_infinity": lambda s: Found(*s.curve.at(None)),
+    "authenticity": lambda s: Found(*s.training_copies.authenticity()),
+    "copying": lambda s: Found(*s.training_copies.copying()),
 }
 """By name; `is_splits` and `fid@N` have several."""
 
@@ -206,21 +218,24 @@ def by_class(names: tuple[str, ...], scored: Scored) -> tuple[ClassScore, ...]:
     )
 
 
-def check(names: tuple[str, ...], reference: ImageSet, samples: list[ImageSet], width: int, labels: LabelsOf) -> None:
+def check(task: Task, width: int, labels: LabelsOf) -> None:
     """Refuse metrics that cannot be computed, before any feature is.
 
     Args:
-        names: of the metrics.
-        reference: what samples are scored against.
-        samples: all of them.
+        task: what is scored, and the names of the metrics.
         width: of pooled features.
         labels: reads those of an image set.
 
     Raises:
-        EvaluatorError: labels that are not there, or fewer images than a metric needs.
+        EvaluatorError: labels or an image set that are not there, or fewer images than a metric needs.
     """
+    names, reference = task.options.metrics, task.reference
+    for name in filter(OF_TRAINING.__contains__, names):
+        for option in further_sets("adm", [name]):
+            if getattr(task, option) is None:
+                raise EvaluatorError(f"--metrics {name}: expected --{option} IMAGES, got none")
     wanting = next((name for name in names if name in OF_LABELS), None)
-    for images in samples:
+    for images in task.samples:
         if labels(images) is None and wanting:
             raise EvaluatorError(
                 f"--metrics {wanting}: {images.path}: expected labels: an array labels or arr_1 inside, or labels.npy "

@@ -16,9 +16,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluator.images.image_set import ImageSet
+from evaluator.metrics.memorisation import Copies
 from evaluator.metrics.precision_recall import NEIGHBOURS
 from evaluator.metrics.rows import Array, Rows
-from evaluator.tools.score_record import NearestReferences, Views
+from evaluator.tools.score_record import NearestReferences, NearestTraining, Views
+from sra.common.errors import printable
 from sra.common.files import replacing
 
 CHOSEN = 16
@@ -44,8 +46,8 @@ class Neighbours:
 
     samples: Array
     """(n,) places in the sample set."""
-    realism: Array
-    """(n,)"""
+    scores: Array
+    """(n,) realism, or another number by which they were chosen."""
     references: Array
     """(n, 3) places of the nearest references, nearest first."""
     distances: Array
@@ -53,7 +55,7 @@ class Neighbours:
 
     def records(self) -> tuple[NearestReferences, ...]:
         """One record a sample."""
-        columns = (self.samples, self.realism, self.references, self.distances)
+        columns = (self.samples, self.scores, self.references, self.distances)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return tuple(
             NearestReferences(sample=s, realism=_finite(r), references=n, distances=tuple(map(_finite, d)))
@@ -85,9 +87,11 @@ def write(reference: Side, samples: Side, weights: Array, folder: Path) -> Views
     )
     sides = {"samples": samples, "reference": reference}
     counts = {name: histogram(side.features, weights) for name, side in sides.items()}
-    picture = grid(reference.images, samples.images, worst, best)
-    with replacing(folder / "nearest.png") as temporary:
-        picture.save(temporary, "PNG")
+    parts = {
+        f"{name} {{}} samples (framed) and their nearest references, by realism": found
+        for name, found in (("worst", worst), ("best", best))
+    }
+    _save(grid(reference.images, samples.images, parts, "realism"), folder / "nearest.png")
     with replacing(folder / "classes.json") as temporary:
         temporary.write_text(json.dumps(counts) + "\n")
     return Views(
@@ -99,6 +103,39 @@ def write(reference: Side, samples: Side, weights: Array, folder: Path) -> Views
         worst=worst.records(),
         best=best.records(),
     )
+
+
+def write_copies(training: ImageSet, samples: ImageSet, copies: Copies, place: Path) -> str:
+    """Write the picture of the samples nearest to training images; returns its path."""
+    chosen = nearest_copies(copies)
+    found = Neighbours(chosen, copies.ratios[chosen], copies.places[chosen], np.sqrt(copies.distances[chosen]))
+    title = "{} samples (framed) nearest to training images, by ratio of distances"
+    _save(grid(training, samples, {title: found}, "ratio"), place)
+    return str(place)
+
+
+def nearest_copies(copies: Copies) -> Array:
+    """Places of the samples nearest to training images, by ratio and then by distance."""
+    return np.lexsort((copies.distances[:, 0], copies.ratios))[:CHOSEN]
+
+
+def copy_records(training: ImageSet, copies: Copies) -> tuple[NearestTraining, ...]:
+    """One record of each of them."""
+    return tuple(
+        NearestTraining(
+            sample=int(sample),
+            training=int(copies.places[sample, 0]),
+            name=printable(training.name(copies.places[sample, 0]) or "") or None,
+            distance=float(np.sqrt(copies.distances[sample, 0])),
+            ratio=_finite(float(copies.ratios[sample])),
+        )
+        for sample in nearest_copies(copies)
+    )
+
+
+def _save(picture: Image.Image, place: Path) -> None:
+    with replacing(place) as temporary:
+        picture.save(temporary, "PNG")
 
 
 def histogram(features: Rows, weights: Array) -> list[int]:
@@ -141,20 +178,26 @@ def _squares(a: Rows, b: Rows) -> Iterator[Array]:
         yield np.where(squares <= 1e-12 * (own + norms), 0, squares)
 
 
-def grid(reference: ImageSet, samples: ImageSet, worst: Neighbours, best: Neighbours) -> Image.Image:
-    """Each chosen sample (framed) beside its nearest references: the worst above, the best below."""
-    parts = (("worst", worst), ("best", best))
-    shown = pick(samples, {int(i) for _, found in parts for i in found.samples})
-    beside = pick(reference, {int(i) for _, found in parts for i in found.references.ravel()})
+def grid(reference: ImageSet, samples: ImageSet, parts: dict[str, Neighbours], score: str) -> Image.Image:
+    """Each chosen sample (framed) beside its nearest references, in parts below each other.
+
+    Args:
+        reference: or training images.
+        samples: those that are scored.
+        parts: by title, with a place for the number of samples.
+        score: name of the number by which they were chosen.
+    """
+    shown = pick(samples, {int(i) for found in parts.values() for i in found.samples})
+    beside = pick(reference, {int(i) for found in parts.values() for i in found.references.ravel()})
     width = (SHOWN + 1) * (TILE + GAP) + 3 * GAP
-    heights = [TITLE + -(-len(found.samples) // COLUMNS) * (CAPTION + TILE + GAP) for _, found in parts]
+    heights = [TITLE + -(-len(found.samples) // COLUMNS) * (CAPTION + TILE + GAP) for found in parts.values()]
     canvas = Image.new("RGB", (COLUMNS * width + GAP, sum(heights)), "white")
-    for (title, found), top in zip(parts, (0, heights[0]), strict=True):
-        text = f"{title} {len(found.samples)} samples (framed) and their nearest references, by realism"
+    for top, (title, found) in zip((0, *heights), parts.items(), strict=False):
+        text = title.format(len(found.samples))
         ImageDraw.Draw(canvas).text((GAP, top + GAP), text, fill="black", font=ImageFont.load_default(FONT))
         for row in range(len(found.samples)):
             corner = (GAP + row % COLUMNS * width, top + TITLE + row // COLUMNS * (CAPTION + TILE + GAP))
-            _group(canvas, corner, found, row, shown, beside)
+            _group(canvas, corner, found, row, shown, beside, score)
     return canvas
 
 
@@ -165,11 +208,12 @@ def _group(
     row: int,
     shown: dict[int, Array],
     beside: dict[int, Array],
+    score: str,
 ) -> None:
     """One sample and its references, with a line of text above."""
     x, y = corner
     sample, drawing = int(found.samples[row]), ImageDraw.Draw(canvas)
-    text = f"#{sample}  realism {found.realism[row]:.3f}  distance {found.distances[row, 0]:.3g}"
+    text = f"#{sample}  {score} {found.scores[row]:.3f}  distance {found.distances[row, 0]:.3g}"
     drawing.text((x, y), text, fill="black", font=ImageFont.load_default(FONT))
     tiles = [shown[sample], *(beside[int(place)] for place in found.references[row])]
     for place, tile in enumerate(tiles):

@@ -117,6 +117,8 @@ class NetworkSettings(_Record):
     device: str
     statistics: NamedFile | None = None
     """The reference, if it has statistics alone."""
+    validation_fd: float | None = None
+    """FD of the validation images to the reference, over which `fdr` is."""
 
 
 Settings: TypeAlias = AdmTorchSettings | AdmSettings | CleanFidSettings | TorchFidelitySettings | NetworkSettings
@@ -134,6 +136,20 @@ class NearestReferences(_Record):
     """None: not finite."""
 
 
+class NearestTraining(_Record):
+    """One sample and the training image nearest to it."""
+
+    sample: int
+    """Its number in the sample set."""
+    training: int
+    """Number of the training image."""
+    name: str | None = None
+    """Name of its file."""
+    distance: float
+    ratio: float | None = None
+    """Of the distance to that of the training image to its nearest other one; None: infinite."""
+
+
 class Views(_Record):
     """What the figures of a sample set show."""
 
@@ -147,6 +163,8 @@ class Views(_Record):
     """Classes of the reference without samples."""
     largest_class_share: float
     """Share of the samples in the most frequent class."""
+    copies: str | None = None
+    """Path of the grid of the samples nearest to training images."""
     worst: tuple[NearestReferences, ...]
     best: tuple[NearestReferences, ...]
 
@@ -202,12 +220,16 @@ class ScoreRecord(_Record):
     """By metric, where estimated."""
     samples: ImageSetFacts
     reference: ImageSetFacts
+    training: ImageSetFacts | None = None
+    validation: ImageSetFacts | None = None
     graph: NamedFile
     warnings: tuple[str, ...] = ()
     settings: Settings | None = None
     """None after an error."""
     classes: tuple[ClassScore, ...] = ()
     """The worst first, if a metric by class was named."""
+    copies: tuple[NearestTraining, ...] = ()
+    """The samples nearest to training images, by ratio, where these were given."""
     views: Views | None = None
     seconds: float = 0.0
     """Wall-clock time."""

@@ -57,6 +57,20 @@ def test_every_option():
     assert options.argv("torch-fidelity") == [*shared, "--extractor", "graph", "--assets", "a"]
 
 
+def test_further_sets_are_given_to_tools_that_use_them(tmp_path):
+    named = ("authenticity", "copying")
+    sets = {"training": Path("t"), "validation": Path("v")}
+    both = ["--training", "t", "--validation", "v"]
+    assert ToolOptions(**sets).argv("adm") == []
+    assert ToolOptions(**sets, metrics=named[:1]).argv("adm") == ["--metrics", "authenticity", *both[:2]]
+    assert ToolOptions(**sets, metrics=named).argv("adm-torch") == ["--metrics", *named, *both]
+    assert ToolOptions(**sets).argv("dinov2") == both
+    for name in sets:
+        options = ToolOptions(**{name: tmp_path}, metrics=("kid",))
+        with pytest.raises(UserError, match=f"--{name}: expected what uses it .*, got none"):
+            score_samples(tmp_path, [tmp_path], "embedded:digits", ["adm"], options)
+
+
 @pytest.mark.parametrize("cache", [None, "kept"])
 def test_several_references_share_the_features(cache, tmp_path, monkeypatch):
     calls = []

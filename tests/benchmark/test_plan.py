@@ -464,6 +464,23 @@ def test_named_metrics_are_those_of_the_protocol_and_change_no_other_key(tmp_pat
     assert "metrics" not in plan_of(tmp_path).stages[-1].record([])["config"]
 
 
+def test_training_and_validation_images_are_given_to_the_tools_that_use_them(tmp_path: Path) -> None:
+    held_out = tmp_path / "validation.npz"
+    held_out.write_bytes(b"some")
+    named = "score.metrics=[authenticity, copying]", "score.training=images", f"score.validation={held_out}"
+    before, plan = keys(plan_of(tmp_path)), plan_of(tmp_path, *named)
+    changed = {name for name, key in keys(plan).items() if key != before[name]}
+    stages = [stage for stage in plan.stages if stage.tool == "adm" and "-step" not in stage.name]
+    assert changed == {stage.name for stage in stages}
+    images = next(s for s in plan.stages if s.kind.name == "images")
+    arguments = " ".join(command_of(stages, RunDirectory(tmp_path)).arguments)
+    assert f"--training {images.directory / 'images'} --validation {held_out}" in arguments
+    assert str(held_out) in stages[0].places
+    held_out.write_bytes(b"others")
+    other = keys(plan_of(tmp_path, *named))
+    assert all(other[stage.name] != stage.key for stage in stages)
+
+
 def test_tools_are_told_how_many_images_were_sampled(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     plan = plan_of(tmp_path, "sample.images=500", "sample.milestone_images=100")

@@ -201,6 +201,29 @@ def test_metrics_and_their_cache(task, tmp_path, monkeypatch):
     assert networks.score(task(), SMALL["clip"])[0].metrics == result.metrics
 
 
+def test_ratio_to_validation_images_and_copies_of_training_images(task, tmp_path):
+    np.savez(tmp_path / "validation.npz", arr_0=PIXELS[6:18])
+    np.savez(tmp_path / "training.npz", arr_0=PIXELS[[0, 5, 20, 21, 22]])
+    sets = {name: open_images(tmp_path / f"{name}.npz") for name in ("training", "validation")}
+    (plain,), (result,) = (networks.score(one, SMALL["clip"]) for one in (task(), dataclasses.replace(task(), **sets)))
+    assert plain.metrics.items() < result.metrics.items()
+    module = SMALL["clip"].load(tmp_path / "weights.safetensors")
+    with torch.inference_mode():
+        held_out, reference = (module(clip.transform(images)).numpy() for images in (PIXELS[6:18], PIXELS[12:]))
+    expected = frechet_distance(*map(gaussian, (held_out, reference)))
+    assert result.settings.validation_fd == pytest.approx(expected, rel=1e-4)
+    assert result.metrics["fdr"] == pytest.approx(result.metrics["fd"] / expected, rel=1e-4)
+    assert result.intervals.keys() == result.metrics.keys()
+    assert {(one.sample, one.training) for one in result.copies if not one.distance} == {(0, 0), (5, 1)}
+    assert 0 < result.metrics["authenticity"] <= 10 / 12
+
+
+def test_the_reference_is_no_validation_set(task):
+    images = task()
+    with pytest.raises(EvaluatorError, match=r"--validation .*: expected other images than the reference's"):
+        networks.score(dataclasses.replace(images, validation=images.reference), SMALL["clip"])
+
+
 def test_statistics_alone(task, tmp_path):
     np.savez(tmp_path / "statistics.npz", mu=np.zeros(16), sigma=np.eye(16))
     (result,) = networks.score(task(reference="statistics.npz"), SMALL["clip"])

@@ -88,7 +88,7 @@ def test_the_grid_shows_the_pixels_of_the_chosen(sides):
     scores = realism.realism(reference.features, samples.features)
     order = np.argsort(scores)
     worst, best = (realism.nearest(reference.features, samples.features, scores, o) for o in (order[:3], order[-1:]))
-    canvas = np.asarray(realism.grid(reference.images, samples.images, worst, best))
+    canvas = np.asarray(realism.grid(reference.images, samples.images, {"worst": worst, "best": best}, "realism"))
     x, y = realism.GAP, realism.TITLE + realism.CAPTION
     shown = canvas[y : y + realism.TILE, x : x + realism.TILE]
     scale = realism.TILE // 12
