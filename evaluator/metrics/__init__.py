@@ -1,6 +1,6 @@
 """Metrics of features, without a framework: `frechet` (FID, sFID), `inception_score`, `precision_recall`, `intervals`.
 
 Computed if named: `kernel_distance` (KID), `density_coverage`, `classes`, `extrapolation` (FID at another number of
-images). `differences` compares two sets. `distances` computes the pairwise distances of precision and recall; `rows` is
-how metrics read features.
+images), `memorisation` (copies of training images). `differences` compares two sets. `distances` computes pairwise
+distances; `rows` is how metrics read features.
 """

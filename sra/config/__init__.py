@@ -123,6 +123,8 @@ T = TypeVar("T")
 LATER_KEYS: dict[str, Any] = {
     "allow_unused_classes": False,
     "metrics": [],
+    "training": None,
+    "validation": None,
     "looks": [],
     "on_lost": None,
     "look": False,
