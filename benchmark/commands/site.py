@@ -148,24 +148,25 @@ def make_site(bundles: Sequence[Path], out: Path) -> str:
     _write(out / "index.html", "site.html.j2", root="", only=None, entries=entries, **shared)
     for row in rows:
         _write(out / "rows" / f"{row.row.id}.html", "site.html.j2", root="../", only=row, entries=row.entries, **shared)
-    states = [bundle.state for bundle in found.values()]
+    states = [bundle.state for bundle in found.values()] + ["given twice"] * (len(bundles) - len(found))
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{out / 'index.html'}: {len(bundles)} bundles ({counted}), {sum(e.counts for e in entries)} reproductions"
 
 
 def _examined(path: Path, out: Path) -> Bundle:
     """Verify one archive, and write the pages of its report."""
+    name = path.resolve().name
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = examine(path, Path(folder))
             state = STATES.get(found.code, REFUSED)
-            bundle = Bundle(path.name, state, found.findings.text(), found.contents.digest, found.report)
+            bundle = Bundle(name, state, found.findings.text(), found.contents.digest, found.report)
             if found.report is not None:
                 write_report(found.report, out / bundle.page)
                 for file in (out / bundle.page).glob("report.*"):
                     write_bytes(file, file.read_bytes().replace(f"{folder}/".encode(), b""))
     except UserError as error:
-        return Bundle(path.name, REFUSED, str(error).replace(str(path), path.name))
+        return Bundle(name, REFUSED, str(error).replace(str(path), name))
     if bundle.report is not None:
         _write(out / bundle.page / "index.html", "site_bundle.html.j2", root="../../", bundle=bundle)
     return bundle

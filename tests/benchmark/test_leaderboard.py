@@ -59,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copyfile(PROVED, newer)
     newer = rewritten(newer, other_schema).rename(newer)
     text = make_site([PROVED, UNPROVED, damaged, newer, PROVED], folder / "out")
-    assert "5 bundles (1 verified, 1 not proved, 2 does not verify), 2 reproductions" in text
+    assert "5 bundles (1 verified, 1 not proved, 2 does not verify, 1 given twice), 2 reproductions" in text
     return folder / "out"
 
 
