@@ -118,6 +118,8 @@ class Training:
         self.batches = Batches(job, source, engine, mode.speed)
         time_method = self.clock.time_method
         time_method(self.batches, "load", "data")
+        if mode.speed.graph == "step":  # it has no parts
+            return
         time_method(self.state, "forward", "student")
         time_method(self.state, "backward", "backward")
         time_method(self.state, "apply_gradients", "optimizer")

@@ -88,6 +88,10 @@ class Randoms:
         self._together = together
         self._drawn: dict[Draw, Tensor] = {}
 
+    def tensors(self) -> list[Tensor]:
+        """Positions and the numbers drawn so far: what differs from step to step."""
+        return [self.positions, *self._drawn.values()]
+
     def uniform(self, name: str, shape: tuple[int, ...] = ()) -> Tensor:
         """(N, *shape) float32 in [0, 1), 24 bits each."""
         return self._draw(("uniform", name, shape))

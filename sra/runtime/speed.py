@@ -42,6 +42,8 @@ class Speed:
     """Memory layout of the image decoder; `compiled`: channels-last, and its own kernels by `torch.compile`."""
     attention: Literal["auto", "torch", "cudnn", "flash", "efficient", "math"] = "auto"
     """Kernel of the attention; `torch` leaves the choice to torch. A number format it cannot take goes to another."""
+    graph: Literal["auto", "step", "off"] = "auto"
+    """Record training's step as a CUDA graph, with one process; see `runtime.cuda_graph`."""
 
     def resolved(self, device: str) -> Speed:
         """Copy with every `auto` replaced by the best value for a device.
@@ -50,7 +52,8 @@ class Speed:
             device: torch device type, `cuda` or `cpu`.
 
         Raises:
-            ConfigError: losses are read late by an optimizer that cannot skip a step on the device.
+            ConfigError: losses are read late by an optimizer that cannot skip a step on the device, or a step is
+                recorded that needs the host.
         """
         best = CUDA if device == "cuda" else CPU
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -59,6 +62,9 @@ class Speed:
             if self.losses == "logged":
                 raise ConfigError(f"{VARIABLE}: losses=logged: expected optimizer=fused, got {found.optimizer}")
             found = dataclasses.replace(found, losses="every-step")
+        if found.graph == "step" and (device, found.losses) != ("cuda", "logged"):
+            got = f"{device} and losses={found.losses}"
+            raise ConfigError(f"{VARIABLE}: graph=step: expected a GPU and losses=logged, got {got}")
         return found
 
     def __str__(self) -> str:
@@ -77,6 +83,7 @@ CUDA = Speed(
     # ATen's group norm makes its input contiguous: with channels-last every one of them would cost two copies.
     codec="contiguous",
     attention="torch",
+    graph="off",
 )
 # A CPU computes synchronously: there is nothing to overlap.
 CPU = dataclasses.replace(

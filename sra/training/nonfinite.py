@@ -45,7 +45,14 @@ class NonFiniteGuard:
         self.flag = torch.zeros((), dtype=torch.bool, device=device) if self.late else None
         self._first_bad = torch.zeros(3, dtype=torch.float64, device=device)
         self._overflows = torch.zeros((), dtype=torch.int64, device=device)
-        self._last: tuple[int, Sequence[StepLosses]] = (-1, ())
+        self._step, self._losses = -1, list[StepLosses]()
+        self._step_on_device = torch.zeros((), device=device)
+
+    def begin(self, step: int) -> None:
+        """Name the step, counted from 0, that the next check belongs to."""
+        self._step = step
+        if self.flag is not None:
+            self._step_on_device.fill_(step)
 
     def poison(self, loss: Tensor) -> Tensor:
         """Return the loss, or NaN after a bad step, so that the scaler skips every later step."""
@@ -54,13 +61,10 @@ class NonFiniteGuard:
         # A factor: the gradient of `where` would be zero, which the scaler does not skip.
         return loss * torch.where(self.flag, torch.nan, 1.0)
 
-    def must_skip(
-        self, step: int, losses: Sequence[StepLosses], norm: Tensor, optimizer: torch.optim.Optimizer
-    ) -> bool:
+    def must_skip(self, losses: list[StepLosses], norm: Tensor, optimizer: torch.optim.Optimizer) -> bool:
         """Check a step between its gradients and the optimizer's step.
 
         Args:
-            step: counted from 0.
             losses: of each forward pass.
             norm: of the gradient, ().
             optimizer: torch's own, not a wrapper.
@@ -68,13 +72,14 @@ class NonFiniteGuard:
         Raises:
             NonFiniteError: loss or gradient is not finite and `train.on_nonfinite` is `stop`.
         """
-        self._last = step, losses
+        self._losses = losses
         loss = torch.stack([part.total.detach().float() for part in losses]).mean()
         if self.flag is None:
-            return self._check_on_host(step, float(loss), float(norm))
-        values = torch.stack([torch.full_like(loss, step), loss, norm.detach().float()]).double()
+            return self._check_on_host(self._step, float(loss), float(norm))
+        # Tensors that stay are changed in place, so that a graph can record this.
+        values = torch.stack([self._step_on_device, loss, norm.detach().float()]).double()
         bad = ~(values[1] if self.scaled else values).isfinite().all()
-        self._first_bad = torch.where(bad & ~self.flag, values, self._first_bad)
+        torch.where(bad & ~self.flag, values, self._first_bad, out=self._first_bad)
         self.flag |= bad
         if self.scaled:
             self._overflows += ~norm.isfinite()
@@ -105,9 +110,8 @@ class NonFiniteGuard:
         """Whether to skip a step. The gradient is averaged over all processes, so all see the same norm."""
         loss_bad, norm_bad = not math.isfinite(loss), not math.isfinite(norm)
         if self.stops and (loss_bad or (norm_bad and not self.scaled)):
-            last, losses = self._last
-            if step == last:
-                found = describe(losses, norm, self.module)
+            if step == self._step:
+                found = describe(self._losses, norm, self.module)
             else:  # read late: only two numbers are left
                 found = f"loss {loss:.4g}, gradient norm {norm:.4g}: not finite"
             raise NonFiniteError(f"training step {step + 1}: {found}; nothing was changed, the last checkpoint is good")

@@ -102,6 +102,6 @@ def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
 
 
 def keep_kernel_flags(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Copy a saved state with this optimizer's own choice of implementation (`fused`, `foreach`)."""
-    flags = {name: optimizer.param_groups[0].get(name) for name in ("fused", "foreach")}
+    """Copy a saved state with this optimizer's own choice of implementation (`fused`, `foreach`, `capturable`)."""
+    flags = {name: optimizer.param_groups[0].get(name) for name in ("fused", "foreach", "capturable")}
     return {**state, "param_groups": [{**group, **flags} for group in state["param_groups"]]}

@@ -11,13 +11,15 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from sra.common.errors import ConfigError
 from sra.config import TrainJob
 from sra.model.token_groups import Groups
 from sra.model.transformer import DiffusionTransformer, compile_blocks, initialise
+from sra.runtime.cuda_graph import Recorded
 from sra.runtime.device import use_attention
 from sra.runtime.random_streams import Randoms
-from sra.runtime.speed import Speed
-from sra.training.ema import update_ema
+from sra.runtime.speed import VARIABLE, Speed
+from sra.training.ema import decay_at, update_ema
 from sra.training.losses import StepLosses, TrainingModule, needs_teacher
 from sra.training.nonfinite import NonFiniteGuard
 from sra.training.optimizer import learning_rate, load_optimizer, make_optimizer, optimizer_state, unwrap_optimizer
@@ -95,6 +97,9 @@ class TrainState:
             job: network, alignment and training settings.
             engine: precision and processes.
             speed: resolved switches.
+
+        Raises:
+            ConfigError: `graph=step` with several processes, or with steps that the host may skip.
         """
         self.engine, self.job, self.settings, self.speed = engine, job, job.train, speed
         module = TrainingModule(job.model, job.codec, job.train, job.align)
@@ -116,6 +121,13 @@ class TrainState:
         if needs_teacher(job.align):
             self.teacher = cast(DiffusionTransformer, WholeTeacher(self.ema)) if speed.teacher == "whole" else self.ema
         self.guard = NonFiniteGuard(self.module, job.train, speed, scaled=engine.scaler is not None)
+        self.alignment = module.alignment
+        self.recorded: Recorded[StepResult] | None = None
+        if speed.graph == "step":
+            if engine.num_processes > 1 or not self.guard.late:
+                got = f"{engine.num_processes} and {job.train.on_nonfinite}"
+                raise ConfigError(f"{VARIABLE}: graph=step: expected 1 process and train.on_nonfinite stop, got {got}")
+            self.recorded = Recorded()
 
     def rehearse(self) -> None:
         """Compile what a step runs, by computing gradients for empty latents; changes nothing."""
@@ -138,8 +150,19 @@ class TrainState:
         Raises:
             NonFiniteError: see `sra.training.nonfinite`.
         """
+        lr = learning_rate(self.settings, step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, step)
+            group["lr"] = lr
+        self.guard.begin(step)
+        if self.recorded is None:
+            return self._update(step, epoch, batches)
+        parts = list(batches)
+        weight = None if self.alignment is None else self.alignment.weight(epoch)
+        inputs = [tensor for x, labels, randoms in parts for tensor in (x, labels, *randoms.tensors())]
+        numbers = lr, decay_at(self.settings.ema, step), weight
+        return self.recorded(lambda: self._update(step, epoch, parts), inputs, numbers)
+
+    def _update(self, step: int, epoch: float, batches: Iterable[Batch]) -> StepResult:
         self.optimizer.zero_grad()
         losses = []
         for part, batch in enumerate(batches):
@@ -147,7 +170,7 @@ class TrainState:
             with nullcontext() if last else self.engine.no_sync(self.module):
                 losses.append(self.forward(batch, epoch))
                 self.backward(losses[-1].total / self.settings.accumulate)
-        norm, skipped = self.apply_gradients(step, losses)
+        norm, skipped = self.apply_gradients(losses)
         # With a scaler, the step is skipped by the scaler and the EMA moves on, as in the authors' code.
         if not skipped or self.engine.scaler is not None:
             self.update_ema(step)
@@ -163,19 +186,22 @@ class TrainState:
         """Add the gradients of a loss."""
         self.engine.backward(self.guard.poison(loss))
 
-    def apply_gradients(self, step: int, losses: list[StepLosses]) -> tuple[Tensor, bool]:
+    def apply_gradients(self, losses: list[StepLosses]) -> tuple[Tensor, bool]:
         """Clip the gradients and step the optimizer. Returns the norm () before clipping, and whether it skipped."""
         scaler = self.engine.scaler
         if scaler is not None:
             self.engine.unscale_gradients()
         optimizer = unwrap_optimizer(self.optimizer)
+        if self.recorded is not None:
+            for group in optimizer.param_groups:
+                group["capturable"] = self.recorded.recording
         if self.guard.late:
             norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
             # The fused optimizer divides by this while it reads the gradients; 1e-6 as in `clip_grad_norm_`.
             optimizer.grad_scale = ((norm + 1e-6) / self.settings.clip).clamp_min(1)
         else:
             norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
-        skipped = self.guard.must_skip(step, losses, norm, optimizer)
+        skipped = self.guard.must_skip(losses, norm, optimizer)
         if not skipped or scaler is not None:
             self.optimizer.step()
         return norm, skipped
@@ -199,6 +225,8 @@ class TrainState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the state of a checkpoint."""
+        if self.recorded is not None:
+            self.recorded.forget()
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         load_optimizer(self.optimizer, state["optimizer"])

@@ -191,8 +191,10 @@ optimizer = torch.optim.AdamW(module.parameters(), fused=True)
 guard.read()
 loss = torch.tensor(torch.nan if processes.rank == 1 else 1.0)
 losses = [StepLosses(total=loss, generation=loss[None], alignment=None, weight=0.0)]
-guard.must_skip(7, losses, torch.tensor(2.0), optimizer)
-guard.must_skip(8, losses, torch.tensor(3.0), optimizer)
+guard.begin(7)
+guard.must_skip(losses, torch.tensor(2.0), optimizer)
+guard.begin(8)
+guard.must_skip(losses, torch.tensor(3.0), optimizer)
 try:
     guard.read()
 except NonFiniteError as error:

@@ -159,7 +159,8 @@ def test_with_a_scaler_the_loss_is_poisoned_after_a_bad_step():
     def step(number, loss, norm):
         total = torch.tensor(loss)
         losses = [StepLosses(total=total, generation=total[None], alignment=None, weight=0.0)]
-        assert not guard.must_skip(number, losses, torch.tensor(norm), optimizer)
+        guard.begin(number)
+        assert not guard.must_skip(losses, torch.tensor(norm), optimizer)
 
     assert float(guard.poison(torch.tensor(2.0))) == 2.0
     step(0, 1.0, torch.inf)
