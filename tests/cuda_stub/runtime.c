@@ -1,9 +1,10 @@
 /* A CUDA runtime, cuBLAS and driver with one imaginary H200, for counting: kernels are counted and not run.
 
    Preloaded before torch's own libraries, and found by Triton as the driver libcuda.so.1. Device memory is address space
-   of this process, in which small copies are made and large ones are not: results have no meaning. Whatever else torch
-   and Triton import is defined by a list that `build` in test_counts.py makes: calls that do nothing, kernels, products,
-   waits. */
+   of this process, in which small copies are made and large ones are not: results have no meaning. While a stream is
+   captured into a graph, nothing else is counted, and a wait or a copy between host and device is an error. Whatever
+   else torch and Triton import is defined by a list that `build` in test_counts.py makes: calls that do nothing,
+   kernels, products, waits. */
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,18 +12,26 @@
 
 #define MEMORY (143771ull << 20)
 #define KEPT_BYTES 65536 /* larger copies are counted only */
-#define ADD(counter) __sync_fetch_and_add(&counter, 1)
+#define ADD(counter) __sync_fetch_and_add(captured ? &nodes : &counter, 1)
 #define SHARED_MEMORY 232448
 #define PROCESSORS 132
 
-long count_kernels, count_triton, count_products, count_copies, count_fills, count_waits;
+long count_kernels, count_triton, count_products, count_copies, count_fills, count_waits, count_graphs;
+static cudaStream_t captured;
+static long nodes;
+static __thread enum cudaStreamCaptureMode mode; /* relaxed: torch waits for something that is not captured */
+static cudaError_t spoilt; /* by what cannot be captured */
 
 #pragma GCC visibility push(hidden) /* other libraries have functions of these names */
 int nothing(void) { return 0; }
 int kernel(void) { ADD(count_kernels); return 0; }
 int triton(void) { ADD(count_triton); return 0; }
 int product(void) { ADD(count_products); return 0; }
-int waiting(void) { ADD(count_waits); return 0; }
+int waiting(void) {
+  if (captured && mode != cudaStreamCaptureModeRelaxed) spoilt = cudaErrorStreamCaptureUnsupported;
+  ADD(count_waits);
+  return captured ? spoilt : 0;
+}
 int fill(void) { ADD(count_fills); return 0; }
 #pragma GCC visibility pop
 
@@ -68,9 +77,39 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int d) {
   return 0;
 }
 cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high) { *low = 0; *high = -5; return 0; }
-cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *c) { *c = 0; return 0; }
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority) {
+  static long streams = 16; /* below are the default ones */
+  *s = (cudaStream_t)__sync_add_and_fetch(&streams, 1);
+  return 0;
+}
+
+/* Graphs. */
+static int capturing(cudaStream_t s) { return captured && s == captured; }
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode) {
+  captured = s;
+  nodes = spoilt = 0;
+  return 0;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *m) {
+  enum cudaStreamCaptureMode old = mode;
+  mode = *m;
+  *m = old;
+  return 0;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *c) { *c = capturing(s); return 0; }
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, enum cudaStreamCaptureStatus *c, unsigned long long *i,
-    cudaGraph_t *g, const cudaGraphNode_t **d, const cudaGraphEdgeData **e, size_t *n) { *c = 0; return 0; }
+    cudaGraph_t *g, const cudaGraphNode_t **d, const cudaGraphEdgeData **e, size_t *n) {
+  *c = capturing(s);
+  if (i) *i = capturing(s);
+  return 0;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph) {
+  captured = 0;
+  *graph = (cudaGraph_t)nodes;
+  return spoilt;
+}
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *all, size_t *n) { *n = (long)graph; return 0; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s) { ADD(count_graphs); return 0; }
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *f) {
   memset(a, 0, sizeof *a);
   a->maxThreadsPerBlock = 1024;
@@ -112,6 +151,7 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void
   return 0;
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind, cudaStream_t s) {
+  if (captured && kind != cudaMemcpyDeviceToDevice) return spoilt = cudaErrorStreamCaptureUnsupported;
   ADD(count_copies);
   if (n <= KEPT_BYTES) memcpy(to, from, n);
   else if (kind == cudaMemcpyDeviceToHost) memset(to, 0, n);

@@ -80,6 +80,7 @@ CASES = {
     "XL/2, a step": (("train", "XL/2"), ""),
     "XL/2, `compile=combined`": (("train", "XL/2"), "compile=combined"),
     "smoke, a step": (("train", "smoke"), ""),
+    "smoke, `graph=step`": (("train", "smoke"), "graph=step"),
     "smoke, a batch": (("sample", "smoke"), ""),
 }
 """Columns of the table: arguments of count.py, and switches."""
@@ -89,6 +90,7 @@ ROWS = {
     "matrix products": "products",
     "copies": "copies",
     "fills": "fills",
+    "launched graphs": "graphs",
     "times that the host waits": "waits",
     "peak of torch's memory, MiB": "memory",
 }
