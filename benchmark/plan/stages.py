@@ -23,7 +23,7 @@ from benchmark.plan.inputs import Place
 from benchmark.plan.records import StageRecord
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json
 from evaluator.features import CHUNK_IMAGES
-from evaluator.tools import INCEPTION_FEATURES, PROTOCOL_TOOLS, TOOL_MODULES
+from evaluator.tools import FURTHER_SETS, INCEPTION_FEATURES, PROTOCOL_TOOLS, TOOL_MODULES
 from sra.common.files import is_embedded
 from sra.common.validation import sound_record
 from sra.config import (
@@ -382,8 +382,8 @@ class _Score(StageKind[ScoreJob]):
         arguments += ["--reference", first.reference, "--graph", first.graph]
         arguments += ["--extractor", first.extractor] if first.extractor else []
         arguments += ["--metrics", *first.metrics] if first.metrics else []
-        arguments += ["--training", first.training] if first.training else []
-        arguments += ["--validation", first.validation] if first.validation else []
+        for name in FURTHER_SETS:
+            arguments += [f"--{name}", place] if (place := getattr(first, name)) else []
         if first.look:
             arguments += ["--first", str(first.images)]
         elif first.tool in PROTOCOL_TOOLS:

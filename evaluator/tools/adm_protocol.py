@@ -94,10 +94,8 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
         training = None
         if set(OF_TRAINING) & set(task.options.metrics):
             training = training_of(task, lambda images: cache.features(images, extractor, extractor.widths).pool)
-        scored = (
-            _score(task, images, extractor, cache, against, training, settings, labels) for images in task.samples
-        )
-        return list(scored)
+        shared = extractor, cache, against, training, settings, labels
+        return [_score(task, images, *shared) for images in task.samples]
 
 
 def _reference(images: ImageSet, extractor: Extractor, cache: FeatureCache) -> Reference:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from evaluator.features import extractor, statistics
-from evaluator.features.cache import feature_cache, folder_name
+from evaluator.features.cache import Features, feature_cache, folder_name
 from evaluator.features.extractor import Array
 from evaluator.images.image_set import ImageSet
 from evaluator.metrics import intervals
@@ -114,12 +114,15 @@ def score(task: Task, network: Network) -> list[Result]:
 
     with feature_cache(task.cache, folder_name(network.tool, task.graph.sha256)) as cache:
 
+        def features_of(images: ImageSet) -> Features:
+            return cache.features(images, compute, (network.width, 0))
+
         def seen(images: ImageSet) -> tuple[Rows, Gaussian]:
-            features = cache.features(images, compute, (network.width, 0))
+            features = features_of(images)
             return features.pool, statistics.of_images(images, features, cache.folder).pool
 
         against = (None, stored.pool) if stored else seen(task.reference)
-        training = training_of(task, lambda images: seen(images)[0])
+        training = training_of(task, lambda images: features_of(images).pool)
         validation = frechet_distance(seen(task.validation)[1], against[1]) if task.validation else None
         settings = NetworkSettings(
             network=network.architecture,

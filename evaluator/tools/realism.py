@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,7 @@ def grid(reference: ImageSet, samples: ImageSet, parts: dict[str, Neighbours], s
     width = (SHOWN + 1) * (TILE + GAP) + 3 * GAP
     heights = [TITLE + -(-len(found.samples) // COLUMNS) * (CAPTION + TILE + GAP) for found in parts.values()]
     canvas = Image.new("RGB", (COLUMNS * width + GAP, sum(heights)), "white")
-    for top, (title, found) in zip((0, *heights), parts.items(), strict=False):
+    for top, (title, found) in zip(accumulate(heights, initial=0), parts.items(), strict=False):
         text = title.format(len(found.samples))
         ImageDraw.Draw(canvas).text((GAP, top + GAP), text, fill="black", font=ImageFont.load_default(FONT))
         for row in range(len(found.samples)):
