@@ -419,13 +419,13 @@ def _score(
 ) -> None:
     """Add the scoring of `count` images (None: unknown); at a milestone only with adm, at a look to predict FID."""
     sets = {name: _image_set(planner, run, images, place) for name, place in run.score.sets.items()}
-    reference, reference_identity, count_of_reference = sets["reference"]
+    reference, reference_identity, _ = sets["reference"]
     suffix = f"-step{step}" if early else f"-look{count}" if look else ""
     tools, metrics = (("adm",), ()) if early else (run.score.tools, run.score.metrics)
     if look:
         tools, metrics = (look_tool(run.score),), (f"fid@{run.sample.images}",)
-    jobs = [stage.job for stage in planner.stages.values() if isinstance(stage.job, ScoreJob)]
-    read = {(job.tool, job.reference) for job in jobs if not job.look}
+    jobs = [stage.job for stage in planner.stages.values() if isinstance(stage.job, ScoreJob) and not stage.job.look]
+    read = {(job.tool, place) for job in jobs for place in (job.reference, job.training, job.validation)}
     for tool in tools:
         graph = located(NETWORKS[tool]) if tool in NETWORKS else run.score.graph
         further = {name: sets[name] for name in further_sets(tool, metrics) if name in sets}
@@ -442,6 +442,7 @@ def _score(
         facts = [identity, tool, reference_identity, planner.place(graph), *_network_of(planner, run.score, tool)]
         facts += [list(job.metrics)] if job.metrics else []
         facts += [[name, contents] for name, (_, contents, _) in further.items()]
+        seen = {place: images or 0 for place, _, images in (sets["reference"], *further.values())}
         planner.add(
             f"score-{tool}-{run.variant}{suffix}",
             lambda _, facts=facts: facts,  # type: ignore[misc]
@@ -449,7 +450,7 @@ def _score(
             inputs=Inputs(samples=samples),
             variant=run.variant,
             step=step,
-            images=None if (tool, reference) in read else count_of_reference,
+            images=sum(images for place, images in seen.items() if (tool, place) not in read) or None,
         )
 
 

@@ -348,7 +348,7 @@ class _Score(StageKind[ScoreJob]):
         return (job.reference, job.graph, job.training, job.validation)
 
     def disk(self, job: ScoreJob, stage: Stage) -> Disk:
-        """The record; and what is cached of the samples, and of the reference by the first stage that reads it."""
+        """The record; and what is cached of the samples, and of real images by the first stage that reads them."""
         if job.tool in EXTRACTOR_TOOLS or job.look:  # whose features are the first of those of all images
             return Disk(RECORD_BYTES, 1, is_upper_bound=True)
         own = job.tool in PROTOCOL_TOOLS and not is_embedded(job.graph)
@@ -434,7 +434,7 @@ class Stage:
     contents: tuple[Place, ...] = field(default=(), compare=False, repr=False)
     """What its inputs from outside of the run hold."""
     images: int | None = field(default=None, compare=False)
-    """Number of images in its data, where it is known; of scoring: in a reference that no stage before it has read."""
+    """Number of images in its data, where it is known; of scoring: real ones that no stage before it has read."""
 
     @property
     def kind(self) -> StageKind[Any]:

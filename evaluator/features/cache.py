@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from evaluator.features import CHUNK_IMAGES
-from evaluator.images.image_set import Chunk, ImageSet
+from evaluator.images.image_set import ImageSet
 from sra.common.errors import EvaluatorError
 from sra.common.npz import write_array
 
@@ -61,8 +61,9 @@ class Features:
 class FeatureCache:
     """Cache folder of one tool's features of one graph."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, at_once: int = 1) -> None:
+        """`at_once`: batches that an extractor computes at a time, of the four of a file."""
+        self.folder, self.at_once = folder, at_once
 
     def features(self, images: ImageSet, extract: Extract, widths: tuple[int, int]) -> Features:
         """Read features from the cache, or compute and store them.
@@ -77,7 +78,9 @@ class FeatureCache:
         """
         progress = Progress(images.path.name, images.count)
         files: list[Path] = []
-        with ThreadPoolExecutor(1) as disk:
+        with ThreadPoolExecutor(1) as disk, ThreadPoolExecutor(self.at_once) as threads:
+            # One at a time stays in this thread, where a signal ends it at once.
+            each = threads.map if self.at_once > 1 else map
             written: list[Future[None]] = []
             for chunk in images.chunks(CHUNK_IMAGES):
                 files.append(self.folder / f"{chunk.name}.npy")
@@ -86,7 +89,7 @@ class FeatureCache:
                     continue
                 if files[-1].exists():
                     print(f"{files[-1]}: cached features are damaged; they are computed again", flush=True)
-                found = _compute(images, chunk, extract)
+                found = _finite(images, each(extract, chunk.batches))
                 _finish(written)
                 written.append(disk.submit(write_array, files[-1], found, checksum=True))
                 progress.update(chunk.count)
@@ -95,8 +98,8 @@ class FeatureCache:
         return Features(Rows(files, images.count, slice(0, pool)), Rows(files, images.count, slice(pool, total)))
 
 
-def _compute(images: ImageSet, chunk: Chunk, extract: Extract) -> Array:
-    found = np.concatenate([extract(batch) for batch in chunk.batches])
+def _finite(images: ImageSet, batches: Iterable[Array]) -> Array:
+    found = np.concatenate(list(batches))
     if not np.isfinite(found).all():
         raise EvaluatorError(f"{images.path}: expected finite features, got NaN or infinity from the graph")
     return found
@@ -114,13 +117,13 @@ def folder_name(tool: str, graph_sha256: str) -> str:
 
 
 @contextmanager
-def feature_cache(folder: Path | None, name: str) -> Iterator[FeatureCache]:
+def feature_cache(folder: Path | None, name: str, at_once: int) -> Iterator[FeatureCache]:
     """The folder `name` of a cache folder; without one, a temporary folder that is removed after the block."""
     if folder is not None:
-        yield FeatureCache(folder / name)
+        yield FeatureCache(folder / name, at_once)
         return
     with tempfile.TemporaryDirectory(prefix="sra-bench-features-") as temporary:
-        yield FeatureCache(Path(temporary))
+        yield FeatureCache(Path(temporary), at_once)
 
 
 def _holds(file: Path, shape: tuple[int, int]) -> bool:

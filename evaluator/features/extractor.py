@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from evaluator.embedded import EDGE
 from evaluator.features.cache import Progress
 from evaluator.images.image_set import ImageSet
+from evaluator.metrics import backend
+from evaluator.metrics.torch_backend import Torch
 from sra.common.checkpoints import SAFETENSORS, read_headers
 from sra.common.errors import DataError, ToolError
 from sra.common.files import home_path, named_in_utf8
@@ -94,12 +99,38 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def device() -> torch.device:
-    """A GPU where there is one, in whole float32: TF32 convolutions move features by 1e-3."""
+def devices() -> list[torch.device]:
+    """All GPUs, or the processor; whole float32: TF32 convolutions move features by 1e-3."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return [torch.device("cpu")]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+class Replicas:
+    """A network on every GPU, which share the batches of an image set; from then on, the first computes the metrics."""
+
+    def __init__(self, network: nn.Module) -> None:
+        found = devices()
+        self.count, self.kind = len(found), found[0].type
+        if self.kind != "cpu":
+            backend.use(Torch(found[0]))
+        networks = [network, *(copy.deepcopy(network) for _ in found[1:])]
+        self._free: SimpleQueue[tuple[nn.Module, torch.device]] = SimpleQueue()
+        for each, device in zip(networks, found, strict=True):
+            self._free.put((each.to(device), device))
+
+    @contextmanager
+    def one(self) -> Iterator[tuple[nn.Module, torch.device]]:
+        """A replica that no other thread uses, and its device, without gradients."""
+        found = self._free.get()
+        try:
+            with torch.inference_mode():
+                yield found
+        finally:
+            self._free.put(found)
 
 
 def extract(images: ImageSet, compute: Compute) -> Array:

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
+from evaluator.metrics import backend
 from evaluator.metrics.rows import Array, Rows
 
 TILE = 2000
@@ -48,6 +50,11 @@ class Block:
     """(n,) float32, squared norms in the arithmetic."""
     slack: Array
     """(n,): a distance differs from norm_i + norm_j - 2 x_i.x_j by at most slack_i + slack_j."""
+
+    @cached_property
+    def put(self) -> Any:
+        """`x` where products are computed."""
+        return backend.used().put(self.x)
 
 
 class Half:
@@ -171,7 +178,8 @@ def rows_of(block: int) -> slice:
 class Tile:
     """The distances between two blocks."""
 
-    def __init__(self, arithmetic: Arithmetic, a: Block, b: Block, products: Array) -> None:
+    def __init__(self, arithmetic: Arithmetic, a: Block, b: Block, products: Any) -> None:
+        """`products` (n, m) lie where they are computed."""
         self.arithmetic, self.a, self.b, self.products = arithmetic, a, b, products
 
     def transposed(self) -> Tile:
@@ -183,23 +191,27 @@ class Tile:
         chosen = _possible(self.products, self.a, self.b, rows)
         if columns is not None:
             chosen |= _possible(self.products.T, self.b, self.a, columns).T
-        i, j = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
-        return i, j, self.arithmetic.distances(self.a, self.b, self.products[i, j], i, j)
+        there = backend.used()
+        places = there.places(chosen)
+        products, i, j = map(there.get, (self.products[places], *places))
+        return i, j, self.arithmetic.distances(self.a, self.b, products, i, j)
 
     def upper_bound(self, k: int) -> Array:
         """(n,) a bound on the k-th smallest distance of each row; infinite if there are fewer columns."""
         if len(self.b.x) < k:
             return np.full(len(self.a.x), np.inf)
-        line = ((self.b.norm + self.b.slack) / 2).astype(np.float32) - self.products
-        kth = np.partition(line, k - 1, axis=1)[:, k - 1].astype(np.float64)
+        there = backend.used()
+        line = there.put(((self.b.norm + self.b.slack) / 2).astype(np.float32)) - self.products
+        kth = there.kth_smallest(line, k).astype(np.float64)
         return np.asarray(2 * kth + self.a.norm + self.a.slack + MARGIN * (self.a.norm + self.b.norm.max()))
 
 
-def _possible(products: Array, a: Block, b: Block, limits: Array) -> Array:
+def _possible(products: Any, a: Block, b: Block, limits: Array) -> Any:
     """Where norm_i + norm_j - 2 p - slack_i - slack_j <= limit_i, with a margin for the rounding of these lines."""
     column = ((b.norm - b.slack - MARGIN * b.norm) / 2).astype(np.float32)
     row = (a.norm - a.slack - MARGIN * a.norm - np.minimum(limits, np.finfo(np.float32).max / 4)) / 2
-    return np.asarray(products - column >= np.nextafter(row.astype(np.float32), -np.inf)[:, None])
+    put = backend.used().put
+    return products - put(column) >= put(np.nextafter(row.astype(np.float32), -np.inf))[:, None]
 
 
 class Distances:
@@ -216,7 +228,7 @@ class Distances:
         if arithmetic is None:
             arithmetic = SINGLE if self._overflowing(i // GROUP, j // GROUP) else HALF
         a, b = self.a.prepared(arithmetic, i), self.b.prepared(arithmetic, j)
-        return Tile(arithmetic, a, b, a.x @ b.x.T)
+        return Tile(arithmetic, a, b, a.put @ b.put.T)
 
     def _overflows(self, group_a: int, group_b: int) -> bool:
         """Whether any float16 distance between two blocks of 10,000 is not finite."""

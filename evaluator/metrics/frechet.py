@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import blas, lapack
+from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
 
+from evaluator.metrics import backend
 from evaluator.metrics.rows import Array, Rows, blocks
 
 PARTS = 4
@@ -38,14 +39,14 @@ def gaussian(features: Rows) -> Gaussian:
     first = next(blocks(features))
     shift = np.mean(first, axis=0, dtype=np.float64)
     total = np.zeros((1, width), first.dtype)
-    sums, scatters = np.zeros((PARTS, width)), [np.zeros((width, width), order="F") for _ in range(PARTS)]
+    there = backend.used()
+    sums, scatters = np.zeros((PARTS, width)), [there.put(np.zeros((width, width))) for _ in range(PARTS)]
     for number, block in enumerate(blocks(features)):
         total = np.add.reduce(np.concatenate([total, block]), axis=0, keepdims=True)
         centred, part = block - shift, number % PARTS
         sums[part] += centred.sum(axis=0)
-        # The lower triangle of x^T x, added in place.
-        scatters[part] = blas.dsyrk(1.0, centred.T, beta=1.0, c=scatters[part], lower=1, overwrite_c=1)
-    sum64, scatter = np.add.reduce(sums), np.add.reduce(scatters)
+        scatters[part] = there.add_squares(scatters[part], centred)
+    sum64, scatter = np.add.reduce(sums), np.add.reduce([there.get(each) for each in scatters])
     scatter -= np.outer(sum64, sum64) / count
     scatter /= count - 1
     mean = np.asarray(np.true_divide(total[0], np.intp(count))).astype(total.dtype)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from evaluator.metrics import backend
 from evaluator.metrics.rows import Array, Rows, blocks
 
 TILE = 2000
@@ -23,27 +24,27 @@ CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 class Kernel(NamedTuple):
     """k(x, y) of rows of features."""
 
-    pairs: Callable[[Array, Array], Array]
-    """(n, m) of all pairs of rows (n, D) and (m, D)."""
+    pairs: Callable[[Any, Any], Any]
+    """(n, m) of all pairs of rows (n, D) and (m, D), arrays of the backend."""
     own: Callable[[Array], Array]
     """(n,) float64 of each row and itself."""
 
 
-def _cubic(x: Array, y: Array) -> Array:
+def _cubic(x: Any, y: Any) -> Any:
     product = x @ y.T
     product /= x.shape[1]
     product += 1
-    return np.asarray(product * product * product)
+    return product * product * product
 
 
 def _own_cubic(x: Array) -> Array:
     return np.asarray((np.einsum("nd,nd->n", x, x).astype(np.float64) / x.shape[1] + 1) ** 3)
 
 
-def _gaussian(x: Array, y: Array) -> Array:
+def _gaussian(x: Any, y: Any) -> Any:
     """Less 1, which changes no distance and keeps digits: embeddings are close, for this sigma."""
-    x, y = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, y))
-    return np.asarray(np.expm1((x @ y.T - 1) / CMMD_SIGMA**2))
+    x, y = (rows / (rows * rows).sum(axis=1, keepdims=True) ** 0.5 for rows in (x, y))
+    return backend.used().expm1((x @ y.T - 1) / CMMD_SIGMA**2)
 
 
 POLYNOMIAL, GAUSSIAN = Kernel(_cubic, _own_cubic), Kernel(_gaussian, lambda x: np.zeros(len(x)))
@@ -106,6 +107,10 @@ class KernelDistance:
 
 def kernel_sums(a: Rows, b: Rows, kernel: Kernel = POLYNOMIAL) -> Array:
     """(N,) sums of k(x, y) over the rows y of `b`, for each row of `a`."""
-    return np.concatenate(
-        [sum(kernel.pairs(x, y).sum(axis=1, dtype=np.float64) for y in blocks(b, TILE)) for x in blocks(a, TILE)]
-    )
+    there = backend.used()
+
+    def sums(x: Array) -> Array:
+        put = there.put(x)
+        return sum(there.row_sums(kernel.pairs(put, there.put(y))) for y in blocks(b, TILE))  # type: ignore[return-value]
+
+    return np.concatenate([sums(x) for x in blocks(a, TILE)])

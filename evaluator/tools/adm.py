@@ -26,6 +26,8 @@ INPUT, POOL, SPATIAL = (f"{name}:0" for name in (graphs.INPUT, graphs.POOL, grap
 class InceptionGraph:
     """A frozen graph with the interface of ADM's Inception; widths, grid and classes are the graph's own."""
 
+    at_once = 1
+
     def __init__(self, graph: Graph) -> None:
         """Load and check a graph.
 

@@ -22,7 +22,7 @@ from evaluator.metrics.inception_score import InceptionScore, score_of_pool
 from evaluator.metrics.memorisation import Training
 from evaluator.metrics.precision_recall import NEIGHBOURS, Coverage, exact_precision_recall, precision_recall
 from evaluator.tools import OF_TRAINING, OPTIONAL_METRICS, optional_metrics, realism
-from evaluator.tools.base import NO_IMAGES, Result, Task, add_further_sets, training_of
+from evaluator.tools.base import NO_IMAGES, Result, Task, add_further_sets, training_of, warnings_of
 from evaluator.tools.optional_metrics import LabelsOf, Scored, labels_in
 from evaluator.tools.score_record import AdmSettings, ClassScore, FeatureWidths, Interval, NamedFile, NearestTraining
 from sra.common.errors import EvaluatorError
@@ -45,6 +45,10 @@ class Extractor(Protocol):
     @property
     def weights(self) -> Array:
         """The classifier's (D, classes)."""
+
+    @property
+    def at_once(self) -> int:
+        """Batches that it computes at a time."""
 
     def __call__(self, images: Array) -> Array:
         """(n, H, W, 3) uint8 to pooled and spatial features side by side, float32."""
@@ -88,7 +92,7 @@ def score(task: Task, extractor: Extractor, name: str, settings: MakeSettings = 
             f"--views: expected {len(task.samples)} folders (one a sample set), got {len(task.options.views)}"
         )
     task.require_more_images(NEIGHBOURS)
-    with feature_cache(task.cache, name) as cache:
+    with feature_cache(task.cache, name, extractor.at_once) as cache:
         write_weights(extractor.weights, cache.folder / CLASSIFIER)
         against = _reference(task.reference, extractor, cache)
         training = None
@@ -249,6 +253,7 @@ def _score(
         views=views,
         classes=classes,
         copies=nearest,
+        warnings=warnings_of(copies) if copies else (),
         contributions=found.contributions() if task.options.differences else {},
     )
 

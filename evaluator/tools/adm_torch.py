@@ -23,19 +23,20 @@ from evaluator.tools.score_record import AdmTorchSettings, NamedFile
 
 
 class TorchInception:
-    """The network of a graph on the best device."""
+    """The network of a graph on every GPU, or on the processor."""
 
     def __init__(self, graph: Graph) -> None:
-        self.device = extractor.device()
-        self.network = convert.load(graph).to(self.device)
-        self.weights: Array = self.network.weights.cpu().numpy()
+        network = convert.load(graph)
+        self.weights: Array = network.weights.numpy()
+        self.replicas = extractor.Replicas(network)
+        self.at_once = self.replicas.count
         width = self(np.zeros(BLANK, np.uint8)).shape[1]
         self.widths = (len(self.weights), width - len(self.weights))
 
     def __call__(self, images: Array) -> Array:
         """(n, H, W, 3) uint8 to pooled and spatial features side by side (n, D + h * w * 7), float32."""
-        with torch.inference_mode():
-            pool, spatial = self.network(torch.from_numpy(images.copy()).to(self.device))
+        with self.replicas.one() as (network, device):
+            pool, spatial = network(torch.from_numpy(images.copy()).to(device))
             found: Array = torch.cat([pool, spatial[..., :SPATIAL_CHANNELS].flatten(1)], 1).cpu().numpy()
         return found
 
@@ -48,7 +49,7 @@ def score(task: Task) -> list[Result]:
         AdmTorchSettings,
         extractor=f"converted from graph {source.name}",
         source=NamedFile(name=source.name, sha256=source.sha256),
-        device=str(network.device),
+        device=network.replicas.kind,
     )
     return adm_protocol.score(task, network, folder_name("adm-torch", source.sha256), settings)
 

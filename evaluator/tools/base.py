@@ -17,7 +17,7 @@ from evaluator.features import statistics
 from evaluator.images.image_set import ImageSet, open_images, without_images
 from evaluator.inception.graph import Graph, resolve
 from evaluator.metrics.differences import difference, independent
-from evaluator.metrics.memorisation import Training
+from evaluator.metrics.memorisation import Copies, Training
 from evaluator.metrics.rows import Array, Rows
 from evaluator.tools import FURTHER_SETS, Tool, score_record
 from evaluator.tools.score_record import (
@@ -87,6 +87,7 @@ class Result:
     views: Views | None = None
     classes: tuple[ClassScore, ...] = ()
     copies: tuple[NearestTraining, ...] = ()
+    warnings: tuple[str, ...] = ()
     contributions: dict[str, Array] = field(default_factory=dict)
     """(N,) of each image to a metric, where the tool is asked for them."""
 
@@ -141,6 +142,14 @@ def training_of(task: Task, features: Callable[[ImageSet], Rows]) -> Training | 
     if task.training is None:
         return None
     return Training(features(task.training), features(task.validation) if task.validation else None)
+
+
+def warnings_of(copies: Copies) -> tuple[str, ...]:
+    """Of validation images that are training images."""
+    distances = copies.validation
+    if distances is None or distances.all():
+        return ()
+    return (f"validation: {(distances == 0).sum()} of {len(distances)} images have the features of a training image",)
 
 
 def _parse(tool: Tool, add_options: Callable[[argparse.ArgumentParser], None] | None) -> argparse.Namespace:
@@ -206,7 +215,7 @@ def _score(
             training=_facts(training) if training else None,
             validation=_facts(validation) if validation else None,
             graph=NamedFile(name=graph.name, sha256=graph.sha256),
-            warnings=tuple(_warnings(images, others)),
+            warnings=(*_warnings(images, others), *result.warnings),
             settings=result.settings,
             views=result.views,
             classes=result.classes,

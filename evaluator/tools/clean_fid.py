@@ -62,7 +62,7 @@ def modes(task: Task) -> tuple[dict[str, Mode], dict[str, str]]:
     Raises:
         ToolError: none can.
     """
-    device = extractor.device()
+    device = extractor.devices()[0]
     if task.options.extractor == extractor.GRAPH:
         return _converted(task.graph, device), {}
     if task.graph.name == extractor.EMBEDDED:

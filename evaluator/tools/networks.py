@@ -31,7 +31,7 @@ from evaluator.metrics.memorisation import Training
 from evaluator.metrics.precision_recall import NEIGHBOURS, exact_precision_recall
 from evaluator.metrics.rows import Rows
 from evaluator.tools import Tool, realism
-from evaluator.tools.base import NO_IMAGES, Result, Task, add_further_sets, run, training_of
+from evaluator.tools.base import NO_IMAGES, Result, Task, add_further_sets, run, training_of, warnings_of
 from evaluator.tools.score_record import Interval, NamedFile, NearestTraining, NetworkSettings
 from sra.common.errors import EvaluatorError, ToolError
 from sra.common.processes import usable_cores
@@ -104,15 +104,14 @@ def score(task: Task, network: Network) -> list[Result]:
     stored = None if task.reference.count else statistics.read(task.reference.path)
     if stored:
         statistics.check_widths(task.reference.path, stored, (network.width, 0))
-    device = extractor.device()
-    module = network.load(task.graph.path).to(device)
+    replicas = extractor.Replicas(network.load(task.graph.path))
 
     def compute(images: Array) -> Array:
-        with torch.inference_mode():
+        with replicas.one() as (module, device):
             found: Array = module(network.transform(images).to(device)).float().cpu().numpy()
         return found
 
-    with feature_cache(task.cache, folder_name(network.tool, task.graph.sha256)) as cache:
+    with feature_cache(task.cache, folder_name(network.tool, task.graph.sha256), replicas.count) as cache:
 
         def features_of(images: ImageSet) -> Features:
             return cache.features(images, compute, (network.width, 0))
@@ -127,7 +126,7 @@ def score(task: Task, network: Network) -> list[Result]:
         settings = NetworkSettings(
             network=network.architecture,
             width=network.width,
-            device=str(device),
+            device=replicas.kind,
             statistics=NamedFile(name=task.reference.path.name, sha256=task.reference.sha256()) if stored else None,
             validation_fd=validation,
         )
@@ -154,10 +153,10 @@ def _score(
         metrics["fdr"] = metrics["fd"] * scale
         if wanted:
             ends["fdr"] = (ends["fd"][0] * scale, ends["fd"][1] * scale)
-    records: tuple[NearestTraining, ...] = ()
+    records, warnings = tuple[NearestTraining, ...](), tuple[str, ...]()
     if training and task.training:
         copies = training.copies(features)
-        records = realism.copy_records(task.training, copies)
+        records, warnings = realism.copy_records(task.training, copies), warnings_of(copies)
         found = {"authenticity": copies.authenticity()}
         found |= {"copying": copies.copying()} if task.validation else {}
         metrics |= {name: value for name, (value, _) in found.items()}
@@ -165,7 +164,9 @@ def _score(
     if reference is None:
         names = ("kid", "precision", "recall", *(["cmmd"] if network.cmmd else []))
         absent = dict.fromkeys(names, NO_IMAGES)
-        return Result(metrics=metrics, settings=settings, intervals=ends, copies=records, absent=absent)
+        return Result(
+            metrics=metrics, settings=settings, intervals=ends, copies=records, absent=absent, warnings=warnings
+        )
     kernel = KernelDistance(features, reference)
     metrics["kid"] = kernel.value
     metrics["precision"], metrics["recall"], coverage = exact_precision_recall(reference, features)
@@ -179,7 +180,7 @@ def _score(
         if wanted:
             low, high = intervals.around(metrics["cmmd"], CMMD_SCALE * math.sqrt(kernel.variance))
             ends["cmmd"] = max(low, 0.0), high
-    return Result(metrics=metrics, settings=settings, intervals=ends, copies=records)
+    return Result(metrics=metrics, settings=settings, intervals=ends, copies=records, warnings=warnings)
 
 
 def main(network: Network) -> None:

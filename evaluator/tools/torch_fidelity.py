@@ -162,7 +162,7 @@ def _score(
         fid=True,
         kid=True,
         prc=True,
-        cuda=extractor.device().type == "cuda",
+        cuda=extractor.devices()[0].type == "cuda",
         verbose=False,
         cache=False,
         **network,

@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmark.commands.plan import show_plan
@@ -466,7 +467,7 @@ def test_named_metrics_are_those_of_the_protocol_and_change_no_other_key(tmp_pat
 
 def test_training_and_validation_images_are_given_to_the_tools_that_use_them(tmp_path: Path) -> None:
     held_out = tmp_path / "validation.npz"
-    held_out.write_bytes(b"some")
+    np.savez(held_out, arr_0=np.zeros((10, 32, 32, 3), np.uint8))
     named = "score.metrics=[authenticity, copying]", "score.training=images", f"score.validation={held_out}"
     before, plan = keys(plan_of(tmp_path)), plan_of(tmp_path, *named)
     changed = {name for name, key in keys(plan).items() if key != before[name]}
@@ -476,6 +477,8 @@ def test_training_and_validation_images_are_given_to_the_tools_that_use_them(tmp
     arguments = " ".join(command_of(stages, RunDirectory(tmp_path)).arguments)
     assert f"--training {images.directory / 'images'} --validation {held_out}" in arguments
     assert str(held_out) in stages[0].places
+    # Real images are cached once: training images and reference are the same here.
+    assert [stage.images for stage in plan.stages if stage.tool == "adm" and stage.images] == [images.images, 10]
     held_out.write_bytes(b"others")
     other = keys(plan_of(tmp_path, *named))
     assert all(other[stage.name] != stage.key for stage in stages)

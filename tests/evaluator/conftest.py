@@ -15,6 +15,7 @@ class Projection:
     """Random features of the pixels, as an extractor gives them; counts the images that it was given."""
 
     widths = (12, 9)
+    at_once = 1
 
     def __init__(self):
         generator = np.random.default_rng(7)

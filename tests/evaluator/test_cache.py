@@ -1,7 +1,9 @@
 """The feature cache: computed once, continued, never half-written; features are those of batches of 64."""
 
 import errno
+import itertools
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -30,6 +32,21 @@ def test_features_are_those_of_batches_of_64_with_a_short_tail(tmp_path, images,
     np.testing.assert_array_equal(found.spatial[0 : len(PIXELS)], plain[:, 12:])
     for rows in (slice(250, 260), slice(256, 512), slice(800, None), slice(5, 5), slice(0, 1)):
         np.testing.assert_array_equal(found.pool[rows], plain[rows, :12])
+
+
+def test_batches_are_shared_by_several_networks(tmp_path, images, projection):
+    one = FeatureCache(tmp_path / "one").features(images(), projection, projection.widths)
+    both, turns = threading.Barrier(2, timeout=60), itertools.count()
+
+    def waits(batch):
+        # Of the twelve batches of whole files, nothing comes back before two are worked on.
+        if next(turns) < 12:
+            both.wait()
+        return projection(batch)
+
+    two = FeatureCache(tmp_path / "two", at_once=2).features(images(), waits, projection.widths)
+    np.testing.assert_array_equal(one.pool[0 : len(PIXELS)], two.pool[0 : len(PIXELS)])
+    np.testing.assert_array_equal(one.spatial[0 : len(PIXELS)], two.spatial[0 : len(PIXELS)])
 
 
 def test_the_second_time_nothing_is_computed_and_pixels_are_still_examined(tmp_path, images, projection):
@@ -127,7 +144,7 @@ def test_a_graph_that_gives_nan_is_refused(tmp_path, images, projection):
 
 
 def test_without_a_cache_features_are_gone_afterwards(images, projection):
-    with feature_cache(None, "adm") as cache:
+    with feature_cache(None, "adm", 1) as cache:
         found = cache.features(images(), projection, projection.widths)
         assert isinstance(found.pool, Rows)
         assert found.pool[0:5].shape == (5, 12)

@@ -102,6 +102,17 @@ def test_adm_torch_keeps_its_features_apart(tmp_path, halves, monkeypatch):
     assert adm_torch.score(given)[0].metrics == first[0].metrics
 
 
+def test_several_devices_share_a_sample_set(tmp_path, halves, monkeypatch):
+    given = task(tmp_path, "embedded:digits", halves)
+    (one,) = adm_torch.score(given)
+    monkeypatch.setattr(extractor, "devices", lambda: [torch.device("cpu")] * 3)
+    replicas = extractor.Replicas(torch.nn.Identity())
+    with replicas.one() as (first, _), replicas.one() as (second, _), replicas.one() as (third, _):
+        assert len({id(first), id(second), id(third)}) == replicas.count == 3
+    (three,) = adm_torch.score(given)
+    assert three.metrics == one.metrics
+
+
 def test_adm_torch_uses_stored_statistics_and_refuses_those_of_samples(tmp_path, halves):
     given = task(tmp_path, "embedded:digits", halves)
     own = adm_torch.score(given)[0].metrics
