@@ -1,4 +1,4 @@
-"""Metrics of features, without a framework but on a GPU: `frechet` (FID, sFID), `inception_score`, `precision_recall`, `intervals`.
+"""Metrics of features, without a framework: `frechet` (FID, sFID), `inception_score`, `precision_recall`, `intervals`.
 
 Computed if named: `kernel_distance` (KID), `density_coverage`, `classes`, `extrapolation` (FID at another number of
 images), `memorisation` (copies of training images). `differences` compares two sets. `distances` computes pairwise
