@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.shut_in import UNSHARE, ShutIn, is_possible
+
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "train.steps=12",
@@ -25,10 +27,13 @@ SMALL = [
 ]
 
 
-def command(out: Path, *extra: str) -> list[str]:
+def words(out: Path, *extra: str) -> list[str]:
     settings = [part for item in SMALL for part in ("--set", item)]
-    command = [sys.executable, "-m", "benchmark.cli.main", "run", "manifests/smoke.yaml"]
-    return [*command, "--out", str(out), *settings, *extra]
+    return ["-m", "benchmark.cli.main", "run", "manifests/smoke.yaml", "--out", str(out), *settings, *extra]
+
+
+def command(out: Path, *extra: str) -> list[str]:
+    return [sys.executable, *words(out, *extra)]
 
 
 def call(out: Path, *extra: str) -> subprocess.CompletedProcess[str]:
@@ -51,12 +56,26 @@ def outputs(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shut_in(tmp_path_factory: pytest.TempPathFactory) -> ShutIn:
+    return ShutIn(tmp_path_factory.mktemp("shut-in"), UNSHARE if is_possible() else [])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, shut_in: ShutIn) -> Path:
+    """A run without a network."""
     out = tmp_path_factory.mktemp("run") / "smoke"
-    done = call(out)
+    done = shut_in(*words(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not comparable" in done.stdout
     return out
+
+
+@pytest.mark.slow
+def test_a_whole_run_reaches_for_nothing(finished: Path, shut_in: ShutIn) -> None:
+    assert len(list(finished.glob("stages/score-*/done.json"))) == 8
+    assert shut_in.tried == ""
+    if not shut_in.without:
+        pytest.skip("no network namespace can be made here (unshare --net)")
 
 
 @pytest.mark.slow
