@@ -45,8 +45,8 @@ from sra.model.flops import training_macs
 
 FORWARDS_PER_STEP = 3
 """A backward pass costs two forward passes: a training step without alignment costs three evaluations."""
-STATE_BYTES = 4 * 5
-"""Per parameter on a training device: weight, gradient, two moments of AdamW, average, each in float32."""
+HELD_BYTES = 4 * 4
+"""Per parameter on a training device: weight, two moments of AdamW, average, each in float32; and then its gradient."""
 MOMENT_BYTES = 4 * 2
 """The part that `train.shard: optimizer` divides among the processes."""
 HALF = ("fp16", "bf16")
@@ -89,6 +89,8 @@ class TrainRate(Network):
     images_per_device: int
     seconds_per_image: float
     memory_bytes: float | None = None
+    keeps_gradients: bool = False
+    """Whether they were held while a step's activations were: so they are in several processes, for their sums."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +186,7 @@ def _published() -> Table:
                 images_per_device=facts.global_batch // facts.devices,
                 seconds_per_image=spent * 3600 * facts.devices / images,
                 memory_bytes=gigabytes * 1e9,
+                keeps_gradients=facts.devices > 1,
             )
             rates.append(rate)
     return Table(
@@ -267,16 +270,23 @@ def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -
 
 
 def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> float | None:
-    """Memory of one device: the counted training state, and the measured rest scaled by the work for one batch."""
+    """Memory of one device: the counted training state, and the measured rest scaled by the work for one batch.
+
+    One process has no gradients yet when it holds most activations, and hardly any activations when it has them all.
+    """
     if rate.memory_bytes is None:
         return None
-    state = parameters(job.model, job.codec, head=job.align is not None) * STATE_BYTES
-    measured_state = state if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None) * STATE_BYTES
+    count = parameters(job.model, job.codec, head=job.align is not None)
+    measured = count if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None)
+    gradients = FLOAT32_BYTES * (measured if rate.keeps_gradients else 0)
     images = job.train.global_batch / (processes * job.train.accumulate)
-    rest = max(0.0, rate.memory_bytes - measured_state)
+    rest = max(0.0, rate.memory_bytes - HELD_BYTES * measured - gradients)
+    activations = rest * ratio * images / rate.images_per_device
     shards = processes if job.train.shard == "optimizer" else 1
-    sharded = state * MOMENT_BYTES / STATE_BYTES
-    return state - sharded + sharded / shards + rest * ratio * images / rate.images_per_device
+    held = count * (HELD_BYTES - MOMENT_BYTES + MOMENT_BYTES / shards)
+    gradients = FLOAT32_BYTES * count
+    keeps = processes > 1 or job.train.accumulate > 1
+    return held + (gradients + activations if keeps else max(gradients, activations))
 
 
 def estimate_sampling(job: SampleJob, table: Table) -> Estimate:
