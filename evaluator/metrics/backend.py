@@ -67,7 +67,7 @@ class NumPy:
         return np.asarray(np.expm1(values))
 
     def add_squares(self, total: Array, x: Array) -> Array:
-        """By BLAS, which half the operations are enough for."""
+        """By dsyrk, which computes one triangle."""
         return np.asarray(blas.dsyrk(1.0, x.T, beta=1.0, c=np.asfortranarray(total), lower=1, overwrite_c=1))
 
 
