@@ -9,7 +9,7 @@ times devices), `size` is S, B, L, XL or DEPTHxWIDTHxHEADS, `align` a kind or nu
 
     {"schema": 1, "device": "NVIDIA H100 80GB HBM3", "device_bytes",
      "train":   [{"family", "size", "patch", "resolution", "align", "precision", "images_per_device",
-                  "seconds_per_image", "memory_bytes"}],
+                  "seconds_per_image", "memory_bytes", "keeps_gradients"}],
      "sample":  [{"family", "size", "patch", "resolution", "precision", "seconds_per_evaluation",
                   "seconds_per_decode", "memory_bytes"}],
      "latents": [{"resolution", "seconds_per_image"}]}
@@ -50,8 +50,10 @@ HELD_BYTES = 4 * 4
 MOMENT_BYTES = 4 * 2
 """The part that `train.shard: optimizer` divides among the processes."""
 HALF = ("fp16", "bf16")
+LIBRARY_BYTES = 400e6
+"""Of torch and its libraries in a process that trains (measured on a CPU)."""
 SAMPLING_BYTES = 700e6
-"""Of torch, its libraries and SD's autoencoder, without what decoding takes."""
+"""Of the same with SD's autoencoder, without what decoding takes."""
 DECODED_BYTES = 3100
 """Per pixel that SD's autoencoder decodes at a time, in float32 (measured on a CPU)."""
 MEASURED = "measured by sra-bench perf"
@@ -270,7 +272,7 @@ def estimate_training(job: TrainJob, steps: int, table: Table, processes: int) -
 
 
 def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> float | None:
-    """Memory of one device: the counted training state, and the measured rest scaled by the work for one batch.
+    """Memory of one device: the counted training state, and measured activations scaled by the work for one batch.
 
     One process has no gradients yet when it holds most activations, and hardly any activations when it has them all.
     """
@@ -278,12 +280,11 @@ def _memory(job: TrainJob, rate: TrainRate, ratio: float, processes: int) -> flo
         return None
     count = parameters(job.model, job.codec, head=job.align is not None)
     measured = count if ratio == 1 else parameters(rate.model, CODEC, head=rate.align is not None)
-    gradients = FLOAT32_BYTES * (measured if rate.keeps_gradients else 0)
+    known = LIBRARY_BYTES + measured * (HELD_BYTES + FLOAT32_BYTES * rate.keeps_gradients)
     images = job.train.global_batch / (processes * job.train.accumulate)
-    rest = max(0.0, rate.memory_bytes - HELD_BYTES * measured - gradients)
-    activations = rest * ratio * images / rate.images_per_device
+    activations = max(0.0, rate.memory_bytes - known) * ratio * images / rate.images_per_device
     shards = processes if job.train.shard == "optimizer" else 1
-    held = count * (HELD_BYTES - MOMENT_BYTES + MOMENT_BYTES / shards)
+    held = LIBRARY_BYTES + count * (HELD_BYTES - MOMENT_BYTES + MOMENT_BYTES / shards)
     gradients = FLOAT32_BYTES * count
     keeps = processes > 1 or job.train.accumulate > 1
     return held + (gradients + activations if keeps else max(gradients, activations))

@@ -129,6 +129,7 @@ class _Planner:
         variant: str,
         step: int | None = None,
         images: int | None = None,
+        further: tuple[int | None, ...] = (),
     ) -> Stage:
         """The stage for a job: a new one, one that was begun, or one with the same key that another variant has added.
 
@@ -149,6 +150,7 @@ class _Planner:
             step=step,
             smoke=self.smoke,
             images=images,
+            further=further,
         )
         begun = self._find(stage, facts)
         if begun:
@@ -419,7 +421,7 @@ def _score(
 ) -> None:
     """Add the scoring of `count` images (None: unknown); at a milestone only with adm, at a look to predict FID."""
     sets = {name: _image_set(planner, run, images, place) for name, place in run.score.sets.items()}
-    reference, reference_identity, _ = sets["reference"]
+    reference, reference_identity, count_of_reference = sets["reference"]
     suffix = f"-step{step}" if early else f"-look{count}" if look else ""
     tools, metrics = (("adm",), ()) if early else (run.score.tools, run.score.metrics)
     if look:
@@ -442,7 +444,8 @@ def _score(
         facts = [identity, tool, reference_identity, planner.place(graph), *_network_of(planner, run.score, tool)]
         facts += [list(job.metrics)] if job.metrics else []
         facts += [[name, contents] for name, (_, contents, _) in further.items()]
-        seen = {place: images or 0 for place, _, images in (sets["reference"], *further.values())}
+        seen = read | {(tool, reference)}
+        unread = {place: images for place, _, images in further.values() if (tool, place) not in seen}
         planner.add(
             f"score-{tool}-{run.variant}{suffix}",
             lambda _, facts=facts: facts,  # type: ignore[misc]
@@ -450,7 +453,8 @@ def _score(
             inputs=Inputs(samples=samples),
             variant=run.variant,
             step=step,
-            images=sum(images for place, images in seen.items() if (tool, place) not in read) or None,
+            images=None if (tool, reference) in read else count_of_reference,
+            further=tuple(unread.values()),
         )
 
 

@@ -352,13 +352,14 @@ class _Score(StageKind[ScoreJob]):
         if job.tool in EXTRACTOR_TOOLS or job.look:  # whose features are the first of those of all images
             return Disk(RECORD_BYTES, 1, is_upper_bound=True)
         own = job.tool in PROTOCOL_TOOLS and not is_embedded(job.graph)
-        if job.images is None:
+        described = [job.images] + ([stage.images] if stage.images else [])
+        sets = [images for images in (*described, *stage.further) if images is not None]
+        if len(sets) < len(described) + len(stage.further):
             return Disk(None, None, is_upper_bound=not own)
-        sets = [job.images] + ([stage.images] if stage.images else [])
-        size = sum(sets) * FEATURES_PER_IMAGE * FLOAT32_BYTES + len(sets) * STATISTICS_BYTES
-        # Features and statistics of each set. More: `scores.json`, and views, two files in a folder. The first stage
-        # makes the folders of the cache and of its tool, and the classifier's weights.
-        files = sum(-(-images // CHUNK_IMAGES) + 1 for images in sets) + (7 if stage.images else 4)
+        size = sum(sets) * FEATURES_PER_IMAGE * FLOAT32_BYTES + len(described) * STATISTICS_BYTES
+        # Features of each set, statistics of samples and reference. More: `scores.json`, and views, two files in a
+        # folder. The first stage makes the folders of the cache and of its tool, and the classifier's weights.
+        files = sum(-(-images // CHUNK_IMAGES) for images in sets) + len(described) + (7 if stage.images else 4)
         return Disk(size, files, is_upper_bound=not own)
 
     def cost(self, job: ScoreJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002
@@ -434,7 +435,9 @@ class Stage:
     contents: tuple[Place, ...] = field(default=(), compare=False, repr=False)
     """What its inputs from outside of the run hold."""
     images: int | None = field(default=None, compare=False)
-    """Number of images in its data, where it is known; of scoring: real ones that no stage before it has read."""
+    """Number of images in its data, where it is known; of scoring: in a reference that no stage before it has read."""
+    further: tuple[int | None, ...] = field(default=(), compare=False)
+    """Of scoring: images in each further set that no stage before it has read."""
 
     @property
     def kind(self) -> StageKind[Any]:

@@ -15,11 +15,11 @@ class Torch:
         self.device = device
 
     def put(self, array: Array) -> Tensor:
-        """A copy."""
+        """On the device."""
         return torch.from_numpy(array).to(self.device)
 
     def get(self, values: Tensor) -> Array:
-        """A copy."""
+        """On the processor."""
         found: Array = values.cpu().numpy()
         return found
 

@@ -145,11 +145,12 @@ def training_of(task: Task, features: Callable[[ImageSet], Rows]) -> Training | 
 
 
 def warnings_of(copies: Copies) -> tuple[str, ...]:
-    """Of validation images that are training images."""
+    """Of validation images that are training images; features may depend on the batch, so that some are not seen."""
     distances = copies.validation
     if distances is None or distances.all():
         return ()
-    return (f"validation: {(distances == 0).sum()} of {len(distances)} images have the features of a training image",)
+    same = f"{(distances == 0).sum()} of {len(distances)}"
+    return (f"validation: at least {same} images have the features of a training image",)
 
 
 def _parse(tool: Tool, add_options: Callable[[argparse.ArgumentParser], None] | None) -> argparse.Namespace:

@@ -193,7 +193,7 @@ def save(document: Document) -> Path:
 
 TABLES = {"train": "train", "sample": "sample", "encode": "latents"}
 """What was measured, and the table of its costs."""
-MEASURED = ("seconds_per_image", "seconds_per_evaluation", "seconds_per_decode", "memory_bytes")
+MEASURED = ("seconds_per_image", "seconds_per_evaluation", "seconds_per_decode", "memory_bytes", "keeps_gradients")
 """Columns that do not identify a row."""
 
 
@@ -208,6 +208,7 @@ def _cost_row(result: Result) -> dict[str, Any]:
             "images_per_device": result.batch,
             "seconds_per_image": result.processes / result.images_per_second,
             "memory_bytes": result.memory_bytes,
+            "keeps_gradients": result.processes > 1,
         }
     assert result.evaluations_per_image is not None
     return {

@@ -19,6 +19,7 @@ from benchmark.plan.prepare import prepare, register
 from benchmark.plan.request import RunRequest
 from benchmark.plan.run_directory import RunDirectory, is_done, read_json, write_json
 from benchmark.plan.saved_plan import load_plan, save_plan
+from benchmark.plan.stages import FEATURES_PER_IMAGE
 from benchmark.run.executor import command_of
 from sra.common.errors import UserError
 
@@ -477,11 +478,16 @@ def test_training_and_validation_images_are_given_to_the_tools_that_use_them(tmp
     arguments = " ".join(command_of(stages, RunDirectory(tmp_path)).arguments)
     assert f"--training {images.directory / 'images'} --validation {held_out}" in arguments
     assert str(held_out) in stages[0].places
-    # Real images are cached once: training images and reference are the same here.
-    assert [stage.images for stage in plan.stages if stage.tool == "adm" and stage.images] == [images.images, 10]
+    # Features of real images are cached once: training images and reference are the same here.
+    read = {stage: (stage.images, stage.further) for stage in plan.stages if stage.tool == "adm"}
+    assert [read.pop(stage)[1] for stage in stages] == [(10,), ()]
+    assert sorted(read.values(), key=str) == [(images.images, ()), (None, ())]
+    first, second = (stage.disk for stage in stages)
+    assert (first.bytes - second.bytes, first.files - second.files) == (10 * 4 * FEATURES_PER_IMAGE, 1)
     held_out.write_bytes(b"others")
     other = keys(plan_of(tmp_path, *named))
     assert all(other[stage.name] != stage.key for stage in stages)
+    assert any(stage.disk.bytes is None for stage in plan_of(tmp_path, *named).stages)
 
 
 def test_tools_are_told_how_many_images_were_sampled(tmp_path: Path) -> None:

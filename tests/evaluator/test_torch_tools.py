@@ -3,11 +3,14 @@
 import argparse
 import dataclasses
 import importlib
+import itertools
 import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from torch import nn
 from evaluator.features import extractor
 from evaluator.images.image_set import open_images
 from evaluator.inception.graph import resolve
+from evaluator.metrics import backend
 from evaluator.tools import adm_torch, base, clean_fid, score_record, torch_fidelity
 from evaluator.tools.score_record import NamedFile
 from sra.common.errors import EvaluatorError, ToolError
@@ -86,11 +90,28 @@ def test_several_devices_share_a_sample_set(tmp_path, halves, monkeypatch):
     given = task(tmp_path, "embedded:digits", halves)
     (one,) = adm_torch.score(given)
     monkeypatch.setattr(extractor, "devices", lambda: [torch.device("cpu")] * 3)
-    replicas = extractor.Replicas(torch.nn.Identity())
-    with replicas.one() as (first, _), replicas.one() as (second, _), replicas.one() as (third, _):
-        assert len({id(first), id(second), id(third)}) == replicas.count == 3
+    both, calls, take = threading.Barrier(2, timeout=60), itertools.count(), extractor.Replicas.one
+
+    @contextmanager
+    def one_of_two(replicas):
+        with take(replicas) as found:
+            if next(calls) in (1, 2):  # after the blank image that tells the widths
+                both.wait()
+            yield found
+
+    monkeypatch.setattr(extractor.Replicas, "one", one_of_two)
     (three,) = adm_torch.score(given)
     assert three.metrics == one.metrics
+
+
+def test_replicas_are_networks_of_their_own_and_metrics_go_to_the_first_gpu(monkeypatch):
+    gpu = torch.device("meta")
+    monkeypatch.setattr(extractor, "devices", lambda: [gpu] * 3)
+    replicas = extractor.Replicas(nn.Linear(2, 2))
+    with replicas.one() as (first, _), replicas.one() as (second, _), replicas.one() as (third, device):
+        assert len({id(first), id(second), id(third)}) == replicas.count == 3
+        assert third.weight.device == device == gpu
+    assert backend.used().device == gpu
 
 
 def test_adm_torch_uses_stored_statistics_and_refuses_those_of_samples(tmp_path, halves):

@@ -46,7 +46,6 @@ def test_every_stage_at_toy_size(tmp_path, monkeypatch, capsys):
     # The limit of accept is 1e-3; a wrong resize or pool would still pass that on so mild a graph.
     score = {f.name: f.value for stage in found.stages if stage.name == "score" for f in stage.findings}
     assert max(score[f"{name} differs by"] for name in ("fid", "sfid", "is")) < 1e-5
-    assert max(score[f"{name} differs by"] for name in ("precision", "recall")) < 2.5 / 2200
     assert {result.what for result in found.results} == {"train", "sample"}
     assert json.loads((tmp_path / "perf.json").read_text())["train"][0]["size"] == "2x16x2"
     assert list((tmp_path / "runs").iterdir()) == []

@@ -94,7 +94,8 @@ def test_latents_and_the_table_for_plans(tmp_path, monkeypatch, capsys):
     (train,) = table["train"]
     network = {"family": "sit", "size": "2x16x2", "patch": 2, "resolution": 64, "precision": "fp32"}
     assert network.items() <= train.items()
-    assert train.keys() - network.keys() == {"align", "images_per_device", "seconds_per_image", "memory_bytes"}
+    measured = {"align", "images_per_device", "seconds_per_image", "memory_bytes", "keeps_gradients"}
+    assert train.keys() - network.keys() == measured
     (sampled,) = table["sample"]
     assert sampled["seconds_per_evaluation"] > 0
     assert sampled.keys() - network.keys() == {"seconds_per_evaluation", "seconds_per_decode", "memory_bytes"}
