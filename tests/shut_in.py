@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 WATCH = """
 import os, socket, sys
@@ -23,16 +25,12 @@ sys.addaudithook(watch)
 UNSHARE = ["unshare", "--net", *([] if os.getuid() == 0 else ["--map-root-user"])]
 
 
-def is_possible() -> bool:
-    """Whether a network namespace can be made here."""
-    return shutil.which("unshare") is not None and subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
-
-
 class ShutIn:
-    """Runs Python without a network, in an empty cache of the hub and an empty folder of assets."""
+    """Runs Python with an empty cache of the hub and no assets; without a network, where that is possible."""
 
-    def __init__(self, folder: Path, without: list[str] = UNSHARE) -> None:
-        self.without, self.watched = without, folder / "watched"
+    def __init__(self, folder: Path) -> None:
+        possible = shutil.which("unshare") and subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
+        self.without, self.watched = UNSHARE if possible else [], folder / "watched"
         (folder / "watch").mkdir()
         (folder / "watch" / "sitecustomize.py").write_text(WATCH)
         self.environment = {
@@ -48,6 +46,11 @@ class ShutIn:
         """`python WORDS` with more environment variables."""
         command, environment = [*self.without, sys.executable, *words], {**self.environment, **more}
         return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def require(self) -> None:
+        """Skip the test where there is a network."""
+        if not self.without:
+            pytest.skip("no network namespace can be made here (unshare --net)")
 
     @property
     def tried(self) -> str:

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.shut_in import ShutIn, is_possible
+from tests.shut_in import ShutIn
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture
 def shut_in(tmp_path: Path) -> ShutIn:
-    if not is_possible():
-        pytest.skip("no network namespace can be made here (unshare --net)")
-    return ShutIn(tmp_path)
+    found = ShutIn(tmp_path)
+    found.require()
+    return found
 
 
 def test_what_is_reached_for_is_seen(shut_in: ShutIn) -> None:

@@ -353,13 +353,14 @@ class _Score(StageKind[ScoreJob]):
             return Disk(RECORD_BYTES, 1, is_upper_bound=True)
         own = job.tool in PROTOCOL_TOOLS and not is_embedded(job.graph)
         described = [job.images] + ([stage.images] if stage.images else [])
-        sets = [images for images in (*described, *stage.further) if images is not None]
-        if len(sets) < len(described) + len(stage.further):
+        sets = *described, *stage.further
+        known = [images for images in sets if images is not None]
+        if len(known) < len(sets):
             return Disk(None, None, is_upper_bound=not own)
-        size = sum(sets) * FEATURES_PER_IMAGE * FLOAT32_BYTES + len(described) * STATISTICS_BYTES
+        size = sum(known) * FEATURES_PER_IMAGE * FLOAT32_BYTES + len(described) * STATISTICS_BYTES
         # Features of each set, statistics of samples and reference. More: `scores.json`, and views, two files in a
         # folder. The first stage makes the folders of the cache and of its tool, and the classifier's weights.
-        files = sum(-(-images // CHUNK_IMAGES) for images in sets) + len(described) + (7 if stage.images else 4)
+        files = sum(-(-images // CHUNK_IMAGES) for images in known) + len(described) + (7 if stage.images else 4)
         return Disk(size, files, is_upper_bound=not own)
 
     def cost(self, job: ScoreJob, stage: Stage, table: cost.Table, processes: int) -> cost.Estimate:  # noqa: ARG002

@@ -104,9 +104,7 @@ def devices() -> list[torch.device]:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
-    if not torch.cuda.is_available():
-        return [torch.device("cpu")]
-    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [torch.device("cpu")]
 
 
 class Replicas:

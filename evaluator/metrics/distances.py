@@ -81,7 +81,7 @@ class Half:
         if 2.1 * largest < HALF_MAX:
             return False
         with np.errstate(over="ignore", invalid="ignore"):
-            first = _rounded(a.norm[:, None] - 2 * _rounded(a.x @ b.x.T))
+            first = _rounded(a.norm[:, None] - 2 * _rounded(backend.used().get(_products(a, b))))
             return not bool(np.isfinite(_rounded(first + b.norm)).all())
 
 
@@ -123,6 +123,11 @@ class Exact:
 
 Arithmetic = Half | Single | Exact
 HALF, SINGLE = Half(), Single()
+
+
+def _products(a: Block, b: Block) -> Any:
+    """(n, m) x.y of all pairs, where they are computed."""
+    return a.put @ b.put.T
 
 
 def _rounded(values: Array) -> Array:
@@ -228,7 +233,7 @@ class Distances:
         if arithmetic is None:
             arithmetic = SINGLE if self._overflowing(i // GROUP, j // GROUP) else HALF
         a, b = self.a.prepared(arithmetic, i), self.b.prepared(arithmetic, j)
-        return Tile(arithmetic, a, b, a.put @ b.put.T)
+        return Tile(arithmetic, a, b, _products(a, b))
 
     def _overflows(self, group_a: int, group_b: int) -> bool:
         """Whether any float16 distance between two blocks of 10,000 is not finite."""
